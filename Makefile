@@ -1,0 +1,67 @@
+# The whole project in one command file. `make quickstart` for users, `make check` for developers (the same as CI).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_ARGS ?=
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt $(PIP_ARGS)
+
+.PHONY: quickstart install dev test test-slow check lint types layers spelling docs-check format bundled-model screenshots clean
+
+quickstart: $(VENV)/.installed  ## install, then run the whole loop on the bundled model
+	$(BIN)/fairlead quickstart
+
+install: $(VENV)/.installed  ## make .venv and install fairlead[train,web,eval]
+
+dev: $(VENV)/.dev  ## the same with the developers' tools
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; run make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+# torch goes first: any looser request made before it is there may pull a build with gigabytes of CUDA packages.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) torch
+	$(PIP) -e '.[train,web,eval]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed pyproject.toml constraints.txt
+	$(PIP) $$($(BIN)/python tools/dev_requirements.py)
+	@touch $@
+
+test: $(VENV)/.dev  ## the whole suite but for what is marked slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.dev  ## what takes minutes
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev
+	$(BIN)/basedpyright
+
+layers: $(VENV)/.dev
+	$(BIN)/lint-imports --no-cache
+
+spelling: $(VENV)/.dev
+	$(BIN)/codespell src tests docs recipes tools benchmarks README.md CHANGELOG.md CONTRIBUTING.md
+
+docs-check: $(VENV)/.dev
+	$(BIN)/python tools/check_docs.py
+	$(BIN)/python tools/check_sizes.py
+
+check: lint types layers spelling docs-check test  ## everything that CI runs
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bundled-model: $(VENV)/.installed  ## train the model that ships with the package (resumable, about 40 minutes)
+	$(BIN)/python tools/bundled_model.py
+
+screenshots: $(VENV)/.dev  ## draw every page to docs/screens (needs chromium and chromium-driver)
+	$(BIN)/python tools/screenshots.py
+
+clean:
+	rm -rf $(VENV) dist build

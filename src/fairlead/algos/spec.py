@@ -1,0 +1,140 @@
+"""The algorithm contract: what a loss sees, what it returns, and how the loop normalises it.
+
+Losses are pure functions on flat kept tokens. `loss` returns a SUM; `count`, computed from masks and sizes only, is summed
+over the global batch first, and the loop divides. So accumulation and data parallelism change nothing.
+
+Legend:
+    N  kept tokens of the micro-batch (those that some loss reads), flat
+    B  sequences (completions)
+    P  groups (pairs, rankings, prompts)
+
+Example:
+    loss = DPO.loss(batch, DPO.config())
+    (loss.total / DPO.count(batch, DPO.config())).backward()
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+BatchKind = Literal["tokens", "groups", "unpaired", "rollouts"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TokenBatch:
+    """Sequences to imitate."""
+
+    logprobs: Float[Tensor, "N"]
+    """Current policy, with gradient, nats."""
+    sequence_index: Int[Tensor, "N"]
+    """Which sequence a kept token belongs to, in [0, B)."""
+    num_sequences: int
+    weights: Float[Tensor, "B"] | None = None
+    """Weight of each sequence; None means 1."""
+    mean_logprobs: Float[Tensor, "N"] | None = None
+    """Mean log-probability over the vocabulary (with gradient), for label smoothing; None when not asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GroupBatch:
+    """Completions of one prompt each, to be compared. Pairs have two sequences a group, ranks 0 (chosen) and 1 (rejected)."""
+
+    sequence_index: Int[Tensor, "N"]
+    group_index: Int[Tensor, "B"]
+    """Which group a sequence belongs to, in [0, P)."""
+    ranks: Int[Tensor, "B"]
+    """0 is best; equal ranks are ties."""
+    num_groups: int
+    logprobs: Float[Tensor, "N"] | None = None
+    """Policy, with gradient; for methods that read likelihoods."""
+    ref_logprobs: Float[Tensor, "N"] | None = None
+    scores: Float[Tensor, "B"] | None = None
+    """Reward-model output at the last token, with gradient; for reward models."""
+    p_chosen: Float[Tensor, "P"] | None = None
+    """Probability that rank 0 is really better (soft label); None means 1."""
+    margins: Float[Tensor, "P"] | None = None
+    """Score distance asked for; None means 0."""
+    is_tie: Bool[Tensor, "P"] | None = None
+    weights: Float[Tensor, "P"] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class UnpairedBatch:
+    """Completions each labelled good or bad."""
+
+    logprobs: Float[Tensor, "N"]
+    ref_logprobs: Float[Tensor, "N"]
+    sequence_index: Int[Tensor, "N"]
+    is_good: Bool[Tensor, "B"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RolloutBatch:
+    """Sampled completions with their advantages; all token tensors cover the same kept (sampled) tokens."""
+
+    logprobs: Float[Tensor, "N"]
+    """Current policy, with gradient."""
+    old_logprobs: Float[Tensor, "N"]
+    """Behaviour policy, recomputed by the trainer (or the engine's when they are proven equal)."""
+    advantages: Float[Tensor, "N"]
+    """Per token, already whitened over the global batch."""
+    sequence_index: Int[Tensor, "N"]
+    num_sequences: int
+    ref_logprobs: Float[Tensor, "N"] | None = None
+    entropy: Float[Tensor, "N"] | None = None
+    """Of the current policy, nats; None when not asked for."""
+    values: Float[Tensor, "N"] | None = None
+    """Value model, with gradient."""
+    old_values: Float[Tensor, "N"] | None = None
+    returns: Float[Tensor, "N"] | None = None
+
+
+Batch = TokenBatch | GroupBatch | UnpairedBatch | RolloutBatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Loss:
+    """A sum to be divided by the global count, and metrics as (sum, count) pairs without gradient."""
+
+    total: Float[Tensor, ""]
+    metrics: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Algorithm:
+    """One training method. `config` is the frozen dataclass of its settings."""
+
+    name: str
+    paper: str
+    batch: BatchKind
+    config: type[Any]
+    count: Callable[[Any, Any], Tensor]
+    """(batch, config) -> scalar; from masks and sizes only, never from the model."""
+    loss: Callable[[Any, Any], Loss]
+    needs: frozenset[str] = frozenset()
+    """What forward.py must fill beyond `logprobs`: any of ref_logprobs, scores, values, entropy, mean_logprobs."""
+    statistics: Callable[[Any, Any], dict[str, float]] | None = None
+    """What must be known of the whole global batch, without gradient."""
+
+
+def sum_by_sequence(x: Float[Tensor, "N"], sequence_index: Int[Tensor, "N"], num_sequences: int) -> Float[Tensor, "B"]:
+    """Sum token values into their sequences."""
+    return torch.zeros(num_sequences, dtype=x.dtype, device=x.device).index_add(0, sequence_index, x)
+
+
+def pair_rows(batch: GroupBatch) -> tuple[Int[Tensor, "P"], Int[Tensor, "P"]]:
+    """Row numbers of the chosen and the rejected sequence of every pair.
+
+    Raises:
+        ValueError: a group does not have exactly the ranks 0 and 1.
+    """
+    order = torch.argsort(batch.group_index * 2 + batch.ranks)
+    if order.numel() != 2 * batch.num_groups or not bool(
+        (batch.ranks[order].view(-1, 2) == torch.tensor([0, 1], device=order.device)).all()
+    ):
+        raise ValueError(f"{order.numel()} sequences in {batch.num_groups} groups are not pairs with ranks 0 and 1")
+    return order[0::2], order[1::2]

@@ -1,0 +1,1 @@
+"""Stage: k completions for each prompt from one policy."""

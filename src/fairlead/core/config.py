@@ -1,0 +1,185 @@
+"""Recipe loading: YAML, `--set path=value`, located errors that suggest the nearest name, a resolved copy that loads back.
+
+Only this file imports pydantic and PyYAML. Stage configs derive from `Config`.
+
+Example:
+    data = load_recipe("recipe.yaml", sets=["policies.ppo.seed=1"])
+    recipe = parse_config(Recipe, data)
+"""
+
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import pydantic
+import yaml
+
+from fairlead.core.errors import ConfigError, explain, nearest
+from fairlead.core.io import require_file, write_json
+
+
+class Config(pydantic.BaseModel):
+    """Base of all recipe sections: frozen, unknown keys refused, defaults validated, docstrings become descriptions."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True,
+                                       allow_inf_nan=False, protected_namespaces=())  # fmt: skip
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice and reads 1e-5 as a number (YAML 1.1 reads it as text)."""
+
+
+def _construct_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=deep)
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
+_UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load_recipe(path: Path | str, *, sets: Iterable[str] = ()) -> dict[str, Any]:
+    """Read a YAML recipe and apply `path=value` overrides (values are YAML too)."""
+    path = Path(path)
+    require_file(path)
+    data = parse_yaml(path.read_text(encoding="utf-8"), where=str(path))
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ConfigError(
+            explain(path, None, "is not a mapping", expected="`key: value` lines", remedy="See recipes/ for examples")
+        )
+    return apply_sets(cast(dict[str, Any], data), sets)
+
+
+def parse_yaml(text: str, *, where: str) -> Any:
+    """Parse YAML text with safe types only; the error names line and column."""
+    try:
+        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a subclass of SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
+        raise ConfigError(
+            explain(place, None, f"is not YAML ({error.problem})", expected="valid YAML", remedy="Fix that line")
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            explain(where, None, f"is not YAML ({error})", expected="valid YAML", remedy="Fix the text")
+        ) from error
+
+
+def apply_sets(data: dict[str, Any], sets: Iterable[str]) -> dict[str, Any]:
+    """Return a copy of nested `data` with each `a.b=value` applied."""
+    result: dict[str, Any] = _copy(data)
+    for item in sets:
+        key, sign, text = item.partition("=")
+        if not sign or not key.strip():
+            raise ConfigError(
+                explain(
+                    "--set", item, "is not path=value", expected="for example policies.ppo.seed=1", remedy="Add the ="
+                )
+            )
+        target: dict[str, Any] = result
+        *parents, last = key.strip().split(".")
+        for parent in parents:
+            child = target.setdefault(parent, {})
+            if not isinstance(child, dict):
+                raise ConfigError(
+                    explain(
+                        f"--set {key}",
+                        text,
+                        f"goes below {parent}, which is a value",
+                        expected="a section",
+                        remedy="Fix the path",
+                    )
+                )
+            target = cast(dict[str, Any], child)
+        target[last] = parse_yaml(text, where=f"--set {key}")
+    return result
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _copy(v) for k, v in cast(Mapping[Any, Any], value).items()}
+    return [_copy(v) for v in cast(list[Any], value)] if isinstance(value, list) else value
+
+
+def parse_config(cls: type[AnyConfig], data: Mapping[str, Any], *, where: str = "") -> AnyConfig:
+    """Validate `data`; the first error is reported by its recipe path, with the nearest known name for an unknown key.
+
+    Raises:
+        ConfigError: names path, value, rule and remedy.
+    """
+    try:
+        return cls.model_validate(dict(data))
+    except pydantic.ValidationError as error:
+        raise ConfigError(_first_error(cls, error, where)) from error
+
+
+def _first_error(cls: type[Config], error: pydantic.ValidationError, where: str) -> str:
+    faults = error.errors(include_url=False)
+    fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
+    path = ".".join(str(part) for part in (*([where] if where else []), *fault["loc"]))
+    more = f" ({len(faults) - 1} more faults)" if len(faults) > 1 else ""
+    if fault["type"] == "extra_forbidden":
+        known = known_keys(cls, fault["loc"][:-1])
+        return explain(path, fault["input"], f"is not a known key{nearest(str(fault['loc'][-1]), known)}",
+                       expected="one of " + ", ".join(known), remedy=f"Rename or remove it{more}")  # fmt: skip
+    if fault["type"] == "missing":
+        return explain(
+            path,
+            None,
+            "is missing",
+            expected="a value",
+            remedy=f"Add it to the recipe or pass --set {path}=VALUE{more}",
+        )
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return f"{path}: {message}" if path else message
+    rule = message[0].lower() + message[1:]
+    return explain(
+        path,
+        fault["input"],
+        "has a wrong value",
+        expected=rule.removeprefix("input should be "),
+        remedy=f"Change it{more}",
+    )
+
+
+def known_keys(cls: type[Config], path: Iterable[Any]) -> list[str]:
+    """Names of the fields at a path inside a config class (through optional sections, lists and unions)."""
+    current: list[type[Config]] = [cls]
+    for part in path:
+        hints = [c.model_fields[part].annotation for c in current if part in c.model_fields]
+        if hints:
+            current = [found for hint in hints for found in _configs_in(hint)]
+    return sorted({name for c in current for name in c.model_fields})
+
+
+def _configs_in(hint: Any) -> list[type[Config]]:
+    if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) and issubclass(hint, Config):
+        return [hint]
+    return [found for argument in typing.get_args(hint) for found in _configs_in(argument)]
+
+
+def resolved(config: Config) -> dict[str, Any]:
+    """Every key with its final value, as plain data that loads back to an equal config."""
+    return config.model_dump(mode="json")
+
+
+def write_resolved(path: Path | str, config: Config) -> None:
+    """Write the resolved copy beside an artifact."""
+    write_json(path, resolved(config))

@@ -1,0 +1,338 @@
+"""Atomic, streaming reading and writing of JSON, JSONL, CSV and Parquet, with located errors and row-level rejects.
+
+Writers put a complete file in place or leave the old one: write to a temporary neighbour, flush, fsync, rename. Readers
+name the file and line of the first fault. `.gz` is understood everywhere but for Parquet. Only this file imports pyarrow.
+
+Example:
+    with Rejects(out.with_suffix(".rejects.jsonl")) as rejects:
+        write_jsonl(out, (convert(row) for row in read_rows(source)))
+"""
+
+import contextlib
+import csv
+import errno
+import gzip
+import json
+import os
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from fairlead.core.errors import DataError, explain, shorten
+from fairlead.core.records import AnyRecord, Record, from_dict, to_dict
+
+MAX_LINE_BYTES = 64 * 2**20  # a single row above this is a damaged or hostile file, not data
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a file with the place it came from."""
+
+    where: str
+    """`file:line` (or `file[row]`) for messages."""
+    number: int
+    values: dict[str, Any]
+
+
+def read_rows(path: Path | str) -> Iterator[Row]:
+    """Stream the rows of a .jsonl, .json (list of objects), .csv or .parquet file; text formats may end in .gz.
+
+    Raises:
+        DataError: missing, unreadable, truncated or damaged file, a row that is not an object, or no rows at all.
+    """
+    path = Path(path)
+    suffixes = [s for s in path.suffixes if s != ".gz"]
+    kind = suffixes[-1].lower() if suffixes else ""
+    readers: dict[str, Callable[[Path], Iterator[Row]]] = {
+        ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".json": _read_json, ".csv": _read_csv, ".tsv": _read_csv,
+        ".parquet": _read_parquet,
+    }  # fmt: skip
+    if kind not in readers:
+        raise DataError(explain(path, None, "has an unknown file type", expected=", ".join(readers) + " (text types may end in .gz)",
+                                remedy="Convert or rename the file"))  # fmt: skip
+    require_file(path)
+    num_rows = 0
+    for row in readers[kind](path):
+        num_rows += 1
+        yield row
+    if num_rows == 0:
+        raise DataError(
+            explain(path, None, "is empty", expected="at least one row", remedy="Check the export that wrote it")
+        )
+
+
+def read_records(path: Path | str, cls: type[AnyRecord]) -> Iterator[AnyRecord]:
+    """Stream records of one type from a file of ours."""
+    for row in read_rows(path):
+        yield from_dict(cls, row.values, where=row.where)
+
+
+def require_file(path: Path) -> None:
+    """Raise DataError unless `path` is a file that can be opened."""
+    if path.is_dir():
+        raise DataError(explain(path, None, "is a folder", expected="a file", remedy="Name the file inside it"))
+    if not path.exists():
+        near = _nearest_file(path)
+        raise DataError(
+            explain(path, None, f"does not exist{near}", expected="a readable file", remedy="Check the path")
+        )
+    if not os.access(path, os.R_OK):
+        raise DataError(
+            explain(path, None, "cannot be read (permission)", expected="a readable file", remedy="Check its mode")
+        )
+
+
+def _nearest_file(path: Path) -> str:
+    import difflib
+
+    try:
+        names = [p.name for p in path.parent.iterdir()]
+    except OSError:
+        return ""
+    match = difflib.get_close_matches(path.name, names, n=1)
+    return f" (did you mean {match[0]}?)" if match else ""
+
+
+@contextlib.contextmanager
+def _open_text(path: Path) -> Iterator[IO[str]]:
+    """Open text or gzip; turn decoding and decompression faults into DataErrors."""
+    try:
+        with (
+            gzip.open(path, "rt", encoding="utf-8", newline="")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8-sig", newline="") as file
+        ):
+            yield file
+    except EOFError as error:
+        raise DataError(
+            explain(path, None, "is a truncated gzip file", expected="a complete file", remedy="Copy it again")
+        ) from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(explain(path, None, f"is not a valid gzip file ({error})", expected="gzip data",
+                                remedy="Copy it again or drop the .gz ending")) from error  # fmt: skip
+    except UnicodeDecodeError as error:
+        raise DataError(
+            explain(path, None, f"is not UTF-8 at byte {error.start}", expected="UTF-8 text", remedy="Convert it")
+        ) from error
+
+
+def _read_jsonl(path: Path) -> Iterator[Row]:
+    with _open_text(path) as file:
+        number = 0
+        while line := file.readline(MAX_LINE_BYTES):
+            number += 1
+            if len(line) >= MAX_LINE_BYTES:
+                raise DataError(explain(f"{path}:{number}", None, f"is longer than {MAX_LINE_BYTES} characters",
+                                        expected="one JSON object a line", remedy="Split the row"))  # fmt: skip
+            if line.strip():
+                yield Row(
+                    f"{path}:{number}", number, _as_object(parse_json(line, f"{path}:{number}"), f"{path}:{number}")
+                )
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Parse JSON that a user gave; NaN, Infinity and absurd nesting are refused with the place named."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise DataError(explain(where, shorten(text), f"is not JSON ({reason})", expected="one valid JSON value",
+                                remedy="Fix the line or remove it")) from error  # fmt: skip
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _as_object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(
+            explain(where, value, "is not an object", expected="an object with named fields", remedy="Fix the row")
+        )
+    return value  # pyright: ignore[reportUnknownVariableType]
+
+
+def _read_json(path: Path) -> Iterator[Row]:
+    with _open_text(path) as file:
+        value = parse_json(file.read(), str(path))
+    if not isinstance(value, list):
+        raise DataError(
+            explain(path, value, "is not a list", expected="a JSON list of objects", remedy="Wrap the rows in [ ]")
+        )
+    for i, row in enumerate(value):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        yield Row(f"{path}[{i}]", i + 1, _as_object(row, f"{path}[{i}]"))
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    delimiter = "\t" if ".tsv" in path.suffixes else ","
+    with _open_text(path) as file:
+        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+        try:
+            if reader.fieldnames and len(set(reader.fieldnames)) != len(reader.fieldnames):
+                raise DataError(explain(f"{path}:1", ",".join(reader.fieldnames), "names a column twice", expected="unique column names",
+                                        remedy="Rename one"))  # fmt: skip
+            for row in reader:
+                where = f"{path}:{reader.line_num}"
+                if None in row or None in row.values():
+                    raise DataError(explain(where, None, "has a different number of cells than the header",
+                                            expected=f"{len(reader.fieldnames or [])} cells", remedy="Fix or quote the row"))  # fmt: skip
+                yield Row(where, reader.line_num, dict(row))
+        except csv.Error as error:
+            raise DataError(explain(f"{path}:{reader.line_num}", None, f"is not CSV ({error})", expected="comma-separated values",
+                                    remedy="Fix the quoting")) from error  # fmt: skip
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        number = 0
+        for batch in file.iter_batches(batch_size=1024):
+            for row in batch.to_pylist():
+                number += 1
+                yield Row(f"{path}[{number - 1}]", number, row)
+    except pyarrow.ArrowException as error:
+        raise DataError(
+            explain(
+                path, None, f"is not a readable Parquet file ({error})", expected="Parquet", remedy="Write it again"
+            )
+        ) from error
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary neighbour of `path`; on success it is fsynced and renamed into place, on failure removed.
+
+    Raises:
+        DataError: the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        temporary.chmod(0o644)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        temporary = None
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _write_error(path, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    if sys.platform == "win32":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_error(path: Path, error: OSError) -> DataError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DataError(explain(path, None, "cannot be written: the disk is full", expected="free space",
+                                 remedy="Free some space and run the same command again; nothing half-written was left"))  # fmt: skip
+    return DataError(
+        explain(
+            path, None, f"cannot be written ({error.strerror})", expected="a writable folder", remedy="Check the path"
+        )
+    )
+
+
+def write_jsonl(path: Path | str, rows: Iterable[Mapping[str, Any] | Record]) -> int:
+    """Write rows or records, one JSON object a line (gzip when the name ends in .gz); return how many."""
+    path, num_rows = Path(path), 0
+    with atomic_path(path) as temporary, _open_write(temporary, is_gzip=path.suffix == ".gz") as file:
+        for row in rows:
+            file.write(dump_json(to_dict(row) if isinstance(row, Record) else row) + "\n")
+            num_rows += 1
+    return num_rows
+
+
+@contextlib.contextmanager
+def _open_write(path: Path, *, is_gzip: bool) -> Iterator[IO[str]]:
+    with gzip.open(path, "wt", encoding="utf-8") if is_gzip else path.open("w", encoding="utf-8") as file:
+        yield file
+
+
+def dump_json(value: object, *, indent: int | None = None) -> str:
+    """Serialise to JSON; numbers that are not finite are refused, for they are not JSON."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def write_json(path: Path | str, value: object) -> None:
+    """Write one JSON value, indented."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(dump_json(value, indent=2) + "\n", encoding="utf-8")
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read one JSON value."""
+    path = Path(path)
+    require_file(path)
+    with _open_text(path) as file:
+        return parse_json(file.read(), str(path))
+
+
+def write_parquet(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write rows as Parquet; return how many."""
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.Table.from_pylist([dict(row) for row in rows])
+    with atomic_path(path) as temporary:
+        pyarrow.parquet.write_table(table, temporary)
+    return table.num_rows
+
+
+class Rejects:
+    """Collects rows that could not be used, writes them beside the output, and counts them by reason.
+
+    Lifecycle: one per output file, used as a context manager; the file appears only when a row was rejected. Not thread-safe.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.counts: dict[str, int] = {}
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, row: Row, reason: str) -> None:
+        """Keep one rejected row with a short reason (the same words for the same fault)."""
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+        self._rows.append({"where": row.where, "reason": reason, "row": row.values})
+
+    @property
+    def total(self) -> int:
+        """Number of rejected rows."""
+        return sum(self.counts.values())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._rows:
+            write_jsonl(self.path, self._rows)

@@ -1,0 +1,323 @@
+"""The records that stages exchange on disk: frozen, hashed, versioned.
+
+Every record has an `id` that is a hash of its content (all fields but `id` and `meta`), so equal content has an equal id on
+every machine, and a lineage can be followed from a released model back to the single judgments.
+
+Flow: Prompt -> Completion -> Task -> Judgment -> Preference -> (Score, trained models) -> EvalResult -> Release.
+
+Example:
+    prompt = Prompt(messages=(Message(role="user", content="Hi"),), slice="greeting", source="own")
+    prompt.id            # 'p-3f2a...'
+    row = to_dict(prompt)
+    assert from_dict(Prompt, row) == prompt
+"""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from fairlead.core.errors import DataError, explain, nearest
+
+SCHEMA_VERSION = 1
+
+Role = Literal["system", "user", "assistant", "tool"]
+Verdict = Literal["a", "b", "tie", "both_bad", "skip"]
+RaterKind = Literal["human", "simulated", "judge"]
+FinishReason = Literal["stop", "length"]
+Split = Literal["train", "heldout"]
+
+
+def content_hash(payload: object, *, num_chars: int = 16) -> str:
+    """Hash JSON-able content; independent of key order and of the machine."""
+    text = json.dumps(payload, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:num_chars]
+
+
+class Record:
+    """Base of all records: fills `id` from the content unless one is given.
+
+    Invariant: two records of one type with equal fields (but `meta`) have equal ids. Immutable and picklable.
+    """
+
+    __slots__ = ()
+    prefix: typing.ClassVar[str] = "r"
+
+    def __post_init__(self) -> None:
+        if not getattr(self, "id"):  # noqa: B009 - subclasses declare the field
+            payload = {k: v for k, v in to_dict(self).items() if k not in ("id", "meta")}
+            object.__setattr__(self, "id", f"{self.prefix}-{content_hash(payload)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+Messages = tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt(Record):
+    """What the model is asked: a conversation that ends before the assistant's turn (or plain text as one user message)."""
+
+    prefix: typing.ClassVar[str] = "p"
+    messages: Messages
+    slice: str = "all"
+    """Category in the declared prompt mix; figures are reported by slice."""
+    source: str = "unknown"
+    """File or data set that it came from."""
+    split: Split = "train"
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    schema: int = SCHEMA_VERSION
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion(Record):
+    """One reply to a prompt. `text` has no special tokens; `token_ids` are exactly what the engine sampled."""
+
+    prefix: typing.ClassVar[str] = "c"
+    prompt_id: str
+    text: str
+    model: str
+    """Artifact id or name of the policy that wrote it."""
+    token_ids: tuple[int, ...] = ()
+    finish_reason: FinishReason = "stop"
+    sample_index: int = 0
+    seed: int = 0
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    schema: int = SCHEMA_VERSION
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task(Record):
+    """A comparison to be rated: two completions of one prompt, in canonical order (a, b)."""
+
+    prefix: typing.ClassVar[str] = "t"
+    prompt_id: str
+    completion_a: str
+    completion_b: str
+    guideline_version: str = "none"
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    schema: int = SCHEMA_VERSION
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgment(Record):
+    """One label by one rater (person, simulated rater, or judge model), in the canonical frame of its task."""
+
+    prefix: typing.ClassVar[str] = "j"
+    task_id: str
+    rater: str
+    rater_kind: RaterKind
+    verdict: Verdict
+    swapped: bool = False
+    """True when completion b was shown on the left."""
+    strength: int = 0
+    """-3 (a much better) to 3 (b much better); 0 when the rater gave none."""
+    order: int = 0
+    """Position of this judgment in the rater's own sequence; drift is measured along it."""
+    guideline_version: str = "none"
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    schema: int = SCHEMA_VERSION
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preference(Record):
+    """An aggregated comparison, ready to train on: self-contained, with the votes behind it named."""
+
+    prefix: typing.ClassVar[str] = "f"
+    prompt: Messages
+    chosen: str
+    rejected: str
+    p_chosen: float = 1.0
+    """Posterior probability that `chosen` is better, in [0.5, 1]; 0.5 is a tie."""
+    margin: float = 0.0
+    """Required score distance in reward-model units; 0 is plain Bradley-Terry."""
+    weight: float = 1.0
+    is_tie: bool = False
+    num_votes: int = 0
+    """Votes behind it; 0 when the source does not say."""
+    agreement: float | None = None
+    """Share of votes for the majority; None when unknown."""
+    prompt_id: str = ""
+    chosen_id: str = ""
+    rejected_id: str = ""
+    judgments: tuple[str, ...] = ()
+    """Ids of the judgments that were aggregated."""
+    slice: str = "all"
+    source: str = "unknown"
+    split: Split = "train"
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    schema: int = SCHEMA_VERSION
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demonstration(Record):
+    """A conversation whose assistant turns are to be imitated. Plain text is one assistant message."""
+
+    prefix: typing.ClassVar[str] = "d"
+    messages: Messages
+    slice: str = "all"
+    source: str = "unknown"
+    split: Split = "train"
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    schema: int = SCHEMA_VERSION
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score(Record):
+    """Raw output of one scorer for one completion (before normalisation and penalties)."""
+
+    prefix: typing.ClassVar[str] = "s"
+    completion_id: str
+    scorer: str
+    value: float
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    schema: int = SCHEMA_VERSION
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalResult(Record):
+    """One measured behaviour of one model, with interval and verdict against its pre-registered criterion."""
+
+    prefix: typing.ClassVar[str] = "e"
+    model: str
+    behaviour: str
+    before: float
+    after: float
+    effect: float
+    low: float
+    high: float
+    num_prompts: int
+    verdict: Literal["improved", "regressed", "unchanged", "inconclusive"]
+    unit: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    schema: int = SCHEMA_VERSION
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release(Record):
+    """A policy that passed its gates, with the artifacts it was made from."""
+
+    prefix: typing.ClassVar[str] = "v"
+    name: str
+    policy: str
+    reward_model: str
+    """Artifact id of the reward model that was active; empty when none was."""
+    evaluation: str
+    overrides: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    schema: int = SCHEMA_VERSION
+    id: str = ""
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def to_dict(record: Record) -> dict[str, Any]:
+    """Turn a record into plain JSON-able data (tuples become lists)."""
+    return typing.cast(dict[str, Any], _plain(record))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in typing.cast(Mapping[Any, Any], value).items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in typing.cast(list[Any], value)]
+    return value
+
+
+def from_dict(cls: type[AnyRecord], row: Mapping[str, Any], *, where: str = "row") -> AnyRecord:
+    """Build a record from a row, checking names and types.
+
+    Args:
+        where: `file:line`, used in error messages.
+    Raises:
+        DataError: an unknown or missing field, a wrong type, or a schema version newer than this code knows.
+    """
+    if not isinstance(row, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - rows come from files
+        raise DataError(
+            explain(
+                where, row, "is not an object", expected=f"a {cls.__name__} with named fields", remedy="Fix the row"
+            )
+        )
+    hints = _type_hints(cls)
+    if int(row.get("schema", SCHEMA_VERSION)) > SCHEMA_VERSION:
+        raise DataError(explain(f"{where}.schema", row["schema"], "is newer than this version of Fairlead",
+                                expected=f"<= {SCHEMA_VERSION}", remedy="Upgrade fairlead"))  # fmt: skip
+    for key in row:
+        if key not in hints:
+            raise DataError(explain(f"{where}.{key}", None, f"is not a field of {cls.__name__}{nearest(key, hints)}",
+                                    expected="one of " + ", ".join(hints), remedy="Rename or remove it"))  # fmt: skip
+    values: dict[str, Any] = {}
+    for item in dataclasses.fields(cls):  # pyright: ignore[reportArgumentType] - every record is a dataclass
+        if item.name in row:
+            values[item.name] = _coerce(row[item.name], hints[item.name], f"{where}.{item.name}")
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            raise DataError(explain(f"{where}.{item.name}", None, "is missing", expected=f"a value for {cls.__name__}.{item.name}",
+                                    remedy="Add the field"))  # fmt: skip
+    return cls(**values)
+
+
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def _type_hints(cls: type) -> dict[str, Any]:
+    if cls not in _HINTS:
+        hints = typing.get_type_hints(cls)
+        _HINTS[cls] = {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+    return _HINTS[cls]
+
+
+def _coerce(value: Any, hint: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value not in args:
+            raise DataError(
+                explain(
+                    where,
+                    value,
+                    "is not allowed",
+                    expected="one of " + ", ".join(map(str, args)),
+                    remedy="Fix the value",
+                )
+            )
+        return value
+    if origin is types.UnionType:
+        return None if value is None else _coerce(value, args[0], where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise DataError(explain(where, value, "has the wrong type", expected="a list", remedy="Fix the value"))
+        return tuple(_coerce(v, args[0], f"{where}[{i}]") for i, v in enumerate(typing.cast(list[Any], value)))
+    if origin is not None:  # Mapping
+        return dict(value)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping) or {"role", "content"} - set(typing.cast(Mapping[str, Any], value)):
+            raise DataError(explain(where, value, "is not a message", expected="{role, content}", remedy="Fix the row"))
+        row = typing.cast(Mapping[str, Any], value)
+        return Message(
+            role=_coerce(row["role"], Role, f"{where}.role"), content=_coerce(row["content"], str, f"{where}.content")
+        )
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise DataError(explain(where, value, "has the wrong type", expected=hint.__name__, remedy="Fix the value"))
+    return value

@@ -1,0 +1,1 @@
+"""Rollouts: requests in, sampled completions with their logprobs out."""

@@ -1,0 +1,1 @@
+"""Stage: what changed, with intervals, against criteria that were frozen before training."""

@@ -1,0 +1,1 @@
+"""Stage: judgments of completions by raters (human, simulated) and judges."""

@@ -1,0 +1,1 @@
+"""Stage: training of policies: SFT, DPO, PPO."""

@@ -1,0 +1,1 @@
+"""Stage: votes to preferences with probabilities, and readings of how far raters agree."""

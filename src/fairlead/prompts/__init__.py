@@ -1,0 +1,1 @@
+"""Stage: where prompts come from. Sources, de-duplication, contamination, splits, coverage."""

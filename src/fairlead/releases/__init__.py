@@ -1,0 +1,1 @@
+"""Stage: gates, model card and the released model folder."""

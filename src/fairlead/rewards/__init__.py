@@ -1,0 +1,1 @@
+"""Stage: reward models, their normalisation, and the shaping of rewards."""

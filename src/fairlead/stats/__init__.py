@@ -1,0 +1,1 @@
+"""Numbers about people and models: agreement, aggregation of votes, intervals, diversity. numpy and scipy only."""

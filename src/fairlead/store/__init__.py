@@ -1,0 +1,1 @@
+"""Artifacts with lineage, and the registries of reward models and policies."""

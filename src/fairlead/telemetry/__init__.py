@@ -1,0 +1,1 @@
+"""The catalogue of metrics (unit, meaning, healthy range) and where they are written."""
