@@ -1,0 +1,55 @@
+"""The catalogue: names, units, ranges, the page in docs."""
+
+import math
+import pickle
+from pathlib import Path
+
+import pytest
+
+from fairlead.core.errors import ConfigError
+from fairlead.telemetry import METRICS, Metric, describe, metrics_page
+
+PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
+ASKED = {
+    "loss", "learning_rate", "grad_norm", "tokens_per_s", "sft/perplexity", "reward/accuracy", "reward/margin",
+    "dpo/chosen_logprobs", "dpo/rejected_logprobs", "dpo/margin", "dpo/accuracy", "ppo/kl_k1", "ppo/kl_k1_sequence",
+    "ppo/kl_coef", "ppo/reward", "ppo/score", "ppo/entropy", "ppo/clip_fraction", "ppo/approx_kl", "ppo/ratio_mean",
+    "ppo/value_loss", "ppo/explained_variance", "ppo/length_tokens", "ppo/missing_eos_share",
+}  # fmt: skip
+
+
+def test_names_are_declared_once():
+    names = [metric.name for metric in METRICS]
+    assert len(names) == len(set(names))
+    assert set(names) >= ASKED
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_every_metric_says_unit_and_meaning(metric: Metric):
+    assert metric.unit and metric.meaning and not metric.meaning.endswith(".")
+    assert metric.name == metric.name.lower() and metric.name.count("/") <= 1
+    if metric.healthy is not None:
+        assert metric.healthy[0] < metric.healthy[1]
+
+
+def test_an_unknown_name_raises_with_the_nearest():
+    with pytest.raises(
+        ConfigError, match=r"metric=dpo/margins is not declared \(did you mean dpo/margin\?\)"
+    ) as caught:
+        describe("dpo/margins")
+    assert isinstance(pickle.loads(pickle.dumps(caught.value)), ConfigError)
+
+
+def test_healthy_includes_both_ends_and_refuses_nan():
+    kl = describe("ppo/kl_k1")
+    assert [kl.is_healthy(v) for v in (0.0, 0.5, 0.51, -0.01, math.nan)] == [True, True, False, False, False]
+    assert describe("loss").is_healthy(-3.0) and not describe("loss").is_healthy(math.inf)
+
+
+def test_the_page_in_docs_is_the_catalogue():
+    assert PAGE.read_text(encoding="utf-8") == metrics_page()
+
+
+def test_a_bar_in_a_meaning_does_not_break_the_page_table():
+    row = next(line for line in metrics_page().splitlines() if line.startswith("| `ppo/kl_k1` "))
+    assert row.replace("\\|", "").count("|") == 5
