@@ -1,1 +1,23 @@
-"""Training methods as pure functions on tensors: one idea a file, one registry, one suite of property checks."""
+"""Training methods as pure functions on tensors: one idea a file, one registry, one suite of property checks.
+
+Adding one: a file with its config, `count`, `loss` and spec; a line in `ALGORITHMS`; a page in docs/algorithms; a
+closed-form test. Outside this package: name it `your.module:SPEC`.
+"""
+
+from fairlead.algos.dpo import CDPO, DPO, IPO, ROBUST
+from fairlead.algos.ppo import PPO
+from fairlead.algos.registry import find_algorithm
+from fairlead.algos.reward import REWARD
+from fairlead.algos.sft import SFT
+from fairlead.algos.spec import Algorithm
+
+ALGORITHMS: tuple[Algorithm, ...] = (SFT, REWARD, DPO, CDPO, ROBUST, IPO, PPO)
+
+
+def get_algorithm(name: str) -> Algorithm:
+    """Return a method by its name in `ALGORITHMS`, or the one that `module:SPEC` names.
+
+    Raises:
+        ConfigError: no such name, module or spec.
+    """
+    return find_algorithm(name, ALGORITHMS)

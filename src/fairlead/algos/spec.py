@@ -117,8 +117,14 @@ class Algorithm:
     loss: Callable[[Any, Any], Loss]
     needs: frozenset[str] = frozenset()
     """What forward.py must fill beyond `logprobs`: any of ref_logprobs, scores, values, entropy, mean_logprobs."""
+    optional_needs: Callable[[Any], frozenset[str]] | None = None
+    """config -> what its settings need beyond `needs` (label smoothing reads mean_logprobs, at a price only when on)."""
     statistics: Callable[[Any, Any], dict[str, float]] | None = None
     """What must be known of the whole global batch, without gradient."""
+
+    def needs_for(self, config: Any) -> frozenset[str]:
+        """Everything that forward.py must fill for `config`."""
+        return self.needs | (self.optional_needs(config) if self.optional_needs else frozenset())
 
 
 def sum_by_sequence(x: Float[Tensor, "N"], sequence_index: Int[Tensor, "N"], num_sequences: int) -> Float[Tensor, "B"]:
@@ -133,8 +139,9 @@ def pair_rows(batch: GroupBatch) -> tuple[Int[Tensor, "P"], Int[Tensor, "P"]]:
         ValueError: a group does not have exactly the ranks 0 and 1.
     """
     order = torch.argsort(batch.group_index * 2 + batch.ranks)
+    expected = torch.arange(2 * batch.num_groups, device=order.device)
     if order.numel() != 2 * batch.num_groups or not bool(
-        (batch.ranks[order].view(-1, 2) == torch.tensor([0, 1], device=order.device)).all()
+        ((batch.group_index[order] == expected // 2) & (batch.ranks[order] == expected % 2)).all()
     ):
         raise ValueError(f"{order.numel()} sequences in {batch.num_groups} groups are not pairs with ranks 0 and 1")
     return order[0::2], order[1::2]
