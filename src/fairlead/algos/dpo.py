@@ -27,7 +27,7 @@ from torch.nn.functional import logsigmoid
 
 from fairlead.algos.kl import kl_k1
 from fairlead.algos.masks import sequence_lengths, sum_and_count
-from fairlead.algos.pairs import pair_accuracy, pair_count, pair_labels, pair_weights, weighted_total
+from fairlead.algos.pairs import pair_accuracy, pair_count, pair_labels, pair_weights
 from fairlead.algos.spec import Algorithm, GroupBatch, Loss, pair_rows, sum_by_sequence
 from fairlead.core.errors import ConfigError, explain
 
@@ -132,17 +132,19 @@ def loss(batch: GroupBatch, config: Any, *, link: Callable[[Tensor, Tensor, Any]
         log_ratios = log_ratios / sequence_lengths(batch.sequence_index, num_sequences).clamp_min(1)
     chosen, rejected = pair_rows(batch)
     h = log_ratios[chosen] - log_ratios[rejected]
-    keep_pair = weights > 0
+    losses, keep_pair = link(h, labels, config), weights > 0
+    is_chosen_token = (batch.ranks == 0)[batch.sequence_index]
     metrics = {
-        "chosen_logprobs": sum_and_count(logprobs[chosen], keep_pair),
-        "rejected_logprobs": sum_and_count(logprobs[rejected], keep_pair),
-        "chosen_rewards": sum_and_count(config.beta * log_ratios[chosen], keep_pair),
-        "rejected_rewards": sum_and_count(config.beta * log_ratios[rejected], keep_pair),
-        "margin": sum_and_count(config.beta * h, keep_pair),
-        "accuracy": pair_accuracy(h, labels, keep_pair),
-        "kl_k1": sum_and_count(token_ratios, keep),
+        "dpo/loss": sum_and_count(losses, keep_pair),
+        "dpo/chosen_logprobs": sum_and_count(logprobs[chosen], keep_pair),
+        "dpo/rejected_logprobs": sum_and_count(logprobs[rejected], keep_pair),
+        "dpo/chosen_reward": sum_and_count(config.beta * log_ratios[chosen], keep_pair),
+        "dpo/rejected_reward": sum_and_count(config.beta * log_ratios[rejected], keep_pair),
+        "dpo/margin": sum_and_count(config.beta * h, keep_pair),
+        "dpo/accuracy": pair_accuracy(h, labels, keep_pair),
+        "dpo/kl_k1": sum_and_count(token_ratios, keep & is_chosen_token),
     }
-    return Loss(total=weighted_total(link(h, labels, config), weights), metrics=metrics)
+    return Loss(total=(weights * losses).sum(), metrics=metrics)
 
 
 def _cross_entropy(logits: Float[Tensor, "P"], labels: Float[Tensor, "P"]) -> Float[Tensor, "P"]:

@@ -32,11 +32,6 @@ def pair_count(batch: GroupBatch) -> Float[Tensor, ""]:
     return torch.tensor(float(batch.num_groups), device=batch.sequence_index.device)
 
 
-def weighted_total(losses: Float[Tensor, "P"], weights: Float[Tensor, "P"]) -> Float[Tensor, ""]:
-    """Weighted sum in which a weight of 0 silences also what is not finite."""
-    return (weights * torch.where(weights > 0, losses, torch.zeros_like(losses))).sum()
-
-
 def pair_accuracy(
     margins: Float[Tensor, "P"], labels: Float[Tensor, "P"], keep: Bool[Tensor, "P"]
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:

@@ -10,6 +10,7 @@ Example:
     (PPO.loss(batch, config).total / PPO.count(batch, config)).backward()
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -74,33 +75,25 @@ def loss(batch: RolloutBatch, config: PPOConfig) -> Loss:
     Equals: -sum_t A_t in value, and REINFORCE in gradient, when old_logprobs == logprobs and value_coef = 0 (tested).
     """
     assert batch.values is not None and batch.returns is not None, "PPO reads values and returns"
-    policy_losses, is_clipped, is_dual_clipped = clipped_policy_loss(
-        batch.logprobs, batch.old_logprobs, batch.advantages, config
-    )
-    value_losses, is_value_clipped = clipped_value_loss(
-        batch.values, batch.old_values, batch.returns, config.value_clip
-    )
+    policy_losses, is_clipped = clipped_policy_loss(batch.logprobs, batch.old_logprobs, batch.advantages, config)
+    value_losses = clipped_value_loss(batch.values, batch.old_values, batch.returns, config.value_clip)
     total = policy_losses.sum() + config.value_coef * value_losses.sum()
     if config.entropy_coef != 0.0:
         assert batch.entropy is not None, "an entropy bonus reads entropy"
         total = total - config.entropy_coef * batch.entropy.sum()
-    dtype = batch.logprobs.dtype
-    value_errors = batch.returns - batch.values
     metrics = {
-        "policy_loss": sum_and_count(policy_losses),
-        "value_loss": sum_and_count(value_losses),
-        "ratio": sum_and_count(importance_ratios(batch.logprobs, batch.old_logprobs)),
-        "clip_fraction": sum_and_count(is_clipped.to(dtype)),
-        "dual_clip_fraction": sum_and_count(is_dual_clipped.to(dtype)),
-        "value_clip_fraction": sum_and_count(is_value_clipped.to(dtype)),
-        "approx_kl": sum_and_count(kl_k2(batch.logprobs, batch.old_logprobs)),
-        "returns": sum_and_count(batch.returns),
-        "returns_squared": sum_and_count(batch.returns**2),
-        "value_error": sum_and_count(value_errors),
-        "value_error_squared": sum_and_count(value_errors**2),
+        "ppo/policy_loss": sum_and_count(policy_losses),
+        "ppo/value_loss": sum_and_count(value_losses),
+        "ppo/ratio_mean": sum_and_count(importance_ratios(batch.logprobs, batch.old_logprobs)),
+        "ppo/clip_fraction": sum_and_count(is_clipped.to(batch.logprobs.dtype)),
+        "ppo/approx_kl": sum_and_count(kl_k2(batch.logprobs, batch.old_logprobs)),
+        "ppo/values_mean": sum_and_count(batch.values),
+        "ppo/returns_mean": sum_and_count(batch.returns),
+        "ppo/returns_squared": sum_and_count(batch.returns**2),
+        "ppo/value_error_squared": sum_and_count((batch.returns - batch.values) ** 2),
     }
     if batch.entropy is not None:
-        metrics["entropy"] = sum_and_count(batch.entropy)
+        metrics["ppo/entropy"] = sum_and_count(batch.entropy)
     return Loss(total=total, metrics=metrics)
 
 
@@ -114,8 +107,8 @@ def clipped_policy_loss(
     old_logprobs: Float[Tensor, "N"],
     advantages: Float[Tensor, "N"],
     config: PPOConfig,
-) -> tuple[Float[Tensor, "N"], Bool[Tensor, "N"], Bool[Tensor, "N"]]:
-    """Loss per token, whether its ratio was clipped, whether its loss was.
+) -> tuple[Float[Tensor, "N"], Bool[Tensor, "N"]]:
+    """Loss per token, reward units, and whether the clipped ratio set it.
 
     loss_t = max(-r_t A_t, -clip(r_t, 1 - clip_low, 1 + clip_high) A_t);  with dual_clip c and A_t < 0 at most -c A_t
 
@@ -125,12 +118,10 @@ def clipped_policy_loss(
     ratios = importance_ratios(logprobs, old_logprobs)
     plain = -ratios * advantages
     clipped = -ratios.clamp(1 - config.clip_low, 1 + config.clip_high) * advantages
-    losses, is_clipped = torch.maximum(plain, clipped), clipped > plain
-    if config.dual_clip is None:
-        return losses, is_clipped, torch.zeros_like(is_clipped)
-    bound = -config.dual_clip * advantages
-    is_dual_clipped = (advantages < 0) & (losses > bound)
-    return torch.where(is_dual_clipped, bound, losses), is_clipped, is_dual_clipped
+    losses = torch.maximum(plain, clipped)
+    if config.dual_clip is not None:
+        losses = torch.where(advantages < 0, torch.minimum(losses, -config.dual_clip * advantages), losses)
+    return losses, clipped > plain
 
 
 def clipped_value_loss(
@@ -138,8 +129,8 @@ def clipped_value_loss(
     old_values: Float[Tensor, "N"] | None,
     returns: Float[Tensor, "N"],
     value_clip: float | None,
-) -> tuple[Float[Tensor, "N"], Bool[Tensor, "N"]]:
-    """Loss per token, reward units squared, and whether the clipped value set it.
+) -> Float[Tensor, "N"]:
+    """Loss per token, reward units squared.
 
     loss_t = 1/2 max((V_t - R_t)^2, (V_old + clip(V_t - V_old, +-value_clip) - R_t)^2)
 
@@ -147,21 +138,24 @@ def clipped_value_loss(
     """
     plain = 0.5 * (values - returns) ** 2
     if value_clip is None:
-        return plain, torch.zeros_like(plain, dtype=torch.bool)
+        return plain
     assert old_values is not None, "value clipping reads old_values"
     near = old_values + (values - old_values).clamp(-value_clip, value_clip)
-    clipped = 0.5 * (near - returns) ** 2
-    return torch.maximum(plain, clipped), clipped > plain
+    return torch.maximum(plain, 0.5 * (near - returns) ** 2)
 
 
-def explained_variance(
-    *, returns: float, returns_squared: float, value_error: float, value_error_squared: float
-) -> float:
-    """1 - Var(R - V) / Var(R) from the four means of the metrics; 0 for a value model that says nothing, NaN if R is constant."""
-    variance = returns_squared - returns**2
-    if variance <= 0:
-        return float("nan")
-    return 1 - (value_error_squared - value_error**2) / variance
+def explained_variance(means: Mapping[str, float]) -> float:
+    """1 - Var(R - V) / Var(R) from the means of the metrics; 0 for a constant value model, NaN when returns are constant."""
+    variance = means["ppo/returns_squared"] - means["ppo/returns_mean"] ** 2
+    error_mean = means["ppo/returns_mean"] - means["ppo/values_mean"]
+    error_variance = means["ppo/value_error_squared"] - error_mean**2
+    return 1.0 - error_variance / variance if variance > 0 else float("nan")
+
+
+def _derived(means: Mapping[str, float]) -> dict[str, float]:
+    logged = {name: mean for name, mean in means.items() if not name.endswith("_squared")}
+    logged["ppo/explained_variance"] = explained_variance(means)
+    return logged
 
 
 PPO = Algorithm(
@@ -172,4 +166,5 @@ PPO = Algorithm(
     count=count,
     loss=loss,
     needs=frozenset({"values", "entropy"}),
+    derived=_derived,
 )

@@ -10,6 +10,7 @@ Example:
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from fairlead.algos.masks import sum_and_count
-from fairlead.algos.pairs import pair_accuracy, pair_count, pair_labels, pair_weights, weighted_total
+from fairlead.algos.pairs import pair_accuracy, pair_count, pair_labels, pair_weights
 from fairlead.algos.spec import Algorithm, GroupBatch, Loss, pair_rows
 from fairlead.core.errors import ConfigError, explain
 
@@ -72,22 +73,25 @@ def loss(batch: GroupBatch, config: RewardConfig) -> Loss:
     """
     assert batch.scores is not None, "the reward model reads scores"
     scores = batch.scores.to(torch.promote_types(batch.scores.dtype, torch.float32))
-    chosen, rejected = (scores[rows] for rows in pair_rows(batch))
     labels, weights = pair_labels(batch, scores), pair_weights(batch, scores)
     keep = weights > 0
+    scores = torch.where(keep[batch.group_index], scores, torch.zeros_like(scores))
+    chosen, rejected = (scores[rows] for rows in pair_rows(batch))
     asked = 0.0 if batch.margins is None else batch.margins.to(scores.dtype)
     difference = chosen - rejected
     nll = -labels * win_logprob(difference - asked, config) - (1 - labels) * win_logprob(-difference - asked, config)
     if batch.is_tie is not None and config.ties != "soft":
         nll = torch.where(batch.is_tie, -tie_logprob(difference, config), nll)
-    total = weighted_total(nll + config.center_coef * (chosen + rejected) ** 2, weights)
+    total = (weights * (nll + config.center_coef * (chosen + rejected) ** 2)).sum()
     both, keep_both = torch.cat([chosen, rejected]), torch.cat([keep, keep])
     metrics = {
-        "nll": sum_and_count(nll, keep),
-        "accuracy": pair_accuracy(difference, labels, keep),
-        "margin": sum_and_count(difference, keep),
-        "score": sum_and_count(both, keep_both),
-        "score_squared": sum_and_count(both * both, keep_both),
+        "reward/loss": sum_and_count(nll, keep),
+        "reward/accuracy": pair_accuracy(difference, labels, keep),
+        "reward/margin": sum_and_count(difference, keep),
+        "reward/chosen_score": sum_and_count(chosen, keep),
+        "reward/rejected_score": sum_and_count(rejected, keep),
+        "reward/score_mean": sum_and_count(both, keep_both),
+        "reward/score_squared": sum_and_count(both * both, keep_both),
     }
     return Loss(total=total, metrics=metrics)
 
@@ -125,6 +129,13 @@ def _rao_kupper_threshold(config: RewardConfig) -> float:
     return 2 * math.atanh(config.tie_rate)
 
 
+def _derived(means: Mapping[str, float]) -> dict[str, float]:
+    logged = dict(means)
+    mean_square = logged.pop("reward/score_squared")
+    logged["reward/score_std"] = math.sqrt(max(mean_square - means["reward/score_mean"] ** 2, 0.0))
+    return logged
+
+
 REWARD = Algorithm(
     name="reward",
     paper="Ouyang et al. 2022, arXiv:2203.02155, section 3.5 (step 2)",
@@ -133,4 +144,5 @@ REWARD = Algorithm(
     count=count,
     loss=loss,
     needs=frozenset({"scores"}),
+    derived=_derived,
 )

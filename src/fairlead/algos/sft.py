@@ -77,7 +77,7 @@ def loss(batch: TokenBatch, config: SFTConfig) -> Loss:
     weights = _token_weights(batch, config).to(losses.dtype)
     keep = weights > 0
     total = (weights * torch.where(keep, losses, torch.zeros_like(losses))).sum()
-    return Loss(total=total, metrics={"nll": sum_and_count(-batch.logprobs, keep)})
+    return Loss(total=total, metrics={"sft/loss": sum_and_count(-batch.logprobs, keep)})
 
 
 def _optional_needs(config: SFTConfig) -> frozenset[str]:

@@ -13,7 +13,7 @@ Example:
     (loss.total / DPO.count(batch, DPO.config())).backward()
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -98,7 +98,7 @@ Batch = TokenBatch | GroupBatch | UnpairedBatch | RolloutBatch
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Loss:
-    """A sum to be divided by the global count, and metrics as (sum, count) pairs without gradient."""
+    """A sum to be divided by the global count, and metrics `area/name` as (sum, count) pairs without gradient."""
 
     total: Float[Tensor, ""]
     metrics: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -121,10 +121,16 @@ class Algorithm:
     """config -> what its settings need beyond `needs` (label smoothing reads mean_logprobs, at a price only when on)."""
     statistics: Callable[[Any, Any], dict[str, float]] | None = None
     """What must be known of the whole global batch, without gradient."""
+    derived: Callable[[Mapping[str, float]], dict[str, float]] | None = None
+    """means of the metrics -> what is logged (a standard deviation in place of a mean square); see `logged`."""
 
     def needs_for(self, config: Any) -> frozenset[str]:
         """Everything that forward.py must fill for `config`."""
         return self.needs | (self.optional_needs(config) if self.optional_needs else frozenset())
+
+    def logged(self, means: Mapping[str, float]) -> dict[str, float]:
+        """The metrics to log, from sum / count of each metric over the global batch."""
+        return dict(means) if self.derived is None else self.derived(means)
 
 
 def sum_by_sequence(x: Float[Tensor, "N"], sequence_index: Int[Tensor, "N"], num_sequences: int) -> Float[Tensor, "B"]:

@@ -1,0 +1,203 @@
+"""The properties that every training method must have, for the registered ones and for yours.
+
+They catch what trains without complaint and is wrong: a mean in place of a sum, a mask by multiplication, a count that
+depends on the model, a graph kept alive by a metric.
+
+Legend:
+    unit  what may not be split: a group for kind "groups", else a sequence
+
+Example:
+    @pytest.mark.parametrize("name, check", check_algorithm(MY_SPEC))
+    def test_shared_property(name, check):
+        check()
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairlead.algos.random_batches import MODEL_OUTPUTS, axis_of, num_units, random_batch, select_units
+from fairlead.algos.spec import Algorithm, Batch, Loss
+
+Check = Callable[[], None]
+
+
+def check_algorithm(algorithm: Algorithm, config: Any = None, *, seed: int = 0) -> Iterator[tuple[str, Check]]:
+    """Yield (name, check) pairs; a check raises AssertionError with the numbers when the property does not hold.
+
+    Args:
+        config: settings to check under; None means the defaults.
+        seed: of the random batch, which is in float64.
+    """
+    settings = algorithm.config() if config is None else config
+    batch = random_batch(algorithm.batch, seed=seed)
+    for check in (
+        microbatches_sum_to_the_whole,
+        order_of_units_is_inert,
+        order_of_tokens_is_inert,
+        absent_units_are_inert,
+        unread_tensors_are_inert,
+        gradient_is_that_of_the_loss,
+        extremes_stay_finite,
+        count_ignores_the_model,
+        metrics_carry_no_gradient,
+        inputs_are_left_alone,
+    ):
+        yield check.__name__, partial(check, algorithm, settings, batch)
+
+
+def microbatches_sum_to_the_whole(algorithm: Algorithm, config: Any, batch: Batch) -> None:
+    """Totals, counts, metrics and gradients of two halves add up to those of the batch."""
+    middle = num_units(batch) // 2
+    whole = _evaluate(algorithm, config, batch)
+    halves = [
+        _evaluate(algorithm, config, select_units(batch, list(units)))
+        for units in (range(middle), range(middle, num_units(batch)))
+    ]
+    for name, value in whole.items():
+        parts = [half[name] for half in halves]
+        _assert_close(name, torch.cat(parts) if value.ndim else parts[0] + parts[1], value)
+
+
+def order_of_units_is_inert(algorithm: Algorithm, config: Any, batch: Batch) -> None:
+    """Reversing the sequences (or groups) changes nothing but the order of the gradients."""
+    reordered = _evaluate(algorithm, config, select_units(batch, list(reversed(range(num_units(batch))))))
+    _assert_same_scalars(reordered, _evaluate(algorithm, config, batch))
+
+
+def order_of_tokens_is_inert(algorithm: Algorithm, config: Any, batch: Batch) -> None:
+    """Losses read tokens through `sequence_index` only."""
+    order = torch.arange(batch.sequence_index.numel()).flip(0)
+    reordered: Batch = replace(
+        batch, **{name: x[order] for name, x in _tensors(batch).items() if axis_of(batch, name) == "N"}
+    )
+    _assert_same_scalars(_evaluate(algorithm, config, reordered), _evaluate(algorithm, config, batch))
+
+
+def absent_units_are_inert(algorithm: Algorithm, config: Any, batch: Batch) -> None:
+    """A unit of weight 0 changes nothing, even where its log-probabilities are -inf; it gets a gradient of exactly 0."""
+    if "weights" not in _tensors(batch):
+        return
+    kept = list(range(1, num_units(batch)))
+    silent = select_units(batch, [0])
+    poison = {name: torch.full_like(x, -torch.inf) for name, x in _tensors(silent).items() if name in MODEL_OUTPUTS}
+    tensors = _tensors(batch)
+    weights = tensors["weights"].clone()
+    weights[0] = 0.0
+    poisoned = {"weights": weights}
+    for name, dead in poison.items():
+        # Unit 0 comes first in every random batch.
+        poisoned[name] = torch.cat([dead, tensors[name][dead.shape[0] :]])
+    found = _evaluate(algorithm, config, replace(batch, **poisoned))
+    expected = _evaluate(algorithm, config, select_units(batch, kept))
+    for name, value in expected.items():
+        if value.ndim:
+            dead = torch.zeros(found[name].numel() - value.numel(), dtype=value.dtype)
+            value = torch.cat([dead, value])
+        _assert_close(name, found[name], value)
+
+
+def unread_tensors_are_inert(algorithm: Algorithm, config: Any, batch: Batch) -> None:
+    """NaN in a tensor that the spec does not ask for is never seen."""
+    reads = algorithm.needs_for(config) | ({"logprobs"} if "scores" not in algorithm.needs else set())
+    unread = ((MODEL_OUTPUTS | {"ref_logprobs"}) - reads) & _tensors(batch).keys()
+    poisoned = replace(batch, **{name: torch.full_like(_tensors(batch)[name], torch.nan) for name in unread})
+    absent = replace(batch, **{name: None for name in unread if name != "logprobs"})
+    expected = _evaluate(algorithm, config, batch)
+    for other in (poisoned, absent):
+        found = _evaluate(algorithm, config, other)
+        _assert_close("total", found["total"], expected["total"])
+
+
+def gradient_is_that_of_the_loss(algorithm: Algorithm, config: Any, batch: Batch) -> None:
+    """Finite differences agree with autograd, in float64."""
+    leaves = _leaves(algorithm, config, batch)
+
+    def total(*values: Tensor) -> Tensor:
+        return algorithm.loss(replace(batch, **dict(zip(leaves, values, strict=True))), config).total
+
+    assert torch.autograd.gradcheck(total, tuple(leaves.values()), eps=1e-6, atol=1e-5, rtol=1e-4)
+
+
+def extremes_stay_finite(algorithm: Algorithm, config: Any, batch: Batch) -> None:
+    """Log-probabilities of -1e4, and scores as far out, give a finite loss and gradient in float32."""
+    for policy, reference in ((-1e4, -1.0), (-1.0, -1e4), (-1e4, -1e4), (0.0, 0.0)):
+        extreme = {name: x.float() for name, x in _tensors(batch).items() if x.is_floating_point()}
+        for name in MODEL_OUTPUTS & extreme.keys():
+            extreme[name] = torch.full_like(extreme[name], policy)
+        for name in ("ref_logprobs", "old_logprobs", "old_values"):
+            if name in extreme:
+                extreme[name] = torch.full_like(extreme[name], reference)
+        for name, value in _evaluate(algorithm, config, replace(batch, **extreme)).items():
+            assert bool(value.isfinite().all()), f"{name} is {value} at logprobs {policy}, reference {reference}"
+
+
+def count_ignores_the_model(algorithm: Algorithm, config: Any, batch: Batch) -> None:
+    """The divisor comes from masks and sizes: it is known before the forward pass, and has no gradient."""
+    blind = replace(
+        batch, **{name: torch.full_like(x, torch.nan) for name, x in _leaves(algorithm, config, batch).items()}
+    )
+    expected, found = algorithm.count(batch, config), algorithm.count(blind, config)
+    assert not expected.requires_grad, "count carries a gradient"
+    assert expected.ndim == 0 and float(expected) > 0, f"count is {expected}; expected a positive scalar"
+    _assert_close("count", found, expected)
+
+
+def metrics_carry_no_gradient(algorithm: Algorithm, config: Any, batch: Batch) -> None:
+    """Metrics are named `area/name` and are two scalars each, cut from the graph; the total is one scalar in it."""
+    result = algorithm.loss(replace(batch, **_leaves(algorithm, config, batch)), config)
+    assert result.total.ndim == 0 and result.total.requires_grad, "total must be a scalar with a gradient"
+    for name, pair in result.metrics.items():
+        assert name.count("/") == 1, f"metric {name!r} is not area/name"
+        assert all(part.ndim == 0 and not part.requires_grad for part in pair), (
+            f"{name} is not two scalars without gradient"
+        )
+
+
+def inputs_are_left_alone(algorithm: Algorithm, config: Any, batch: Batch) -> None:
+    """The loss is pure: the same twice, and it writes into nothing that it was given."""
+    before = {name: x.clone() for name, x in _tensors(batch).items()}
+    first, second = (_evaluate(algorithm, config, batch) for _ in range(2))
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), f"{name} differs between two calls"
+    for name, x in _tensors(batch).items():
+        assert torch.equal(x, before[name]), f"the loss wrote into {name}"
+
+
+def _evaluate(algorithm: Algorithm, config: Any, batch: Batch) -> dict[str, Tensor]:
+    """Total, count and metrics (scalars) and gradients (vectors), by name."""
+    leaves = _leaves(algorithm, config, batch)
+    result: Loss = algorithm.loss(replace(batch, **leaves), config)
+    gradients = torch.autograd.grad(result.total, list(leaves.values()), allow_unused=True)
+    values = {"total": result.total.detach(), "count": algorithm.count(batch, config)}
+    for name, (total, count) in result.metrics.items():
+        values |= {f"sum of {name}": total, f"count of {name}": count}
+    for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):
+        values[f"gradient of {name}"] = torch.zeros_like(leaf) if gradient is None else gradient
+    return values
+
+
+def _leaves(algorithm: Algorithm, config: Any, batch: Batch) -> dict[str, Tensor]:
+    """The tensors with gradient that this method reads, as fresh leaves."""
+    names = {"logprobs"} | (MODEL_OUTPUTS & algorithm.needs_for(config))
+    return {name: x.clone().requires_grad_() for name, x in sorted(_tensors(batch).items()) if name in names}
+
+
+def _tensors(batch: Batch) -> dict[str, Tensor]:
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def _assert_same_scalars(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    for name, value in expected.items():
+        if value.ndim == 0:
+            _assert_close(name, found[name], value)
+
+
+def _assert_close(name: str, found: Tensor, expected: Tensor) -> None:
+    ok = torch.allclose(found.double(), expected.double(), rtol=1e-9, atol=1e-9)
+    assert ok, f"{name} is {found.tolist()}, expected {expected.tolist()}"
