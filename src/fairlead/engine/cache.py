@@ -1,0 +1,127 @@
+"""The key-value cache of the local engine: preallocated slots, no concatenation per step, and the attention plans that use it.
+
+Legend: S slots (sequences being decoded), C capacity in tokens, Hkv key heads, D head size.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairlead.models.attention import attend_masked
+
+
+@dataclass(slots=True, eq=False)
+class SlotCache:
+    """Keys and values of S sequences, grown layer by layer on first use.
+
+    Invariant: row s holds `lengths[s]` valid tokens in every layer; what lies beyond is never read.
+    """
+
+    capacity: int
+    lengths: Tensor
+    """[S] valid tokens a slot."""
+    keys: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+    """Layer -> [S, Hkv, C, D]."""
+    values: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+
+    @property
+    def num_slots(self) -> int:
+        """S."""
+        return len(self.lengths)
+
+    def write_prefill(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Store [S, Hkv, T, D] from position 0."""
+        num_slots, heads, length, size = key.shape
+        if layer not in self.keys:
+            self.keys[layer] = key.new_zeros(num_slots, heads, self.capacity, size)
+            self.values[layer] = value.new_zeros(num_slots, heads, self.capacity, size)
+        self.keys[layer][:, :, :length], self.values[layer][:, :, :length] = key, value
+
+    def append(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Store [S, Hkv, 1, D], one token a slot, at each slot's own length (the caller advances `lengths` after the last layer)."""
+        index = self.lengths[:, None, None, None].expand(-1, key.shape[1], 1, key.shape[3])
+        self.keys[layer].scatter_(2, index, key)
+        self.values[layer].scatter_(2, index, value)
+
+    def select(self, slots: Tensor) -> "SlotCache":
+        """A cache of the chosen slots, in that order; a slot may be taken several times (one prompt, many samples)."""
+        return SlotCache(capacity=self.capacity, lengths=self.lengths[slots],
+                         keys={i: k[slots] for i, k in self.keys.items()}, values={i: v[slots] for i, v in self.values.items()})  # fmt: skip
+
+
+@dataclass(slots=True, eq=False)
+class PrefillAttention:
+    """Causal attention over padded prompts [S, H, T, D] that fills a cache."""
+
+    cache: SlotCache
+    mask: Tensor
+    """[S, 1, T, T]"""
+
+    def attend(
+        self,
+        module: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        scale: float,
+        window: int | None,
+        softcap: float | None,
+    ) -> Tensor:
+        """[S, H, T, D] -> [S, T, H, D]."""
+        self.cache.write_prefill(module.layer_idx, key, value)
+        mask = self.mask if window is None else self.mask & _within(window, query.shape[2], query.device)
+        return attend_masked(query, key, value, mask, scale=scale, softcap=softcap).transpose(1, 2)
+
+
+def prefill_mask(lengths: Tensor, longest: int) -> Tensor:
+    """[S, 1, T, T] causal, right-padded prompts; padding sees itself so that softmax stays finite."""
+    position = torch.arange(longest, device=lengths.device)
+    causal = position[:, None] >= position[None, :]
+    return (
+        causal[None] & (position[None, None, :] < lengths[:, None, None])
+        | torch.eye(longest, dtype=torch.bool, device=lengths.device)
+    )[:, None]
+
+
+def _within(window: int, length: int, device: torch.device) -> Tensor:
+    position = torch.arange(length, device=device)
+    return (position[:, None] - position[None, :]) < window
+
+
+@dataclass(slots=True, eq=False)
+class DecodeAttention:
+    """One new token a slot [S, H, 1, D] against the cache."""
+
+    cache: SlotCache
+    mask: Tensor
+    """[S, 1, 1, L] with L the longest valid length after this token."""
+
+    def attend(
+        self,
+        module: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        scale: float,
+        window: int | None,
+        softcap: float | None,
+    ) -> Tensor:
+        """[S, H, 1, D] -> [S, 1, H, D]."""
+        layer, longest = module.layer_idx, self.mask.shape[-1]
+        self.cache.append(layer, key, value)
+        mask = self.mask
+        if window is not None:
+            position = torch.arange(longest, device=query.device)
+            mask = mask & (self.cache.lengths[:, None, None, None] - position < window)
+        keys, values = self.cache.keys[layer][:, :, :longest], self.cache.values[layer][:, :, :longest]
+        return attend_masked(query, keys, values, mask, scale=scale, softcap=softcap).transpose(1, 2)
+
+
+def decode_mask(lengths: Tensor) -> Tensor:
+    """[S, 1, 1, L]: a slot sees its valid tokens and the one that is being written."""
+    longest = int(lengths.max()) + 1
+    return (torch.arange(longest, device=lengths.device) <= lengths[:, None])[:, None, None, :]

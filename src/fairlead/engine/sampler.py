@@ -1,0 +1,54 @@
+"""From logits to tokens: temperature, top-k, top-p, and one uniform number per token that belongs to the sample alone.
+
+The same sample gets the same tokens whatever else is in the batch: its uniforms come from a counter-based generator keyed by
+(seed, request key, sample index), and a token is the inverse of the distribution function at its uniform.
+
+Legend: S samples, V vocabulary.
+"""
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fairlead.core.protocols import Sampling
+
+
+def sample_uniforms(seed: int, key: str, sample_index: int, num: int) -> npt.NDArray[np.float64]:
+    """[num] uniforms in [0, 1) of one sample; element t serves its t-th token."""
+    digest = hashlib.sha256(f"{seed}\x00{key}\x00{sample_index}".encode()).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little"))).random(num)
+
+
+def process_logits(logits: Tensor, sampling: Sampling) -> Tensor:
+    """[S, V] logits to fp32 log-probabilities of the distribution that is sampled from (dropped tokens are -inf)."""
+    logits = logits.float()
+    if sampling.temperature > 0:
+        logits = logits / sampling.temperature
+    if 0 < sampling.top_k < logits.shape[-1]:
+        threshold = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < threshold, -torch.inf)
+    if sampling.top_p < 1.0:
+        ordered, order = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
+        dropped = ordered.cumsum(-1) - ordered >= sampling.top_p  # the token that crosses the line stays
+        logits = logits.masked_fill(torch.zeros_like(dropped).scatter(1, order, dropped), -torch.inf)
+    return logits.log_softmax(-1)
+
+
+def draw(logprobs: Tensor, uniforms: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Choose one token a row: the inverse distribution function at `uniforms` [S], or the most likely one when None.
+
+    Returns:
+        tokens [S] and their logprobs [S].
+    """
+    if uniforms is None:
+        tokens = logprobs.argmax(-1)
+    else:
+        cdf = logprobs.double().exp().cumsum(-1)
+        # Scaling by the last entry keeps rounding from leaving a gap above the distribution function.
+        tokens = torch.searchsorted(cdf, (uniforms[:, None] * cdf[:, -1:]), right=True)[:, 0].clamp_(
+            max=logprobs.shape[-1] - 1
+        )
+    return tokens, logprobs.gather(1, tokens[:, None])[:, 0]

@@ -1,0 +1,58 @@
+"""LoRA through peft. With an adapter the frozen reference policy is the same weights with the adapter switched off."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from fairlead.models.load import CausalModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraSettings:
+    """Size of the adapter. rank: inner width; alpha: scale (the update is multiplied by alpha / rank)."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    target_modules: str = "all-linear"
+
+
+def add_lora(model: CausalModel, settings: LoraSettings) -> CausalModel:
+    """Wrap the model; only the adapter is trainable afterwards."""
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=0.0,
+        target_modules=settings.target_modules,
+        task_type="CAUSAL_LM",
+    )  # pyright: ignore[reportArgumentType]
+    with warnings.catch_warnings():
+        # peft advises on tied heads and on save_embedding_layers; both are handled by merging before a release.
+        warnings.simplefilter("ignore", UserWarning)
+        module = get_peft_model(model.causal_lm, config).eval()
+    return CausalModel(module=module, config=model.config, name=model.name, device=model.device)
+
+
+def has_adapter(model: CausalModel) -> bool:
+    """True when the model carries a LoRA adapter."""
+    return isinstance(model.module, PeftModel)
+
+
+@contextlib.contextmanager
+def reference_mode(model: CausalModel) -> Iterator[CausalModel]:
+    """The model with its adapter off: the reference policy."""
+    if not isinstance(model.module, PeftModel):
+        raise ValueError("only a model with an adapter has a reference inside; load a second model")
+    with model.module.disable_adapter():
+        yield model
+
+
+def merged(model: CausalModel) -> CausalModel:
+    """Weights with the adapter added in, as a plain model (the adapter is gone)."""
+    if not isinstance(model.module, PeftModel):
+        return model
+    return CausalModel(
+        module=model.module.merge_and_unload().eval(), config=model.config, name=model.name, device=model.device
+    )

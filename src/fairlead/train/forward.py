@@ -1,0 +1,174 @@
+"""Runs the models on a micro-batch and fills the tensors that an algorithm's batch kind asks for.
+
+What needs randomness or a model lives here; losses stay pure. Frozen quantities (ref_logprobs, old_logprobs) are arrays of the
+branches, computed once by `annotate`, never in the step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairlead.algos.spec import Algorithm, Batch, GroupBatch, RolloutBatch, TokenBatch
+from fairlead.models.heads import ScalarModel
+from fairlead.models.load import CausalModel
+from fairlead.text.packing import Branch, Tree, pack_trees, plan_microbatches
+from fairlead.train.batches import MicroBatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Models:
+    """What is trained: a policy, a value model beside it, or a scalar (reward) model."""
+
+    policy: CausalModel | None = None
+    value: ScalarModel | None = None
+    reward: ScalarModel | None = None
+    temperature: float = 1.0
+    """Divides the logits of every policy that is compared."""
+
+
+def run_forward(models: Models, batch: MicroBatch, algo: Algorithm) -> Batch:
+    """Build the algorithm's batch, with gradients where the models train."""
+    layout = batch.layout
+    sequence_index = torch.from_numpy(layout.sequence_index)
+    if algo.batch == "tokens":
+        out = _policy(models).logprobs(layout, temperature=models.temperature)
+        return TokenBatch(logprobs=out.logprobs, sequence_index=sequence_index, num_sequences=layout.num_sequences,
+                          weights=batch.per_sequence_weight(), mean_logprobs=out.mean_logprobs)  # fmt: skip
+    if algo.batch == "groups":
+        return _group_batch(models, batch, algo)
+    if algo.batch == "rollouts":
+        return _rollout_batch(models, batch, algo)
+    raise NotImplementedError(f"no forward for batch kind {algo.batch}")
+
+
+def sizes_batch(batch: MicroBatch, algo: Algorithm) -> Batch:
+    """The algorithm's batch with zeros where a model would speak: all that `count` may look at."""
+    layout = batch.layout
+    sequence_index, zeros = torch.from_numpy(layout.sequence_index), torch.zeros(len(layout.kept_target))
+    if algo.batch == "tokens":
+        return TokenBatch(logprobs=zeros, sequence_index=sequence_index, num_sequences=layout.num_sequences,
+                          weights=batch.per_sequence_weight())  # fmt: skip
+    if algo.batch == "groups":
+        return _groups(batch)
+    return RolloutBatch(
+        logprobs=zeros,
+        old_logprobs=zeros,
+        advantages=zeros,
+        sequence_index=sequence_index,
+        num_sequences=layout.num_sequences,
+    )
+
+
+def _policy(models: Models) -> CausalModel:
+    assert models.policy is not None, "this algorithm trains a policy"
+    return models.policy
+
+
+def _group_batch(models: Models, batch: MicroBatch, algo: Algorithm) -> GroupBatch:
+    layout, groups = batch.layout, _groups(batch)
+    if "scores" in algo.needs:
+        assert models.reward is not None, "this algorithm trains a reward model"
+        return replace(groups, scores=models.reward.scores(layout))
+    logprobs = _policy(models).logprobs(layout, temperature=models.temperature).logprobs
+    return replace(groups, logprobs=logprobs, ref_logprobs=batch.per_token("ref_logprobs"))
+
+
+def _groups(batch: MicroBatch) -> GroupBatch:
+    layout = batch.layout
+    return GroupBatch(
+        sequence_index=torch.from_numpy(layout.sequence_index), group_index=torch.from_numpy(layout.group_index), ranks=batch.ranks(),
+        num_groups=layout.num_trees, p_chosen=batch.per_tree("p_chosen", 1.0), margins=batch.per_tree("margin", 0.0),
+        is_tie=batch.per_tree("is_tie", 0.0) > 0, weights=batch.per_tree("weight", 1.0),
+    )  # fmt: skip
+
+
+def _rollout_batch(models: Models, batch: MicroBatch, algo: Algorithm) -> RolloutBatch:
+    layout = batch.layout
+    out = _policy(models).logprobs(layout, temperature=models.temperature)
+    rollouts = RolloutBatch(
+        logprobs=out.logprobs, old_logprobs=batch.per_token("old_logprobs"), advantages=batch.per_token("advantages"),
+        sequence_index=torch.from_numpy(layout.sequence_index), num_sequences=layout.num_sequences,
+        ref_logprobs=batch.per_token("ref_logprobs"), entropy=out.entropy,
+    )  # fmt: skip
+    if "values" not in algo.needs:
+        return rollouts
+    assert models.value is not None, "this algorithm trains a value model"
+    return replace(
+        rollouts,
+        values=models.value.values(layout),
+        old_values=batch.per_token("old_values"),
+        returns=batch.per_token("returns"),
+    )
+
+
+def annotate(trees: Sequence[Tree], name: str, compute: "TokenFunction", *, max_tokens: int) -> list[Tree]:
+    """Attach a frozen per-token array to every branch.
+
+    Args:
+        compute: maps a MicroBatch to [K] values; run without gradient.
+    """
+    found: dict[int, np.ndarray] = {}
+    with torch.no_grad():
+        for row in plan_microbatches([t.num_tokens for t in trees], max_tokens=max_tokens):
+            part = tuple(trees[i] for i in row)
+            batch = MicroBatch(part, pack_trees(part))
+            values = compute(batch).float().cpu().numpy()
+            sizes = [sum(b.num_kept for b in t.branches) for t in part]
+            for i, piece in zip(row, np.split(values, np.cumsum(sizes)[:-1]), strict=True):
+                found[i] = piece
+    return [_with_array(tree, name, found[i]) for i, tree in enumerate(trees)]
+
+
+class TokenFunction:
+    """[K] numbers of a micro-batch; see `policy_logprobs` and `state_values`."""
+
+    def __call__(self, batch: MicroBatch) -> Tensor:
+        """Compute them."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyLogprobs(TokenFunction):
+    """Token logprobs under a policy at a temperature."""
+
+    model: CausalModel
+    temperature: float = 1.0
+
+    def __call__(self, batch: MicroBatch) -> Tensor:
+        """[K] nats."""
+        return self.model.logprobs(batch.layout, temperature=self.temperature).logprobs
+
+
+@dataclass(frozen=True, slots=True)
+class StateValues(TokenFunction):
+    """Values of the states in which the kept tokens are chosen."""
+
+    model: ScalarModel
+
+    def __call__(self, batch: MicroBatch) -> Tensor:
+        """[K] in reward units."""
+        return self.model.values(batch.layout)
+
+
+def score_trees(model: ScalarModel, trees: Sequence[Tree], *, max_tokens: int) -> np.ndarray:
+    """[B] raw scores of all completions, in tree and branch order, without gradient."""
+    scores: dict[int, np.ndarray] = {}
+    with torch.no_grad():
+        for row in plan_microbatches([t.num_tokens for t in trees], max_tokens=max_tokens):
+            part = [trees[i] for i in row]
+            values = model.scores(pack_trees(part)).cpu().numpy()
+            for i, piece in zip(row, np.split(values, np.cumsum([len(t.branches) for t in part])[:-1]), strict=True):
+                scores[i] = piece
+    return np.concatenate([scores[i] for i in range(len(trees))]) if trees else np.zeros(0)
+
+
+def _with_array(tree: Tree, name: str, values: np.ndarray) -> Tree:
+    pieces = np.split(values, np.cumsum([b.num_kept for b in tree.branches])[:-1])
+    branches = tuple(
+        Branch(token_ids=b.token_ids, kept=b.kept, arrays={**b.arrays, name: piece}, weight=b.weight)
+        for b, piece in zip(tree.branches, pieces, strict=True)
+    )
+    return replace(tree, branches=branches)

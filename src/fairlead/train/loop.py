@@ -1,0 +1,116 @@
+"""The one training loop. A source yields global batches of trees; an algorithm turns them into a sum; hooks do everything else.
+
+    total = sum of counts over the global batch
+    each micro-batch: loss.total / total, backward
+    finite? -> clip -> optimiser step -> schedule -> hooks (log, checkpoint, evaluate, stop)
+
+The loop never learns what it trains: on-policy methods differ only in where batches come from.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from fairlead.algos.spec import Algorithm
+from fairlead.core.errors import TrainError, explain
+from fairlead.text.packing import Tree
+from fairlead.train.batches import MicroBatch, make_microbatches
+from fairlead.train.forward import Models, run_forward, sizes_batch
+from fairlead.train.optim import OptimizerSettings, learning_rate, make_optimizer
+
+Hook = Callable[["Learner", dict[str, float]], bool | None]
+"""Called after each step with the metrics; returning True stops the run."""
+
+
+@dataclass(slots=True, eq=False)
+class Learner:
+    """Models, one algorithm, one optimiser. Makes steps; keeps count of them. Single-use, not thread-safe."""
+
+    models: Models
+    algo: Algorithm
+    algo_config: Any
+    optim: OptimizerSettings
+    num_steps: int
+    """Steps of the whole run, for the schedule."""
+    max_tokens: int = 8192
+    """Token budget of a micro-batch."""
+    step_number: int = 0
+    """Optimiser steps made so far."""
+    parameters: list[nn.Parameter] = field(init=False)
+    optimizer: torch.optim.AdamW = field(init=False)
+
+    def __post_init__(self) -> None:
+        owners = [m for m in (self.models.policy, self.models.value, self.models.reward) if m is not None]
+        seen = {id(p): p for m in owners for p in (m.module.parameters() if hasattr(m, "module") else m.parameters())}  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
+        self.parameters = [p for p in seen.values() if p.requires_grad]
+        self.optimizer = make_optimizer(self.parameters, self.optim)
+
+    def step(self, batches: Sequence[Tree]) -> dict[str, float]:
+        """One optimiser step on one global batch; returns metrics as means over it.
+
+        Raises:
+            TrainError: the loss or the gradient is not finite. Weights are as they were before the step.
+        """
+        microbatches = make_microbatches(batches, max_tokens=self.max_tokens)
+        sums = self._accumulate(microbatches)
+        norm = self._gradient_norm()
+        loss = sums.pop("loss")[0] if "loss" in sums else 0.0
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            self.optimizer.zero_grad(set_to_none=True)
+            what = "loss" if not math.isfinite(loss) else "gradient norm"
+            raise TrainError(explain(f"{self.algo.name}: step {self.step_number + 1}: {what}", loss if what == "loss" else norm, "is not finite",
+                                     expected="a finite number", remedy="The step was not taken and the last checkpoint is kept; lower "
+                                     "learning_rate or look at the rows of this batch"))  # fmt: skip
+        rate = learning_rate(self.optim, self.step_number, self.num_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=False)
+        self.step_number += 1
+        means = {name: total / count for name, (total, count) in sums.items() if count}
+        return {
+            "loss": loss,
+            "grad_norm": norm,
+            "learning_rate": rate,
+            "num_tokens": float(sum(t.num_tokens for t in batches)),
+            **means,
+        }
+
+    def _accumulate(self, microbatches: Sequence[MicroBatch]) -> dict[str, tuple[float, float]]:
+        """Forward and backward of every micro-batch; metric sums and counts, and the loss divided by the global count."""
+        total = self._global_count(microbatches)
+        sums: dict[str, tuple[float, float]] = {}
+        for batch in microbatches:
+            loss = self.algo.loss(run_forward(self.models, batch, self.algo), self.algo_config)
+            (loss.total / total).backward()
+            rows = {**loss.metrics, "loss": (loss.total.detach() / total, torch.ones(()))}
+            for name, (value, count) in rows.items():
+                old = sums.get(name, (0.0, 0.0))
+                sums[name] = (old[0] + float(value), old[1] + float(count))
+        return sums
+
+    def _global_count(self, microbatches: Sequence[MicroBatch]) -> float:
+        total = sum(float(self.algo.count(sizes_batch(b, self.algo), self.algo_config)) for b in microbatches)
+        if total <= 0:
+            raise TrainError(explain(f"{self.algo.name}: step {self.step_number + 1}: count", total, "leaves nothing to learn from",
+                                     expected="at least one trained token or pair", remedy="Check the completion masks of the data"))  # fmt: skip
+        return total
+
+    def _gradient_norm(self) -> float:
+        """Norm before clipping; the gradients are clipped in place."""
+        return float(nn.utils.clip_grad_norm_(self.parameters, self.optim.max_grad_norm, foreach=True))
+
+
+def run_loop(learner: Learner, source: Iterable[Sequence[Tree]], hooks: Sequence[Hook] = ()) -> None:
+    """Step through the source until it ends or a hook stops the run. Batches that were already taken are skipped."""
+    done = learner.step_number
+    for number, batch in enumerate(source):
+        if number < done:
+            continue
+        metrics = learner.step(batch)
+        if any([bool(hook(learner, metrics)) for hook in hooks]):  # noqa: C419 - every hook must run
+            return
