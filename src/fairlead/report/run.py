@@ -1,0 +1,59 @@
+"""What a report is drawn from. The pipeline fills these from artifacts; the page never reads a file.
+
+Example:
+    RunReport(name="tiny", created="2026-03-01T10:00:00+00:00", scope="toy", model="bundled", answer="DPO beat SFT on 131 of 200 prompts.",
+              key_figures=(Figure(name="Win rate", value=0.655, low=0.587, high=0.718, n=200),), stages=(), lineage=(), command="fairlead quickstart")
+"""
+
+from dataclasses import dataclass
+
+from fairlead.core.summary import Figure, StageSummary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageReport:
+    """One stage as it went in this run."""
+
+    title: str
+    summary: StageSummary
+    seconds: float
+    """Wall time in s; of the run that made the artifact when `cached`."""
+    cached: bool
+    """True: the artifact of an earlier run was taken."""
+    artifact_id: str
+    memory_mb: float | None
+    """Peak of the process tree in MB; None when it was not measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineageNode:
+    """One artifact and what it was made from."""
+
+    id: str
+    kind: str
+    """Noun of the flow: prompts, completions, feedback, preferences, rewards, policies, evals, releases."""
+    title: str
+    parents: tuple[str, ...]
+    """Ids; one that is not among the nodes is shown as coming from elsewhere."""
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """Everything on the page."""
+
+    name: str
+    created: str
+    """ISO 8601."""
+    scope: str
+    """Declared scope of the run: toy, narrow or general."""
+    model: str
+    answer: str
+    """One sentence: what happened and how sure we are."""
+    key_figures: tuple[Figure, ...]
+    """The three figures beside the answer."""
+    stages: tuple[StageReport, ...]
+    """In the order of the flow."""
+    lineage: tuple[LineageNode, ...]
+    command: str
+    """Text that reproduces the run when pasted into a shell."""

@@ -1,0 +1,192 @@
+"""From a stage's summary to what the page shows of it."""
+
+import math
+import re
+from collections.abc import Sequence
+
+from fairlead.core.gates import GateResult, figure
+from fairlead.core.summary import Figure, SamplePair
+from fairlead.report.charts import draw_chart
+from fairlead.report.context import CostRow, FigureView, OverrideView, SampleView, StageView, VerdictView
+from fairlead.report.gauges import draw_gauge, worst
+from fairlead.report.reference import REFERENCE_TABLE, is_about_agreement
+from fairlead.report.run import StageReport
+from fairlead.report.tables import view_table
+from fairlead.report.words import compare_words
+
+MINUS = "\N{MINUS SIGN}"
+MAX_OPEN_SAMPLES = 2
+_CHANGES_TEXT = {"sft", "ppo", "dpo", "grpo", "policies", "evals"}
+
+
+def number(value: float) -> str:
+    """Render three significant digits with a true minus sign."""
+    return figure(value).replace("-", MINUS) if math.isfinite(value) else "not measured"
+
+
+def duration(seconds: float) -> str:
+    """Render a wall time: `8.2 s`, `3 min 20 s`, `2 h 05 min`."""
+    if not math.isfinite(seconds):
+        return "not measured"
+    if seconds < 60:
+        return f"{figure(round(seconds, 1))} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def dollars(amount: float) -> str:
+    """Render money; cents below 100."""
+    return f"${amount:,.2f}" if amount < 100 else f"${amount:,.0f}"
+
+
+def memory(megabytes: float | None) -> str:
+    """Render peak memory."""
+    if megabytes is None:
+        return "not measured"
+    return f"{megabytes:,.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.1f} GB"
+
+
+def view_figure(item: Figure) -> FigureView:
+    """Word a figure; one without interval says why (its note), or that none was stated."""
+    count = f"n = {item.n:,}" if item.n is not None else ""
+    if item.low is not None and item.high is not None:
+        interval = f"interval {number(item.low)} to {number(item.high)}"
+    else:
+        interval = "" if item.note else "no interval stated"
+    words = ", ".join(part for part in (interval, count) if part)
+    return FigureView(name=item.name, value=number(item.value), unit=item.unit, interval=words, note=item.note)
+
+
+def view_stage(stage: StageReport, *, order: int, shows_reference: bool) -> StageView:
+    """Prepare one stage; `order` counts from 1."""
+    summary, anchor = stage.summary, stage_anchor(stage, order=order)
+    first, more = _view_samples(summary.samples)
+    worst_result = worst(summary.verdicts)
+    outcome = worst_result.outcome if worst_result else "NONE"
+    has_hint = summary.stage in _CHANGES_TEXT and not summary.samples
+    return StageView(
+        anchor=anchor, number=order, title=stage.title, headline=summary.headline, outcome=outcome,
+        outcome_word=_outcome_word(worst_result), worst_gate=worst_result.gate if worst_result else "",
+        worst_value=_value(worst_result) if worst_result else "",
+        figures=tuple(view_figure(item) for item in summary.figures),
+        verdicts=tuple(_view_verdict(result) for result in summary.verdicts),
+        charts=tuple(draw_chart(chart, chart_id=f"{anchor}-chart-{i}") for i, chart in enumerate(summary.charts, start=1)),
+        tables=tuple(view_table(table) for table in summary.tables),
+        reference=view_table(REFERENCE_TABLE) if shows_reference else None,
+        first_samples=first, more_samples=more, sample_hint=_SAMPLE_HINT if has_hint else "", notes=summary.notes,
+        time=duration(stage.seconds), cached="reused from an earlier run" if stage.cached else "",
+        cost=dollars(summary.cost_dollars), memory=memory(stage.memory_mb), artifact_id=stage.artifact_id,
+    )  # fmt: skip
+
+
+_SAMPLE_HINT = "Samples before and after would stand here. They appear when the stage keeps some: run it again with `fairlead run`."
+
+
+def stage_anchor(stage: StageReport, *, order: int) -> str:
+    """A name for links that holds nothing but letters, digits and hyphens."""
+    return f"stage-{order}-" + (re.sub(r"[^a-z0-9]+", "-", stage.summary.stage.lower()).strip("-") or "unnamed")
+
+
+def first_agreement_stage(stages: Sequence[StageReport]) -> int:
+    """Order of the stage that gets the reference rows, or 0."""
+    return next((i for i, stage in enumerate(stages, start=1) if is_about_agreement(stage.summary)), 0)
+
+
+def view_overrides(stages: Sequence[StageReport]) -> tuple[OverrideView, ...]:
+    """Every verdict that a person passed on record."""
+    return tuple(
+        OverrideView(anchor=stage_anchor(stage, order=i), stage=stage.title, reason=result.allowed,
+                     line=f"{result.outcome} {result.gate} {_value(result)} ({result.threshold})")
+        for i, stage in enumerate(stages, start=1)
+        for result in stage.summary.verdicts
+        if result.allowed
+    )  # fmt: skip
+
+
+def view_costs(stages: Sequence[StageReport]) -> tuple[CostRow, ...]:
+    """Time, money and memory a stage, with a bar relative to the longest."""
+    longest = max((s.seconds for s in stages if math.isfinite(s.seconds)), default=0.0) or 1.0
+    return tuple(
+        CostRow(anchor=stage_anchor(s, order=i), title=s.title, time=duration(s.seconds), seconds=repr(s.seconds),
+                share=round(100 * s.seconds / longest, 1) if math.isfinite(s.seconds) else 0.0, is_cached=s.cached,
+                cost=dollars(s.summary.cost_dollars), dollars=repr(s.summary.cost_dollars), memory=memory(s.memory_mb),
+                memory_mb="" if s.memory_mb is None else repr(s.memory_mb))
+        for i, s in enumerate(stages, start=1)
+    )  # fmt: skip
+
+
+def count_gates(results: Sequence[GateResult]) -> str:
+    """Count verdicts in words."""
+    if not results:
+        return "No gate was measured in this run."
+    parts = [
+        f"{sum(r.outcome == word for r in results)} {word}"
+        for word in ("PASS", "WARN", "STOP")
+        if any(r.outcome == word for r in results)
+    ]
+    allowed = sum(bool(r.allowed) for r in results)
+    tail = f"; {allowed} passed on record by a person" if allowed else ""
+    return f"{len(results)} gate{'' if len(results) == 1 else 's'}: {', '.join(parts)}{tail}."
+
+
+def _outcome_word(result: GateResult | None) -> str:
+    if result is None:
+        return "no gate"
+    return f"{result.outcome}, allowed" if result.allowed else result.outcome
+
+
+def _value(result: GateResult) -> str:
+    return f"{number(result.value)}{' ' + result.unit if result.unit and math.isfinite(result.value) else ''}"
+
+
+def _view_verdict(result: GateResult) -> VerdictView:
+    interval = (
+        f"{number(result.low)} to {number(result.high)}, "
+        if result.low != result.high and math.isfinite(result.value)
+        else ""
+    )
+    return VerdictView(
+        outcome=result.outcome, gate=result.gate, question=result.question, value=_value(result), interval=f"{interval}n = {result.n:,}",
+        gauge=draw_gauge(result), threshold=result.threshold, remedy="" if result.outcome == "PASS" else result.remedy,
+        allowed=result.allowed, note=result.note,
+    )  # fmt: skip
+
+
+def _view_samples(samples: Sequence[SamplePair]) -> tuple[tuple[SampleView, ...], tuple[SampleView, ...]]:
+    """Biggest fall and biggest rise first, the others in the order given."""
+    changes = [_change(sample) for sample in samples]
+    known = [i for i, change in enumerate(changes) if change is not None]
+    badges: dict[int, str] = {}
+    if known:
+        fall, rise = min(known, key=lambda i: changes[i] or 0.0), max(known, key=lambda i: changes[i] or 0.0)
+        if (changes[rise] or 0.0) > 0:
+            badges[rise] = "Biggest rise"
+        if (changes[fall] or 0.0) < 0:
+            badges = {fall: "Biggest fall", **badges}
+    order = [*badges, *(i for i in range(len(samples)) if i not in badges)]
+    views = tuple(_view_sample(samples[i], change=changes[i], badge=badges.get(i, "")) for i in order)
+    return views[:MAX_OPEN_SAMPLES], views[MAX_OPEN_SAMPLES:]
+
+
+def _view_sample(sample: SamplePair, *, change: float | None, badge: str) -> SampleView:
+    direction = "" if change is None else "up" if change > 0 else "down" if change < 0 else "same"
+    signed = "" if change is None else f"{'+' if change > 0 else ''}{number(change)}"
+    return SampleView(
+        prompt=sample.prompt, difference=compare_words(sample.before, sample.after), after_label=sample.after_label,
+        before_facts=_facts(sample.before_score, sample.before_tokens), after_facts=_facts(sample.after_score, sample.after_tokens),
+        change=signed, change_value="" if change is None else repr(change), direction=direction, badge=badge,
+    )  # fmt: skip
+
+
+def _change(sample: SamplePair) -> float | None:
+    if sample.before_score is None or sample.after_score is None:
+        return None
+    change = sample.after_score - sample.before_score
+    return change if math.isfinite(change) else None
+
+
+def _facts(score: float | None, num_tokens: int | None) -> str:
+    parts = ["no score" if score is None else f"score {number(score)}"]
+    if num_tokens is not None:
+        parts.append(f"{num_tokens:,} token{'' if num_tokens == 1 else 's'}")
+    return ", ".join(parts)
