@@ -1,0 +1,144 @@
+"""HelpSteer2 (attributes and preferences) and HelpSteer3 (preferences).
+
+Strengths run from -3 (the first response is much better) to 3. They stay in `meta`: a strength is not a probability, and how
+far it should move the loss is for the recipe to say. Votes of single raters become `num_votes` and `agreement`.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from fairlead.core.io import Row
+from fairlead.core.records import Message, Messages, Preference, Prompt
+from fairlead.formats.base import Format, Item, LeftOut, Neighbours, Unusable, Values, mostly
+from fairlead.formats.comparisons import compared, split_of
+from fairlead.formats.conversations import check_prompt, user
+from fairlead.formats.fields import items, keep, messages, text, whole
+from fairlead.formats.ranking import NO_SECOND
+
+ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+_SPEAKER = re.compile(r"\n<extra_id_1>(User|Assistant)\n")
+
+
+def parse_prompt(value: str) -> Messages:
+    """Split a HelpSteer2 prompt, whose later turns are marked by `<extra_id_1>User` and `<extra_id_1>Assistant` lines."""
+    first, *rest = _SPEAKER.split(value)
+    later = zip(rest[::2], rest[1::2], strict=True)
+    return (
+        *user(first),
+        *(Message(role="user" if name == "User" else "assistant", content=turn) for name, turn in later),
+    )
+
+
+def _read_alone(row: Row) -> list[Item]:
+    return [LeftOut(reason=NO_SECOND, is_fault=False)]
+
+
+def _read_prompt(row: Row) -> list[Item]:
+    prompt = parse_prompt(text(row.values, "prompt"))
+    check_prompt(prompt)
+    return [Prompt(messages=prompt)]
+
+
+def _read_attribute_rows(rows: Sequence[Row]) -> list[Item]:
+    """Pair each two of the rows that follow each other with one prompt by their helpfulness; equal helpfulness is a tie."""
+    found: list[Item] = []
+    rated: list[tuple[Row, Messages, str, int]] = []
+    for row in rows:
+        try:
+            rated.append(
+                (row, parse_prompt(text(row.values, "prompt")), text(row.values, "response"), _helpfulness(row.values))
+            )
+        except Unusable as fault:
+            found.append(LeftOut(reason=str(fault), row=row))
+    while len(rated) >= 2:
+        (row_a, prompt, a, score_a), (row_b, _, b, score_b), *rated = rated
+        attributes = {f"a_{k}": v for k, v in keep(row_a.values, *ATTRIBUTES).items()} | {
+            f"b_{k}": v for k, v in keep(row_b.values, *ATTRIBUTES).items()
+        }
+        winner = "tie" if score_a == score_b else "a" if score_a > score_b else "b"
+        try:
+            found.append(
+                compared(Preference(prompt=prompt, chosen=a, rejected=b, meta=attributes | {"winner": winner}), winner)
+            )
+        except Unusable as fault:
+            found += [LeftOut(reason=str(fault), row=row) for row in (row_a, row_b)]
+    return found + [LeftOut(reason=NO_SECOND, is_fault=False, row=row) for row, *_ in rated]
+
+
+def _helpfulness(values: Values) -> int:
+    score = whole(values.get("helpfulness"))
+    if score is None:
+        raise Unusable("helpfulness is not a whole number")
+    return score
+
+
+def strength_winner(value: Any, name: str) -> tuple[str, int]:
+    """Translate a strength from -3 to 3: negative means that the first response is better."""
+    strength = whole(value)
+    if strength is None or not -3 <= strength <= 3:
+        raise Unusable(f"{name} is not from -3 to 3")
+    return ("tie" if strength == 0 else "a" if strength < 0 else "b"), strength
+
+
+def vote_figures(votes: list[int]) -> tuple[int, float | None]:
+    """Number of votes and the share of the most frequent direction (first, tie, second); None without votes."""
+    if not votes:
+        return 0, None
+    directions = [(vote > 0) - (vote < 0) for vote in votes]
+    return len(votes), max(directions.count(d) for d in (-1, 0, 1)) / len(votes)
+
+
+def _votes(values: Values, name: str, score: str) -> list[int]:
+    entries = values.get(name)
+    if not isinstance(entries, (list, tuple)):
+        return []
+    found = (whole(entry.get(score)) for entry in entries if isinstance(entry, dict))
+    return [vote for vote in found if vote is not None]
+
+
+def _read_strength(row: Row) -> list[Item]:
+    values = row.values
+    winner, strength = strength_winner(values.get("preference_strength"), "preference_strength")
+    votes = _votes(values, "all_preferences_unprocessed", "strength")
+    num_votes, agreement = vote_figures(votes)
+    pair = Preference(
+        prompt=parse_prompt(text(values, "prompt")), chosen=text(values, "response_1"), rejected=text(values, "response_2"),
+        num_votes=num_votes, agreement=agreement, split=split_of(values), meta={"strength": strength, "votes": votes},
+    )  # fmt: skip
+    return [compared(pair, winner)]
+
+
+def _read_helpsteer3(row: Row) -> list[Item]:
+    values = row.values
+    winner, strength = strength_winner(values.get("overall_preference"), "overall_preference")
+    votes = _votes(values, "individual_preference", "score")
+    num_votes, agreement = vote_figures(votes)
+    prompt = messages(items(values, "context"), "context")
+    pair = Preference(
+        prompt=prompt, chosen=text(values, "response1"), rejected=text(values, "response2"), num_votes=num_votes, agreement=agreement,
+        slice=_slice(values), split=split_of(values), meta={"strength": strength, "votes": votes} | keep(values, "domain", "language"),
+    )  # fmt: skip
+    return [compared(pair, winner)]
+
+
+def _slice(values: Values) -> str:
+    return str(keep(values, "domain").get("domain") or "all")
+
+
+HELPSTEER2 = Format(
+    name="helpsteer2", kind="preferences", detect=mostly(lambda v: {"prompt", "response", "helpfulness"} <= set(v)),
+    read=_read_alone, also={"prompts": _read_prompt},
+    neighbours=Neighbours(kind="preferences", key=lambda row: repr(row.values.get("prompt")), read=_read_attribute_rows),
+    doc="HelpSteer2: rows of `prompt`, `response` and five attributes; two rows that follow each other with one prompt are a pair by helpfulness.",
+)  # fmt: skip
+HELPSTEER2_PREFERENCE = Format(
+    name="helpsteer2_preference", kind="preferences",
+    detect=mostly(lambda v: {"prompt", "response_1", "response_2", "preference_strength"} <= set(v)), read=_read_strength,
+    doc="HelpSteer2 preference: `response_1`, `response_2`, `preference_strength` from -3 (first) to 3 (second), 0 a tie.",
+)  # fmt: skip
+HELPSTEER3 = Format(
+    name="helpsteer3", kind="preferences",
+    detect=mostly(lambda v: {"context", "response1", "response2", "overall_preference"} <= set(v)), read=_read_helpsteer3,
+    doc="HelpSteer3: `context`, `response1`, `response2`, `overall_preference` from -3 (first) to 3 (second), 0 a tie; single votes are kept.",
+)  # fmt: skip

@@ -1,0 +1,84 @@
+"""Fairlead's own records, one JSON object a line."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from fairlead.core.errors import DataError
+from fairlead.core.io import Row
+from fairlead.core.records import AnyRecord, Demonstration, Preference, Prompt, from_dict, to_dict
+from fairlead.formats.base import Format, Item, Read, Unusable, Values, mostly
+from fairlead.formats.conversations import check_prompt, checked
+from fairlead.formats.fields import encodable
+
+
+def _reader(cls: type[AnyRecord], check: Callable[[AnyRecord], object]) -> Read:
+    def read(row: Row) -> list[Item]:
+        if not _all_encodable(row.values):
+            raise Unusable("text is not valid Unicode")
+        try:
+            record = from_dict(cls, row.values, where="row")
+        except (DataError, TypeError, ValueError) as error:
+            raise Unusable(f"not a {cls.__name__}{_faulty_field(error)}") from error
+        check(record)
+        return [record]
+
+    return read
+
+
+def _faulty_field(error: Exception) -> str:
+    """The field that a message of `from_dict` names, without indices and values, so that equal faults count together."""
+    found = re.match(r"row\.([\w.\[\]]+)", str(error))
+    if found is None:
+        return ""
+    field = re.sub(r"\[[0-9]+\]", "[]", found[1])
+    return f" ({field})"
+
+
+def _all_encodable(value: Any) -> bool:
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            stack += [*item.keys(), *item.values()]
+        elif isinstance(item, (list, tuple)):
+            stack += item
+        elif isinstance(item, str) and not encodable(item):
+            return False
+    return True
+
+
+def _has_prefix(prefix: str) -> Callable[[Values], bool]:
+    def matches(values: Values) -> bool:
+        return "schema" in values and str(values.get("id", "")).startswith(f"{prefix}-")
+
+    return matches
+
+
+def _write(preference: Preference) -> dict[str, Any]:
+    return to_dict(preference)
+
+
+def _check_preference(record: Preference) -> None:
+    checked(record)
+    if not 0.5 <= record.p_chosen <= 1:
+        raise Unusable("p_chosen is not in [0.5, 1]")
+
+
+def _check_demonstration(record: Demonstration) -> None:
+    if not any(m.role == "assistant" and m.content.strip() for m in record.messages):
+        raise Unusable("no assistant turn")
+
+
+FAIRLEAD = Format(
+    name="fairlead", kind="preferences", detect=mostly(_has_prefix(Preference.prefix)), read=_reader(Preference, _check_preference), write=_write,
+    doc="Fairlead's own Preference records, with every field.",
+)  # fmt: skip
+FAIRLEAD_DEMONSTRATIONS = Format(
+    name="fairlead_demonstrations", kind="demonstrations", detect=mostly(_has_prefix(Demonstration.prefix)),
+    read=_reader(Demonstration, _check_demonstration), doc="Fairlead's own Demonstration records.",
+)  # fmt: skip
+FAIRLEAD_PROMPTS = Format(
+    name="fairlead_prompts", kind="prompts", detect=mostly(_has_prefix(Prompt.prefix)),
+    read=_reader(Prompt, lambda prompt: check_prompt(prompt.messages)), doc="Fairlead's own Prompt records.",
+)  # fmt: skip

@@ -1,0 +1,211 @@
+"""The preference types of TRL: explicit prompt, implicit prompt, and unpaired.
+
+TRL takes the longest common prefix of characters of two implicit strings for the prompt, which moves the first words that the
+replies share into it ("It is blue" / "It is green"). Here messages are cut between turns and strings at the end of a line or
+a word; `meta` says where.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from fairlead.core.io import Row
+from fairlead.core.records import Messages, Preference, Prompt
+from fairlead.formats.base import Format, Item, LeftOut, Neighbours, Unusable, Values, mostly
+from fairlead.formats.conversations import (
+    IDENTICAL,
+    NO_COMMON_PROMPT,
+    NO_REPLY,
+    SEVERAL_TURNS,
+    assistant,
+    check_prompt,
+    checked,
+    demonstration,
+    split_conversations,
+    user,
+)
+from fairlead.formats.fields import keep, messages, number, text
+from fairlead.formats.transcripts import is_transcript, parse_transcript
+
+_LINE_END = re.compile(r"\n+(?:[A-Z]\w*(?: \w+)?:)?")  # with the name of a speaker, for it belongs to the prompt
+_WORD_END = re.compile(r"\s+")
+NO_LABEL = "label is not true or false"
+
+
+def prompt_of(values: Values) -> Messages:
+    """Read `prompt`: messages, a transcript that ends with an open assistant turn, or plain text."""
+    value = values.get("prompt")
+    if isinstance(value, (list, tuple)):
+        return messages(value, "prompt")
+    plain = text(values, "prompt")
+    if is_transcript(plain) and (turns := parse_transcript(plain))[-1] == assistant("") and len(turns) > 1:
+        return turns[:-1]
+    return user(plain)
+
+
+def completion_of(values: Values, name: str, *, prompt: Messages) -> str:
+    """Read a completion: text, one assistant message, or the whole conversation with the prompt repeated."""
+    value = values.get(name)
+    if not isinstance(value, (list, tuple)):
+        return text(values, name)
+    turns = messages(value, name)
+    if turns[: len(prompt)] == prompt:
+        turns = turns[len(prompt) :]
+    if len(turns) != 1:
+        raise Unusable(SEVERAL_TURNS if turns else f"empty {name}")
+    (turn,) = turns
+    if turn.role != "assistant":
+        raise Unusable(NO_REPLY)
+    return turn.content
+
+
+def read_prompt(row: Row) -> list[Item]:
+    """Read the prompt of a row whatever else it holds."""
+    prompt = prompt_of(row.values)
+    check_prompt(prompt)
+    return [Prompt(messages=prompt, meta=keep(row.values, "id"))]
+
+
+def _read_explicit(row: Row) -> list[Item]:
+    values = row.values
+    prompt = prompt_of(values)
+    margin, p_chosen = _optional_number(values, "margin", 0.0), _optional_number(values, "p_chosen", 1.0)
+    if not 0.5 <= p_chosen <= 1:
+        raise Unusable("p_chosen is not in [0.5, 1]")
+    preference = Preference(
+        prompt=prompt, chosen=completion_of(values, "chosen", prompt=prompt), rejected=completion_of(values, "rejected", prompt=prompt),
+        p_chosen=p_chosen, margin=margin, is_tie=p_chosen == 0.5, meta=keep(values, "id"),
+    )  # fmt: skip
+    return [checked(preference)]
+
+
+def _optional_number(values: Values, name: str, default: float) -> float:
+    if values.get(name) is None:
+        return default
+    value = number(values[name])
+    if value is None:
+        raise Unusable(f"{name} is not a number")
+    return value
+
+
+def _write_explicit(preference: Preference) -> dict[str, Any]:
+    if preference.is_tie:
+        raise Unusable("TRL has no ties")
+    return {
+        "prompt": [to_message(m) for m in preference.prompt],
+        "chosen": [to_message(assistant(preference.chosen))],
+        "rejected": [to_message(assistant(preference.rejected))],
+        "margin": preference.margin,
+        "p_chosen": preference.p_chosen,
+    }
+
+
+def to_message(message: Any) -> dict[str, str]:
+    """One message as plain data."""
+    return {"role": message.role, "content": message.content}
+
+
+def _read_implicit(row: Row) -> list[Item]:
+    values = row.values
+    if isinstance(values.get("chosen"), str):
+        return [checked(split_text(text(values, "chosen"), text(values, "rejected")))]
+    chosen, rejected = messages(values.get("chosen"), "chosen"), messages(values.get("rejected"), "rejected")
+    if chosen == rejected:
+        raise Unusable(IDENTICAL)
+    prompt, better, worse = split_conversations(chosen, rejected)
+    return [checked(Preference(prompt=prompt, chosen=better, rejected=worse, meta=keep(values, "id")))]
+
+
+def split_text(chosen: str, rejected: str) -> Preference:
+    """Split two texts at the last end of a line that they share, or else of a word; nothing of either text is lost.
+
+    Raises:
+        Unusable: they share no whole line or word, or nothing would be left of one of them.
+    """
+    if chosen == rejected:
+        raise Unusable(IDENTICAL)
+    num_shared = next(
+        (i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), min(len(chosen), len(rejected))
+    )
+    shared = chosen[:num_shared]
+    lines = [(m.end(), "line") for m in _LINE_END.finditer(shared)]
+    words = [(m.start(), "word") for m in _WORD_END.finditer(shared)]
+    for cut, unit in [*reversed(lines), *reversed(words)]:
+        if shared[:cut].strip() and chosen[cut:].strip() and rejected[cut:].strip():
+            meta = {"prompt_cut": unit, "prompt_chars": cut}
+            return Preference(prompt=user(chosen[:cut]), chosen=chosen[cut:], rejected=rejected[cut:], meta=meta)
+    raise Unusable(NO_COMMON_PROMPT)
+
+
+def _read_unpaired(row: Row) -> list[Item]:
+    """Demonstrations: completions with label true; the others are skipped and counted."""
+    label = label_of(row)
+    prompt = prompt_of(row.values)
+    completion = completion_of(row.values, "completion", prompt=prompt)
+    if not label:
+        return [LeftOut(reason="label is false", is_fault=False)]
+    return [demonstration((*prompt, assistant(completion)), meta=keep(row.values, "id"))]
+
+
+def label_of(row: Row) -> bool:
+    """Read `label`, also as 0/1 or as the text of a CSV file."""
+    value = row.values.get("label")
+    known = {"true": True, "false": False, "1": True, "0": False}.get(str(value).lower())
+    if known is None:
+        raise Unusable(NO_LABEL)
+    return known
+
+
+def _read_unpaired_group(rows: Sequence[Row]) -> list[Item]:
+    """Preferences: the n-th true with the n-th false of the rows that follow each other with one prompt."""
+    found: list[Item] = []
+    sides: dict[bool, list[tuple[Row, Messages, str]]] = {True: [], False: []}
+    for row in rows:
+        try:
+            prompt = prompt_of(row.values)
+            sides[label_of(row)].append((row, prompt, completion_of(row.values, "completion", prompt=prompt)))
+        except Unusable as fault:
+            found.append(LeftOut(reason=str(fault), row=row))
+    num_pairs = min(map(len, sides.values()))
+    for (good, prompt, chosen), (bad, _, rejected) in zip(
+        sides[True][:num_pairs], sides[False][:num_pairs], strict=True
+    ):
+        try:
+            found.append(checked(Preference(prompt=prompt, chosen=chosen, rejected=rejected)))
+        except Unusable as fault:
+            found += [LeftOut(reason=str(fault), row=row) for row in (good, bad)]
+    for row, _, _ in sides[True][num_pairs:] + sides[False][num_pairs:]:
+        found.append(LeftOut(reason="no completion with the other label beside it", is_fault=False, row=row))
+    return found
+
+
+def _prompt_key(row: Row) -> str:
+    return repr(row.values.get("prompt"))
+
+
+def _is_explicit(values: Values) -> bool:
+    return {"prompt", "chosen", "rejected"} <= set(values) and "schema" not in values and "score_chosen" not in values
+
+
+def _is_implicit(values: Values) -> bool:
+    if "prompt" in values or not {"chosen", "rejected"} <= set(values):
+        return False
+    return not (is_transcript(values["chosen"]) and is_transcript(values["rejected"])) and isinstance(
+        values["chosen"], (str, list)
+    )
+
+
+TRL = Format(
+    name="trl", kind="preferences", detect=mostly(_is_explicit), read=_read_explicit, write=_write_explicit,
+    doc="TRL explicit: `prompt`, `chosen`, `rejected`, each text or messages; optional `margin`. A prompt that `chosen` repeats is removed.",
+)  # fmt: skip
+TRL_IMPLICIT = Format(
+    name="trl_implicit", kind="preferences", detect=mostly(_is_implicit), read=_read_implicit,
+    doc="TRL implicit: `chosen` and `rejected` hold the prompt too; it is cut between turns, or for text at the end of a line or word.",
+)  # fmt: skip
+TRL_UNPAIRED = Format(
+    name="trl_unpaired", kind="demonstrations", also={"prompts": read_prompt},
+    detect=mostly(lambda v: {"prompt", "completion", "label"} <= set(v)), read=_read_unpaired,
+    neighbours=Neighbours(kind="preferences", key=_prompt_key, read=_read_unpaired_group),
+    doc="TRL unpaired: `prompt`, `completion`, `label`. True labels are demonstrations; neighbours with one prompt and both labels are pairs.",
+)  # fmt: skip

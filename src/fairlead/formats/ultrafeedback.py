@@ -1,0 +1,162 @@
+"""UltraFeedback: the raw ratings, and the two binarised versions that people train on.
+
+Trap: in the raw file `overall_score` 10 often stands for a 1 that was parsed wrongly (2,628 completions, UltraFeedback issue 8).
+So completions are ordered by the mean of the aspect ratings, and a 10 that those ratings do not support is flagged.
+"""
+
+import hashlib
+from typing import Any
+
+from fairlead.core.io import Row
+from fairlead.core.records import Preference
+from fairlead.formats.base import Format, Item, LeftOut, Pairing, Unusable, Values, mostly
+from fairlead.formats.conversations import assistant, checked, split_conversations, tied, user
+from fairlead.formats.fields import has_text, is_messages, items, keep, mapping, messages, number, text
+from fairlead.formats.ranking import Candidate, ranked_preferences
+from fairlead.formats.trl import completion_of, prompt_of, to_message
+
+_SUPPORTS_TEN = 4.0
+"""Mean aspect rating (1 to 5) above which the maintainers' own repair believes an overall score of 10."""
+_AVERAGES = ("fine-grained_score", "overall_score")
+
+
+def _read_raw(row: Row, *, pairs: Pairing = "best_vs_each") -> list[Item]:
+    prompt = user(text(row.values, "instruction"))
+    candidates: list[Candidate] = []
+    left_out: list[Item] = []
+    for value in items(row.values, "completions"):
+        try:
+            candidates.append(_candidate(mapping(value, "completions")))
+        except Unusable as fault:
+            left_out.append(LeftOut(reason=f"completion: {fault}"))
+    return ranked_preferences(prompt, candidates, pairs=pairs) + left_out
+
+
+def _candidate(completion: Values) -> Candidate:
+    ratings = aspect_ratings(completion)
+    overall = number(completion.get("overall_score"))
+    average = sum(ratings.values()) / len(ratings) if ratings else None
+    score = (
+        average
+        if average is not None
+        else next((s for n in _AVERAGES if (s := number(completion.get(n))) is not None), None)
+    )
+    if score is None:
+        raise Unusable("no rating")
+    meta = keep(completion, "model") | {"score": score}
+    if overall == 10 and (average is None or average <= _SUPPORTS_TEN):
+        meta["suspect_overall_score"] = True
+    return Candidate(text=text(completion, "response"), score=score, meta=meta)
+
+
+def aspect_ratings(completion: Values) -> dict[str, float]:
+    """Ratings by aspect. They are text ("4"), and "N/A" where the judge gave none; such an aspect does not count."""
+    annotations = completion.get("annotations")
+    if not isinstance(annotations, dict):
+        return {}
+    found: dict[str, float] = {}
+    for aspect, value in annotations.items():
+        first = value[0] if isinstance(value, list) and value else value
+        rating = number(first.get("Rating")) if isinstance(first, dict) else None
+        if rating is not None:
+            found[str(aspect)] = rating
+    return found
+
+
+def _read_h4(row: Row) -> list[Item]:
+    values = row.values
+    if isinstance(values.get("chosen"), str):
+        prompt = prompt_of(values)
+        chosen, rejected = (completion_of(values, name, prompt=prompt) for name in ("chosen", "rejected"))
+    else:
+        prompt, chosen, rejected = split_conversations(
+            messages(values.get("chosen"), "chosen"), messages(values.get("rejected"), "rejected")
+        )
+    meta = keep(values, "prompt_id", "score_chosen", "score_rejected")
+    return [
+        scored(
+            Preference(prompt=prompt, chosen=chosen, rejected=rejected, meta=meta),
+            values,
+            "score_chosen",
+            "score_rejected",
+        )
+    ]
+
+
+def scored(preference: Preference, values: Values, chosen: str, rejected: str) -> Preference:
+    """Check a pair against its two scores: equal scores make it a tie, scores the other way round make it unusable."""
+    better, worse = number(values.get(chosen)), number(values.get(rejected))
+    if better is not None and worse is not None and better < worse:
+        raise Unusable("chosen has the lower score")
+    return tied(checked(preference)) if better is not None and better == worse else checked(preference)
+
+
+def _write_h4(preference: Preference) -> dict[str, Any]:
+    conversation = [to_message(m) for m in preference.prompt]
+    chosen = [*conversation, to_message(assistant(preference.chosen))]
+    question = preference.prompt[-1].content
+    better, worse = _scores(preference)
+    return {
+        "prompt": question,
+        "prompt_id": hashlib.sha256(question.encode()).hexdigest(),
+        "chosen": chosen,
+        "rejected": [*conversation, to_message(assistant(preference.rejected))],
+        "messages": chosen,
+        "score_chosen": better,
+        "score_rejected": worse,
+    }
+
+
+def _scores(preference: Preference) -> tuple[float, float]:
+    """The scores that the pair came with, or else the probabilities that each side is the better one."""
+    better, worse = (number(preference.meta.get(name)) for name in ("score_chosen", "score_rejected"))
+    if better is not None and worse is not None and (better == worse if preference.is_tie else better > worse):
+        return better, worse
+    if preference.p_chosen == 0.5 and not preference.is_tie:
+        raise Unusable("equal scores would make it a tie")
+    return (0.5, 0.5) if preference.is_tie else (preference.p_chosen, 1 - preference.p_chosen)
+
+
+def _read_argilla(row: Row) -> list[Item]:
+    values = row.values
+    pair = Preference(
+        prompt=user(text(values, "instruction")), chosen=text(values, "chosen_response"), rejected=text(values, "rejected_response"),
+        meta=keep(values, "chosen_avg_rating", "rejected_avg_rating", "chosen_model") | _origin(values),
+    )  # fmt: skip
+    return [scored(pair, values, "chosen_avg_rating", "rejected_avg_rating")]
+
+
+def _origin(values: Values) -> dict[str, Any]:
+    return {"origin": values["source"]} if keep(values, "source") else {}
+
+
+def _is_raw(values: Values) -> bool:
+    completions = values.get("completions")
+    return (
+        has_text(values, "instruction")
+        and isinstance(completions, list)
+        and bool(completions)
+        and isinstance(completions[0], dict)
+    )
+
+
+def _is_h4(values: Values) -> bool:
+    return {"chosen", "rejected", "score_chosen", "score_rejected"} <= set(values) and (
+        is_messages(values["chosen"]) or "prompt" in values
+    )
+
+
+ULTRAFEEDBACK = Format(
+    name="ultrafeedback", kind="preferences", detect=mostly(_is_raw), read=_read_raw,
+    pairings=("best_vs_each", "best_vs_worst", "adjacent", "all"),
+    doc="UltraFeedback raw: `instruction` and `completions` with `annotations.<aspect>.Rating`. Ordered by the mean rating; N/A does not count.",
+)  # fmt: skip
+ULTRAFEEDBACK_BINARIZED = Format(
+    name="ultrafeedback_binarized", kind="preferences", detect=mostly(_is_h4), read=_read_h4, write=_write_h4,
+    doc="H4 binarized: `chosen` and `rejected` conversations with `score_chosen` and `score_rejected`; equal scores are ties.",
+)  # fmt: skip
+ARGILLA_BINARIZED = Format(
+    name="argilla_binarized", kind="preferences", detect=mostly(lambda v: {"chosen_response", "rejected_response"} <= set(v)),
+    read=_read_argilla,
+    doc="argilla/ultrafeedback-binarized-preferences: `instruction`, `chosen_response`, `rejected_response` and average ratings.",
+)  # fmt: skip
