@@ -142,8 +142,6 @@ class PageContext:
     figures: tuple[FigureView, ...]
     gate_count: str
     """`12 gates: 9 PASS, 2 WARN, 1 STOP.`"""
-    status: str
-    """Severest verdict of the run that nobody allowed: PASS, WARN, STOP or NONE."""
     strip_columns: int
     """Cells in a row of the gate strip on a wide screen."""
     stages: tuple[StageView, ...]

@@ -38,14 +38,12 @@ def build_report(run: RunReport) -> str:
 def page_context(run: RunReport) -> PageContext:
     """Word everything that the page shows."""
     results = [result for stage in run.stages for result in stage.summary.verdicts]
-    open_outcomes = {result.outcome for result in results if not result.allowed}
     reference = first_agreement_stage(run.stages)
     rows = math.ceil(len(run.stages) / MAX_STRIP_COLUMNS) or 1
     cached = sum(stage.cached for stage in run.stages)
     return PageContext(
         name=run.name, created=run.created, created_words=_moment(run.created), scope=run.scope, model=run.model, answer=run.answer,
         figures=tuple(view_figure(item) for item in run.key_figures), gate_count=count_gates(results),
-        status=next((word for word in ("STOP", "WARN", "PASS") if word in open_outcomes), "NONE"),
         strip_columns=math.ceil(len(run.stages) / rows) or 1,
         stages=tuple(view_stage(stage, order=i, shows_reference=i == reference) for i, stage in enumerate(run.stages, start=1)),
         overrides=view_overrides(run.stages), costs=view_costs(run.stages),

@@ -95,7 +95,7 @@ def sft() -> StageSummary:
 def feedback() -> StageSummary:
     sessions = ((1.0, 0.66), (2.0, 0.71), (3.0, 0.70), (4.0, 0.74), (5.0, 0.63), (6.0, 0.72))
     return StageSummary(
-        stage="feedback", headline="Four raters agree on 69.4 % of shared pairs (interval 65.2 to 73.3): usual for preferences, below the target band.",
+        stage="feedback", headline="Four raters agree on 69.4 % of shared pairs (interval 65.2 to 73.3): usual for preferences.",
         figures=(Figure(name="Raters agree", value=0.694, low=0.652, high=0.733, n=500, unit="share"),
                  Figure(name="Krippendorff alpha", value=0.391, low=0.31, high=0.47, n=500), Figure(name="Judgments", value=2000, note="counted"),
                  Figure(name="Seconds a judgment", value=11.2, low=10.8, high=11.7, n=2000, unit="s")),
@@ -230,11 +230,12 @@ LINEAGE = (
     LineageNode(id="c01db1f2a3c44d5e", kind="completions", title="4,560 completions", parents=("a10f33e0c2d94b18", "b7730aa1e5f64c21"), note=""),
     LineageNode(id="d93efab0817b4a66", kind="feedback", title="2,000 judgments", parents=("c01db1f2a3c44d5e",), note="four simulated raters"),
     LineageNode(id="e5512c7d9a0b4f31", kind="preferences", title="1,871 preferences", parents=("d93efab0817b4a66",), note=""),
-    LineageNode(id="f2ab90c4d1e84772", kind="rewards", title="Reward model", parents=("b7730aa1e5f64c21", "e5512c7d9a0b4f31"), note="70.3 % held out"),
+    LineageNode(id="f2ab90c4d1e84772", kind="rewards", title="Reward model", parents=("b7730aa1e5f64c21", "e5512c7d9a0b4f31"), note="70.3 %"),
     LineageNode(id="0c44e19b7f3a4d90", kind="policies", title="PPO policy", parents=("b7730aa1e5f64c21", "f2ab90c4d1e84772", "a10f33e0c2d94b18"),
                 note="STOP ppo.held_out passed on record"),
     LineageNode(id="1d85f6a2b09c4e13", kind="policies", title="DPO policy", parents=("b7730aa1e5f64c21", "e5512c7d9a0b4f31"), note="beta 0.1"),
-    LineageNode(id="29b7d3e8c6f14a05", kind="evals", title="Evaluation", parents=("0c44e19b7f3a4d90", "1d85f6a2b09c4e13", "b7730aa1e5f64c21"), note=""),
+    LineageNode(id="29b7d3e8c6f14a05", kind="evals", title="Evaluation", note="",
+                parents=("0c44e19b7f3a4d90", "1d85f6a2b09c4e13", "b7730aa1e5f64c21")),
     LineageNode(id="3e06a4c9d7b24f8c", kind="releases", title="Candidate", parents=("1d85f6a2b09c4e13", "29b7d3e8c6f14a05"), note="not approved"),
 )  # fmt: skip
 
@@ -258,7 +259,7 @@ def example_run() -> RunReport:
             StageReport(title=title, summary=summary, seconds=seconds, cached=cached, artifact_id=ids[i], memory_mb=memory)
             for i, (title, summary, seconds, cached, memory) in enumerate(stages)
         ),
-        lineage=LINEAGE, command="fairlead run recipes/tiny_cpu.yaml --set seed=7 --allow ppo.held_out='kept for comparison with DPO, not for release'",
+        lineage=LINEAGE, command="fairlead run recipes/tiny_cpu.yaml --set seed=7 --allow ppo.held_out='kept for comparison'",
     )  # fmt: skip
 
 
