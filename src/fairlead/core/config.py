@@ -10,7 +10,7 @@ Example:
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -37,8 +37,13 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 def _construct_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
     seen: set[Any] = set()
+    construct = cast(Callable[..., Any], loader.construct_object)  # pyright: ignore[reportUnknownMemberType] - no stub
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
+        key = construct(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            raise yaml.constructor.ConstructorError(
+                None, None, "a list or mapping is used as a key", key_node.start_mark
+            )
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
         seen.add(key)
@@ -46,7 +51,7 @@ def _construct_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode, deep: b
 
 
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
-_UniqueKeyLoader.add_implicit_resolver(
+_UniqueKeyLoader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType] - untyped stub
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
@@ -55,7 +60,13 @@ def load_recipe(path: Path | str, *, sets: Iterable[str] = ()) -> dict[str, Any]
     """Read a YAML recipe and apply `path=value` overrides (values are YAML too)."""
     path = Path(path)
     require_file(path)
-    data = parse_yaml(path.read_text(encoding="utf-8"), where=str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            explain(path, None, f"is not UTF-8 at byte {error.start}", expected="UTF-8 text", remedy="Convert it")
+        ) from error
+    data = parse_yaml(text, where=str(path))
     if data is None:
         data = {}
     if not isinstance(data, dict):
@@ -75,7 +86,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
         raise ConfigError(
             explain(place, None, f"is not YAML ({error.problem})", expected="valid YAML", remedy="Fix that line")
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(
             explain(where, None, f"is not YAML ({error})", expected="valid YAML", remedy="Fix the text")
         ) from error
@@ -95,7 +106,9 @@ def apply_sets(data: dict[str, Any], sets: Iterable[str]) -> dict[str, Any]:
         target: dict[str, Any] = result
         *parents, last = key.strip().split(".")
         for parent in parents:
-            child = target.setdefault(parent, {})
+            if target.get(parent) is None:  # absent, or `parent:` with nothing below it
+                target[parent] = {}
+            child = target[parent]
             if not isinstance(child, dict):
                 raise ConfigError(
                     explain(

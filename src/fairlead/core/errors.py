@@ -72,13 +72,14 @@ def explain(path: object, value: object, wrong: str, *, expected: str, remedy: s
     `value` of None leaves the `=<value>` part out (a missing file has no value).
     """
     where = str(path) if value is None else f"{path}={shorten(value)}"
-    return f"{where} {wrong}; expected {expected}. {remedy.rstrip('.')}."
+    return " ".join(f"{where} {wrong}; expected {expected}. {remedy.rstrip('.')}.".splitlines())
 
 
 def shorten(value: object, *, max_chars: int = 60) -> str:
-    """Render a value on one line for an error message."""
+    """Render a value on one line for an error message; control characters are escaped, for they may drive a terminal."""
     text = value if isinstance(value, str) else repr(value)
     text = " ".join(text.split())
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: max_chars + 1])
     return text if len(text) <= max_chars else text[: max_chars - 3] + "..."
 
 

@@ -104,15 +104,15 @@ class Gate:
                           threshold=self.threshold(), remedy=self.remedy, question=self.question, note=note)  # fmt: skip
 
     def _outcome(self, value: float, low: float, high: float) -> Outcome:
-        if self.direction == "at_least":
-            best, wrong = high, lambda x, limit: x < limit
-        else:
-            best, wrong = low, lambda x, limit: x > limit
-        if self.stop is not None and wrong(best, self.stop):
+        best = high if self.direction == "at_least" else low
+        if self._is_wrong(best, self.stop):
             return "STOP"
-        if any(limit is not None and wrong(value, limit) for limit in (self.warn, self.stop)):
-            return "WARN"
-        return "PASS"
+        return "WARN" if self._is_wrong(value, self.warn) or self._is_wrong(value, self.stop) else "PASS"
+
+    def _is_wrong(self, value: float, limit: float | None) -> bool:
+        if limit is None:
+            return False
+        return value < limit if self.direction == "at_least" else value > limit
 
 
 def allow(result: GateResult, reasons: dict[str, str]) -> GateResult:
@@ -125,11 +125,6 @@ def figure(value: float) -> str:
     """Render a number with three significant digits, thousands separated."""
     if not math.isfinite(value):
         return str(value)
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    text = f"{value:.3g}"
-    if "e" in text:
-        return text
-    digits = text.replace("-", "").replace(".", "").lstrip("0")
-    missing = 3 - len(digits) if value != int(value) else 0
-    return text + "0" * missing if "." in text else text
+    if abs(value) >= 1000 or value == int(value) or abs(float(f"{value:.3g}")) >= 1000:
+        return f"{value + 0.0:,.0f}"  # + 0.0 turns -0.0 into 0.0
+    return f"{value:#.3g}".rstrip(".")

@@ -12,16 +12,19 @@ import contextlib
 import csv
 import errno
 import gzip
+import io
 import json
+import math
 import os
+import re
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, cast
 
 from fairlead.core.errors import DataError, explain, shorten
 from fairlead.core.records import AnyRecord, Record, from_dict, to_dict
@@ -99,11 +102,11 @@ def _nearest_file(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _open_text(path: Path) -> Iterator[IO[str]]:
+def _open_text(path: Path) -> Generator[IO[str]]:
     """Open text or gzip; turn decoding and decompression faults into DataErrors."""
     try:
         with (
-            gzip.open(path, "rt", encoding="utf-8", newline="")
+            gzip.open(path, "rt", encoding="utf-8-sig", newline="")
             if path.suffix == ".gz"
             else path.open(encoding="utf-8-sig", newline="") as file
         ):
@@ -117,8 +120,19 @@ def _open_text(path: Path) -> Iterator[IO[str]]:
                                 remedy="Copy it again or drop the .gz ending")) from error  # fmt: skip
     except UnicodeDecodeError as error:
         raise DataError(
-            explain(path, None, f"is not UTF-8 at byte {error.start}", expected="UTF-8 text", remedy="Convert it")
+            explain(_undecodable_line(path), None, "is not UTF-8", expected="UTF-8 text", remedy="Convert it")
         ) from error
+
+
+def _undecodable_line(path: Path) -> str:
+    """`file:line` of the first line that is not UTF-8 (the decoder's own position counts from its last buffer)."""
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return f"{path}:{number}"
+    return str(path)
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
@@ -136,13 +150,28 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """Parse JSON that a user gave; NaN, Infinity and absurd nesting are refused with the place named."""
+    """Parse JSON that a user gave; NaN, Infinity, half surrogates and absurd nesting are refused with the place named."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float)
+        if _HALF_SURROGATE.search(text):
+            dump_json(value).encode()
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        if isinstance(error, UnicodeEncodeError):
+            reason = "half of a surrogate pair is not a character"
         raise DataError(explain(where, shorten(text), f"is not JSON ({reason})", expected="one valid JSON value",
                                 remedy="Fix the line or remove it")) from error  # fmt: skip
+    return value
+
+
+_HALF_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # may be half of a pair; whole pairs are fine
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large for a number")
+    return value
 
 
 def _refuse_constant(name: str) -> Any:
@@ -154,7 +183,7 @@ def _as_object(value: Any, where: str) -> dict[str, Any]:
         raise DataError(
             explain(where, value, "is not an object", expected="an object with named fields", remedy="Fix the row")
         )
-    return value  # pyright: ignore[reportUnknownVariableType]
+    return cast(dict[str, Any], value)
 
 
 def _read_json(path: Path) -> Iterator[Row]:
@@ -164,12 +193,13 @@ def _read_json(path: Path) -> Iterator[Row]:
         raise DataError(
             explain(path, value, "is not a list", expected="a JSON list of objects", remedy="Wrap the rows in [ ]")
         )
-    for i, row in enumerate(value):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    for i, row in enumerate(cast(list[Any], value)):
         yield Row(f"{path}[{i}]", i + 1, _as_object(row, f"{path}[{i}]"))
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
-    delimiter = "\t" if ".tsv" in path.suffixes else ","
+    delimiter = "\t" if ".tsv" in path.name.lower() else ","
+    csv.field_size_limit(MAX_LINE_BYTES)  # the default of 131072 refuses long completions
     with _open_text(path) as file:
         reader = csv.DictReader(file, delimiter=delimiter, strict=True)
         try:
@@ -188,17 +218,15 @@ def _read_csv(path: Path) -> Iterator[Row]:
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
+    pyarrow, parquet = _import_parquet()
     try:
-        file = pyarrow.parquet.ParquetFile(path)
-        number = 0
-        for batch in file.iter_batches(batch_size=1024):
-            for row in batch.to_pylist():
-                number += 1
-                yield Row(f"{path}[{number - 1}]", number, row)
-    except pyarrow.ArrowException as error:
+        with parquet.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(batch_size=1024):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Row(f"{path}[{number - 1}]", number, row)
+    except (pyarrow.ArrowException, OSError) as error:  # pyarrow raises OSError for damaged pages
         raise DataError(
             explain(
                 path, None, f"is not a readable Parquet file ({error})", expected="Parquet", remedy="Write it again"
@@ -206,8 +234,16 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         ) from error
 
 
+def _import_parquet() -> tuple[Any, Any]:
+    """pyarrow and pyarrow.parquet: imported late because they are slow to load, untyped because they have no stubs."""
+    import pyarrow  # pyright: ignore[reportMissingTypeStubs]
+    import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
+
+    return pyarrow, pyarrow.parquet
+
+
 @contextlib.contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
+def atomic_path(path: Path | str) -> Generator[Path]:
     """Yield a temporary neighbour of `path`; on success it is fsynced and renamed into place, on failure removed.
 
     Raises:
@@ -266,8 +302,17 @@ def write_jsonl(path: Path | str, rows: Iterable[Mapping[str, Any] | Record]) ->
 
 
 @contextlib.contextmanager
-def _open_write(path: Path, *, is_gzip: bool) -> Iterator[IO[str]]:
-    with gzip.open(path, "wt", encoding="utf-8") if is_gzip else path.open("w", encoding="utf-8") as file:
+def _open_write(path: Path, *, is_gzip: bool) -> Generator[IO[str]]:
+    if not is_gzip:
+        with path.open("w", encoding="utf-8", newline="\n") as file:
+            yield file
+        return
+    # No name and no time in the header: equal rows must give equal bytes, for artifacts are named by their content.
+    with (
+        path.open("wb") as raw,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,
+        io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as file,
+    ):
         yield file
 
 
@@ -279,13 +324,13 @@ def dump_json(value: object, *, indent: int | None = None) -> str:
 def write_json(path: Path | str, value: object) -> None:
     """Write one JSON value, indented."""
     with atomic_path(path) as temporary:
-        temporary.write_text(dump_json(value, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(dump_json(value, indent=2) + "\n", encoding="utf-8", newline="\n")
 
 
 def write_text(path: Path | str, text: str) -> None:
     """Write a text file atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def read_json(path: Path | str) -> Any:
@@ -298,13 +343,22 @@ def read_json(path: Path | str) -> Any:
 
 def write_parquet(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> int:
     """Write rows as Parquet; return how many."""
-    import pyarrow
-    import pyarrow.parquet
-
+    pyarrow, parquet = _import_parquet()
     table = pyarrow.Table.from_pylist([dict(row) for row in rows])
     with atomic_path(path) as temporary:
-        pyarrow.parquet.write_table(table, temporary)
-    return table.num_rows
+        parquet.write_table(table, temporary)
+    return int(table.num_rows)
+
+
+def _jsonable(value: Any) -> Any:
+    """Make any cell writable: Parquet holds bytes, dates and NaN, and a reject must not fail for its own fault."""
+    if isinstance(value, Mapping):
+        return {str(k): _jsonable(v) for k, v in cast(Mapping[Any, Any], value).items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(v) for v in cast(list[Any], value)]
+    if value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return str(value)
 
 
 class Rejects:
@@ -321,7 +375,7 @@ class Rejects:
     def add(self, row: Row, reason: str) -> None:
         """Keep one rejected row with a short reason (the same words for the same fault)."""
         self.counts[reason] = self.counts.get(reason, 0) + 1
-        self._rows.append({"where": row.where, "reason": reason, "row": row.values})
+        self._rows.append({"where": row.where, "reason": reason, "row": _jsonable(row.values)})
 
     @property
     def total(self) -> int:
@@ -336,3 +390,5 @@ class Rejects:
     ) -> None:
         if self._rows:
             write_jsonl(self.path, self._rows)
+        elif kind is None:
+            self.path.unlink(missing_ok=True)  # of an earlier run

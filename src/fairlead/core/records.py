@@ -15,6 +15,7 @@ Example:
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -260,7 +261,7 @@ def from_dict(cls: type[AnyRecord], row: Mapping[str, Any], *, where: str = "row
             )
         )
     hints = _type_hints(cls)
-    if int(row.get("schema", SCHEMA_VERSION)) > SCHEMA_VERSION:
+    if _coerce(row.get("schema", SCHEMA_VERSION), int, f"{where}.schema") > SCHEMA_VERSION:
         raise DataError(explain(f"{where}.schema", row["schema"], "is newer than this version of Fairlead",
                                 expected=f"<= {SCHEMA_VERSION}", remedy="Upgrade fairlead"))  # fmt: skip
     for key in row:
@@ -308,16 +309,33 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
             raise DataError(explain(where, value, "has the wrong type", expected="a list", remedy="Fix the value"))
         return tuple(_coerce(v, args[0], f"{where}[{i}]") for i, v in enumerate(typing.cast(list[Any], value)))
     if origin is not None:  # Mapping
-        return dict(value)
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping) or {"role", "content"} - set(typing.cast(Mapping[str, Any], value)):
-            raise DataError(explain(where, value, "is not a message", expected="{role, content}", remedy="Fix the row"))
-        row = typing.cast(Mapping[str, Any], value)
-        return Message(
-            role=_coerce(row["role"], Role, f"{where}.role"), content=_coerce(row["content"], str, f"{where}.content")
+        if not isinstance(value, Mapping):
+            raise DataError(explain(where, value, "has the wrong type", expected="an object", remedy="Fix the value"))
+        return dict(typing.cast(Mapping[str, Any], value))
+    return _message(value, where) if dataclasses.is_dataclass(hint) else _scalar(value, hint, where)
+
+
+def _message(value: Any, where: str) -> Message:
+    if not isinstance(value, Mapping) or set(typing.cast(Mapping[str, Any], value)) != {"role", "content"}:
+        raise DataError(
+            explain(
+                where, typing.cast(object, value), "is not a message", expected="{role, content}", remedy="Fix the row"
+            )
         )
+    row = typing.cast(Mapping[str, Any], value)
+    return Message(
+        role=_coerce(row["role"], Role, f"{where}.role"), content=_coerce(row["content"], str, f"{where}.content")
+    )
+
+
+def _scalar(value: Any, hint: type, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value) if abs(value) < _MAX_WHOLE else math.inf
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise DataError(explain(where, value, "has the wrong type", expected=hint.__name__, remedy="Fix the value"))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise DataError(explain(where, value, "is not finite", expected="a finite number", remedy="Fix the value"))
     return value
+
+
+_MAX_WHOLE = 2**1023  # larger whole numbers do not fit a float

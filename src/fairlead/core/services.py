@@ -5,7 +5,7 @@ A stage is `run(config, *, inputs, out, services) -> StageSummary`: it reads the
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,13 +25,17 @@ class _SilentBar:
 
 
 @contextlib.contextmanager
-def silent_progress(_title: str, _total: int) -> Iterator[ProgressBar]:
+def silent_progress(_title: str, _total: int) -> Generator[ProgressBar]:
     """Progress for tests and library use."""
     yield _SilentBar()
 
 
 def _silent_say(_text: str) -> None:
     """Drop a message."""
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,5 +51,7 @@ class Services:
     """(title, total) -> context manager."""
     say: Callable[[str], None] = _silent_say
     """One line for the user, outside the progress bar."""
+    should_stop: Callable[[], bool] = _never
+    """True once the user pressed ctrl-C: save and raise Interrupted at the next safe point."""
     extras: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Objects that the pipeline wires in by name: engine factories, scorers, judges."""

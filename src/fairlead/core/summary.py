@@ -5,10 +5,12 @@ artifacts alone. Colours follow the role of a series (policy, reference, reward,
 """
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+from fairlead.core.errors import DataError, explain
 from fairlead.core.gates import GateResult, figure
 
 SeriesRole = Literal["policy", "reference", "reward", "people", "judge", "neutral"]
@@ -112,35 +114,68 @@ class StageSummary:
     """Plain values that later stages read (never shown)."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-able data."""
-        return dataclasses.asdict(self)
+        """Plain JSON-able data. A number that is not finite (a gate that measured nothing) becomes None: JSON has no NaN."""
+        return {item.name: _plain(getattr(self, item.name)) for item in dataclasses.fields(self)}
 
 
-def summary_from_dict(data: Mapping[str, Any]) -> StageSummary:
-    """Read back what `to_dict` wrote."""
+def summary_from_dict(data: Mapping[str, Any], *, where: str = "summary") -> StageSummary:
+    """Read back what `to_dict` wrote; a required number that was not finite comes back as NaN.
 
-    def charts(rows: list[dict[str, Any]]) -> tuple[Chart, ...]:
-        return tuple(
-            Chart(**{
-                **row,
-                "series": tuple(
-                    Series(**{**s, "points": _tuples(s["points"]), "band": _tuples(s["band"])}) for s in row["series"]
-                ),
-                "thresholds": tuple(Threshold(**t) for t in row["thresholds"]),
-            })
-            for row in rows
-        )  # fmt: skip
+    Raises:
+        DataError: a field is missing or unknown, as in a damaged file or one of another version.
+    """
+    try:
+        return StageSummary(
+            stage=data["stage"],
+            headline=data["headline"],
+            figures=tuple(Figure(**_numbers(row, "value")) for row in data["figures"]),
+            verdicts=tuple(GateResult(**_numbers(row, "value", "low", "high")) for row in data["verdicts"]),
+            charts=tuple(_chart(row) for row in data["charts"]),
+            tables=tuple(_table(row) for row in data["tables"]),
+            samples=tuple(SamplePair(**row) for row in data["samples"]),
+            notes=tuple(data["notes"]),
+            cost_dollars=data["cost_dollars"],
+            facts=data["facts"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            explain(where, None, f"cannot be read ({error})", expected="a summary of this version of Fairlead",
+                    remedy="Run the stage again")
+        ) from error  # fmt: skip
 
-    return StageSummary(
-        stage=data["stage"], headline=data["headline"],
-        figures=tuple(Figure(**row) for row in data["figures"]),
-        verdicts=tuple(GateResult(**row) for row in data["verdicts"]),
-        charts=charts(data["charts"]),
-        tables=tuple(Table(**{**row, "columns": tuple(row["columns"]), "rows": _tuples(row["rows"])}) for row in data["tables"]),
-        samples=tuple(SamplePair(**row) for row in data["samples"]),
-        notes=tuple(data["notes"]), cost_dollars=data["cost_dollars"], facts=data["facts"],
-    )  # fmt: skip
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in cast(Mapping[Any, Any], value).items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in cast(Sequence[Any], value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _tuples(rows: list[Any]) -> tuple[Any, ...]:
-    return tuple(tuple(row) for row in rows)
+def _numbers(row: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Fill the required numbers of a row that were not finite when it was written."""
+    return row | {name: math.nan for name in names if row[name] is None}
+
+
+def _chart(row: dict[str, Any]) -> Chart:
+    replaced: dict[str, Any] = {
+        "series": tuple(_series(s) for s in row["series"]),
+        "thresholds": tuple(Threshold(**_numbers(t, "value")) for t in row["thresholds"]),
+    }
+    return Chart(**row | replaced)
+
+
+def _series(row: dict[str, Any]) -> Series:
+    replaced: dict[str, Any] = {"points": _points(row["points"]), "band": _points(row["band"])}
+    return Series(**row | replaced)
+
+
+def _points(rows: list[list[float | None]]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(math.nan if x is None else x for x in row) for row in rows)
+
+
+def _table(row: dict[str, Any]) -> Table:
+    replaced: dict[str, Any] = {"columns": tuple(row["columns"]), "rows": tuple(tuple(cells) for cells in row["rows"])}
+    return Table(**row | replaced)
