@@ -16,7 +16,11 @@ from fairlead.algos.sft import SFTConfig
 from fairlead.algos.spec import Loss, pair_rows, sum_by_sequence
 
 _VARIANTS = {
-    "sft": [SFTConfig(average="sequence"), SFTConfig(label_smoothing=0.1), SFTConfig(average="sequence", label_smoothing=0.2)],
+    "sft": [
+        SFTConfig(average="sequence"),
+        SFTConfig(label_smoothing=0.1),
+        SFTConfig(average="sequence", label_smoothing=0.2),
+    ],
     "reward": [RewardConfig(ties="davidson"), RewardConfig(ties="rao_kupper", center_coef=0.0)],
     "ipo": [IPOConfig(ipo_average=False)],
     "ppo": [
