@@ -19,7 +19,6 @@ from fairlead.prompts.words import normalise
 
 EMPTY = "empty"
 NOT_TEXT = "not text or messages"
-NOT_UNICODE = "not valid Unicode"
 NO_USER_TURN = "no user turn"
 _ROLES = typing.get_args(Role)
 
@@ -35,8 +34,6 @@ def to_messages(value: Any) -> Messages | str:
         turns = turns[:-1]
     if not any(turn.role == "user" for turn in turns):
         return NO_USER_TURN
-    if not all(_is_unicode(turn.content) for turn in turns):
-        return NOT_UNICODE
     return turns if normalise(turns[-1].content) else EMPTY
 
 
@@ -63,14 +60,6 @@ def _parsed(text: str) -> list[Any] | None:
     except DataError:
         return None
     return value if isinstance(value, list) else None
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # lone surrogates come out of JSON escapes and cannot be written or tokenised
-        return False
-    return True
 
 
 def cut_words(messages: Messages, *, num_words: int) -> Messages:

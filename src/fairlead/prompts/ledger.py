@@ -96,8 +96,5 @@ class Ledger:
 
 
 def _writable(value: Any) -> Any:
-    """A value of a damaged row in a form that JSON and UTF-8 can hold (lone surrogates, dates, NaN, nested columns)."""
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    text = value if isinstance(value, str) else repr(value)
-    return text.encode("utf-8", "backslashreplace").decode()
+    """A value of a damaged row in a form that JSON can hold (dates, NaN and nested columns become text)."""
+    return value if value is None or isinstance(value, (str, bool, int)) else repr(value)

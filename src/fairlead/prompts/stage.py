@@ -92,7 +92,7 @@ class PromptsConfig(Config):
                 raise ValueError(
                     explain(f"mix.{name}", share, "is no share", expected="> 0", remedy="Raise or remove it")
                 )
-        if self.mix and abs(sum(self.mix.values()) - 1) > MIX_TOLERANCE:
+        if self.mix and abs(sum(self.mix.values()) - 1) > MIX_TOLERANCE + 1e-9:
             raise ValueError(explain("mix", f"{sum(self.mix.values()):.4g} in sum", "is not a whole", expected="shares that sum to 1",
                                      remedy="Change the shares"))  # fmt: skip
         return self

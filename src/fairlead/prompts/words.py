@@ -30,6 +30,11 @@ _UNSPACED = (
 # Only marks that end or quote a sentence are ignored: `3 + 4` and `3 - 4` are different prompts.
 _IGNORED = re.escape(".,;:!?'\"`\u00a1\u00bf\u2018\u2019\u201c\u201d\u2026\u3001\u3002\u300c\u300d")
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s{_IGNORED}]")
+# Unicode's Default_Ignorable_Code_Point: soft hyphens, zero-width spaces and joiners, direction marks, variation selectors.
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 _UNSPACED_CHARACTER = re.compile(rf"[{_UNSPACED}]")
 _POLYNOMIAL = np.uint64(0x9E3779B97F4A7C15)  # odd, so multiplication by it loses nothing modulo 2**64
 
@@ -40,8 +45,7 @@ def normalise(text: str) -> str:
         return " ".join(text.lower().split())
     while True:  # case folding can undo NFKC and the reverse (U+1D2C, U+0345): repeat until nothing changes
         folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-        visible = "".join(c for c in folded if unicodedata.category(c) != "Cf")
-        result = " ".join(visible.split())
+        result = " ".join(_INVISIBLE.sub("", folded).split())
         if result == text:
             return result
         text = result
