@@ -17,9 +17,10 @@ from fairlead.report.tables import TableView, chart_table
 
 WIDTH, HEIGHT = 440, 264
 TOP, BOTTOM = 30, HEIGHT - 40
-CHAR = 6.4  # mean width of a character at 12 px in the usual system fonts
+CHAR = 6.6  # mean width of a character at 12 px in the widest of the usual system fonts
+BOLD = 7.6  # the same for bold, in which series are named
 LINE = 14  # height of a label's line
-MAX_LABEL_CHARS = 17
+MAX_LABEL_CHARS = 15
 MAX_DRAWN_POINTS = 400
 MAX_MARKERS = 30
 
@@ -76,8 +77,6 @@ class ThresholdDrawing:
     label: str
     label_x: float
     label_y: float
-    anchor: str
-    """SVG text-anchor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +113,7 @@ def draw_chart(chart: Chart, *, chart_id: str) -> ChartDrawing:
     y_values = ticks(y_low, y_high)
     y_texts = tick_labels(y_values)
     left = 10 + CHAR * max(map(len, y_texts), default=1)
-    right = WIDTH - 16 - CHAR * max(len(line) for label in labels for line in label)
+    right = WIDTH - 14 - BOLD * max(len(line) for label in labels for line in label)
     y = Scale(low=y_low, high=y_high, start=BOTTOM, end=TOP)
     x, x_ticks = _x_axis(chart, drawn, left=left, right=right)
     return ChartDrawing(
@@ -231,34 +230,37 @@ def _draw_thresholds(
     texts = [t.label if figure(t.value) in t.label else f"{t.label} {figure(t.value)}" for t in shown]
     places = [min(max(y(t.value), TOP), BOTTOM) for t in shown]
     wanted = [
-        place - LINE / 2 - 1 if t.value <= y.high else place + LINE / 2 for t, place in zip(shown, places, strict=True)
+        place - LINE / 2 - 2 if t.value <= y.high else place + LINE / 2 for t, place in zip(shown, places, strict=True)
     ]
     centres = spread(wanted, gaps=[LINE] * len(shown), low=TOP - LINE, high=BOTTOM)
-    busy = [(x(a), y(b)) for s in drawn for a, b in thin(_finite(s.points), max_points=MAX_DRAWN_POINTS)]
+    busy = _busy(drawn, x=x, y=y)
     drawings = []
     for threshold, text, place, centre in zip(shown, texts, places, centres, strict=True):
         is_inside = y.low <= threshold.value <= y.high
         if not is_inside:
             text = f"{'↑' if threshold.value > y.high else '↓'} {text}"
-        label_x, anchor = _emptiest(busy, width=len(text) * CHAR, y=centre, left=x.start, right=x.end)
+        label_x = _emptiest(busy, width=len(text) * CHAR, y=centre, left=x.start, right=x.end)
         drawings.append(ThresholdDrawing(kind=threshold.kind, y=place, is_inside=is_inside, label=text, label_x=label_x,
-                                         label_y=round(centre + 4, 1), anchor=anchor))  # fmt: skip
+                                         label_y=round(centre + 4, 1)))  # fmt: skip
     return tuple(drawings)
 
 
-def _emptiest(busy: Sequence[Point], *, width: float, y: float, left: float, right: float) -> tuple[float, str]:
-    """Left end, right end or middle: where a label covers the fewest points."""
-    places = (
-        (left + 4, "start", left),
-        (right - 4, "end", right - width),
-        ((left + right) / 2, "middle", (left + right - width) / 2),
-    )
+def _busy(drawn: Sequence[Series], *, x: Scale, y: Scale) -> list[Point]:
+    """Pixels that labels should not cover: points, and where intervals end and pass."""
+    points = [(x(a), y(b)) for s in drawn for a, b in thin(_finite(s.points), max_points=MAX_DRAWN_POINTS)]
+    for a, low, high in (row for s in drawn if len(s.band) <= MAX_MARKERS for row in _finite_band(s)):
+        points += [(x(a), y(low + (high - low) * share / 8)) for share in range(9)]
+    return points
+
+
+def _emptiest(busy: Sequence[Point], *, width: float, y: float, left: float, right: float) -> float:
+    """Where, from the left, a label covers the fewest points."""
+    room = max(right - left - width - 8, 0.0)
 
     def covered(start: float) -> int:
-        return sum(start - 4 <= a <= start + width + 4 and abs(b - y) < LINE * 0.8 for a, b in busy)
+        return sum(start - 3 <= a <= start + width + 3 and abs(b - y) < LINE * 0.8 for a, b in busy)
 
-    at, anchor, _ = min(places, key=lambda place: covered(place[2]))
-    return round(at, 1), anchor
+    return round(min((left + 4 + room * i / 12 for i in range(13)), key=covered), 1)
 
 
 def _wrap(label: str) -> tuple[str, ...]:

@@ -37,7 +37,8 @@ class VerdictView:
     interval: str
     """With n."""
     gauge: GaugeDrawing | None
-    threshold: str
+    rules: tuple[str, ...]
+    """`stop < 0.60`, `warn < 0.65`."""
     remedy: str
     """Empty for PASS."""
     allowed: str

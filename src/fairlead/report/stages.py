@@ -11,10 +11,9 @@ from fairlead.report.context import CostRow, FigureView, OverrideView, SampleVie
 from fairlead.report.gauges import draw_gauge, worst
 from fairlead.report.reference import REFERENCE_TABLE, is_about_agreement
 from fairlead.report.run import StageReport
-from fairlead.report.tables import view_table
+from fairlead.report.tables import MINUS, view_table
 from fairlead.report.words import compare_words
 
-MINUS = "\N{MINUS SIGN}"
 MAX_OPEN_SAMPLES = 2
 _CHANGES_TEXT = {"sft", "ppo", "dpo", "grpo", "policies", "evals"}
 
@@ -28,8 +27,8 @@ def duration(seconds: float) -> str:
     """Render a wall time: `8.2 s`, `3 min 20 s`, `2 h 05 min`."""
     if not math.isfinite(seconds):
         return "not measured"
-    if seconds < 60:
-        return f"{figure(round(seconds, 1))} s"
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
@@ -48,7 +47,7 @@ def memory(megabytes: float | None) -> str:
 
 def view_figure(item: Figure) -> FigureView:
     """Word a figure; one without interval says why (its note), or that none was stated."""
-    count = f"n = {item.n:,}" if item.n is not None else ""
+    count = f"n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{item.n:,}" if item.n is not None else ""
     if item.low is not None and item.high is not None:
         interval = f"interval {number(item.low)} to {number(item.high)}"
     else:
@@ -146,8 +145,8 @@ def _view_verdict(result: GateResult) -> VerdictView:
         else ""
     )
     return VerdictView(
-        outcome=result.outcome, gate=result.gate, question=result.question, value=_value(result), interval=f"{interval}n = {result.n:,}",
-        gauge=draw_gauge(result), threshold=result.threshold, remedy="" if result.outcome == "PASS" else result.remedy,
+        outcome=result.outcome, gate=result.gate, question=result.question, value=_value(result), interval=f"{interval}n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{result.n:,}",
+        gauge=draw_gauge(result), rules=tuple(result.threshold.split(", ")), remedy="" if result.outcome == "PASS" else result.remedy,
         allowed=result.allowed, note=result.note,
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fairlead.core.gates import figure
 from fairlead.core.summary import Chart, Table
 
+MINUS = "\N{MINUS SIGN}"
 MAX_CHART_ROWS = 100  # a table that a person reads; longer curves are in the artifact's metrics file
 
 
@@ -72,8 +73,8 @@ def _cell(value: str | float | int | None) -> Cell:
     if isinstance(value, str):
         return Cell(text=value, value=value, is_number=False)
     if isinstance(value, float) and not value.is_integer():
-        return Cell(text=figure(value), value=repr(value), is_number=True)
-    return Cell(text=f"{int(value):,}", value=str(int(value)), is_number=True)
+        return Cell(text=figure(value).replace("-", MINUS), value=repr(value), is_number=True)
+    return Cell(text=f"{int(value):,}".replace("-", MINUS), value=str(int(value)), is_number=True)
 
 
 def _is_number_column(rows: Sequence[Sequence[Cell]], i: int) -> bool:

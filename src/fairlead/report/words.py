@@ -48,7 +48,7 @@ def compare_words(before: str, after: str) -> Difference:
         )
     matcher = difflib.SequenceMatcher(None, [w.strip() for w in old], [w.strip() for w in new], autojunk=False)
     if (shared := matcher.ratio()) < MIN_SHARED:
-        note = f"Rewritten: {shared:.0%} of the words are shared, so differences are not marked."
+        note = f"Rewritten: {shared * 100:.0f} % of the words are shared, so differences are not marked."
         return Difference(before=plain[0], after=plain[1], note=note)
     codes = _without_islands(matcher.get_opcodes())
     return Difference(
@@ -77,6 +77,12 @@ def _without_islands(codes: Sequence[Opcode]) -> list[Opcode]:
     ]
 
 
+def _without_tail(text: str, is_changed: bool) -> tuple[tuple[str, bool], ...]:
+    """Leave the spaces after a changed word unmarked."""
+    bare = text.rstrip()
+    return ((bare, True), (text[len(bare) :], False)) if is_changed and bare and bare != text else ((text, is_changed),)
+
+
 def _segments(parts: Sequence[tuple[str, bool]]) -> tuple[Segment, ...]:
     """Join neighbours of the same kind and drop empty ones."""
     joined: list[tuple[str, bool]] = []
@@ -85,4 +91,5 @@ def _segments(parts: Sequence[tuple[str, bool]]) -> tuple[Segment, ...]:
             joined[-1] = (joined[-1][0] + text, is_changed)
         elif text:
             joined.append((text, is_changed))
+    joined = [part for text, is_changed in joined for part in _without_tail(text, is_changed)]
     return tuple(Segment(text=text, is_changed=is_changed) for text, is_changed in joined)
