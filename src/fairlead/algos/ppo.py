@@ -22,6 +22,9 @@ from fairlead.algos.masks import sum_and_count
 from fairlead.algos.spec import Algorithm, Loss, RolloutBatch
 from fairlead.core.errors import ConfigError, explain
 
+_FLOAT32_ROUNDING = 1e-6
+"""A variance below this share of the mean square is what float32 sums leave of a constant."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PPOConfig:
@@ -144,18 +147,19 @@ def clipped_value_loss(
     return torch.maximum(plain, 0.5 * (near - returns) ** 2)
 
 
-def explained_variance(means: Mapping[str, float]) -> float:
-    """1 - Var(R - V) / Var(R) from the means of the metrics; 0 for a constant value model, NaN when returns are constant."""
+def explained_variance(means: Mapping[str, float]) -> float | None:
+    """1 - Var(R - V) / Var(R) from the means of the metrics; 0 for a constant value model, None when returns are constant."""
     variance = means["ppo/returns_squared"] - means["ppo/returns_mean"] ** 2
+    if variance <= _FLOAT32_ROUNDING * means["ppo/returns_squared"]:
+        return None
     error_mean = means["ppo/returns_mean"] - means["ppo/values_mean"]
-    error_variance = means["ppo/value_error_squared"] - error_mean**2
-    return 1.0 - error_variance / variance if variance > 0 else float("nan")
+    return 1.0 - (means["ppo/value_error_squared"] - error_mean**2) / variance
 
 
 def _derived(means: Mapping[str, float]) -> dict[str, float]:
     logged = {name: mean for name, mean in means.items() if not name.endswith("_squared")}
-    logged["ppo/explained_variance"] = explained_variance(means)
-    return logged
+    explained = explained_variance(means)
+    return logged if explained is None else {**logged, "ppo/explained_variance": explained}
 
 
 PPO = Algorithm(

@@ -120,12 +120,12 @@ def test_a_far_token_stops_moving_instead_of_overflowing():
 def test_explained_variance_by_hand():
     """Returns (1, 3), variance 1. Values (1.5, 2.5) leave errors of -+0.5: 1 - 0.25. A constant 7 explains nothing."""
 
-    def explained(values):
+    def explained(values, returns=(1.0, 3.0)):
         batch = random_batch("rollouts", seed=0, num_units=2)
         fields = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
         two = {name: x[:2] for name, x in fields.items() if isinstance(x, torch.Tensor)}
         rollouts = RolloutBatch(
-            **fields | two | {"returns": torch.tensor([1.0, 3.0]), "values": torch.tensor(values, requires_grad=True)}
+            **fields | two | {"returns": torch.tensor(returns), "values": torch.tensor(values, requires_grad=True)}
         )
         metrics = PPO.loss(rollouts, PPOConfig()).metrics
         return PPO.logged({name: float(total / count) for name, (total, count) in metrics.items()})
@@ -133,6 +133,7 @@ def test_explained_variance_by_hand():
     assert explained([1.5, 2.5])["ppo/explained_variance"] == pytest.approx(0.75)
     assert explained([7.0, 7.0])["ppo/explained_variance"] == pytest.approx(0.0)
     assert explained([1.0, 3.0])["ppo/explained_variance"] == pytest.approx(1.0)
+    assert "ppo/explained_variance" not in explained([1.0, 3.0], returns=(0.1, 0.1))
     assert not [name for name in explained([1.0, 3.0]) if name.endswith("_squared")]
 
 
