@@ -6,6 +6,7 @@ branches, computed once by `annotate`, never in the step.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,18 +30,24 @@ class Models:
     """Divides the logits of every policy that is compared."""
 
 
-def run_forward(models: Models, batch: MicroBatch, algo: Algorithm) -> Batch:
+def run_forward(models: Models, batch: MicroBatch, algo: Algorithm, config: Any) -> Batch:
     """Build the algorithm's batch, with gradients where the models train."""
+    needs = algo.needs_for(config)
     layout = batch.layout
     sequence_index = torch.from_numpy(layout.sequence_index)
     if algo.batch == "tokens":
         out = _policy(models).logprobs(layout, temperature=models.temperature)
-        return TokenBatch(logprobs=out.logprobs, sequence_index=sequence_index, num_sequences=layout.num_sequences,
-                          weights=batch.per_sequence_weight(), mean_logprobs=out.mean_logprobs)  # fmt: skip
+        return TokenBatch(
+            logprobs=out.logprobs,
+            sequence_index=sequence_index,
+            num_sequences=layout.num_sequences,
+            weights=batch.per_sequence_weight(),
+            mean_logprobs=out.mean_logprobs,
+        )
     if algo.batch == "groups":
-        return _group_batch(models, batch, algo)
+        return _group_batch(models, batch, needs)
     if algo.batch == "rollouts":
-        return _rollout_batch(models, batch, algo)
+        return _rollout_batch(models, batch, needs)
     raise NotImplementedError(f"no forward for batch kind {algo.batch}")
 
 
@@ -67,9 +74,9 @@ def _policy(models: Models) -> CausalModel:
     return models.policy
 
 
-def _group_batch(models: Models, batch: MicroBatch, algo: Algorithm) -> GroupBatch:
+def _group_batch(models: Models, batch: MicroBatch, needs: frozenset[str]) -> GroupBatch:
     layout, groups = batch.layout, _groups(batch)
-    if "scores" in algo.needs:
+    if "scores" in needs:
         assert models.reward is not None, "this algorithm trains a reward model"
         return replace(groups, scores=models.reward.scores(layout))
     logprobs = _policy(models).logprobs(layout, temperature=models.temperature).logprobs
@@ -85,7 +92,7 @@ def _groups(batch: MicroBatch) -> GroupBatch:
     )  # fmt: skip
 
 
-def _rollout_batch(models: Models, batch: MicroBatch, algo: Algorithm) -> RolloutBatch:
+def _rollout_batch(models: Models, batch: MicroBatch, needs: frozenset[str]) -> RolloutBatch:
     layout = batch.layout
     out = _policy(models).logprobs(layout, temperature=models.temperature)
     rollouts = RolloutBatch(
@@ -93,7 +100,7 @@ def _rollout_batch(models: Models, batch: MicroBatch, algo: Algorithm) -> Rollou
         sequence_index=torch.from_numpy(layout.sequence_index), num_sequences=layout.num_sequences,
         ref_logprobs=batch.per_token("ref_logprobs"), entropy=out.entropy,
     )  # fmt: skip
-    if "values" not in algo.needs:
+    if "values" not in needs:
         return rollouts
     assert models.value is not None, "this algorithm trains a value model"
     return replace(

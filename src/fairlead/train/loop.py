@@ -71,7 +71,7 @@ class Learner:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=False)
         self.step_number += 1
-        means = {name: total / count for name, (total, count) in sums.items() if count}
+        means = self.algo.logged({name: total / count for name, (total, count) in sums.items() if count})
         return {
             "loss": loss,
             "grad_norm": norm,
@@ -85,7 +85,7 @@ class Learner:
         total = self._global_count(microbatches)
         sums: dict[str, tuple[float, float]] = {}
         for batch in microbatches:
-            loss = self.algo.loss(run_forward(self.models, batch, self.algo), self.algo_config)
+            loss = self.algo.loss(run_forward(self.models, batch, self.algo, self.algo_config), self.algo_config)
             (loss.total / total).backward()
             rows = {**loss.metrics, "loss": (loss.total.detach() / total, torch.ones(()))}
             for name, (value, count) in rows.items():

@@ -1,0 +1,98 @@
+"""How the command line speaks: one progress line, quiet when it is not a terminal, errors on one line, ctrl-C that saves.
+
+Not a terminal: one line every 30 seconds. A terminal: a live line with stage, done of total, rate, time left and one metric.
+"""
+
+import contextlib
+import signal
+import sys
+import time
+import types
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from fairlead.core.services import ProgressBar
+
+_QUIET_EVERY_S = 30.0
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """One plain line (no markup: texts may hold brackets)."""
+    console.print(text, markup=False)
+
+
+class _LiveBar:
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+
+    def advance(self, num: int = 1, *, note: str = "") -> None:
+        """Move on."""
+        self._progress.update(self._task, advance=num, **({"note": note} if note else {}))
+
+
+class _QuietBar:
+    """One line every 30 seconds."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self._title, self._total, self._done = title, total, 0
+        self._started = self._last = time.monotonic()
+
+    def advance(self, num: int = 1, *, note: str = "") -> None:
+        """Move on; now and then say so."""
+        self._done += num
+        now = time.monotonic()
+        if now - self._last >= _QUIET_EVERY_S:
+            self._last = now
+            rate = self._done / (now - self._started)
+            left = (self._total - self._done) / rate if rate else float("inf")
+            say(f"{self._title} {self._done}/{self._total}, {rate:.3g}/s, {left:.0f} s left{', ' + note if note else ''}")
+
+
+@contextlib.contextmanager
+def progress(title: str, total: int) -> Iterator[ProgressBar]:
+    """A progress line for one piece of work."""
+    if not console.is_terminal:
+        yield _QuietBar(title, total)
+        return
+    columns = (TextColumn("{task.description:<14}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
+               TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as live:
+        yield _LiveBar(live, live.add_task(title, total=total, note=""))
+
+
+class Interruption:
+    """First ctrl-C: finish the step, save, stop. Second: stop at once."""
+
+    def __init__(self) -> None:
+        self.is_wanted = False
+
+    def __call__(self) -> bool:
+        """True once ctrl-C was pressed."""
+        return self.is_wanted
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator["Interruption"]:
+        """Handle SIGINT and SIGTERM inside the block."""
+        old = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: types.FrameType | None) -> None:
+        if self.is_wanted:
+            raise KeyboardInterrupt
+        self.is_wanted = True
+        errors.print("Stopping at the next safe point; press ctrl-C again to stop at once.", markup=False)
+
+
+def fail(message: str, code: int) -> None:
+    """Print an error on one line and leave."""
+    errors.print(f"fairlead: {' '.join(message.split())}", markup=False, style="red" if errors.is_terminal else None)
+    sys.exit(code)

@@ -1,0 +1,131 @@
+"""Stage: k completions for each prompt from one policy, and the readiness of that policy for RL.
+
+Reads prompts.jsonl and a policy folder; writes completions.jsonl. The readiness gate looks at the held-out prompts only, and
+runs whether or not an SFT stage came before.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from fairlead.completions.readiness import READINESS, readiness
+from fairlead.core.config import Config
+from fairlead.core.errors import DataError, explain
+from fairlead.core.gates import Gate
+from fairlead.core.io import read_records, write_jsonl
+from fairlead.core.protocols import GenerateRequest, Sampling
+from fairlead.core.records import Completion, Prompt
+from fairlead.core.sections import TextSection
+from fairlead.core.services import Services
+from fairlead.core.summary import Figure, StageSummary, Table
+from fairlead.engine.local import LocalEngine
+from fairlead.models.load import load_policy, load_tokenizer
+from fairlead.text.chat import ChatText
+
+GATES: tuple[Gate, ...] = (READINESS,)
+
+
+class CompletionsConfig(Config):
+    """How completions are sampled."""
+
+    num_samples: int = Field(4, ge=1)
+    """Completions a prompt."""
+    max_new_tokens: int = Field(128, ge=1)
+    """Longest completion, tokens."""
+    temperature: float = Field(1.0, ge=0)
+    """0 is greedy."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus: smallest set of tokens with this probability; 1 is off."""
+    top_k: int = Field(0, ge=0)
+    """Keep the k most likely tokens; 0 is off."""
+    max_slots: int = Field(128, ge=1)
+    """Sequences decoded together; more is faster a token and takes more memory."""
+    max_prompts: int | None = Field(None, ge=1)
+    """Use only the first prompts; null uses all."""
+
+
+def encode_requests(
+    chat: ChatText, prompts: list[Prompt], *, num_samples: int, max_prompt_tokens: int
+) -> list[GenerateRequest]:
+    """Tokenise prompts; a prompt that does not fit is an error that names it."""
+    requests = []
+    for prompt in prompts:
+        ids = chat.encode_prompt(prompt.messages)
+        if len(ids) > max_prompt_tokens:
+            raise DataError(
+                explain(f"prompt {prompt.id} ({prompt.source}): num_tokens", len(ids), "does not fit the context",
+                        expected=f"<= {max_prompt_tokens}", remedy="Shorten the prompt, lower max_new_tokens, or use a model with a longer context")
+            )  # fmt: skip
+        requests.append(GenerateRequest(key=prompt.id, token_ids=tuple(int(t) for t in ids), num_samples=num_samples))
+    return requests
+
+
+def run(config: CompletionsConfig, *, inputs: Mapping[str, Path], out: Path, services: Services) -> StageSummary:
+    """Sample and write completions.jsonl."""
+    text: TextSection = services.extras["text"]
+    prompts = list(read_records(inputs["prompts"] / "prompts.jsonl", Prompt))[: config.max_prompts]
+    folder = str(inputs["policy"])
+    chat = ChatText(load_tokenizer(folder), template=text.template, name=folder)
+    model = load_policy(folder, device=services.device)
+    room = min(text.max_length, model.max_positions) - config.max_new_tokens
+    requests = encode_requests(chat, prompts, num_samples=config.num_samples, max_prompt_tokens=room)
+    sampling = Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_p=config.top_p, top_k=config.top_k,
+                        seed=services.seed, stop_token_ids=chat.stop_token_ids)  # fmt: skip
+    completions = _generate(
+        LocalEngine(model, max_slots=config.max_slots),
+        requests,
+        sampling,
+        chat,
+        services,
+        model_name=inputs["policy"].name,
+    )
+    write_jsonl(out / "completions.jsonl", completions)
+    heldout = {p.id for p in prompts if p.split == "heldout"}
+    return _summary(completions, heldout)
+
+
+def _generate(
+    engine: LocalEngine,
+    requests: list[GenerateRequest],
+    sampling: Sampling,
+    chat: ChatText,
+    services: Services,
+    *,
+    model_name: str,
+) -> list[Completion]:
+    order = {request.key: i for i, request in enumerate(requests)}
+    found: list[Completion] = []
+    with services.progress("completions", sum(r.num_samples for r in requests)) as bar:
+        for sample in engine.generate(requests, sampling):
+            found.append(
+                Completion(prompt_id=sample.key, text=chat.decode(sample.token_ids), model=model_name, seed=sampling.seed,
+                           token_ids=tuple(int(t) for t in sample.token_ids), finish_reason=sample.finish_reason,
+                           sample_index=sample.sample_index, meta={"sampling_logprob": float(sample.sampling_logprobs.sum())})
+            )  # fmt: skip
+            bar.advance()
+    return sorted(found, key=lambda c: (order[c.prompt_id], c.sample_index))
+
+
+def _summary(completions: list[Completion], heldout: set[str]) -> StageSummary:
+    lengths = np.array([len(c.token_ids) for c in completions])
+    finished = np.array([c.finish_reason == "stop" for c in completions])
+    verdict, table = readiness(
+        [c for c in completions if c.prompt_id in heldout] or completions, is_heldout=bool(heldout)
+    )
+    facts: dict[str, Any] = {"mean_length_tokens": float(lengths.mean()), "finished_share": float(finished.mean())}
+    quantiles = tuple((f"{q:.0%}", float(np.quantile(lengths, q))) for q in (0.05, 0.25, 0.5, 0.75, 0.95))
+    return StageSummary(
+        stage="completions",
+        headline=f"{len(completions):,} completions for {len({c.prompt_id for c in completions}):,} prompts, "
+        f"{lengths.mean():.1f} tokens on average, {finished.mean():.1%} finished by themselves.",
+        figures=(
+            Figure(name="completions", value=len(completions)),
+            Figure(name="mean length", value=float(lengths.mean()), unit="tokens"),
+        ),
+        verdicts=(verdict,),
+        tables=(table, Table(title="Length of completions", columns=("quantile", "tokens"), rows=quantiles)),
+        facts=facts,
+    )

@@ -1,0 +1,136 @@
+"""From a recipe to a graph of stages: what runs, on what, in which order. Nothing is computed here.
+
+    criteria   prompts   gold      sft
+                  \        \        /  \
+                completions -> feedback -> preferences -> rewards -> policies.* -> evals -> releases
+
+Example:
+    for node in build_plan(recipe):
+        print(node.name, dict(node.inputs))
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fairlead.completions import stage as completions
+from fairlead.core.config import Config
+from fairlead.core.errors import ConfigError, explain, nearest
+from fairlead.core.services import Services
+from fairlead.core.summary import StageSummary
+from fairlead.evals import criteria_stage
+from fairlead.evals import stage as evals
+from fairlead.feedback import stage as feedback
+from fairlead.pipeline.recipe import Recipe
+from fairlead.policies import dpo, ppo, sft
+from fairlead.policies.ppo_config import PpoConfig
+from fairlead.preferences import stage as preferences
+from fairlead.prompts import stage as prompts
+from fairlead.releases import stage as releases
+from fairlead.rewards import gold
+from fairlead.rewards import stage as rewards
+
+BASE_MODEL = "@base"
+"""Input that stands for the recipe's own model rather than an artifact."""
+
+Run = Callable[..., StageSummary]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One stage of a run."""
+
+    name: str
+    """As in the recipe: `rewards`, `policies.ppo`."""
+    title: str
+    kind: str
+    """Kind of the artifact."""
+    config: Config
+    run: Callable[[Config, Mapping[str, Path], Path, Services], StageSummary]
+    inputs: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Role -> node name (or BASE_MODEL)."""
+    optional: frozenset[str] = frozenset()
+    """Roles that the stage can do without when their node was stopped."""
+    needs_reward: bool = False
+    """Optimises a learned reward, which is refused below 2,000 pairs outside scope toy."""
+
+
+def build_plan(recipe: Recipe) -> list[Node]:
+    """Nodes in an order in which each comes after its inputs."""
+    nodes: list[Node] = []
+    policy = "sft" if recipe.sft else BASE_MODEL
+    prompted = {"prompts": "prompts"} if recipe.prompts else {}
+    sampled = {**prompted, "completions": "completions"} if recipe.completions else {}
+    if recipe.evals:
+        nodes.append(_node("criteria", "Criteria of success", "criteria", recipe.evals, criteria_stage.run))
+    if recipe.prompts:
+        nodes.append(_node("prompts", "Prompts", "prompts", recipe.prompts, prompts.run))
+    if recipe.gold:
+        nodes.append(_node("gold", "Gold reward", "gold", recipe.gold, gold.run))
+    if recipe.sft:
+        nodes.append(_node("sft", "Supervised fine-tuning", "policy", recipe.sft, sft.run))
+    if recipe.completions:
+        nodes.append(_node("completions", "Completions", "completions", recipe.completions, completions.run, inputs={**prompted, "policy": policy}))
+    if recipe.feedback:
+        nodes.append(_node("feedback", "Feedback", "feedback", recipe.feedback, feedback.run, inputs={**sampled, "gold": "gold"}))
+    if recipe.preferences:
+        given = {"feedback": "feedback", **sampled} if recipe.feedback else {}
+        nodes.append(_node("preferences", "Preferences", "preferences", recipe.preferences, preferences.run, inputs=given))
+    if recipe.rewards:
+        nodes.append(_node("rewards", "Reward model", "reward_model", recipe.rewards, rewards.run,
+                           inputs={"preferences": "preferences", "policy": policy, **sampled}))  # fmt: skip
+    for name, config in recipe.policies.items():
+        nodes.append(_policy_node(name, config, policy, prompted))
+    if recipe.evals:
+        nodes.append(_evals_node(recipe, policy, prompted))
+    if recipe.releases:
+        trained = {f"policy.{name}": f"policies.{name}" for name in recipe.policies}
+        nodes.append(_node("releases", "Release", "release", recipe.releases, releases.run, inputs={"evals": "evals", **trained},
+                           optional=frozenset(trained)))  # fmt: skip
+    return nodes
+
+
+def _policy_node(name: str, config: Config, policy: str, prompted: Mapping[str, str]) -> Node:
+    if isinstance(config, PpoConfig):
+        return _node(f"policies.{name}", f"Policy {name} (PPO)", "policy", config, ppo.run, needs_reward=True,
+                     inputs={"policy": policy, "rewards": "rewards", **prompted})  # fmt: skip
+    return _node(f"policies.{name}", f"Policy {name} (DPO)", "policy", config, dpo.run, inputs={"policy": policy, "preferences": "preferences"})
+
+
+def _evals_node(recipe: Recipe, policy: str, prompted: Mapping[str, str]) -> Node:
+    trained = {f"policy.{name}": f"policies.{name}" for name in recipe.policies}
+    optional = {**({"rewards": "rewards"} if recipe.rewards else {}), **trained}
+    gold_input = {"gold": "gold"} if recipe.gold else {}
+    return _node("evals", "Evaluation", "evaluation", recipe.evals, evals.run, optional=frozenset(optional),
+                 inputs={"criteria": "criteria", "before": policy, **prompted, **gold_input, **optional})  # fmt: skip
+
+
+def _node(
+    name: str, title: str, kind: str, config: object, run: Run, *, inputs: Mapping[str, str] | None = None,
+    optional: frozenset[str] = frozenset(), needs_reward: bool = False,
+) -> Node:  # fmt: skip
+    assert isinstance(config, Config), f"{name} has no config"
+
+    def call(config: Config, inputs: Mapping[str, Path], out: Path, services: Services) -> StageSummary:
+        return run(config, inputs=inputs, out=out, services=services)
+
+    return Node(name=name, title=title, kind=kind, config=config, run=call, inputs=inputs or {}, optional=optional, needs_reward=needs_reward)
+
+
+def select(nodes: list[Node], target: str) -> list[Node]:
+    """The nodes that `target` (a node name, or a prefix such as `policies`) stands on, itself included, in order."""
+    chosen = [n for n in nodes if n.name == target or n.name.startswith(target + ".")]
+    if not chosen:
+        known = [n.name for n in nodes]
+        raise ConfigError(explain("stage", target, f"is not part of this recipe{nearest(target, known)}", expected="one of " + ", ".join(known),
+                                  remedy="Add its section to the recipe"))  # fmt: skip
+    by_name = {n.name: n for n in nodes}
+    wanted: set[str] = set()
+    queue = [n.name for n in chosen]
+    while queue:
+        name = queue.pop()
+        if name in wanted or name == BASE_MODEL:
+            continue
+        wanted.add(name)
+        queue += by_name[name].inputs.values()
+    return [n for n in nodes if n.name in wanted]

@@ -1,0 +1,96 @@
+"""The recipe: one YAML file that says everything about a run. Sections that are absent are stages that are skipped.
+
+Example:
+    recipe = load("recipes/tiny_cpu.yaml", sets=["seed=1"])
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from fairlead.completions.stage import CompletionsConfig
+from fairlead.core.config import Config, load_recipe, parse_config
+from fairlead.core.errors import explain
+from fairlead.core.sections import Scope, TextSection
+from fairlead.evals.stage import EvalsConfig
+from fairlead.feedback.stage import FeedbackConfig
+from fairlead.policies.dpo import DpoConfig
+from fairlead.policies.ppo_config import PpoConfig
+from fairlead.policies.sft import SftConfig
+from fairlead.preferences.stage import PreferencesConfig
+from fairlead.prompts.stage import PromptsConfig
+from fairlead.releases.stage import ReleasesConfig
+from fairlead.rewards.gold import GoldConfig
+from fairlead.rewards.stage import RewardsConfig
+
+PolicyConfig = Annotated[PpoConfig | DpoConfig, Field(union_mode="smart")]
+
+
+class Recipe(Config):
+    """A whole run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run; its folder under FAIRLEAD_HOME."""
+    scope: Scope = "narrow"
+    """What the model is for: toy (to see the loop run), narrow (one task), general. Gates ask for data accordingly."""
+    seed: int = Field(0, ge=0)
+    """Everything random derives from it."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where models run; auto takes cuda, then mps, then cpu."""
+    model: str = "bundled"
+    """Base model: a transformers folder, a hub id, or `bundled`."""
+    text: TextSection = TextSection()
+    """Template and lengths."""
+    gold: GoldConfig | None = None
+    """Gold reward of a controlled experiment; simulated raters need one."""
+    prompts: PromptsConfig | None = None
+    """Prompts of the run."""
+    sft: SftConfig | None = None
+    """Supervised fine-tuning; absent when the model is instruction-tuned already."""
+    completions: CompletionsConfig | None = None
+    """Completions to be judged, and reference samples for the reward model."""
+    feedback: FeedbackConfig | None = None
+    """Judgments of completions."""
+    preferences: PreferencesConfig | None = None
+    """Aggregated judgments, or preferences from a file."""
+    rewards: RewardsConfig | None = None
+    """The reward model."""
+    policies: dict[str, PolicyConfig] = Field(default_factory=dict)
+    """Policies to train from the SFT model, by name."""
+    evals: EvalsConfig | None = None
+    """What is measured before and after, with the criteria of success."""
+    releases: ReleasesConfig | None = None
+    """Which policy is released."""
+    allow: dict[str, str] = Field(default_factory=dict)
+    """Gates that are passed on record: name -> reason."""
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Self:
+        """Rules across stages, before anything is computed."""
+        needs = [
+            ("completions", self.completions, "prompts", self.prompts), ("feedback", self.feedback, "completions", self.completions),
+            ("feedback", self.feedback, "gold", self.gold), ("rewards", self.rewards, "preferences", self.preferences),
+            ("releases", self.releases, "evals", self.evals),
+        ]  # fmt: skip
+        for name, section, need, other in needs:
+            if section is not None and other is None:
+                raise ValueError(explain(name, None, f"is there without {need}", expected=f"a section {need}", remedy=f"Add {need} or remove {name}"))
+        if self.preferences is not None and self.feedback is None and not self.preferences.path:
+            raise ValueError(explain("preferences.path", None, "is missing and there is no feedback section", expected="one source of preferences",
+                                     remedy="Add feedback, or name a file of preferences"))  # fmt: skip
+        for name, policy in self.policies.items():
+            need, other = ("rewards", self.rewards) if isinstance(policy, PpoConfig) else ("preferences", self.preferences)
+            if other is None:
+                raise ValueError(explain(f"policies.{name}.algorithm", policy.algorithm, f"needs {need}", expected=f"a section {need}", remedy=f"Add {need}"))
+            if isinstance(policy, PpoConfig) and self.prompts is None:
+                raise ValueError(explain(f"policies.{name}.algorithm", policy.algorithm, "needs prompts", expected="a section prompts", remedy="Add it"))
+        if self.releases is not None and self.releases.policy not in (*self.policies, "best"):
+            raise ValueError(explain("releases.policy", self.releases.policy, "is not trained by this recipe",
+                                     expected="best, or one of " + ", ".join(self.policies), remedy="Change it"))  # fmt: skip
+        return self
+
+
+def load(path: Path | str, *, sets: tuple[str, ...] = ()) -> Recipe:
+    """Read and validate a recipe."""
+    return parse_config(Recipe, load_recipe(path, sets=sets))

@@ -1,0 +1,213 @@
+"""Stage: supervised fine-tuning on demonstrations, stopped early when held-out perplexity no longer falls.
+
+Reads demonstration files (any known format) and a base model; writes a policy folder. Held-out rows are those that say so, or a
+share chosen by a hash of their first message.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from fairlead.algos import get_algorithm
+from fairlead.core.config import Config
+from fairlead.core.gates import Gate
+from fairlead.core.io import Rejects
+from fairlead.core.records import Demonstration
+from fairlead.core.sections import Scope, TextSection, TrainSection, learning_rate_note
+from fairlead.core.services import Services
+from fairlead.core.summary import Chart, Figure, Series, StageSummary
+from fairlead.formats import read_demonstrations
+from fairlead.models.checkpoint import save_policy
+from fairlead.models.load import CausalModel, load_policy, load_tokenizer
+from fairlead.text import ChatText, Encoded, Tree, encode_demonstrations, pack_trees, plan_microbatches
+from fairlead.train.batches import epoch_batches, num_steps
+from fairlead.train.forward import Models
+from fairlead.train.hooks import Session
+from fairlead.train.loop import Learner, run_loop
+from fairlead.train.preflight import (
+    Check,
+    check_bos,
+    check_dropout,
+    check_layout,
+    check_masks,
+    check_terminators,
+    preflight_table,
+    require_passed,
+)
+from fairlead.train.setup import make_learner, with_adapter
+
+_REMEDY = "Write or collect more demonstrations; a few hundred good ones beat thousands of noisy ones"
+SFT_COUNT: dict[Scope, Gate] = {
+    scope: Gate(name="sft.count", question="Are there enough demonstrations for the declared scope?", unit="demonstrations", direction="at_least",
+                stop=None, warn=warn, remedy=_REMEDY, guide="10,000-50,000 (G1); 200-500 for a first project (G2); about 13,000 (InstructGPT)",
+                reason="by declared scope: quality before volume")
+    for scope, warn in (("toy", 200), ("narrow", 500), ("general", 10_000))
+}  # fmt: skip
+SFT_PLATEAU = Gate(
+    name="sft.perplexity", question="Did training lower held-out perplexity?", unit="ratio to the start", direction="at_most", stop=1.02, warn=1.0,
+    remedy="Lower learning_rate, or check that the held-out rows resemble the training rows", guide="stop when held-out perplexity plateaus",
+)  # fmt: skip
+GATES: tuple[Gate, ...] = (*SFT_COUNT.values(), SFT_PLATEAU)
+
+
+class DataSource(Config):
+    """One file of demonstrations."""
+
+    path: str
+    """JSONL, JSON, CSV or Parquet; relative to the recipe's folder or FAIRLEAD_DATA."""
+    format: str | None = None
+    """Name of a known format; null detects it."""
+
+
+class SftConfig(Config):
+    """Supervised fine-tuning. The guides' setting: 3 epochs, 2e-5, batch 4 x 4."""
+
+    data: tuple[DataSource, ...] = Field(min_length=1)
+    """Demonstrations."""
+    training: TrainSection = TrainSection(learning_rate=2e-5, num_epochs=3, batch_size=16)
+    """Optimiser run."""
+    average: Literal["token", "sequence"] = "token"
+    """token: every trained token weighs the same; sequence: every conversation does."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Probability moved from the target to the whole vocabulary."""
+    heldout_share: float = Field(0.05, gt=0, lt=1)
+    """Share of conversations held out when the file names none."""
+    patience: int = Field(1, ge=0)
+    """Evaluations without improvement before training stops; 0 never stops early."""
+
+
+def run(config: SftConfig, *, inputs: Mapping[str, Path], out: Path, services: Services) -> StageSummary:
+    """Train and save."""
+    text: TextSection = services.extras["text"]
+    source = str(services.extras["base_model"])
+    tokenizer = load_tokenizer(source)
+    chat = ChatText(tokenizer, template=text.template, name=source)
+    train_rows, heldout_rows, num_rejects = _read(config, out, services)
+    train = encode_demonstrations(chat, train_rows, max_length=text.max_length)
+    heldout = encode_demonstrations(chat, heldout_rows, max_length=text.max_length)
+    model = with_adapter(load_policy(source, device=services.device), config.training.lora)
+    checks = [check_masks(train.trees), check_terminators(train.trees, chat.stop_token_ids), check_bos(train.trees, tokenizer.bos_token_id),
+              check_dropout(model, train.trees), *check_layout(model, train.trees)]  # fmt: skip
+    require_passed("sft", checks)
+    history = _train(config, model, train, heldout, out=out, services=services)
+    save_policy(model, tokenizer, out)
+    return _summary(
+        config, model, train, heldout, checks, history, num_rejects=num_rejects, scope=services.extras["scope"]
+    )
+
+
+def _read(config: SftConfig, out: Path, services: Services) -> tuple[list[Demonstration], list[Demonstration], int]:
+    rows: list[Demonstration] = []
+    with Rejects(out / "rejects.jsonl") as rejects:
+        for source in config.data:
+            rows += read_demonstrations(
+                services.extras["find_file"](source.path), format=source.format, rejects=rejects
+            )
+    if any(r.split == "heldout" for r in rows):
+        return [r for r in rows if r.split == "train"], [r for r in rows if r.split == "heldout"], rejects.total
+    ranked = sorted(rows, key=lambda r: hashlib.sha256(r.messages[0].content.encode()).hexdigest())
+    cut = max(1, round(config.heldout_share * len(rows)))
+    heldout = {r.id for r in ranked[:cut]}
+    return [r for r in rows if r.id not in heldout], [r for r in rows if r.id in heldout], rejects.total
+
+
+def mean_loss(model: CausalModel, trees: Sequence[Tree], *, max_tokens: int) -> float:
+    """Nats a kept token."""
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for row in plan_microbatches([t.num_tokens for t in trees], max_tokens=max_tokens):
+            logprobs = model.logprobs(pack_trees([trees[i] for i in row])).logprobs
+            total, count = total - float(logprobs.sum()), count + len(logprobs)
+    return total / count
+
+
+class _EarlyStop:
+    """Measures held-out loss along the way, remembers the best weights, and stops after `patience` worse measurements."""
+
+    def __init__(self, model: CausalModel, heldout: Encoded, *, every: int, patience: int, max_tokens: int) -> None:
+        self.model, self.heldout, self.every, self.patience, self.max_tokens = (
+            model,
+            heldout,
+            every,
+            patience,
+            max_tokens,
+        )
+        self.history: list[tuple[float, float]] = [(0.0, self._measure())]
+        self.best = self.history[0][1]
+        self._weights: dict[str, torch.Tensor] = {}
+        self._worse = 0
+
+    def _measure(self) -> float:
+        return mean_loss(self.model, self.heldout.trees, max_tokens=self.max_tokens)
+
+    def __call__(self, learner: Learner, metrics: dict[str, float]) -> bool:
+        if learner.step_number % self.every and learner.step_number != learner.num_steps:
+            return False
+        loss = self._measure()
+        self.history.append((float(learner.step_number), loss))
+        if loss < self.best:
+            self.best, self._worse = loss, 0
+            self._weights = {k: v.detach().clone() for k, v in self.model.module.state_dict().items()}
+        else:
+            self._worse += 1
+        return bool(self.patience) and self._worse > self.patience
+
+    def restore_best(self) -> None:
+        """Put back the weights of the best measurement."""
+        if self._weights:
+            self.model.module.load_state_dict(self._weights)
+
+
+def _train(
+    config: SftConfig, model: CausalModel, train: Encoded, heldout: Encoded, *, out: Path, services: Services
+) -> list[tuple[float, float]]:
+    algo, training = get_algorithm("sft"), config.training
+    steps = num_steps(len(train.trees), batch_size=training.batch_size, num_epochs=training.num_epochs)
+    algo_config = algo.config(average=config.average, label_smoothing=config.label_smoothing)
+    learner = make_learner(Models(policy=model), algo, algo_config, training, num_steps=steps)
+    stopper = _EarlyStop(model, heldout, every=max(1, steps // (2 * training.num_epochs)), patience=config.patience,
+                         max_tokens=training.max_tokens_per_microbatch)  # fmt: skip
+    source = epoch_batches(
+        train.trees, batch_size=training.batch_size, num_epochs=training.num_epochs, seed=services.seed
+    )
+    session = Session(learner, services=services, title="sft", metric="sft/loss", metrics_path=out / "metrics.jsonl")
+    with session:
+        run_loop(learner, source, hooks=[session.after_step, stopper])
+    stopper.restore_best()
+    return stopper.history
+
+
+def _summary(
+    config: SftConfig, model: CausalModel, train: Encoded, heldout: Encoded, checks: list[Check], history: list[tuple[float, float]],
+    *, num_rejects: int, scope: Scope,
+) -> StageSummary:  # fmt: skip
+    start, best = history[0][1], min(loss for _, loss in history)
+    notes = [f"{encoded.num_truncated} {name} conversations cut at the maximum length, {encoded.num_dropped} dropped with nothing left to learn."
+             for name, encoded in (("training", train), ("held-out", heldout)) if encoded.num_truncated + encoded.num_dropped]  # fmt: skip
+    if num_rejects:
+        notes.append(f"{num_rejects} rows could not be read; see rejects.jsonl.")
+    num_parameters = sum(p.numel() for p in model.module.parameters())
+    note = learning_rate_note(
+        config.training.learning_rate, num_parameters=num_parameters, is_lora=config.training.lora is not None
+    )
+    if note:
+        notes.append(note)
+    points = tuple((step, math.exp(loss)) for step, loss in history)
+    chart = Chart(question="Does the model still learn, or has perplexity settled?", x_label="optimiser step", y_label="held-out perplexity",
+                  series=(Series(label="held-out", role="policy", points=points),))  # fmt: skip
+    num_heldout = sum(b.num_kept for t in heldout.trees for b in t.branches)
+    return StageSummary(
+        stage="sft",
+        headline=f"{len(train.trees):,} demonstrations brought held-out perplexity from {math.exp(start):.2f} to {math.exp(best):.2f}.",
+        figures=(Figure(name="held-out perplexity", value=math.exp(best), n=num_heldout, unit="", note="over held-out tokens, no interval"),
+                 Figure(name="demonstrations", value=len(train.trees))),
+        verdicts=(SFT_COUNT[scope].judge(len(train.trees), n=len(train.trees)),
+                  SFT_PLATEAU.judge(math.exp(best - start), n=num_heldout, note="Best held-out perplexity against the start")),
+        charts=(chart,), tables=(preflight_table(checks),), notes=tuple(notes),
+        facts={"heldout_perplexity": math.exp(best), "num_demonstrations": len(train.trees)},
+    )  # fmt: skip

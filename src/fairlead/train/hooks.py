@@ -1,0 +1,127 @@
+"""What happens after each step: metrics to a file, the progress line, checkpoints that a killed run goes on from.
+
+Example:
+    session = Session(learner, services=services, title="sft", metric="sft/loss", metrics_path=out / "metrics.jsonl")
+    with session:
+        run_loop(learner, source, hooks=[session.after_step])
+"""
+
+import contextlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from fairlead.core.errors import Interrupted
+from fairlead.core.services import ProgressBar, Services
+from fairlead.models.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from fairlead.telemetry.sinks import JsonlSink
+from fairlead.train.loop import Learner
+
+CHECKPOINT = "checkpoint"
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One training run as its surroundings see it: resumable, visible, interruptible. Single-use context manager.
+
+    The checkpoint holds trainable weights, optimiser state, the step, and `extra` (KL coefficient, iteration, ...). Sources of
+    batches are pure functions of the seed, so the step is also the position in the data.
+    """
+
+    learner: Learner
+    services: Services
+    title: str
+    metric: str
+    """Metric shown on the progress line."""
+    metrics_path: Path
+    checkpoint_every_s: float = 120.0
+    """Seconds between checkpoints; a killed run loses at most this much."""
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
+    resumed_from: int = 0
+    _sink: JsonlSink | None = None
+    _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _bar: ProgressBar | None = None
+    _saved: float = field(default_factory=time.monotonic)
+    _started: float = field(default_factory=time.monotonic)
+
+    def __enter__(self) -> Self:
+        self._resume()
+        kept = self.services.work / "metrics.jsonl"
+        self._sink = JsonlSink(kept)
+        self._sink.resume(self.learner.step_number)
+        self._bar = self._stack.enter_context(self.services.progress(self.title, self.learner.num_steps))
+        if self.resumed_from:
+            self._bar.advance(self.resumed_from)
+            self.services.say(f"{self.title}: going on at step {self.resumed_from} of {self.learner.num_steps}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+        if self._sink is not None:
+            self._sink.close()
+        if kind is None:
+            self.metrics_path.write_bytes((self.services.work / "metrics.jsonl").read_bytes())
+
+    def _names(self) -> dict[str, torch.nn.Parameter]:
+        return {f"p/{i}": p for i, p in enumerate(self.learner.parameters)}
+
+    def _resume(self) -> None:
+        found = load_checkpoint(self.services.work / CHECKPOINT)
+        if found is None:
+            return
+        tensors, state = found
+        with torch.no_grad():
+            for name, parameter in self._names().items():
+                parameter.copy_(tensors[name])
+        restore_optimizer(self.learner.optimizer, {k[2:]: v for k, v in tensors.items() if k.startswith("o/")})
+        self.learner.step_number = self.resumed_from = int(state["step"])
+        self.extra = dict(state["extra"])
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment."""
+        optimiser = {f"o/{k}": v for k, v in optimizer_tensors(self.learner.optimizer).items()}
+        tensors = {**{name: p.detach() for name, p in self._names().items()}, **optimiser}
+        save_checkpoint(
+            self.services.work / CHECKPOINT,
+            tensors=tensors,
+            state={"step": self.learner.step_number, "extra": self.extra},
+        )
+        self._saved = time.monotonic()
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        """Record metrics of the current step."""
+        assert self._sink is not None, "a session is used as a context manager"
+        self._sink.log(self.learner.step_number, metrics)
+
+    def after_step(self, learner: Learner, metrics: dict[str, float]) -> bool:
+        """Hook of the loop for methods whose batches come from data."""
+        pace = metrics.pop("num_tokens") * learner.step_number / max(1e-9, time.monotonic() - self._started)
+        if not self.resumed_from:
+            metrics["tokens_per_s"] = pace
+        self.log(metrics)
+        self.advance(metrics)
+        self.checkpoint_if_due()
+        return False
+
+    def advance(self, metrics: Mapping[str, float], num: int = 1) -> None:
+        """Move the progress line."""
+        assert self._bar is not None, "a session is used as a context manager"
+        note = f"{self.metric.split('/')[-1]} {metrics[self.metric]:.3f}" if self.metric in metrics else ""
+        self._bar.advance(num, note=note)
+
+    def checkpoint_if_due(self) -> None:
+        """Save when it is time, or when the user pressed ctrl-C (then stop)."""
+        is_interrupted = self.services.should_stop()
+        if is_interrupted or time.monotonic() - self._saved > self.checkpoint_every_s:
+            self.save()
+        if is_interrupted:
+            raise Interrupted(
+                f"{self.title} was interrupted at step {self.learner.step_number} and saved. Run the same command to go on."
+            )
