@@ -24,7 +24,7 @@ from fairlead.core.errors import DataError, explain
 from fairlead.stats.arrays import FloatArray, IntArray
 from fairlead.stats.coincidence import Statistic, ac1, alpha_fixed, alpha_ordinal, fleiss, percent
 from fairlead.stats.intervals import Interval, replicate_interval, undefined, wilson
-from fairlead.stats.numerics import two_sided_z
+from fairlead.stats.numerics import sum_by_group, two_sided_z
 from fairlead.stats.published import REFERENCE_ROWS
 from fairlead.stats.votes import Votes, counts, label_values
 
@@ -147,8 +147,8 @@ def rater_agreement(votes: Votes) -> dict[str, Interval]:
     most = others.max(1, initial=0)
     is_counted = (most > 0) & (np.sum(others == most[:, None], axis=1) == 1)
     is_equal = is_counted & (others[own] == most)
-    measured = np.bincount(votes.raters, weights=is_counted, minlength=votes.num_raters)
-    agreed = np.bincount(votes.raters, weights=is_equal, minlength=votes.num_raters)
+    measured = sum_by_group(is_counted, votes.raters, votes.num_raters)
+    agreed = sum_by_group(is_equal, votes.raters, votes.num_raters)
     return {name: wilson(float(agreed[r]), int(measured[r])) for r, name in enumerate(votes.rater_names)}
 
 

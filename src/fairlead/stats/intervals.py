@@ -23,6 +23,7 @@ from fairlead.stats.numerics import (
     binomial_at_most,
     normal_cdf,
     normal_quantile,
+    quantile,
     student_tail,
     two_sided_t,
     two_sided_z,
@@ -170,8 +171,7 @@ def replicate_interval(
     tails = np.array([0.5 - confidence / 2, 0.5 + confidence / 2])
     if left_out is not None:
         tails = _bca_levels(value, kept, left_out, tails)
-    ends: FloatArray = np.quantile(kept, tails)
-    low, high = float(ends[0]), float(ends[1])
+    low, high = quantile(kept, tails[0]), quantile(kept, tails[1])
     lost = len(replicates) - len(kept)
     note = f"undefined on {lost} of {len(replicates)} resamples" if lost else ""
     return Interval(value, min(value, low), max(value, high), n, note)

@@ -1,13 +1,13 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
-"""The few functions of scipy that this package needs, with types: scipy ships none, and this is the one file that meets it."""
+"""The few functions of scipy and numpy that this package needs with types that their own do not give. Only this file meets scipy."""
 
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.linalg import spsolve
 from scipy.special import bdtr, bdtrc, ndtr, ndtri, stdtr, stdtrit
 
-from fairlead.stats.arrays import FloatArray, IntArray
+from fairlead.stats.arrays import BoolArray, FloatArray, IntArray
 
 
 def normal_cdf(z: FloatArray | float) -> FloatArray:
@@ -49,3 +49,13 @@ def solve_sparse(rows: IntArray, columns: IntArray, values: FloatArray, right: F
     """Solve A x = right for the square sparse A with the given entries; entries of one cell add up."""
     matrix = coo_matrix((values, (rows, columns)), shape=(len(right), len(right))).tocsc()
     return np.asarray(spsolve(matrix, right), dtype=np.float64)
+
+
+def sum_by_group(weights: FloatArray | BoolArray, groups: IntArray, num_groups: int) -> FloatArray:
+    """Sum [N] weights into their groups."""
+    return np.asarray(np.bincount(groups, weights=weights, minlength=num_groups), dtype=np.float64)
+
+
+def quantile(x: FloatArray, share: float) -> float:
+    """Return the value below which `share` of x lies, interpolated."""
+    return float(np.quantile(x, share))
