@@ -47,7 +47,7 @@ def memory(megabytes: float | None) -> str:
 
 def view_figure(item: Figure) -> FigureView:
     """Word a figure; one without interval says why (its note), or that none was stated."""
-    count = f"n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{item.n:,}" if item.n is not None else ""
+    count = _count(item.n) if item.n is not None else ""
     if item.low is not None and item.high is not None:
         interval = f"interval {number(item.low)} to {number(item.high)}"
     else:
@@ -128,6 +128,10 @@ def count_gates(results: Sequence[GateResult]) -> str:
     return f"{len(results)} gate{'' if len(results) == 1 else 's'}: {', '.join(parts)}{tail}."
 
 
+def _count(n: int) -> str:
+    return f"n = {n:,}".replace(" ", "\N{NO-BREAK SPACE}")
+
+
 def _outcome_word(result: GateResult | None) -> str:
     if result is None:
         return "no gate"
@@ -145,7 +149,7 @@ def _view_verdict(result: GateResult) -> VerdictView:
         else ""
     )
     return VerdictView(
-        outcome=result.outcome, gate=result.gate, question=result.question, value=_value(result), interval=f"{interval}n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{result.n:,}",
+        outcome=result.outcome, gate=result.gate, question=result.question, value=_value(result), interval=f"{interval}{_count(result.n)}",
         gauge=draw_gauge(result), rules=tuple(result.threshold.split(", ")), remedy="" if result.outcome == "PASS" else result.remedy,
         allowed=result.allowed, note=result.note,
     )  # fmt: skip

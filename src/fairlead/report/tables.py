@@ -72,6 +72,8 @@ def _cell(value: str | float | int | None) -> Cell:
         return Cell(text="–", value="", is_number=False)
     if isinstance(value, str):
         return Cell(text=value, value=value, is_number=False)
+    if not math.isfinite(value):
+        return Cell(text="not finite", value="", is_number=False)
     if isinstance(value, float) and not value.is_integer():
         return Cell(text=figure(value).replace("-", MINUS), value=repr(value), is_number=True)
     return Cell(text=f"{int(value):,}".replace("-", MINUS), value=str(int(value)), is_number=True)

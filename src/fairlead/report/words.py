@@ -1,6 +1,6 @@
 """Which words changed between two replies.
 
-Words and punctuation are compared, spaces are not; a lone common word between two changes counts as changed, because islands of
+Words and punctuation are compared, spaces are not; a lone short word between two changes counts as changed, because islands of
 "the" make a rewritten sentence unreadable. Replies with little in common are shown unmarked and the note says so.
 """
 
@@ -14,6 +14,7 @@ _WORD = re.compile(
     r"\s*(?:[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]+|[^\w\s])\s*"
 )
 MAX_WORDS = 1500  # comparing takes time by the square: 0.3 s here
+ISLAND = 3  # characters of a word that carries too little to be kept between two changes
 MIN_SHARED = 0.2  # below, nearly every word would be marked
 Opcode = tuple[str, int, int, int, int]
 
@@ -50,7 +51,7 @@ def compare_words(before: str, after: str) -> Difference:
     if (shared := matcher.ratio()) < MIN_SHARED:
         note = f"Rewritten: {shared * 100:.0f} % of the words are shared, so differences are not marked."
         return Difference(before=plain[0], after=plain[1], note=note)
-    codes = _without_islands(matcher.get_opcodes())
+    codes = _without_islands(matcher.get_opcodes(), old)
     return Difference(
         before=_segments([("".join(old[i:j]), tag != "equal") for tag, i, j, _, _ in codes]),
         after=_segments([("".join(new[i:j]), tag != "equal") for tag, _, _, i, j in codes]),
@@ -67,11 +68,11 @@ def split_words(text: str) -> list[str]:
     return words if end == len(text) else [*words, text[end:]]
 
 
-def _without_islands(codes: Sequence[Opcode]) -> list[Opcode]:
-    """Turn an equal run of one word between two changes into a change."""
+def _without_islands(codes: Sequence[Opcode], old: Sequence[str]) -> list[Opcode]:
+    """Turn an equal run of one short word between two changes into a change."""
     return [
         ("replace", i1, i2, j1, j2)
-        if tag == "equal" and i2 - i1 == 1 and 0 < n < len(codes) - 1
+        if tag == "equal" and i2 - i1 == 1 and len(old[i1].strip()) <= ISLAND and 0 < n < len(codes) - 1
         else (tag, i1, i2, j1, j2)
         for n, (tag, i1, i2, j1, j2) in enumerate(codes)
     ]
