@@ -186,9 +186,7 @@ def _aggregate(
 
 
 def _coin_accuracy(votes: Votes, posterior: FloatArray) -> FloatArray:
-    right: FloatArray = np.bincount(
-        votes.raters, weights=posterior[votes.items, votes.labels], minlength=votes.num_raters
-    )
+    right = sum_by_group(posterior[votes.items, votes.labels], votes.raters, votes.num_raters)
     shrunk = (right + PRIOR_RIGHT) / (votes_per_rater(votes) + PRIOR_RIGHT + PRIOR_WRONG)
     return np.stack([shrunk, shrunk], axis=1)
 

@@ -178,7 +178,7 @@ def replicate_interval(
 
 
 def _bca_levels(value: float, replicates: FloatArray, left_out: FloatArray, tails: FloatArray) -> FloatArray:
-    below = float(np.mean(replicates < value) + np.mean(replicates == value) / 2)
+    below = float((np.sum(replicates < value) + np.sum(replicates == value) / 2) / len(replicates))
     edge = 0.5 / len(replicates)
     bias = normal_quantile(min(max(below, edge), 1 - edge))
     gaps = np.nanmean(left_out) - left_out[np.isfinite(left_out)]
