@@ -91,7 +91,7 @@ class StageView:
     """Biggest fall and biggest rise; all of them when there are few."""
     more_samples: tuple[SampleView, ...]
     sample_hint: str
-    """What would stand in place of samples, for stages that change text; else empty."""
+    """What would stand in place of samples, in the stage that compares policies; else empty."""
     notes: tuple[str, ...]
     time: str
     cached: str

@@ -15,7 +15,7 @@ from fairlead.report.tables import MINUS, view_table
 from fairlead.report.words import compare_words
 
 MAX_OPEN_SAMPLES = 2
-_CHANGES_TEXT = {"sft", "ppo", "dpo", "grpo", "policies", "evals"}
+_KEEPS_SAMPLES = {"evals"}
 
 
 def number(value: float) -> str:
@@ -62,7 +62,7 @@ def view_stage(stage: StageReport, *, order: int, shows_reference: bool) -> Stag
     first, more = _view_samples(summary.samples)
     worst_result = worst(summary.verdicts)
     outcome = worst_result.outcome if worst_result else "NONE"
-    has_hint = summary.stage in _CHANGES_TEXT and not summary.samples
+    has_hint = summary.stage in _KEEPS_SAMPLES and not summary.samples
     return StageView(
         anchor=anchor, number=order, title=stage.title, headline=summary.headline, outcome=outcome,
         outcome_word=_outcome_word(worst_result), worst_gate=worst_result.gate if worst_result else "",
@@ -78,7 +78,7 @@ def view_stage(stage: StageReport, *, order: int, shows_reference: bool) -> Stag
     )  # fmt: skip
 
 
-_SAMPLE_HINT = "Samples before and after would stand here. They appear when the stage keeps some: run it again with `fairlead run`."
+_SAMPLE_HINT = "Samples before and after would stand here. The evaluation keeps some when it compares two policies: `fairlead run`."
 
 
 def stage_anchor(stage: StageReport, *, order: int) -> str:

@@ -60,7 +60,7 @@ _SFT = (
 )  # fmt: skip
 _REWARD = (
     Metric("reward/loss", "nats", "Bradley-Terry loss of the pairs; log 2 = 0.693 is chance", (0.0, 0.693)),
-    Metric("reward/accuracy", "share", "Held-out pairs whose chosen side scores higher; lower: labels contradict; higher: a leak", (0.6, 0.9)),
+    Metric("reward/accuracy", "share", "Held-out pairs whose chosen side scores higher; below, labels contradict; above, a leak", (0.6, 0.9)),
     Metric("reward/margin", "score", "Score of chosen minus rejected"),
     Metric("reward/chosen_score", "score", "Mean score of chosen completions"),
     Metric("reward/rejected_score", "score", "Mean score of rejected completions"),

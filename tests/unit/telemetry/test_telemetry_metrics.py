@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from fairlead.core.errors import ConfigError
 from fairlead.telemetry import METRICS, Metric, describe, metrics_page
 
-PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "metrics.md"
 ASKED = {
     "loss", "learning_rate", "grad_norm", "tokens_per_s", "sft/perplexity", "reward/accuracy", "reward/margin",
     "dpo/chosen_logprobs", "dpo/rejected_logprobs", "dpo/margin", "dpo/accuracy", "ppo/kl_k1", "ppo/kl_k1_sequence",
@@ -53,3 +55,16 @@ def test_the_page_in_docs_is_the_catalogue():
 def test_a_bar_in_a_meaning_does_not_break_the_page_table():
     row = next(line for line in metrics_page().splitlines() if line.startswith("| `ppo/kl_k1` "))
     assert row.replace("\\|", "").count("|") == 5
+
+
+def test_every_metric_that_the_code_names_is_declared():
+    """Names that end in _squared are sums from which a standard deviation is made; they are never logged."""
+    areas = "|".join({metric.area for metric in METRICS})
+    names = {
+        name
+        for path in (ROOT / "src" / "fairlead").rglob("*.py")
+        for name in re.findall(rf"[\"']((?:{areas})/[a-z0-9_]+)[\"']", path.read_text(encoding="utf-8"))
+    }
+    declared = {metric.name for metric in METRICS}
+    assert declared & names, "no metric is named anywhere: the pattern is wrong"
+    assert sorted(name for name in names - declared if not name.endswith("_squared")) == []
