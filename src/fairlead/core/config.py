@@ -94,7 +94,12 @@ def parse_yaml(text: str, *, where: str) -> Any:
 
 def apply_sets(data: dict[str, Any], sets: Iterable[str]) -> dict[str, Any]:
     """Return a copy of nested `data` with each `a.b=value` applied."""
-    result: dict[str, Any] = _copy(data)
+    try:
+        result: dict[str, Any] = _copy(data)
+    except RecursionError as error:
+        raise ConfigError(
+            explain("recipe", None, "contains an alias of itself", expected="a tree", remedy="Write it out")
+        ) from error
     for item in sets:
         key, sign, text = item.partition("=")
         if not sign or not key.strip():

@@ -213,7 +213,7 @@ def _read_csv(path: Path) -> Iterator[Row]:
                                             expected=f"{len(reader.fieldnames or [])} cells", remedy="Fix or quote the row"))  # fmt: skip
                 yield Row(where, reader.line_num, dict(row))
         except csv.Error as error:
-            raise DataError(explain(f"{path}:{reader.line_num}", None, f"is not CSV ({error})", expected="comma-separated values",
+            raise DataError(explain(f"{path}:{reader.reader.line_num}", None, f"is not CSV ({error})", expected="comma-separated values",
                                     remedy="Fix the quoting")) from error  # fmt: skip
 
 
