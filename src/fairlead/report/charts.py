@@ -23,6 +23,7 @@ LINE = 14  # height of a label's line
 MAX_LABEL_CHARS = 15
 MAX_DRAWN_POINTS = 400
 MAX_MARKERS = 30
+DENSE_POINTS = 100  # from here on a line is drawn thin, for noise looks heavier than it is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,8 @@ class LineDrawing:
     """Chooses the colour."""
     order: int
     """How many series of the same role came before; chooses the dash."""
+    is_dense: bool
+    """Draw the line thin."""
     path: str
     """SVG path data; empty for charts of points."""
     band: str
@@ -175,7 +178,7 @@ def _draw_lines(
         end_x, end_y = x(end[0]), y(end[1])
         has_moved = abs(centre - end_y) > 5 or end_x < x.end - 12
         lines.append(LineDrawing(
-            role=series.role, order=seen[series.role] % 3, path="" if style == "points" else _path(series, x=x, y=y),
+            role=series.role, order=seen[series.role] % 3, is_dense=len(series.points) >= DENSE_POINTS, path="" if style == "points" else _path(series, x=x, y=y),
             band="" if style == "points" else _band(series, x=x, y=y), markers=_markers(series, x=x, y=y, chart=chart),
             label=label, label_x=round(x.end + 12, 1), label_y=round(centre - LINE * len(label) / 2 + 11, 1),
             leader=f"M{end_x + 3:.1f} {end_y:.1f}L{x.end + 9:.1f} {centre:.1f}" if has_moved else "",

@@ -220,7 +220,7 @@ def others() -> dict[str, StageSummary]:
                                unit="pairs", remedy="Collect more judgments"),)),
         "releases": StageSummary(
             stage="releases", headline="The DPO policy is a candidate; a person has to approve it.",
-            notes=("Nothing is served until `fairlead release approve` is run by a person.",)),
+            notes=("Nothing is served until a person runs `fairlead registry promote`.",)),
     }  # fmt: skip
 
 

@@ -171,6 +171,10 @@ def test_labels_break_into_two_lines():
     assert labels == [("held out",), ("reward trained", "on"), ("a" * 14, "a" * 14 + "…"), ("?",)]
 
 
+def test_noise_of_many_steps_is_drawn_thin():
+    assert [draw_chart(chart(line(*[1.0] * n)), chart_id="c").lines[0].is_dense for n in (99, 100)] == [False, True]
+
+
 def test_series_of_one_role_differ_in_dash():
     assert [d.order for d in draw_chart(chart(line(1.0), line(2.0), line(3.0, role="judge")), chart_id="c").lines] == [
         0,

@@ -233,7 +233,7 @@ def test_an_empty_stage_teaches():
         question="Did it learn?", x_label="step", y_label="loss", series=(Series(label="a", role="policy", points=()),)
     )
     summary = StageSummary(
-        stage="sft", headline="h", charts=(chart,), tables=(Table(title="t", columns=("a",), rows=()),)
+        stage="evals", headline="h", charts=(chart,), tables=(Table(title="t", columns=("a",), rows=()),)
     )
     text = Page(build_report(one_stage(summary))).text
     for words in (
