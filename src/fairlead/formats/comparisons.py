@@ -6,7 +6,7 @@ from typing import Any
 from fairlead.core.io import Row
 from fairlead.core.records import Messages, Preference, Split
 from fairlead.formats.base import Format, Item, Unusable, Values, mostly
-from fairlead.formats.conversations import assistant, checked, split_conversations, tied, user
+from fairlead.formats.conversations import assistant, checked, prompts_by, split_conversations, tied, user
 from fairlead.formats.fields import is_messages, items, keep, mapping, messages, number, optional_text, text, whole
 
 HELD_OUT = ("valid", "test", "heldout", "dev")
@@ -45,19 +45,22 @@ def _read_openai(row: Row) -> list[Item]:
     extra = values.get("extra")
     meta = keep(values, "worker", "batch") | (keep(extra, "confidence") if isinstance(extra, dict) else {})
     pair = Preference(
-        prompt=user(_openai_prompt(mapping(values.get("info"), "info"))), chosen=text(summaries[0], "text"),
+        prompt=_openai_prompt(values), chosen=text(summaries[0], "text"),
         rejected=text(summaries[1], "text"), num_votes=1, split=split_of(values), meta=meta,
     )  # fmt: skip
     return [compared(pair, "ab"[choice])]
 
 
-def _openai_prompt(info: Values) -> str:
+def _openai_prompt(values: Values) -> Messages:
     """The query of Stiennon et al. 2020 (arXiv:2009.01325), appendix B: post or article with a cue at the end."""
+    info = mapping(values.get("info"), "info")
     title = optional_text(info, "title") or ""
     if info.get("post") is not None:
         subreddit = optional_text(info, "subreddit") or ""
-        return f"SUBREDDIT: r/{subreddit}\n\nTITLE: {title}\n\nPOST: {text(info, 'post')}\n\nTL;DR:"
-    return f"Title: {title}\n\nArticle: {text(info, 'article')}\n\nTL;DR:"
+        query = f"SUBREDDIT: r/{subreddit}\n\nTITLE: {title}\n\nPOST: {text(info, 'post')}\n\nTL;DR:"
+    else:
+        query = f"Title: {title}\n\nArticle: {text(info, 'article')}\n\nTL;DR:"
+    return user(query)
 
 
 def _read_arena(row: Row) -> list[Item]:
@@ -128,6 +131,7 @@ def _is_arena(values: Values) -> bool:
 
 OPENAI_COMPARISONS = Format(
     name="openai_comparisons", kind="preferences", detect=mostly(lambda v: {"info", "summaries", "choice"} <= set(v)), read=_read_openai,
+    also={"prompts": prompts_by(_openai_prompt)},
     doc="OpenAI summarize-from-feedback: `info` (post or article), two `summaries`, `choice` 0 or 1; the confidence goes to `meta`.",
 )  # fmt: skip
 ARENA = Format(

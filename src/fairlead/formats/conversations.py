@@ -5,10 +5,13 @@ beginning to the prompt.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
-from fairlead.core.records import Demonstration, Message, Messages, Preference
-from fairlead.formats.base import Unusable
+from fairlead.core.io import Row
+from fairlead.core.records import Demonstration, Message, Messages, Preference, Prompt
+from fairlead.formats.base import Item, Read, Unusable, Values
+from fairlead.formats.fields import keep
 
 IDENTICAL = "chosen and rejected are identical"
 EMPTY_PROMPT = "empty prompt"
@@ -72,6 +75,17 @@ def check_prompt(prompt: Messages) -> None:
         raise Unusable(EMPTY_PROMPT)
     if prompt[-1].role == "assistant":
         raise Unusable(ENDS_WITH_ASSISTANT)
+
+
+def prompts_by(prompt_of: Callable[[Values], Messages]) -> Read:
+    """A reader of the prompts alone, for formats where they have a field of their own: unusable completions do not matter."""
+
+    def read(row: Row) -> list[Item]:
+        prompt = prompt_of(row.values)
+        check_prompt(prompt)
+        return [Prompt(messages=prompt, meta=keep(row.values, "id", "prompt_id"))]
+
+    return read
 
 
 def tied(preference: Preference) -> Preference:

@@ -32,21 +32,10 @@ def optional_text(values: Values, name: str) -> str | None:
 
 
 def valid_text(value: Any, name: str) -> str:
-    """Check that a value is text that can be written as UTF-8."""
+    """Check that a value is text."""
     if not isinstance(value, str):
         raise Unusable(f"{name} is not text")
-    if not encodable(value):
-        raise Unusable(f"{name} is not valid Unicode")
     return value
-
-
-def encodable(value: str) -> bool:
-    """Is the text free of lone surrogates? JSON can spell them ("\\ud800"), UTF-8 cannot."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def messages(value: Any, name: str) -> Messages:
@@ -125,9 +114,7 @@ def keep(values: Values, *names: str) -> dict[str, Any]:
 
 
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, str):
-        return encodable(value)
-    return isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value))
+    return isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value))
 
 
 def has_text(values: Values, *names: str) -> bool:

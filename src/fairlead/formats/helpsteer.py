@@ -5,14 +5,14 @@ far it should move the loss is for the recipe to say. Votes of single raters bec
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from fairlead.core.io import Row
-from fairlead.core.records import Message, Messages, Preference, Prompt
+from fairlead.core.records import Message, Messages, Preference
 from fairlead.formats.base import Format, Item, LeftOut, Neighbours, Unusable, Values, mostly
 from fairlead.formats.comparisons import compared, split_of
-from fairlead.formats.conversations import check_prompt, user
+from fairlead.formats.conversations import prompts_by, user
 from fairlead.formats.fields import items, keep, messages, text, whole
 from fairlead.formats.ranking import NO_SECOND
 
@@ -30,14 +30,22 @@ def parse_prompt(value: str) -> Messages:
     )
 
 
+def prompt_of(values: Values) -> Messages:
+    """The prompt of a HelpSteer2 row."""
+    return parse_prompt(text(values, "prompt"))
+
+
+def _context(values: Values) -> Messages:
+    return messages(items(values, "context"), "context")
+
+
+def _key(row: Row) -> Hashable:
+    prompt = row.values.get("prompt")
+    return prompt if isinstance(prompt, str) else row.number
+
+
 def _read_alone(row: Row) -> list[Item]:
     return [LeftOut(reason=NO_SECOND, is_fault=False)]
-
-
-def _read_prompt(row: Row) -> list[Item]:
-    prompt = parse_prompt(text(row.values, "prompt"))
-    check_prompt(prompt)
-    return [Prompt(messages=prompt)]
 
 
 def _read_attribute_rows(rows: Sequence[Row]) -> list[Item]:
@@ -46,9 +54,7 @@ def _read_attribute_rows(rows: Sequence[Row]) -> list[Item]:
     rated: list[tuple[Row, Messages, str, int]] = []
     for row in rows:
         try:
-            rated.append(
-                (row, parse_prompt(text(row.values, "prompt")), text(row.values, "response"), _helpfulness(row.values))
-            )
+            rated.append((row, prompt_of(row.values), text(row.values, "response"), _helpfulness(row.values)))
         except Unusable as fault:
             found.append(LeftOut(reason=str(fault), row=row))
     while len(rated) >= 2:
@@ -103,7 +109,7 @@ def _read_strength(row: Row) -> list[Item]:
     votes = _votes(values, "all_preferences_unprocessed", "strength")
     num_votes, agreement = vote_figures(votes)
     pair = Preference(
-        prompt=parse_prompt(text(values, "prompt")), chosen=text(values, "response_1"), rejected=text(values, "response_2"),
+        prompt=prompt_of(values), chosen=text(values, "response_1"), rejected=text(values, "response_2"),
         num_votes=num_votes, agreement=agreement, split=split_of(values), meta={"strength": strength, "votes": votes},
     )  # fmt: skip
     return [compared(pair, winner)]
@@ -114,9 +120,8 @@ def _read_helpsteer3(row: Row) -> list[Item]:
     winner, strength = strength_winner(values.get("overall_preference"), "overall_preference")
     votes = _votes(values, "individual_preference", "score")
     num_votes, agreement = vote_figures(votes)
-    prompt = messages(items(values, "context"), "context")
     pair = Preference(
-        prompt=prompt, chosen=text(values, "response1"), rejected=text(values, "response2"), num_votes=num_votes, agreement=agreement,
+        prompt=_context(values), chosen=text(values, "response1"), rejected=text(values, "response2"), num_votes=num_votes, agreement=agreement,
         slice=_slice(values), split=split_of(values), meta={"strength": strength, "votes": votes} | keep(values, "domain", "language"),
     )  # fmt: skip
     return [compared(pair, winner)]
@@ -128,17 +133,19 @@ def _slice(values: Values) -> str:
 
 HELPSTEER2 = Format(
     name="helpsteer2", kind="preferences", detect=mostly(lambda v: {"prompt", "response", "helpfulness"} <= set(v)),
-    read=_read_alone, also={"prompts": _read_prompt},
-    neighbours=Neighbours(kind="preferences", key=lambda row: repr(row.values.get("prompt")), read=_read_attribute_rows),
+    read=_read_alone, also={"prompts": prompts_by(prompt_of)},
+    neighbours=Neighbours(kind="preferences", key=_key, read=_read_attribute_rows),
     doc="HelpSteer2: rows of `prompt`, `response` and five attributes; two rows that follow each other with one prompt are a pair by helpfulness.",
 )  # fmt: skip
 HELPSTEER2_PREFERENCE = Format(
     name="helpsteer2_preference", kind="preferences",
-    detect=mostly(lambda v: {"prompt", "response_1", "response_2", "preference_strength"} <= set(v)), read=_read_strength,
+    detect=mostly(lambda v: {"prompt", "response_1", "response_2", "preference_strength"} <= set(v)),
+    read=_read_strength, also={"prompts": prompts_by(prompt_of)},
     doc="HelpSteer2 preference: `response_1`, `response_2`, `preference_strength` from -3 (first) to 3 (second), 0 a tie.",
 )  # fmt: skip
 HELPSTEER3 = Format(
     name="helpsteer3", kind="preferences",
-    detect=mostly(lambda v: {"context", "response1", "response2", "overall_preference"} <= set(v)), read=_read_helpsteer3,
+    detect=mostly(lambda v: {"context", "response1", "response2", "overall_preference"} <= set(v)),
+    read=_read_helpsteer3, also={"prompts": prompts_by(_context)},
     doc="HelpSteer3: `context`, `response1`, `response2`, `overall_preference` from -3 (first) to 3 (second), 0 a tie; single votes are kept.",
 )  # fmt: skip

@@ -3,16 +3,18 @@
 from fairlead.core.io import Row
 from fairlead.core.records import Message, Messages
 from fairlead.formats.base import Format, Item, Unusable, Values, mostly
-from fairlead.formats.conversations import assistant, demonstration, user
+from fairlead.formats.conversations import assistant, demonstration, prompts_by, user
 from fairlead.formats.fields import has_text, items, keep, optional_text, role, text, valid_text
 
 
 def _read_alpaca(row: Row) -> list[Item]:
-    values = row.values
+    return [demonstration((*_question(row.values), assistant(text(row.values, "output"))), meta=keep(row.values, "id"))]
+
+
+def _question(values: Values) -> Messages:
     instruction, extra = text(values, "instruction"), optional_text(values, "input") or ""
     question = f"{instruction}\n\n{extra}" if extra.strip() else instruction
-    before = (*_system(values), *_history(values))
-    return [demonstration((*before, *user(question), assistant(text(values, "output"))), meta=keep(values, "id"))]
+    return (*_system(values), *_history(values), *user(question))
 
 
 def _system(values: Values) -> Messages:
@@ -49,6 +51,7 @@ def _is_sharegpt(values: Values) -> bool:
 
 ALPACA = Format(
     name="alpaca", kind="demonstrations", detect=mostly(lambda v: has_text(v, "instruction", "output")), read=_read_alpaca,
+    also={"prompts": prompts_by(_question)},
     doc="Alpaca: `instruction`, `input` (joined by a blank line when there is one), `output`; optional `system` and `history`.",
 )  # fmt: skip
 SHAREGPT = Format(

@@ -9,13 +9,13 @@ from fairlead.core.io import Row
 from fairlead.core.records import AnyRecord, Demonstration, Preference, Prompt, from_dict, to_dict
 from fairlead.formats.base import Format, Item, Read, Unusable, Values, mostly
 from fairlead.formats.conversations import check_prompt, checked
-from fairlead.formats.fields import encodable
+from fairlead.formats.nesting import is_too_deep
 
 
 def _reader(cls: type[AnyRecord], check: Callable[[AnyRecord], object]) -> Read:
     def read(row: Row) -> list[Item]:
-        if not _all_encodable(row.values):
-            raise Unusable("text is not valid Unicode")
+        if is_too_deep(row.values):
+            raise Unusable("nested too deep")
         try:
             record = from_dict(cls, row.values, where="row")
         except (DataError, TypeError, ValueError) as error:
@@ -33,19 +33,6 @@ def _faulty_field(error: Exception) -> str:
         return ""
     field = re.sub(r"\[[0-9]+\]", "[]", found[1])
     return f" ({field})"
-
-
-def _all_encodable(value: Any) -> bool:
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, dict):
-            stack += [*item.keys(), *item.values()]
-        elif isinstance(item, (list, tuple)):
-            stack += item
-        elif isinstance(item, str) and not encodable(item):
-            return False
-    return True
 
 
 def _has_prefix(prefix: str) -> Callable[[Values], bool]:
@@ -71,7 +58,8 @@ def _check_demonstration(record: Demonstration) -> None:
 
 
 FAIRLEAD = Format(
-    name="fairlead", kind="preferences", detect=mostly(_has_prefix(Preference.prefix)), read=_reader(Preference, _check_preference), write=_write,
+    name="fairlead", kind="preferences", detect=mostly(lambda v: {"prompt", "chosen", "rejected", "schema"} <= set(v)),
+    read=_reader(Preference, _check_preference), write=_write,
     doc="Fairlead's own Preference records, with every field.",
 )  # fmt: skip
 FAIRLEAD_DEMONSTRATIONS = Format(

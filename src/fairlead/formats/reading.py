@@ -19,8 +19,8 @@ from fairlead.core.io import Rejects, Row, read_rows
 from fairlead.core.records import Demonstration, Preference, Prompt, Record
 from fairlead.formats.base import Format, Item, Kind, LeftOut, Pairing, Read, ReadReport, Unusable
 from fairlead.formats.conversations import IDENTICAL, check_prompt
+from fairlead.formats.nesting import cut_deep
 from fairlead.formats.registry import detect_format, find_format
-from fairlead.formats.scrub import scrubbed
 
 Found = TypeVar("Found", bound=Record)
 NOTHING = "holds nothing of this kind"
@@ -127,7 +127,7 @@ class _Account:
     rejects: Rejects
 
     def reject(self, row: Row, reason: str) -> None:
-        self.rejects.add(scrubbed(row), reason)
+        self.rejects.add(cut_deep(row), reason)
         _count(self.report.rejects, reason)
 
     def left_out(self, row: Row, item: LeftOut) -> None:

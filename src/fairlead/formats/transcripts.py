@@ -11,7 +11,7 @@ from typing import Any
 from fairlead.core.io import Row
 from fairlead.core.records import Message, Messages, Preference
 from fairlead.formats.base import Format, Item, LeftOut, Pairing, Unusable, Values, mostly
-from fairlead.formats.conversations import IDENTICAL, assistant, checked, split_conversations
+from fairlead.formats.conversations import IDENTICAL, assistant, checked, prompts_by, split_conversations
 from fairlead.formats.fields import has_text, items, keep, mapping, number, text
 from fairlead.formats.ranking import Candidate, ranked_preferences
 
@@ -60,6 +60,8 @@ def _read_hh(row: Row) -> list[Item]:
 
 
 def _write_hh(preference: Preference) -> dict[str, Any]:
+    if preference.is_tie:
+        raise Unusable("a transcript has no ties")
     chosen, rejected = (
         render_transcript((*preference.prompt, assistant(reply))) for reply in (preference.chosen, preference.rejected)
     )
@@ -80,21 +82,28 @@ HH = Format(
 )  # fmt: skip
 
 
+def _open_transcript(values: Values) -> Messages:
+    prompt = parse_transcript(text(values, "prompt"))
+    return prompt[:-1] if prompt[-1] == assistant("") else prompt
+
+
 def _read_nectar(row: Row, *, pairs: Pairing = "all") -> list[Item]:
-    prompt = parse_transcript(text(row.values, "prompt"))
-    if prompt[-1] == assistant(""):
-        prompt = prompt[:-1]
+    prompt = _open_transcript(row.values)
     candidates: list[Candidate] = []
     left_out: list[Item] = []
     for value in items(row.values, "answers"):
-        answer = mapping(value, "answers")
-        rank = number(answer.get("rank"))
-        if rank is None:
-            left_out.append(LeftOut(reason="completion: no rank"))
-            continue
-        meta = keep(answer, "model", "rank")
-        candidates.append(Candidate(text=text(answer, "answer"), score=-rank, meta=meta))
+        try:
+            candidates.append(_answer(mapping(value, "answers")))
+        except Unusable as fault:
+            left_out.append(LeftOut(reason=f"completion: {fault}"))
     return ranked_preferences(prompt, candidates, pairs=pairs) + left_out
+
+
+def _answer(answer: Values) -> Candidate:
+    rank = number(answer.get("rank"))
+    if rank is None:
+        raise Unusable("no rank")
+    return Candidate(text=text(answer, "answer"), score=-rank, meta=keep(answer, "model", "rank"))
 
 
 def _is_nectar(values: Values) -> bool:
@@ -107,6 +116,7 @@ def _is_nectar(values: Values) -> bool:
 
 NECTAR = Format(
     name="nectar", kind="preferences", detect=mostly(_is_nectar), read=_read_nectar,
+    also={"prompts": prompts_by(_open_transcript)},
     pairings=("all", "adjacent", "best_vs_each", "best_vs_worst"),
     doc="Nectar: `prompt` is a transcript that ends with an open assistant turn, `answers` are {answer, model, rank}, 1 the best.",
 )  # fmt: skip

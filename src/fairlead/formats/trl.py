@@ -6,11 +6,11 @@ a word; `meta` says where.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from fairlead.core.io import Row
-from fairlead.core.records import Messages, Preference, Prompt
+from fairlead.core.records import Messages, Preference
 from fairlead.formats.base import Format, Item, LeftOut, Neighbours, Unusable, Values, mostly
 from fairlead.formats.conversations import (
     IDENTICAL,
@@ -18,9 +18,9 @@ from fairlead.formats.conversations import (
     NO_REPLY,
     SEVERAL_TURNS,
     assistant,
-    check_prompt,
     checked,
     demonstration,
+    prompts_by,
     split_conversations,
     user,
 )
@@ -29,6 +29,7 @@ from fairlead.formats.transcripts import is_transcript, parse_transcript
 
 _LINE_END = re.compile(r"\n+(?:[A-Z]\w*(?: \w+)?:)?")  # with the name of a speaker, for it belongs to the prompt
 _WORD_END = re.compile(r"\s+")
+_SCORES = (("score_chosen", "score_rejected"), ("chosen_rating", "rejected_rating"), ("chosen_score", "rejected_score"))
 NO_LABEL = "label is not true or false"
 
 
@@ -59,13 +60,6 @@ def completion_of(values: Values, name: str, *, prompt: Messages) -> str:
     return turn.content
 
 
-def read_prompt(row: Row) -> list[Item]:
-    """Read the prompt of a row whatever else it holds."""
-    prompt = prompt_of(row.values)
-    check_prompt(prompt)
-    return [Prompt(messages=prompt, meta=keep(row.values, "id"))]
-
-
 def _read_explicit(row: Row) -> list[Item]:
     values = row.values
     prompt = prompt_of(values)
@@ -89,7 +83,7 @@ def _optional_number(values: Values, name: str, default: float) -> float:
 
 
 def _write_explicit(preference: Preference) -> dict[str, Any]:
-    if preference.is_tie:
+    if preference.is_tie or preference.p_chosen == 0.5:
         raise Unusable("TRL has no ties")
     return {
         "prompt": [to_message(m) for m in preference.prompt],
@@ -150,10 +144,11 @@ def _read_unpaired(row: Row) -> list[Item]:
 def label_of(row: Row) -> bool:
     """Read `label`, also as 0/1 or as the text of a CSV file."""
     value = row.values.get("label")
-    known = {"true": True, "false": False, "1": True, "0": False}.get(str(value).lower())
-    if known is None:
+    known = {"true": True, "false": False, "1": True, "0": False}
+    plain = str(value).lower() if isinstance(value, (bool, int, str)) else ""
+    if plain not in known:
         raise Unusable(NO_LABEL)
-    return known
+    return known[plain]
 
 
 def _read_unpaired_group(rows: Sequence[Row]) -> list[Item]:
@@ -179,24 +174,33 @@ def _read_unpaired_group(rows: Sequence[Row]) -> list[Item]:
     return found
 
 
-def _prompt_key(row: Row) -> str:
-    return repr(row.values.get("prompt"))
+def prompt_key(row: Row) -> Hashable:
+    """Equal for rows with one prompt; a row without a usable prompt stands alone."""
+    try:
+        return prompt_of(row.values)
+    except Unusable:
+        return row.number
+
+
+def score_fields(values: Values) -> tuple[str, str] | None:
+    """The fields that score the two sides, if there are any; pairs with scores are read as ultrafeedback_binarized."""
+    return next((names for names in _SCORES if set(names) <= set(values)), None)
 
 
 def _is_explicit(values: Values) -> bool:
-    return {"prompt", "chosen", "rejected"} <= set(values) and "schema" not in values and "score_chosen" not in values
+    return {"prompt", "chosen", "rejected"} <= set(values) and "schema" not in values and score_fields(values) is None
 
 
 def _is_implicit(values: Values) -> bool:
-    if "prompt" in values or not {"chosen", "rejected"} <= set(values):
+    if "prompt" in values or not {"chosen", "rejected"} <= set(values) or score_fields(values) is not None:
         return False
-    return not (is_transcript(values["chosen"]) and is_transcript(values["rejected"])) and isinstance(
-        values["chosen"], (str, list)
-    )
+    chosen, rejected = values["chosen"], values["rejected"]
+    return isinstance(chosen, (str, list)) and not (is_transcript(chosen) and is_transcript(rejected))
 
 
 TRL = Format(
-    name="trl", kind="preferences", detect=mostly(_is_explicit), read=_read_explicit, write=_write_explicit,
+    name="trl", kind="preferences", detect=mostly(_is_explicit), read=_read_explicit,
+    write=_write_explicit, also={"prompts": prompts_by(prompt_of)},
     doc="TRL explicit: `prompt`, `chosen`, `rejected`, each text or messages; optional `margin`. A prompt that `chosen` repeats is removed.",
 )  # fmt: skip
 TRL_IMPLICIT = Format(
@@ -204,8 +208,8 @@ TRL_IMPLICIT = Format(
     doc="TRL implicit: `chosen` and `rejected` hold the prompt too; it is cut between turns, or for text at the end of a line or word.",
 )  # fmt: skip
 TRL_UNPAIRED = Format(
-    name="trl_unpaired", kind="demonstrations", also={"prompts": read_prompt},
+    name="trl_unpaired", kind="demonstrations", also={"prompts": prompts_by(prompt_of)},
     detect=mostly(lambda v: {"prompt", "completion", "label"} <= set(v)), read=_read_unpaired,
-    neighbours=Neighbours(kind="preferences", key=_prompt_key, read=_read_unpaired_group),
+    neighbours=Neighbours(kind="preferences", key=prompt_key, read=_read_unpaired_group),
     doc="TRL unpaired: `prompt`, `completion`, `label`. True labels are demonstrations; neighbours with one prompt and both labels are pairs.",
 )  # fmt: skip

@@ -2,9 +2,9 @@
 
 from fairlead.core.io import Row
 from fairlead.formats.base import Format, Item, mostly
-from fairlead.formats.conversations import assistant, check_prompt, demonstration
+from fairlead.formats.conversations import assistant, check_prompt, demonstration, prompts_by
 from fairlead.formats.fields import is_messages, keep, messages, text
-from fairlead.formats.trl import completion_of, prompt_of, read_prompt
+from fairlead.formats.trl import completion_of, prompt_of
 
 
 def _read_prompt_completion(row: Row) -> list[Item]:
@@ -24,7 +24,8 @@ def _read_messages(row: Row) -> list[Item]:
 
 TRL_PROMPT_COMPLETION = Format(
     name="trl_prompt_completion", kind="demonstrations",
-    detect=mostly(lambda v: {"prompt", "completion"} <= set(v) and "label" not in v), read=_read_prompt_completion,
+    detect=mostly(lambda v: {"prompt", "completion"} <= set(v) and "label" not in v),
+    read=_read_prompt_completion, also={"prompts": prompts_by(prompt_of)},
     doc="TRL prompt-completion: `prompt` and `completion`, each text or messages.",
 )  # fmt: skip
 TRL_TEXT = Format(
@@ -40,6 +41,6 @@ TRL_MESSAGES = Format(
 TRL_PROMPT = Format(
     name="trl_prompt", kind="prompts",
     detect=mostly(lambda v: (isinstance(v.get("prompt"), str) or is_messages(v.get("prompt"))) and set(v) <= _PROMPT_ONLY),
-    read=read_prompt, doc="TRL prompt-only: `prompt` as text or messages, with nothing else but an id, a source or a category.",
+    read=prompts_by(prompt_of), doc="TRL prompt-only: `prompt` as text or messages, with nothing else but an id, a source or a category.",
 )  # fmt: skip
 _PROMPT_ONLY = {"prompt", "id", "prompt_id", "source", "category", "slice", "split"}

@@ -8,20 +8,24 @@ import hashlib
 from typing import Any
 
 from fairlead.core.io import Row
-from fairlead.core.records import Preference
+from fairlead.core.records import Messages, Preference
 from fairlead.formats.base import Format, Item, LeftOut, Pairing, Unusable, Values, mostly
-from fairlead.formats.conversations import assistant, checked, split_conversations, tied, user
+from fairlead.formats.conversations import assistant, checked, prompts_by, split_conversations, tied, user
 from fairlead.formats.fields import has_text, is_messages, items, keep, mapping, messages, number, text
 from fairlead.formats.ranking import Candidate, ranked_preferences
-from fairlead.formats.trl import completion_of, prompt_of, to_message
+from fairlead.formats.trl import completion_of, prompt_of, score_fields, to_message
 
 _SUPPORTS_TEN = 4.0
 """Mean aspect rating (1 to 5) above which the maintainers' own repair believes an overall score of 10."""
 _AVERAGES = ("fine-grained_score", "overall_score")
 
 
+def _instruction(values: Values) -> Messages:
+    return user(text(values, "instruction"))
+
+
 def _read_raw(row: Row, *, pairs: Pairing = "best_vs_each") -> list[Item]:
-    prompt = user(text(row.values, "instruction"))
+    prompt = _instruction(row.values)
     candidates: list[Candidate] = []
     left_out: list[Item] = []
     for value in items(row.values, "completions"):
@@ -65,22 +69,16 @@ def aspect_ratings(completion: Values) -> dict[str, float]:
 
 def _read_h4(row: Row) -> list[Item]:
     values = row.values
-    if isinstance(values.get("chosen"), str):
-        prompt = prompt_of(values)
-        chosen, rejected = (completion_of(values, name, prompt=prompt) for name in ("chosen", "rejected"))
-    else:
+    if is_messages(values.get("chosen")) and len(values["chosen"]) > 1:
         prompt, chosen, rejected = split_conversations(
             messages(values.get("chosen"), "chosen"), messages(values.get("rejected"), "rejected")
         )
-    meta = keep(values, "prompt_id", "score_chosen", "score_rejected")
-    return [
-        scored(
-            Preference(prompt=prompt, chosen=chosen, rejected=rejected, meta=meta),
-            values,
-            "score_chosen",
-            "score_rejected",
-        )
-    ]
+    else:
+        prompt = prompt_of(values)
+        chosen, rejected = (completion_of(values, name, prompt=prompt) for name in ("chosen", "rejected"))
+    better, worse = score_fields(values) or ("score_chosen", "score_rejected")
+    meta = keep(values, "prompt_id", better, worse)
+    return [scored(Preference(prompt=prompt, chosen=chosen, rejected=rejected, meta=meta), values, better, worse)]
 
 
 def scored(preference: Preference, values: Values, chosen: str, rejected: str) -> Preference:
@@ -120,7 +118,7 @@ def _scores(preference: Preference) -> tuple[float, float]:
 def _read_argilla(row: Row) -> list[Item]:
     values = row.values
     pair = Preference(
-        prompt=user(text(values, "instruction")), chosen=text(values, "chosen_response"), rejected=text(values, "rejected_response"),
+        prompt=_instruction(values), chosen=text(values, "chosen_response"), rejected=text(values, "rejected_response"),
         meta=keep(values, "chosen_avg_rating", "rejected_avg_rating", "chosen_model") | _origin(values),
     )  # fmt: skip
     return [scored(pair, values, "chosen_avg_rating", "rejected_avg_rating")]
@@ -141,14 +139,12 @@ def _is_raw(values: Values) -> bool:
 
 
 def _is_h4(values: Values) -> bool:
-    return {"chosen", "rejected", "score_chosen", "score_rejected"} <= set(values) and (
-        is_messages(values["chosen"]) or "prompt" in values
-    )
+    return {"chosen", "rejected"} <= set(values) and score_fields(values) is not None and "schema" not in values
 
 
 ULTRAFEEDBACK = Format(
     name="ultrafeedback", kind="preferences", detect=mostly(_is_raw), read=_read_raw,
-    pairings=("best_vs_each", "best_vs_worst", "adjacent", "all"),
+    also={"prompts": prompts_by(_instruction)}, pairings=("best_vs_each", "best_vs_worst", "adjacent", "all"),
     doc="UltraFeedback raw: `instruction` and `completions` with `annotations.<aspect>.Rating`. Ordered by the mean rating; N/A does not count.",
 )  # fmt: skip
 ULTRAFEEDBACK_BINARIZED = Format(
@@ -157,6 +153,6 @@ ULTRAFEEDBACK_BINARIZED = Format(
 )  # fmt: skip
 ARGILLA_BINARIZED = Format(
     name="argilla_binarized", kind="preferences", detect=mostly(lambda v: {"chosen_response", "rejected_response"} <= set(v)),
-    read=_read_argilla,
+    read=_read_argilla, also={"prompts": prompts_by(_instruction)},
     doc="argilla/ultrafeedback-binarized-preferences: `instruction`, `chosen_response`, `rejected_response` and average ratings.",
 )  # fmt: skip

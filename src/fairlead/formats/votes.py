@@ -6,7 +6,6 @@ from typing import Any
 from fairlead.core.errors import DataError, explain, nearest
 from fairlead.core.io import Row, read_rows
 from fairlead.formats.base import Format, Item, Unusable, Values, Vote, mostly
-from fairlead.formats.fields import encodable
 
 
 def read_votes(
@@ -60,8 +59,6 @@ def as_label(value: Any) -> str:
         raise Unusable("is empty" if value is None or isinstance(value, float) else "is not a single value")
     if not value.strip():
         raise Unusable("is empty")
-    if not encodable(value):
-        raise Unusable("is not valid Unicode")
     return value.strip()
 
 

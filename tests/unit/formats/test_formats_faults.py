@@ -1,0 +1,229 @@
+"""Hostile rows and useless files: a located DataError or a counted reject, never another exception, never a silent drop."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairlead.core.errors import ConfigError, DataError
+from fairlead.core.io import Rejects, read_rows, write_jsonl, write_parquet
+from fairlead.formats import (
+    FORMATS,
+    detect_format,
+    find_format,
+    read_demonstrations,
+    read_preferences,
+    read_prompts,
+    read_votes,
+)
+
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "formats"
+READERS = {"preferences": read_preferences, "demonstrations": read_demonstrations, "prompts": read_prompts}
+
+
+def nested(depth: int) -> Any:
+    value: Any = "deep"
+    for level in range(depth):
+        value = [value] if level % 2 else {"replies": value}
+    return value
+
+
+MAX_SPOTS = 60  # of a tree every n-th place, or the test takes half a minute
+HOSTILE = (
+    None,
+    True,
+    -1,
+    10**400,
+    0.5,
+    "",
+    "  ",
+    "text",
+    [],
+    {},
+    [None],
+    [[]],
+    [{}],
+    {"role": "user"},
+    nested(100),
+    nested(600),
+)
+
+
+def places(value: Any, path: tuple = ()) -> Iterator[tuple]:
+    """Every place inside a row, breadth limited to the first two items of a list."""
+    if path:
+        yield path
+    children = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, child in children:
+        yield from places(child, (*path, key))
+
+
+def replaced(row: dict, path: tuple, value: Any) -> dict:
+    copy = json.loads(json.dumps(row))
+    target = copy
+    for key in path[:-1]:
+        target = target[key]
+    target[path[-1]] = value
+    return copy
+
+
+def without(row: dict, path: tuple) -> dict:
+    copy = json.loads(json.dumps(row))
+    target = copy
+    for key in path[:-1]:
+        target = target[key]
+    del target[path[-1]]
+    return copy
+
+
+def hostile_rows(name: str) -> list[dict]:
+    good = [json.loads(line) for line in (FIXTURES / f"{name}.jsonl").read_text("utf-8").splitlines()]
+    sample = good[:2]
+    spots = [(row, path) for row in sample for path in places(row)]
+    spots = spots[:: 1 + len(spots) // MAX_SPOTS]
+    bad = [replaced(row, path, value) for row, path in spots for value in HOSTILE]
+    bad += [without(row, path) for row, path in spots]
+    return [*good, *bad, {}, {"": ""}]
+
+
+KINDS = [(f.name, kind) for f in FORMATS for kind in READERS
+         if kind == f.kind or kind in f.also or (kind == "prompts" and f.name not in ("votes", "trl_text"))
+         or (f.neighbours is not None and f.neighbours.kind == kind)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "kind"), KINDS)
+def test_hostile_rows_are_all_accounted_for(name, kind, tmp_path):
+    rows = hostile_rows(name)
+    path = tmp_path / "hostile.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with Rejects(tmp_path / "rejects.jsonl") as rejects:
+        reading = READERS[kind](path, format=name, rejects=rejects)
+        num_records = write_jsonl(tmp_path / "out.jsonl", reading)
+    report = reading.report
+    assert report.reconciles and report.rows == len(rows) and report.records == num_records
+    assert sum(1 for _ in read_rows(tmp_path / "rejects.jsonl")) == sum(report.rejects.values()) > 0
+    assert len(report.rejects) < 60, "reasons are fixed words, not values"
+    for record in map(json.loads, (tmp_path / "out.jsonl").read_text("utf-8").splitlines()):
+        if kind == "preferences":
+            assert (
+                record["chosen"].strip()
+                and record["rejected"].strip()
+                and record["chosen"].strip() != record["rejected"].strip()
+            )
+            assert record["prompt"][-1]["role"] != "assistant" and 0.5 <= record["p_chosen"] <= 1
+        else:
+            assert all(isinstance(m["content"], str) for m in record["messages"])
+
+
+def test_a_tree_deeper_than_the_stack_is_read(tmp_path):
+    """A path of 150 turns, each prompter with two ranked replies: 75 pairs."""
+    node: dict[str, Any] = {"role": "assistant", "text": "end", "rank": 0, "replies": []}
+    for depth in range(75):
+        other = {"role": "assistant", "text": f"worse {depth}", "rank": 1, "replies": []}
+        asked = {"role": "prompter", "text": f"q {depth}", "replies": [node, other]}
+        node = {"role": "assistant", "text": f"a {depth}", "rank": 0, "replies": [asked]}
+    write_jsonl(tmp_path / "tree.jsonl", [{"message_tree_id": "t", "prompt": node["replies"][0]}])
+    assert len(list(read_preferences(tmp_path / "tree.jsonl", rejects=Rejects(tmp_path / "r.jsonl")))) == 75
+
+
+def pair(chosen: str, rejected: str) -> dict[str, Any]:
+    return {"prompt": "Question?", "chosen": chosen, "rejected": rejected}
+
+
+def read_all(rows: list[dict[str, Any]], tmp_path: Path, **options: Any) -> list:
+    write_jsonl(tmp_path / "in.jsonl", rows)
+    return list(read_preferences(tmp_path / "in.jsonl", rejects=Rejects(tmp_path / "r.jsonl"), **options))
+
+
+def test_all_rows_unusable_says_the_top_reason(tmp_path):
+    with pytest.raises(DataError, match=r"gave no usable row, most often because: empty chosen \(2 of 3 rows\)"):
+        read_all([pair("", "b"), pair(" ", "b"), pair("a", "")], tmp_path)
+
+
+def test_only_identical_pairs_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="holds only identical pairs"):
+        read_all([pair("a", "a"), pair("b", "b ")], tmp_path)
+
+
+def test_one_pair_repeated_is_an_error_but_two_pairs_are_not(tmp_path):
+    with pytest.raises(DataError, match="holds one pair 3 times"):
+        read_all([pair("a", "b")] * 3, tmp_path)
+    assert len(read_all([pair("a", "b")] * 3 + [pair("c", "d")], tmp_path)) == 4
+    assert len(read_all([pair("a", "b")], tmp_path)) == 1
+
+
+def test_unknown_columns_are_listed_with_the_known_formats(tmp_path):
+    with pytest.raises(DataError, match=r"columns found: answer, question.*one of fairlead.*format: NAME"):
+        read_all([{"question": "1+1", "answer": "2"}], tmp_path)
+
+
+def test_two_formats_in_one_file_are_ambiguous(tmp_path):
+    with pytest.raises(DataError, match="fits several formats: trl, alpaca"):
+        read_all([pair("a", "b"), {"instruction": "a", "output": "b"}], tmp_path)
+
+
+def test_unknown_format_names_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean nectar"):
+        find_format("nectarine")
+
+
+@pytest.mark.parametrize(
+    ("name", "reader"), [("alpaca", read_preferences), ("hh", read_demonstrations), ("votes", read_prompts)]
+)
+def test_a_file_of_another_kind_is_refused_before_reading(name, reader, tmp_path):
+    path = FIXTURES / ("votes.csv" if name == "votes" else f"{name}.jsonl")
+    with pytest.raises(DataError, match=f"is in format {name}, which holds"):
+        reader(path, rejects=Rejects(tmp_path / "r.jsonl"))
+
+
+def test_reading_is_a_stream(tmp_path):
+    """The last line is damaged, and the first record arrives before anyone notices."""
+    write_jsonl(tmp_path / "in.jsonl", [pair(f"a{i}", "b") for i in range(200)])
+    with (tmp_path / "in.jsonl").open("a") as file:
+        file.write("{broken\n")
+    reading = read_preferences(tmp_path / "in.jsonl", rejects=Rejects(tmp_path / "r.jsonl"))
+    assert next(reading).chosen == "a0" and reading.report.rows == 1
+    with pytest.raises(DataError, match=r"in\.jsonl:201"):
+        list(reading)
+
+
+def test_csv_parquet_and_gzip_read_alike(tmp_path):
+    rows = [pair("a", "b"), pair("c", "d")]
+    (tmp_path / "in.csv").write_text("prompt,chosen,rejected\nQuestion?,a,b\nQuestion?,c,d\n")
+    write_parquet(tmp_path / "in.parquet", rows)
+    write_jsonl(tmp_path / "in.jsonl.gz", rows)
+    for name in ("in.csv", "in.parquet", "in.jsonl.gz"):
+        found = list(read_preferences(tmp_path / name, rejects=Rejects(tmp_path / "r.jsonl")))
+        assert [(p.chosen, p.rejected) for p in found] == [("a", "b"), ("c", "d")]
+        assert detect_format(tmp_path / name).name == "trl"
+
+
+def test_votes_read_as_text_whatever_the_file(tmp_path):
+    assert read_votes(FIXTURES / "votes.csv") == [("q1", "ann", "a"), ("q1", "bob", "b"), ("q2", "ann", "a")]
+    rows = [{"question": 1, "worker": "ann", "answer": 3.0}, {"question": 1, "worker": "bob", "answer": True}]
+    write_jsonl(tmp_path / "v.jsonl", rows)
+    found = read_votes(tmp_path / "v.jsonl", item="question", rater="worker", label="answer")
+    assert found == [("1", "ann", "3"), ("1", "bob", "true")]
+
+
+def test_votes_name_the_missing_column_and_the_nearest():
+    with pytest.raises(
+        DataError, match=r"has no column ratr \(did you mean rater\?\); found item, rater, label.*rater=NAME"
+    ):
+        read_votes(FIXTURES / "votes.csv", rater="ratr")
+
+
+def test_a_second_vote_names_both_rows(tmp_path):
+    (tmp_path / "v.csv").write_text("item,rater,label\nq1,ann,a\nq2,ann,a\nq1,ann,a\n")
+    with pytest.raises(DataError, match=r"v\.csv:4 is a second vote of rater ann on item q1, after .*v\.csv:2"):
+        read_votes(tmp_path / "v.csv")
+
+
+@pytest.mark.parametrize("label", ["", "  ", None, [], {"a": 1}])
+def test_votes_without_a_usable_label_are_located(label, tmp_path):
+    path = tmp_path / "v.jsonl"
+    path.write_text(json.dumps({"item": "q", "rater": "r", "label": label}) + "\n")
+    with pytest.raises(DataError, match=r"v\.jsonl:1\.label.* is "):
+        read_votes(path)

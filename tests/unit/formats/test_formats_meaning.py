@@ -1,0 +1,195 @@
+"""What single rows mean: prompt, sides, ties, votes, splits. Every value here is read off the fixture by eye."""
+
+from pathlib import Path
+
+import pytest
+
+from fairlead.core.errors import ConfigError
+from fairlead.core.io import Rejects, write_jsonl
+from fairlead.core.records import Message, Preference
+from fairlead.formats import read_demonstrations, read_preferences
+from fairlead.formats.helpsteer import vote_figures
+from fairlead.formats.ultrafeedback import aspect_ratings
+
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "formats"
+
+
+def preferences(name: str, tmp_path: Path, **options) -> list[Preference]:
+    return list(read_preferences(FIXTURES / f"{name}.jsonl", rejects=Rejects(tmp_path / "r.jsonl"), **options))
+
+
+def sides(found: list[Preference]) -> list[tuple[str, str]]:
+    return [(p.chosen, p.rejected) for p in found]
+
+
+def turns(messages) -> list[tuple[str, str]]:
+    return [(m.role, m.content) for m in messages]
+
+
+def read_one(row: dict, tmp_path: Path, **options) -> Preference:
+    write_jsonl(tmp_path / "one.jsonl", [row])
+    return next(read_preferences(tmp_path / "one.jsonl", rejects=Rejects(tmp_path / "r.jsonl"), **options))
+
+
+def test_hh_prompt_is_the_common_prefix_of_turns(tmp_path):
+    first, second, third = preferences("hh", tmp_path)
+    assert turns(first.prompt) == [("user", "How do I boil an egg?")]
+    assert sides([first]) == [
+        ("Put it in boiling water for eight minutes.", "Put it in the kettle.")
+    ]  # "Put it in" stays
+    assert [m.role for m in second.prompt] == ["user", "assistant", "user"]
+    assert [m.role for m in third.prompt] == ["user", "user"] and third.chosen == "I read both."
+
+
+def test_trl_implicit_text_is_cut_at_a_line_or_word_and_says_so(tmp_path):
+    messages, word, line = preferences("trl_implicit", tmp_path)
+    assert sides([messages]) == [("It is blue.", "It is green.")]
+    assert (word.prompt[0].content, word.chosen, word.rejected) == ("The sky is", " blue.", " green.")
+    assert word.meta["prompt_cut"] == "word" and word.meta["prompt_chars"] == 10
+    assert line.prompt[0].content == "Q: Which color has the sky?\nA:" and line.chosen == " It is blue."
+    assert line.meta["prompt_cut"] == "line"
+
+
+def test_trl_accepts_text_messages_repeated_prompts_and_transcripts(tmp_path):
+    plain, messages, repeated, transcript = preferences("trl", tmp_path)
+    assert turns(plain.prompt) == [("user", "The sky is")] and plain.chosen == " blue."
+    assert messages.margin == 0.5 and messages.chosen == "It is blue."
+    assert turns(repeated.prompt) == [("user", "What color is grass?")] and repeated.rejected == "It is red."
+    assert turns(transcript.prompt) == [("user", "What is two and two?")]
+
+
+def test_trl_unpaired_pairs_neighbours_with_both_labels(tmp_path):
+    assert sides(preferences("trl_unpaired", tmp_path)) == [(" blue.", " green."), ("Apple.", "Brick.")]
+
+
+def test_ultrafeedback_orders_by_mean_rating_not_by_the_faulty_overall_score(tmp_path):
+    """Means: a 5, b 5/3 (2, N/A, 1, 2), c 5, d 1. b has overall_score 10, which is a 1 that was parsed wrongly."""
+    found = preferences("ultrafeedback", tmp_path)
+    assert sides(found) == [("Jupiter.", "Saturn."), ("Jupiter.", "A star."), ("Iron.", "Tin, I think.")]
+    assert found[0].meta["rejected_suspect_overall_score"] is True
+    assert found[0].meta["rejected_score"] == pytest.approx(5 / 3)
+    assert "rejected_suspect_overall_score" not in found[1].meta
+    assert sides(preferences("ultrafeedback", tmp_path, pairs="best_vs_worst")) == [
+        ("Jupiter.", "A star."),
+        ("Iron.", "Tin, I think."),
+    ]
+
+
+def test_aspect_ratings_read_text_and_ignore_not_available():
+    annotations = {
+        "a": {"Rating": "4"},
+        "b": {"Rating": "N/A"},
+        "c": {"Rating": 2},
+        "d": [{"Rating": "3"}],
+        "e": None,
+        "f": {},
+    }
+    assert aspect_ratings({"annotations": annotations}) == {"a": 4.0, "c": 2.0, "d": 3.0}
+
+
+def test_equal_scores_of_a_pair_are_a_tie(tmp_path):
+    for name in ("ultrafeedback_binarized", "argilla_binarized"):
+        decided, tie = preferences(name, tmp_path)
+        assert not decided.is_tie and decided.p_chosen == 1.0
+        assert tie.is_tie and tie.p_chosen == 0.5
+
+
+def test_scores_under_other_names_are_not_overlooked(tmp_path):
+    row = {"prompt": "Name a bird.", "chosen": [{"role": "assistant", "content": "A wren."}],
+           "rejected": [{"role": "assistant", "content": "A bat."}], "chosen_rating": 4, "rejected_rating": 4}  # fmt: skip
+    assert read_one(row, tmp_path).is_tie
+
+
+def test_oasst_pairs_all_siblings_or_neighbours_in_rank(tmp_path):
+    every = sides(preferences("oasst", tmp_path))
+    assert set(every) == {
+        ("They dance.", "They sing."), ("They dance.", "They write."), ("They sing.", "They write."),
+        ("Yes, the waggle dance.", "No."), ("A pen.", "Wax."),
+    }  # fmt: skip
+    adjacent = sides(preferences("oasst", tmp_path, pairs="adjacent"))
+    assert set(every) - set(adjacent) == {("They dance.", "They write.")}
+
+
+def test_oasst_conversations_lead_to_the_pair(tmp_path):
+    deep = next(p for p in preferences("oasst", tmp_path) if p.chosen == "A pen.")
+    assert turns(deep.prompt) == [("user", "How do bees talk?"), ("assistant", "They write."), ("user", "With what?")]
+    assert deep.meta["chosen_rank"] == 0 and deep.meta["rejected_rank"] == 1
+
+
+def test_oasst_demonstrations_follow_the_best_replies(tmp_path):
+    found = list(read_demonstrations(FIXTURES / "oasst.jsonl", rejects=Rejects(tmp_path / "r.jsonl")))
+    assert [[m.content for m in d.messages] for d in found] == [
+        ["How do bees talk?", "They dance.", "Really?", "Yes, the waggle dance."],
+        ["Two of one rank?", "First."],
+        ["One reply?", "Only me."],
+    ]
+
+
+def test_openai_comparison_choice_confidence_and_split(tmp_path):
+    first, second, article = preferences("openai_comparisons", tmp_path)
+    assert sides([first, second]) == [
+        (" Cat blocks keyboard.", " I have a cat."),
+        (" Cat on keyboard; cannot work.", " A cat."),
+    ]
+    assert (
+        (first.split, second.split) == ("train", "heldout") and first.meta["confidence"] == 2 and first.num_votes == 1
+    )
+    assert first.prompt[0].content == (
+        "SUBREDDIT: r/cats\n\nTITLE: Cat trouble\n\nPOST: My cat sleeps on my keyboard and I cannot work.\n\nTL;DR:"
+    )
+    assert article.prompt[0].content.startswith("Title: Harbour\n\nArticle: The harbour")
+
+
+def test_helpsteer2_neighbours_are_pairs_by_helpfulness(tmp_path):
+    tree, sphere, flower = preferences("helpsteer2", tmp_path)
+    assert sides([tree, sphere]) == [("Oak.", "Rock."), ("A ball.", "A box.")]
+    assert turns(sphere.prompt) == [
+        ("user", "What is a cube?"),
+        ("assistant", "A solid with six faces."),
+        ("user", "And a sphere?"),
+    ]
+    assert flower.is_tie and sphere.meta["winner"] == "b" and sphere.meta["b_helpfulness"] == 3
+
+
+def test_helpsteer_strength_sign_and_votes(tmp_path):
+    """Votes 3, 2, -1 for the second response: two of three agree."""
+    tree, town, tie = preferences("helpsteer3", tmp_path)
+    assert sides([tree, town]) == [("Oak.", "Rock."), ("Lisbon.", "Yes.")]
+    assert (tree.num_votes, tree.agreement) == (3, 1.0)
+    assert town.agreement == pytest.approx(2 / 3) and town.meta["votes"] == [3, 2, -1] and town.slice == "general"
+    assert tie.is_tie and tie.agreement == 0.5
+    second = preferences("helpsteer2_preference", tmp_path)[1]
+    assert second.split == "heldout" and second.chosen == "A ball." and second.meta["strength"] == 2
+
+
+def test_vote_figures_by_hand():
+    assert vote_figures([]) == (0, None)
+    assert vote_figures([0, 0, 1, -1]) == (4, 0.5)
+
+
+def test_nectar_ranks_one_as_best(tmp_path):
+    found = preferences("nectar", tmp_path)
+    assert sides(found)[0] == ("Vega.", "Sirius, I believe.")
+    assert [m.role for m in found[0].prompt] == ["user"]
+    assert len(preferences("nectar", tmp_path, pairs="adjacent")) == 2
+
+
+def test_arena_winner_ties_and_turn(tmp_path):
+    first, second, tie, bad = preferences("arena", tmp_path)
+    assert sides([first, second]) == [("The rain came.", "Rain."), ("What?", "Hello.")]
+    assert tie.is_tie and bad.is_tie and bad.meta["winner"] == "tie (bothbad)"
+
+
+def test_demonstrations_keep_system_history_and_cut_what_follows_the_last_reply(tmp_path):
+    rejects = Rejects(tmp_path / "r.jsonl")
+    third = list(read_demonstrations(FIXTURES / "alpaca.jsonl", rejects=rejects))[2]
+    assert [m.role for m in third.messages] == ["system", "user", "assistant", "user", "assistant", "user", "assistant"]
+    cut = list(read_demonstrations(FIXTURES / "sharegpt.jsonl", rejects=rejects))[1]
+    assert cut.messages[-1] == Message(role="assistant", content="Dear, hello.") and cut.meta["turns_cut"] == 1
+    first = next(read_demonstrations(FIXTURES / "alpaca.jsonl", rejects=rejects))
+    assert first.messages[0].content == "Add the numbers.\n\n2, 3"
+
+
+def test_pairs_for_a_file_that_holds_pairs_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="does not apply to hh"):
+        preferences("hh", tmp_path, pairs="all")
