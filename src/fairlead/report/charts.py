@@ -178,7 +178,8 @@ def _draw_lines(
         end_x, end_y = x(end[0]), y(end[1])
         has_moved = abs(centre - end_y) > 5 or end_x < x.end - 12
         lines.append(LineDrawing(
-            role=series.role, order=seen[series.role] % 3, is_dense=len(series.points) >= DENSE_POINTS, path="" if style == "points" else _path(series, x=x, y=y),
+            role=series.role, order=seen[series.role] % 3, is_dense=len(series.points) >= DENSE_POINTS,
+            path="" if style == "points" else _path(series, x=x, y=y),
             band="" if style == "points" else _band(series, x=x, y=y), markers=_markers(series, x=x, y=y, chart=chart),
             label=label, label_x=round(x.end + 12, 1), label_y=round(centre - LINE * len(label) / 2 + 11, 1),
             leader=f"M{end_x + 3:.1f} {end_y:.1f}L{x.end + 9:.1f} {centre:.1f}" if has_moved else "",

@@ -97,6 +97,6 @@
     show(group);
   });
 
-  // Print: open what is folded.
-  addEventListener("beforeprint", () => all("details").forEach((fold) => { fold.open = true; }));
+  // Print: open folded samples and the reading help; the numbers of charts would fill pages.
+  addEventListener("beforeprint", () => all(".samples details, .foot details").forEach((fold) => { fold.open = true; }));
 })();
