@@ -56,7 +56,6 @@ class Neighbours:
 
     kind: Kind
     key: Callable[[Row], Hashable]
-    """None for a row that stands alone."""
     read: Callable[[Sequence[Row]], Sequence[Item]]
     """Every row that no `LeftOut` names counts as used."""
 
@@ -78,6 +77,8 @@ class Format:
     also: Mapping[Kind, Read] = field(default_factory=dict[Kind, Read])
     """Further kinds of record that the same file gives."""
     neighbours: Neighbours | None = None
+    is_own: bool = False
+    """Fairlead's own records, which name their source themselves."""
     pairings: tuple[Pairing, ...] = ()
     """How rankings may be cut into pairs, the default first; empty for files that hold pairs already."""
 

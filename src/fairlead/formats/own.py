@@ -58,15 +58,15 @@ def _check_demonstration(record: Demonstration) -> None:
 
 
 FAIRLEAD = Format(
-    name="fairlead", kind="preferences", detect=mostly(lambda v: {"prompt", "chosen", "rejected", "schema"} <= set(v)),
+    name="fairlead", kind="preferences", is_own=True, detect=mostly(lambda v: {"prompt", "chosen", "rejected", "schema"} <= set(v)),
     read=_reader(Preference, _check_preference), write=_write,
     doc="Fairlead's own Preference records, with every field.",
 )  # fmt: skip
 FAIRLEAD_DEMONSTRATIONS = Format(
-    name="fairlead_demonstrations", kind="demonstrations", detect=mostly(_has_prefix(Demonstration.prefix)),
+    name="fairlead_demonstrations", kind="demonstrations", is_own=True, detect=mostly(_has_prefix(Demonstration.prefix)),
     read=_reader(Demonstration, _check_demonstration), doc="Fairlead's own Demonstration records.",
 )  # fmt: skip
 FAIRLEAD_PROMPTS = Format(
-    name="fairlead_prompts", kind="prompts", detect=mostly(_has_prefix(Prompt.prefix)),
+    name="fairlead_prompts", kind="prompts", is_own=True, detect=mostly(_has_prefix(Prompt.prefix)),
     read=_reader(Prompt, lambda prompt: check_prompt(prompt.messages)), doc="Fairlead's own Prompt records.",
 )  # fmt: skip

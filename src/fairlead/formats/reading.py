@@ -208,7 +208,7 @@ def _content(record: Record) -> object:
 
 def _stamper(path: Path, known: Format) -> Callable[[Record, Row], Record]:
     """Name the file and the row in records that came from elsewhere; our own records keep what they say."""
-    if known.name.startswith("fairlead"):
+    if known.is_own:
         return lambda record, row: record
 
     def stamp(record: Any, row: Row) -> Record:

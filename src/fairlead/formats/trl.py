@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from fairlead.core.io import Row
-from fairlead.core.records import Messages, Preference
+from fairlead.core.records import Message, Messages, Preference
 from fairlead.formats.base import Format, Item, LeftOut, Neighbours, Unusable, Values, mostly
 from fairlead.formats.conversations import (
     IDENTICAL,
@@ -24,7 +24,7 @@ from fairlead.formats.conversations import (
     split_conversations,
     user,
 )
-from fairlead.formats.fields import keep, messages, number, text
+from fairlead.formats.fields import is_messages, keep, messages, number, text
 from fairlead.formats.transcripts import is_transcript, parse_transcript
 
 _LINE_END = re.compile(r"\n+(?:[A-Z]\w*(?: \w+)?:)?")  # with the name of a speaker, for it belongs to the prompt
@@ -60,15 +60,38 @@ def completion_of(values: Values, name: str, *, prompt: Messages) -> str:
     return turn.content
 
 
+def sides_of(values: Values) -> tuple[Messages, str, str]:
+    """Prompt, chosen and rejected of a row whose sides are completions or whole conversations.
+
+    Of conversations the prompt is what both share, and the field `prompt` must be said in it (data sets put only one turn of a
+    longer conversation there).
+    """
+    if not all(_is_conversation(values.get(side)) for side in ("chosen", "rejected")):
+        prompt = prompt_of(values)
+        return prompt, completion_of(values, "chosen", prompt=prompt), completion_of(values, "rejected", prompt=prompt)
+    chosen, rejected = messages(values["chosen"], "chosen"), messages(values["rejected"], "rejected")
+    if chosen == rejected:
+        raise Unusable(IDENTICAL)
+    shared, better, worse = split_conversations(chosen, rejected)
+    if values.get("prompt") is not None:
+        said = {turn.content.strip() for turn in shared}
+        if not all(turn.content.strip() in said for turn in prompt_of(values)):
+            raise Unusable("prompt is not in the conversations")
+    return shared, better, worse
+
+
+def _is_conversation(value: Any) -> bool:
+    return is_messages(value) and len(value) > 1
+
+
 def _read_explicit(row: Row) -> list[Item]:
     values = row.values
-    prompt = prompt_of(values)
+    prompt, chosen, rejected = sides_of(values)
     margin, p_chosen = _optional_number(values, "margin", 0.0), _optional_number(values, "p_chosen", 1.0)
     if not 0.5 <= p_chosen <= 1:
         raise Unusable("p_chosen is not in [0.5, 1]")
     preference = Preference(
-        prompt=prompt, chosen=completion_of(values, "chosen", prompt=prompt), rejected=completion_of(values, "rejected", prompt=prompt),
-        p_chosen=p_chosen, margin=margin, is_tie=p_chosen == 0.5, meta=keep(values, "id"),
+        prompt=prompt, chosen=chosen, rejected=rejected, p_chosen=p_chosen, margin=margin, is_tie=p_chosen == 0.5, meta=keep(values, "id"),
     )  # fmt: skip
     return [checked(preference)]
 
@@ -94,7 +117,7 @@ def _write_explicit(preference: Preference) -> dict[str, Any]:
     }
 
 
-def to_message(message: Any) -> dict[str, str]:
+def to_message(message: Message) -> dict[str, str]:
     """One message as plain data."""
     return {"role": message.role, "content": message.content}
 

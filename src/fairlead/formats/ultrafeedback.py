@@ -10,10 +10,10 @@ from typing import Any
 from fairlead.core.io import Row
 from fairlead.core.records import Messages, Preference
 from fairlead.formats.base import Format, Item, LeftOut, Pairing, Unusable, Values, mostly
-from fairlead.formats.conversations import assistant, checked, prompts_by, split_conversations, tied, user
-from fairlead.formats.fields import has_text, is_messages, items, keep, mapping, messages, number, text
+from fairlead.formats.conversations import assistant, checked, prompts_by, tied, user
+from fairlead.formats.fields import has_text, items, keep, mapping, number, text
 from fairlead.formats.ranking import Candidate, ranked_preferences
-from fairlead.formats.trl import completion_of, prompt_of, score_fields, to_message
+from fairlead.formats.trl import score_fields, sides_of, to_message
 
 _SUPPORTS_TEN = 4.0
 """Mean aspect rating (1 to 5) above which the maintainers' own repair believes an overall score of 10."""
@@ -69,13 +69,7 @@ def aspect_ratings(completion: Values) -> dict[str, float]:
 
 def _read_h4(row: Row) -> list[Item]:
     values = row.values
-    if is_messages(values.get("chosen")) and len(values["chosen"]) > 1:
-        prompt, chosen, rejected = split_conversations(
-            messages(values.get("chosen"), "chosen"), messages(values.get("rejected"), "rejected")
-        )
-    else:
-        prompt = prompt_of(values)
-        chosen, rejected = (completion_of(values, name, prompt=prompt) for name in ("chosen", "rejected"))
+    prompt, chosen, rejected = sides_of(values)
     better, worse = score_fields(values) or ("score_chosen", "score_rejected")
     meta = keep(values, "prompt_id", better, worse)
     return [scored(Preference(prompt=prompt, chosen=chosen, rejected=rejected, meta=meta), values, better, worse)]

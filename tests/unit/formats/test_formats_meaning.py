@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.core.errors import ConfigError
+from fairlead.core.errors import ConfigError, DataError
 from fairlead.core.io import Rejects, write_jsonl
 from fairlead.core.records import Message, Preference
 from fairlead.formats import read_demonstrations, read_preferences
@@ -98,6 +98,31 @@ def test_scores_under_other_names_are_not_overlooked(tmp_path):
     row = {"prompt": "Name a bird.", "chosen": [{"role": "assistant", "content": "A wren."}],
            "rejected": [{"role": "assistant", "content": "A bat."}], "chosen_rating": 4, "rejected_rating": 4}  # fmt: skip
     assert read_one(row, tmp_path).is_tie
+
+
+def say(*contents: str) -> list[dict]:
+    """A conversation: system first, then user and assistant in turn."""
+    roles = ["system", *["user", "assistant"] * 3]
+    return [{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)]
+
+
+def test_sides_may_be_longer_conversations_than_the_prompt_field(tmp_path):
+    row = {"prompt": "Why?", "chosen": say("Be kind.", "Hi", "Hello.", "Why?", "Because."),
+           "rejected": say("Be kind.", "Hi", "Hello.", "Why?", "No.")}  # fmt: skip
+    for extra in ({}, {"score_chosen": 2, "score_rejected": 1}):
+        found = read_one(row | extra, tmp_path)
+        assert [m.content for m in found.prompt] == ["Be kind.", "Hi", "Hello.", "Why?"]
+        assert (found.chosen, found.rejected) == ("Because.", "No.")
+    with pytest.raises(DataError, match="prompt is not in the conversations"):
+        read_one(row | {"prompt": "Who?"}, tmp_path)
+
+
+def test_replies_of_several_turns_do_not_pass_for_conversations(tmp_path):
+    """Both sides begin with the same reply and a question, and the prompt that came before is not among them."""
+    sides_ = [[{"role": "assistant", "content": "Hm."}, {"role": "user", "content": "Well?"}, {"role": "assistant", "content": end}]
+              for end in ("Yes.", "No.")]  # fmt: skip
+    with pytest.raises(DataError, match="prompt is not in the conversations"):
+        read_one({"prompt": "Why?", "chosen": sides_[0], "rejected": sides_[1]}, tmp_path)
 
 
 def test_oasst_pairs_all_siblings_or_neighbours_in_rank(tmp_path):
