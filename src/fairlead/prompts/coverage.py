@@ -162,8 +162,10 @@ class Coverage:
         return Chart(question="How long are the prompts?", x_label="words", y_label="share of prompts at most this long",
                      series=series, x_zero=True, y_zero=True)  # fmt: skip
 
-    def to_data(self) -> dict[str, object]:
-        """Plain data for coverage.json: figures, and each table as a list of named rows."""
-        tables = {key: [dict(zip(t.columns, row, strict=True)) for row in t.rows] for key, t in self.tables().items()}
+    def to_data(self, tables: Mapping[str, Table]) -> dict[str, object]:
+        """Plain data for coverage.json: the figures, and each of `tables` as a list of named rows."""
         figures = {"num_train": self.num_train, "num_heldout": self.num_heldout, "near_share": self.near_share}
-        return {**figures, "missing_slices": self.missing_slices(), **tables}
+        rows = {
+            key: [dict(zip(table.columns, row, strict=True)) for row in table.rows] for key, table in tables.items()
+        }
+        return {**figures, "missing_slices": self.missing_slices(), **rows}

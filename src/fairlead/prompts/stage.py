@@ -22,7 +22,7 @@ from fairlead.core.gates import Gate, GateResult
 from fairlead.core.io import Rejects, write_json, write_jsonl
 from fairlead.core.records import Prompt
 from fairlead.core.services import Services
-from fairlead.core.summary import StageSummary
+from fairlead.core.summary import StageSummary, Table
 from fairlead.prompts.contamination import NGRAM_WORDS
 from fairlead.prompts.coverage import PRESENT_SHARE_OF_TARGET, Contamination, Coverage
 from fairlead.prompts.ledger import Candidate, Ledger
@@ -114,17 +114,18 @@ def run(config: PromptsConfig, *, inputs: Mapping[str, Path], out: Path, service
 
     Args:
         inputs: folders of earlier artifacts; a relative path of a source may also name a file in one of them.
-        services: extras may hold `recipe_folder` (Path, for relative paths) and `read_prompts` (see Reading).
+        services: extras may hold `folders` (paths where relative paths start) and `read_prompts` (see Reading).
     Raises:
         DataError: a source cannot be read, or no prompt is left.
     """
-    folders = (Path(services.extras.get("recipe_folder", ".")), *inputs.values())
+    folders = (*services.extras.get("folders", (Path(),)), *inputs.values())
     with Rejects(out / "rejects.jsonl") as rejects:
         reading = Reading(ledger=Ledger(rejects), folders=folders, read_prompts=services.extras.get("read_prompts"))
         coverage = _collect(config, reading, services)
     write_jsonl(out / "prompts.jsonl", _records(coverage))
-    write_json(out / "coverage.json", coverage.to_data())
-    return _summary(config, coverage)
+    tables = coverage.tables()
+    write_json(out / "coverage.json", coverage.to_data(tables))
+    return _summary(config, coverage, tables)
 
 
 def _collect(config: PromptsConfig, reading: Reading, services: Services) -> Coverage:
@@ -216,7 +217,7 @@ def _verdicts(config: PromptsConfig, coverage: Coverage) -> tuple[GateResult, ..
     return tuple(results)
 
 
-def _summary(config: PromptsConfig, coverage: Coverage) -> StageSummary:
+def _summary(config: PromptsConfig, coverage: Coverage, tables: Mapping[str, Table]) -> StageSummary:
     ledger = coverage.ledger
     num_rows, num_rejected, num_not_taken = ledger.rows.total(), ledger.rejects.total, ledger.not_taken.total()
     headline = (
@@ -232,6 +233,6 @@ def _summary(config: PromptsConfig, coverage: Coverage) -> StageSummary:
         notes.append(f"Compared with {found.name} ({found.num_prompts:,} prompts) by {found.rule}.")
     return StageSummary(
         stage="prompts", headline=headline, figures=coverage.figures(), verdicts=_verdicts(config, coverage),
-        charts=(coverage.length_chart(),), tables=tuple(coverage.tables().values()), notes=tuple(notes),
+        charts=(coverage.length_chart(),), tables=tuple(tables.values()), notes=tuple(notes),
         facts={"num_train": coverage.num_train, "num_heldout": coverage.num_heldout, "slices": coverage.train_shares()},
     )  # fmt: skip

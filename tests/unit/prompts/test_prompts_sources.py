@@ -178,6 +178,14 @@ def test_formats_go_through_the_reader_that_was_handed_in_and_its_rejects_are_co
     assert {c.slice for c in renamed} == {"chat"}
 
 
+def test_a_file_of_preferences_gives_its_prompts_through_our_own_readers(tmp_path):
+    rows = [{"prompt": f"Question {i}?", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in (1, 2, 2)]
+    write_jsonl(tmp_path / "pairs.jsonl", [*rows, {"prompt": "", "chosen": "good", "rejected": "bad"}])
+    candidates, ledger = read(tmp_path, path="pairs.jsonl", format="auto", slice="chat")
+    assert [c.text for c in candidates] == ["Question 1?", "Question 2?", "Question 2?"]
+    assert (ledger.rows[0], ledger.rejects.total) == (4, 1)
+
+
 def test_format_auto_asks_the_reader_to_detect(tmp_path):
     asked = []
 
@@ -214,14 +222,14 @@ def test_a_hub_source_without_the_package_says_what_to_install(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"path": "a.jsonl", "field": "promt"}, r"a\.jsonl: field=promt is in no row \(did you mean prompts\?\); expected one of prompts, kind"),
-        ({"path": "a.jsonl"}, r"a\.jsonl has no column that is known to hold prompts \(prompts, kind\); expected prompt, messages"),
-        ({"path": "a.jsonl", "field": "prompts", "slice_field": "knd"}, r"slice_field=knd is in no row \(did you mean kind\?\)"),
+        ({"path": "a.jsonl", "field": "questoin"}, r"a\.jsonl: field=questoin is in no row \(did you mean questions\?\); expected one of questions, kind"),
+        ({"path": "a.jsonl"}, r"a\.jsonl has no column that is known to hold prompts \(questions, kind\); expected prompt, messages"),
+        ({"path": "a.jsonl", "field": "questions", "slice_field": "knd"}, r"slice_field=knd is in no row \(did you mean kind\?\)"),
         ({"path": "b.jsonl"}, r"b\.jsonl does not exist \(did you mean a\.jsonl\?\)"),
     ],
 )  # fmt: skip
 def test_a_missing_file_or_column_is_named_with_the_nearest(tmp_path, config, message):
-    write_jsonl(tmp_path / "a.jsonl", [{"prompts": "x", "kind": "y"}])
+    write_jsonl(tmp_path / "a.jsonl", [{"questions": "x", "kind": "y"}])
     with pytest.raises(DataError, match=message):
         read(tmp_path, **config)
 
@@ -235,7 +243,7 @@ def test_a_missing_file_or_column_is_named_with_the_nearest(tmp_path, config, me
         ({"path": "a", "slice": "x", "slice_field": "y"}, "slice=x excludes slice_field"),
         ({"path": "a", "format": "hh", "field": "x"}, "format=hh knows its own columns"),
         ({"path": "a", "take": 0}, r"sources\.0\.take=0 has a wrong value"),
-        ({"path": "a", "feild": "x"}, r"sources\.0\.feild=x is not a known key \(did you mean field\?\)"),
+        ({"path": "a", "fields": "x"}, r"sources\.0\.fields=x is not a known key \(did you mean field\?\)"),
     ],
 )
 def test_a_source_that_contradicts_itself_is_refused(config, message):

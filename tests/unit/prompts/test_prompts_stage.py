@@ -53,7 +53,7 @@ def collect(folder, files, *, name="out", **config):
     for file, rows in files.items():
         write_jsonl(folder / file, rows)
     parsed = parse_config(PromptsConfig, {"sources": [next(iter(files))], **config}, where="prompts")
-    services = Services(work=folder, extras={"recipe_folder": folder})
+    services = Services(work=folder, extras={"folders": (folder,)})
     out = folder / name
     out.mkdir()
     summary = run(parsed, inputs={}, out=out, services=services)
@@ -265,7 +265,7 @@ folder = Path(sys.argv[1])
 config = parse_config(PromptsConfig, {"sources": [{"path": "a.jsonl", "slice_field": "kind"}], "mix": {"k0": .5, "k1": .5},
                                       "enforce_mix": True, "heldout": 7})
 (folder / sys.argv[2]).mkdir()
-run(config, inputs={}, out=folder / sys.argv[2], services=Services(work=folder, extras={"recipe_folder": folder}))
+run(config, inputs={}, out=folder / sys.argv[2], services=Services(work=folder, extras={"folders": (folder,)}))
 """
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed}
