@@ -249,6 +249,6 @@ def test_wrong_declarations_are_refused_with_their_place(changes, message):
 
 def test_unknown_scorers_and_missing_token_ids_are_refused():
     with pytest.raises(ConfigError, match=r"did you mean length\?"):
-        measure(behaviour(metric="score", scorer="lenght"), PROMPTS, GROUPS, scorers={"length": Length()})
+        measure(behaviour(metric="score", scorer="lengt"), PROMPTS, GROUPS, scorers={"length": Length()})
     with pytest.raises(DataError, match="has no token ids"):
         measure(behaviour(metric="tokens"), PROMPTS[:1], ((reply("text"),),))
