@@ -109,16 +109,23 @@ def apply_gc(store: ArtifactStore, registries: Sequence[Registry], plan: GcPlan,
                                  remedy="Wait for the run to end"))  # fmt: skip
     with store.exclusive():
         fresh = plan_gc(store, registries, keep_last=plan.keep_last)
-        for artifact in plan.delete:
-            if artifact.id in fresh.keep:
-                raise StoreError(explain("artifact", artifact.id, f"is needed by now: {fresh.keep[artifact.id]}",
-                                         expected="a plan that still holds", remedy="Plan again"))  # fmt: skip
-        if not dry_run:
-            planned = {a.id for a in plan.delete}
-            for artifact in fresh.delete:
-                if artifact.id in planned:
-                    _delete(store, registries, artifact)
+        _check_still_holds(plan, fresh)
+        planned = {a.id for a in plan.delete}
+        for artifact in () if dry_run else fresh.delete:
+            if artifact.id in planned:
+                _delete(store, registries, artifact)
     return plan
+
+
+def _check_still_holds(plan: GcPlan, fresh: GcPlan) -> None:
+    planned = {a.id for a in plan.delete}
+    reasons = {id: fresh.keep[id] for id in planned if id in fresh.keep}
+    for made in fresh.delete:
+        if made.id not in planned:
+            reasons |= {id: f"{made.id} was made from it" for id in made.inputs.values() if id in planned}
+    for id, reason in sorted(reasons.items()):
+        raise StoreError(explain("artifact", id, f"is needed by now: {reason}", expected="a plan that still holds",
+                                 remedy="Plan again"))  # fmt: skip
 
 
 def _delete(store: ArtifactStore, registries: Iterable[Registry], artifact: Artifact) -> None:
