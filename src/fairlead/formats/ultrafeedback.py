@@ -40,11 +40,8 @@ def _candidate(completion: Values) -> Candidate:
     ratings = aspect_ratings(completion)
     overall = number(completion.get("overall_score"))
     average = sum(ratings.values()) / len(ratings) if ratings else None
-    score = (
-        average
-        if average is not None
-        else next((s for n in _AVERAGES if (s := number(completion.get(n))) is not None), None)
-    )
+    scores = [average, *(number(completion.get(name)) for name in _AVERAGES)]
+    score = next((s for s in scores if s is not None), None)
     if score is None:
         raise Unusable("no rating")
     meta = keep(completion, "model") | {"score": score}

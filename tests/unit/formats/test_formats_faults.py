@@ -147,6 +147,12 @@ def test_only_identical_pairs_is_an_error(tmp_path):
         read_all([pair("a", "a"), pair("b", "b ")], tmp_path)
 
 
+def test_transcripts_that_differ_only_in_outer_whitespace_are_identical(tmp_path):
+    row = {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello.", "rejected": "\n\nHuman: Hi\n\nAssistant:  Hello. "}
+    with pytest.raises(DataError, match="holds only identical pairs"):
+        read_all([row], tmp_path)
+
+
 def test_one_pair_repeated_is_an_error_but_two_pairs_are_not(tmp_path):
     with pytest.raises(DataError, match="holds one pair 3 times"):
         read_all([pair("a", "b")] * 3, tmp_path)
