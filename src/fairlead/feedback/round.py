@@ -47,11 +47,11 @@ def left_share(judgments: Verdicts, *, confidence: float = 0.95) -> Interval:
 def judge_sides(judgments: Verdicts) -> GateResult:
     """Hold the share of the favoured side, whichever it is, against the gate."""
     left = left_share(judgments)
-    share, low, high = left.value, left.low, left.high
-    side = "left"
-    if share < 0.5:
-        share, low, high, side = 1 - share, 1 - high, 1 - low, "right"
-    return SIDE_BIAS.judge(share, low=low, high=high, n=left.n, note=f"Favoured side: {side}" if share > 0.5 else "")
+    if left.n == 0:
+        return SIDE_BIAS.judge(0.0, n=0, note="No judgment names a winner")
+    if left.value >= 0.5:
+        return SIDE_BIAS.judge(left.value, low=left.low, high=left.high, n=left.n, note="Favoured side: left")
+    return SIDE_BIAS.judge(1 - left.value, low=1 - left.high, high=1 - left.low, n=left.n, note="Favoured side: right")
 
 
 def rater_table(judgments: Verdicts) -> Table:
@@ -88,27 +88,28 @@ def verdict_table(judgments: Verdicts) -> Table:
 def summarise(round_: Collected) -> StageSummary:
     """Say what was collected, at what price, and how far to trust it."""
     num, plan, num_pairs = len(round_.judgments), round_.plan, len(round_.gold)
-    left = left_share(round_.judgments)
     accuracy = _accuracy(round_)
-    would_cost = num * round_.cost_per_judgment
+    headline = f"{num:,} judgments of {num_pairs:,} pairs by {len(round_.panel)} simulated raters"
+    if accuracy.n:
+        headline += f"; {accuracy.value:.1%} name the better completion by the gold score (95 % interval {accuracy.low:.1%} to {accuracy.high:.1%})"
+    facts = {"num_tasks": num_pairs, "num_judgments": num, "num_prompts": plan.num_prompts, "num_prompts_identical": plan.num_identical,
+             "num_prompts_single": plan.num_single, "ties": round_.ties, "rater_kind": "simulated"}  # fmt: skip
     return StageSummary(
-        stage="feedback",
-        headline=f"{num:,} judgments of {num_pairs:,} pairs by {len(round_.panel)} simulated raters; "
-        f"{accuracy.value:.1%} name the better completion by the gold score (95 % interval {accuracy.low:.1%} to {accuracy.high:.1%}).",
-        figures=(
-            Figure(name="pairs rated", value=num_pairs, note="a count, exact"),
-            Figure(name="judgments", value=num, note="a count, exact"),
-            _figure("left share", left),
-            _figure("single-vote accuracy against gold", accuracy, note="votes taken as independent; pairs with equal gold scores left out"),
-            Figure(name="throughput", value=num / max(round_.duration_s, 1e-9), unit="judgments/s", note="one run of simulated raters"),
-            Figure(name="price if people had judged", value=would_cost, unit="dollars", note=f"at {round_.cost_per_judgment:.2f} dollars a judgment"),
-        ),
-        verdicts=(judge_sides(round_.judgments),),
-        tables=(verdict_table(round_.judgments), rater_table(round_.judgments)),
-        notes=_notes(round_), cost_dollars=0.0,
-        facts={"num_tasks": num_pairs, "num_judgments": num, "num_prompts": plan.num_prompts,
-               "num_prompts_identical": plan.num_identical, "num_prompts_single": plan.num_single, "ties": round_.ties,
-               "rater_kind": "simulated", "single_vote_accuracy": accuracy.value},
+        stage="feedback", headline=f"{headline}.", figures=_figures(round_, accuracy), verdicts=(judge_sides(round_.judgments),),
+        tables=(verdict_table(round_.judgments), rater_table(round_.judgments)), notes=_notes(round_), cost_dollars=0.0,
+        facts=facts | ({"single_vote_accuracy": accuracy.value} if accuracy.n else {}),
+    )  # fmt: skip
+
+
+def _figures(round_: Collected, accuracy: Interval) -> tuple[Figure, ...]:
+    num, price = len(round_.judgments), round_.cost_per_judgment
+    return (
+        Figure(name="pairs rated", value=len(round_.gold), note="a count, exact"),
+        Figure(name="judgments", value=num, note="a count, exact"),
+        *_share("left share", left_share(round_.judgments)),
+        *_share("single-vote accuracy against gold", accuracy, note="votes taken as independent; pairs with equal gold scores left out"),
+        Figure(name="throughput", value=num / max(round_.duration_s, 1e-9), unit="judgments/s", note="one run of simulated raters"),
+        Figure(name="price if people had judged", value=num * price, unit="dollars", note=f"at {price:.2f} dollars a judgment"),
     )  # fmt: skip
 
 
@@ -120,8 +121,11 @@ def _accuracy(round_: Collected) -> Interval:
     return wilson(sum((j.verdict == "a") == (difference > 0) for j, difference in decided), len(decided))
 
 
-def _figure(name: str, found: Interval, *, note: str = "") -> Figure:
-    return Figure(name=name, value=found.value, low=found.low, high=found.high, n=found.n, unit="share", note=note)
+def _share(name: str, found: Interval, *, note: str = "") -> tuple[Figure, ...]:
+    """One figure, or none where nothing was decided."""
+    if not found.n:
+        return ()
+    return (Figure(name=name, value=found.value, low=found.low, high=found.high, n=found.n, unit="share", note=note),)
 
 
 def _notes(round_: Collected) -> tuple[str, ...]:

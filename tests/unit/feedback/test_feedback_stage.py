@@ -7,7 +7,7 @@ from feedback_example import services, write_inputs
 
 from fairlead.core.config import parse_config
 from fairlead.core.errors import ConfigError, DataError, Interrupted
-from fairlead.core.io import read_records, read_rows
+from fairlead.core.io import dump_json, read_records, read_rows
 from fairlead.core.records import Judgment, Task
 from fairlead.core.summary import summary_from_dict
 from fairlead.feedback.stage import FeedbackConfig, run
@@ -79,6 +79,15 @@ def test_ties_occur_only_when_allowed(tmp_path):
     allowed = rated(tmp_path / "2", ties="allowed")[2]
     assert {j.verdict for j in forced} == {"a", "b"}
     assert {j.verdict for j in allowed} == {"a", "b", "tie"}
+
+
+def test_a_panel_that_only_calls_ties_is_reported_without_a_made_up_share(tmp_path):
+    panel = {f"rater-{i:02d}": {"ability": 0.0, "lapse": 0.0, "side_bias": 0.0, "tie_width": 50.0} for i in range(1, 6)}
+    summary, _, judgments, _ = rated(tmp_path, num_raters=5, ties="allowed", panel=panel)
+    assert {j.verdict for j in judgments} == {"tie"}
+    assert (summary.verdicts[0].outcome, summary.verdicts[0].n) == ("WARN", 0)
+    assert "left share" not in {f.name for f in summary.figures}
+    dump_json(summary.to_dict())  # refuses numbers that are not finite
 
 
 def test_identical_completions_everywhere_are_an_error(tmp_path):

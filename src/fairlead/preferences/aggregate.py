@@ -1,0 +1,183 @@
+"""From judgments of a pair to the probability that its first completion is better.
+
+All rater models run on the votes that name a winner, in the canonical frame. A vote for a tie says nothing about which
+completion is better: it pulls the probability towards one half by its share of the pair's votes.
+
+    p(a better) = (1 - t) p(a | votes for a or b) + t / 2,      t = share of votes for a tie
+
+Example:
+    verdicts = Verdicts.from_judgments(judgments)
+    outcome = aggregate_pairs(verdicts, method="one_coin_side_bias")
+    outcome.pairs["t-1"].p_a, outcome.raters["ann"].accuracy
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+
+from fairlead.core.records import Judgment
+from fairlead.stats.aggregation import Aggregate, dawid_skene, majority, one_coin, weighted
+from fairlead.stats.agreement import rater_agreement
+from fairlead.stats.arrays import IntArray
+from fairlead.stats.votes import Votes, votes_from_rows
+
+Method = Literal["majority", "dawid_skene", "one_coin", "one_coin_side_bias", "weighted"]
+WINNERS = ("a", "b")
+LABELS = ("a", "b", "tie")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdicts:
+    """Judgments ready to be counted: who said what of which task, when in their own work, seen on which side.
+
+    Skips are no votes, and "both bad" is a tie: neither says which completion is better.
+    """
+
+    rows: Sequence[tuple[str, str, str]]
+    """[N] (task, rater, label), label one of a, b, tie."""
+    swapped: Sequence[bool]
+    """[N] b was shown on the left."""
+    order: Sequence[int]
+    """[N] position in the rater's own sequence."""
+    num_skips: int = 0
+    num_both_bad: int = 0
+
+    @classmethod
+    def from_judgments(cls, judgments: Iterable[Judgment]) -> Self:
+        """Read off verdicts; the order of judgments does not matter."""
+        found = sorted(judgments, key=lambda j: (j.task_id, j.rater, j.id))
+        kept = [j for j in found if j.verdict != "skip"]
+        return cls(
+            rows=[(j.task_id, j.rater, j.verdict if j.verdict in WINNERS else "tie") for j in kept],
+            swapped=[j.swapped for j in kept], order=[j.order for j in kept], num_skips=len(found) - len(kept),
+            num_both_bad=sum(j.verdict == "both_bad" for j in kept),
+        )  # fmt: skip
+
+    @property
+    def has_ties(self) -> bool:
+        """True when somebody called a tie."""
+        return any(label == "tie" for _, _, label in self.rows)
+
+    @property
+    def has_sides(self) -> bool:
+        """True when sides were exchanged for some votes and not for others: otherwise a side bias cannot be told."""
+        return any(self.swapped) and not all(self.swapped)
+
+    def votes(self) -> Votes:
+        """All votes, with tie as a label of its own when it occurs."""
+        labels = LABELS if self.has_ties else WINNERS
+        return votes_from_rows(self.rows, label_names=labels, swapped=self.swapped)
+
+    def decided(self) -> "Verdicts":
+        """Only the votes that name a winner."""
+        keep = [i for i, row in enumerate(self.rows) if row[2] in WINNERS]
+        return Verdicts(
+            rows=[self.rows[i] for i in keep],
+            swapped=[self.swapped[i] for i in keep],
+            order=[self.order[i] for i in keep],
+        )
+
+    def orders(self) -> IntArray:
+        """[N] position of each vote in its rater's sequence."""
+        return np.array(self.order, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairOutcome:
+    """What the votes say about one pair."""
+
+    p_a: float
+    """Probability that a is better."""
+    num_votes: int
+    agreement: float
+    """Share of the votes for the most frequent label."""
+
+    @property
+    def p_chosen(self) -> float:
+        """Probability that the likelier completion is better, in [0.5, 1]."""
+        return max(self.p_a, 1 - self.p_a)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaterOutcome:
+    """What the aggregation says about one rater; None where it says nothing."""
+
+    accuracy: float | None
+    """Estimated share of right votes among those that name a winner."""
+    side_bias: float | None
+    """Log-odds towards the left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """Pairs and raters after aggregation."""
+
+    method: Method
+    pairs: dict[str, PairOutcome]
+    raters: dict[str, RaterOutcome]
+
+
+def choose_method(wanted: Method | Literal["auto"], verdicts: Verdicts) -> Method:
+    """`auto` models side bias where sides were recorded and exchanged, otherwise one accuracy for each rater."""
+    if wanted != "auto":
+        return wanted
+    return "one_coin_side_bias" if verdicts.has_sides else "one_coin"
+
+
+def aggregate_pairs(verdicts: Verdicts, *, method: Method) -> Outcome:
+    """Give every pair with a vote its probability, and every rater an estimate.
+
+    Raises:
+        DataError: a rater voted twice on one pair.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for task, _, label in verdicts.rows:
+        counts.setdefault(task, Counter())[label] += 1
+    votes = verdicts.decided().votes()
+    found = run_method(votes, method=method) if len(votes.items) else None
+    p_decided = dict(zip(votes.item_names, found.posterior[:, 0], strict=True)) if found else {}
+    pairs = {task: _pair(count, float(p_decided.get(task, 0.5))) for task, count in counts.items()}
+    return Outcome(method=method, pairs=pairs, raters=_raters(votes, found))
+
+
+def run_method(votes: Votes, *, method: Method) -> Aggregate:
+    """Dispatch to the rater model; `weighted` takes each rater's agreement with the majority of the others as accuracy."""
+    match method:
+        case "majority":
+            return majority(votes)
+        case "dawid_skene":
+            return dawid_skene(votes)
+        case "one_coin":
+            return one_coin(votes)
+        case "one_coin_side_bias":
+            return one_coin(votes, side_bias=True)
+        case "weighted":
+            found = rater_agreement(votes)
+            return weighted(
+                votes, [found[r].value for r in votes.rater_names], num_observed=[found[r].n for r in votes.rater_names]
+            )
+
+
+def _pair(count: Counter[str], p_decided: float) -> PairOutcome:
+    total = count.total()
+    tie_share = count["tie"] / total
+    p_a = (1 - tie_share) * p_decided + tie_share / 2
+    return PairOutcome(p_a=p_a, num_votes=total, agreement=max(count.values()) / total)
+
+
+def _raters(votes: Votes, found: Aggregate | None) -> dict[str, RaterOutcome]:
+    if found is None:
+        return {}
+    bias = found.side_bias
+    return {
+        name: RaterOutcome(accuracy=_known(found.rater_accuracy[i]), side_bias=None if bias is None else float(bias[i]))
+        for i, name in enumerate(votes.rater_names)
+    }
+
+
+def _known(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
