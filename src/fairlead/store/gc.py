@@ -26,11 +26,12 @@ _REASON = "nothing needed it"
 class GcPlan:
     """What may go and why the rest stays."""
 
-    delete: tuple[Artifact, ...]
-    """Each before what it was made from."""
+    delete: tuple[str, ...]
+    """Artifact ids, each before what it was made from."""
     keep: Mapping[str, str]
     """Artifact id -> reason."""
-    freed_bytes: int
+    bytes: int
+    """Size of what may go."""
     keep_last: int
 
 
@@ -52,7 +53,9 @@ def plan_gc(store: ArtifactStore, registries: Sequence[Registry], *, keep_last: 
     everyone = [*registries, *(Registry(store, name) for name in REGISTRIES if name not in given)]
     keep = _closure(_roots(artifacts, everyone, keep_last), {a.id: a for a in artifacts})
     delete = tuple(a for a in reversed(in_order(artifacts)) if a.id not in keep)
-    return GcPlan(delete=delete, keep=keep, freed_bytes=sum(a.num_bytes for a in delete), keep_last=keep_last)
+    return GcPlan(
+        delete=tuple(a.id for a in delete), keep=keep, bytes=sum(a.num_bytes for a in delete), keep_last=keep_last
+    )
 
 
 def _roots(artifacts: Sequence[Artifact], registries: Iterable[Registry], keep_last: int) -> dict[str, str]:
@@ -109,20 +112,17 @@ def apply_gc(store: ArtifactStore, registries: Sequence[Registry], plan: GcPlan,
                                  remedy="Wait for the run to end"))  # fmt: skip
     with store.exclusive():
         fresh = plan_gc(store, registries, keep_last=plan.keep_last)
-        _check_still_holds(plan, fresh)
-        planned = {a.id for a in plan.delete}
-        for artifact in () if dry_run else fresh.delete:
-            if artifact.id in planned:
-                _delete(store, registries, artifact)
+        _check_still_holds(plan, fresh, store)
+        for id in () if dry_run else fresh.delete:
+            if id in plan.delete:
+                _delete(store, registries, store.get(id))
     return plan
 
 
-def _check_still_holds(plan: GcPlan, fresh: GcPlan) -> None:
-    planned = {a.id for a in plan.delete}
-    reasons = {id: fresh.keep[id] for id in planned if id in fresh.keep}
-    for made in fresh.delete:
-        if made.id not in planned:
-            reasons |= {id: f"{made.id} was made from it" for id in made.inputs.values() if id in planned}
+def _check_still_holds(plan: GcPlan, fresh: GcPlan, store: ArtifactStore) -> None:
+    reasons = {id: fresh.keep[id] for id in plan.delete if id in fresh.keep}
+    for later in set(fresh.delete) - set(plan.delete):
+        reasons |= {id: f"{later} was made from it" for id in store.get(later).inputs.values() if id in plan.delete}
     for id, reason in sorted(reasons.items()):
         raise StoreError(explain("artifact", id, f"is needed by now: {reason}", expected="a plan that still holds",
                                  remedy="Plan again"))  # fmt: skip

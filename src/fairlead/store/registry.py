@@ -107,7 +107,10 @@ class Registry:
         return next((entry for entry in self.entries() if entry.is_current), None)
 
     def register(self, artifact_id: str, name: str, *, reason: str = "") -> Entry:
-        """Enter an artifact as a candidate under a name that no other artifact has."""
+        """Enter an artifact as a candidate; one that is already in under this name stays as it is.
+
+        A name may be given to several artifacts (the rounds of one recipe); by name only one that is alone is found.
+        """
         artifact = self.store.get(artifact_id)
         if artifact.kind != _KINDS[self.name]:
             raise StoreError(explain("artifact", artifact.id, f"is a {artifact.kind}", expected=f"a {_KINDS[self.name]} in {self.name}",
@@ -115,12 +118,9 @@ class Registry:
         if not name.strip():
             raise StoreError(explain("name", name, "is empty", expected="a name for people", remedy="Give it one"))
         with self._log.exclusive():
-            taken = [
-                e for e in self.entries() if e.name == name and e.artifact_id != artifact.id and e.state != "removed"
-            ]
-            if taken:
-                raise StoreError(explain("name", name, f"belongs to {taken[0].artifact_id}", expected="a new name",
-                                         remedy="Choose another or remove that entry"))  # fmt: skip
+            for entry in self.entries():
+                if (entry.artifact_id, entry.name) == (artifact.id, name) and entry.state != "removed":
+                    return entry
             return self._append("candidate", artifact.id, name, reason)
 
     def promote(self, artifact_id: str, *, to: Literal["approved", "released"], reason: str) -> Entry:
@@ -168,14 +168,19 @@ class Registry:
     def _find(self, name: str) -> Entry:
         """Entry by artifact id, by a unique beginning of it, or by name."""
         entries = self.entries()
-        for entry in entries:
-            if name in (entry.artifact_id, entry.name) and entry.state != "removed":
-                return entry
-        matches = [e for e in entries if e.artifact_id == name or (len(name) > 3 and e.artifact_id.startswith(name))]
-        if len(matches) != 1:
+        matches = (
+            [e for e in entries if e.artifact_id == name]
+            or [e for e in entries if e.name == name and e.state != "removed"]
+            or [e for e in entries if len(name) > 3 and e.artifact_id.startswith(name)]
+        )
+        if not matches:
             known = [e.name for e in entries] + [e.artifact_id for e in entries]
             raise StoreError(explain(self.name, name, f"is not registered{nearest(name, known)}", expected="a registered name or id",
                                      remedy="Register it first"))  # fmt: skip
+        if len(matches) > 1:
+            ids = ", ".join(e.artifact_id for e in matches[-4:])
+            raise StoreError(explain(self.name, name, f"means {len(matches)} entries ({ids})", expected="one of them",
+                                     remedy="Give the artifact id"))  # fmt: skip
         return matches[0]
 
     def _check(self, artifact_id: str, state: str, to: State) -> None:

@@ -72,7 +72,7 @@ def test_nothing_needed_is_deleted_and_nothing_else_stays(tmp_path_factory, node
     made, registries = build(store, nodes)
     needed = naive_needed(made, registries, keep_last)
     plan = plan_gc(store, registries, keep_last=keep_last)
-    assert set(plan.keep) == needed and {a.id for a in plan.delete} == {a.id for a in made} - needed
+    assert set(plan.keep) == needed and set(plan.delete) == {a.id for a in made} - needed
     apply_gc(store, registries, plan, dry_run=False)
     assert set(store.ids()) == needed
     for id in needed:
@@ -82,7 +82,7 @@ def test_nothing_needed_is_deleted_and_nothing_else_stays(tmp_path_factory, node
         alive = [e for e in registry.entries() if e.state in ("approved", "released")]
         assert {e.artifact_id for e in alive} <= set(store.ids())
         assert {e.artifact_id for e in registry.entries() if e.state != "removed"} <= set(store.ids())
-    assert {row["id"] for row in store.deleted.read()} == {a.id for a in plan.delete}
+    assert {row["id"] for row in store.deleted.read()} == set(plan.delete)
     assert plan_gc(store, registries, keep_last=keep_last).delete == ()
 
 
@@ -92,8 +92,8 @@ def test_reasons_and_order(tmp_path):
     stale = add(store, "prompts", "stale")
     child = add(store, "completions", "stale", inputs={"prompts": stale.id})
     plan = plan_gc(store, both(store), keep_last=0)
-    assert plan.delete == (child, stale)
-    assert plan.freed_bytes == child.num_bytes + stale.num_bytes == 10
+    assert plan.delete == (child.id, stale.id)
+    assert plan.bytes == child.num_bytes + stale.num_bytes == 10
     assert plan.keep[made["release"].id] == "a release"
     assert plan.keep[made["eval"].id] == f"needed by {made['release'].id}"
     assert plan_gc(store, both(store), keep_last=1).keep[stale.id] == "one of the last 1 of kind prompts"
@@ -106,7 +106,7 @@ def test_the_reward_model_of_a_kept_policy_stays(tmp_path):
     add(store, "reward_model", "newer")
     add(store, "policy", "newer")
     policies, reward_models = both(store)
-    assert {a.id for a in plan_gc(store, (policies, reward_models), keep_last=1).delete} == {old.id, reward_model.id}
+    assert set(plan_gc(store, (policies, reward_models), keep_last=1).delete) == {old.id, reward_model.id}
     approve(policies, old.id)
     plan = plan_gc(store, (policies, reward_models), keep_last=1)
     assert plan.delete == () and plan.keep[reward_model.id] == f"needed by {old.id}"

@@ -88,7 +88,7 @@ def test_rollback_restores_the_release_before_and_is_recorded(store):
         ),
         (["approved", "released", "approved"], "is released and cannot become approved"),
         (["removed", "approved"], "is removed and cannot become approved; expected candidate"),
-        (["candidate"], "is candidate and cannot become candidate"),
+        (["other name"], "is candidate and cannot become candidate; expected approved or removed"),
     ],
 )
 def test_wrong_steps_say_what_is_allowed(store, steps, words):
@@ -96,7 +96,7 @@ def test_wrong_steps_say_what_is_allowed(store, steps, words):
     registry.register(policy.id, "a")
     actions = {
         "removed": lambda: registry.remove(policy.id, reason="r"),
-        "candidate": lambda: registry.register(policy.id, "a"),
+        "other name": lambda: registry.register(policy.id, "b"),
     }
     with pytest.raises(StoreError, match=words):
         for i, step in enumerate(steps):
@@ -109,9 +109,9 @@ def test_wrong_steps_say_what_is_allowed(store, steps, words):
 def test_other_refusals(store):
     (a, b), registry = policies(store, 2), Registry(store, "policies")
     registry.register(a.id, "first")
+    assert registry.register(a.id, "first") == registry.entries()[0]
     refusals = {
         "is a prompts; expected a policy": lambda: registry.register(add(store, "prompts").id, "x"),
-        f"belongs to {a.id}": lambda: registry.register(b.id, "first"),
         "is empty; expected a name": lambda: registry.register(b.id, " "),
         "is empty; expected why": lambda: registry.promote(a.id, to="approved", reason=""),
         r"is not registered \(did you mean first\?\)": lambda: registry.promote("frist", to="approved", reason="r"),
@@ -122,6 +122,16 @@ def test_other_refusals(store):
         with pytest.raises(StoreError, match=words):
             action()
     assert len(registry.events()) == 1
+
+
+def test_a_name_of_several_artifacts_does_not_decide_between_them(store):
+    (a, b), registry = policies(store, 2), Registry(store, "policies")
+    for policy in (a, b):
+        registry.register(policy.id, "run/policy")
+    with pytest.raises(StoreError, match=f"means 2 entries \\({a.id}, {b.id}\\)"):
+        registry.promote("run/policy", to="approved", reason="r")
+    registry.remove(a.id, reason="r")
+    assert registry.promote("run/policy", to="approved", reason="r").artifact_id == b.id
 
 
 def test_the_current_release_cannot_be_removed_but_an_earlier_one_can(store):
@@ -279,7 +289,8 @@ def test_killed_while_appending_loses_nothing_that_was_acknowledged(tmp_path):
             [sys.executable, "-c", textwrap.dedent(APPEND_FOREVER), str(log.path)], text=True, stdout=subprocess.PIPE
         )
         assert process.stdout and process.stdout.readline() == "ready\n"
-        time.sleep(0.03 + 0.023 * attempt)
+        acknowledged += len(process.stdout.readline().split())
+        time.sleep(0.005 * attempt)
         process.kill()
         acknowledged += len(process.communicate()[0].split())
         assert process.returncode == -signal.SIGKILL
