@@ -150,7 +150,7 @@ def test_damaged_parquet_page_is_a_located_error(tmp_path):
 
 def test_missing_folder_and_nearest_name(tmp_path):
     (tmp_path / "prompts.jsonl").write_text("{}")
-    assert "did you mean prompts.jsonl?" in fault(tmp_path / "promts.jsonl")
+    assert "did you mean prompts.jsonl?" in fault(tmp_path / "prompt.jsonl")
     with pytest.raises(DataError, match="is a folder"):
         require_file(tmp_path)
 
