@@ -117,6 +117,8 @@ def cohen_kappa(
     expected = float(rows @ credit @ columns)
     if expected > 1 - 1e-12:
         return undefined(UNANIMOUS, n=n)
+    if min(np.count_nonzero(rows), np.count_nonzero(columns)) == 1:
+        return Interval(0.0, math.nan, math.nan, n, "one rater used a single label, so kappa says nothing")
     kappa = (float(np.sum(credit * table)) - expected) / (1 - expected)
     marginal = (credit @ columns)[:, None] + (rows @ credit)[None, :]
     spread = float(np.sum(table * (credit - marginal * (1 - kappa)) ** 2)) - (kappa - expected * (1 - kappa)) ** 2
