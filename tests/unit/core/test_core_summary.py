@@ -62,7 +62,7 @@ def test_a_gate_that_measured_nothing_can_be_written_and_read():
 
 
 @pytest.mark.parametrize(
-    "change", [{"figures": [{"nam": 1}]}, {"charts": [{}]}, {"tables": None}, {"verdicts": ["x"]}]
+    "change", [{"figures": [{"label": 1}]}, {"charts": [{}]}, {"tables": None}, {"verdicts": ["x"]}]
 )
 def test_damaged_summary_is_a_located_error(change):
     data = StageSummary(stage="s", headline="h").to_dict() | change

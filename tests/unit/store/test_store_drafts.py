@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -164,3 +165,26 @@ def test_an_input_that_vanishes_while_the_draft_is_written_stops_the_commit(tmp_
         store.remove(prompts)
         draft.commit(config={}, inputs={"prompts": prompts.id}, summary={}, code_version="1")
     assert store.list() == ()
+
+
+def test_publishing_checks_the_inputs_again_under_the_lock(tmp_path):
+    store = ArtifactStore(tmp_path)
+    prompts = add(store, "prompts")
+    completions = add(store, "completions", inputs={"prompts": prompts.id})
+    store.remove(completions)
+    store.remove(prompts)
+    with store.draft("completions", stage="s") as draft, pytest.raises(StoreError, match="is not in"):
+        store.publish(draft.path, completions)
+    assert store.ids() == ()
+
+
+def test_whoever_waited_for_a_lock_whose_file_was_removed_holds_the_new_one(tmp_path):
+    first, second, third = (FileLock(tmp_path / "a.lock") for _ in range(3))
+    first.acquire()
+    waiting = threading.Thread(target=second.acquire)
+    waiting.start()
+    time.sleep(0.2)
+    first.release(remove=True)
+    waiting.join()
+    assert not third.acquire(wait=False)
+    second.release()

@@ -114,7 +114,7 @@ def test_other_refusals(store):
         "is a prompts; expected a policy": lambda: registry.register(add(store, "prompts").id, "x"),
         "is empty; expected a name": lambda: registry.register(b.id, " "),
         "is empty; expected why": lambda: registry.promote(a.id, to="approved", reason=""),
-        r"is not registered \(did you mean first\?\)": lambda: registry.promote("firs", to="approved", reason="r"),
+        r"is not registered \(did you mean first\?\)": lambda: registry.promote("first1", to="approved", reason="r"),
         "is not in": lambda: registry.register("policy-0000000000000000", "x"),
         "expected policies or reward_models": lambda: Registry(store, "models"),
     }
