@@ -83,7 +83,7 @@ def dawid_skene(
 
     posterior, iterations = _iterate(expect, _hold(_vote_shares(counts(votes)), known), max_iterations)
     confusion = _confusion(votes, posterior, smoothing)
-    accuracy = np.einsum("k,rkk->r", posterior.mean(0), confusion)
+    accuracy = np.einsum("k,rkk->r", np.exp(_log_shares(posterior)), confusion)
     accuracy = np.where(votes_per_rater(votes) > 0, accuracy, np.nan)
     return _aggregate(posterior, rater_accuracy=accuracy, confusion=confusion, iterations=iterations)
 
