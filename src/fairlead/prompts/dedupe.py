@@ -1,7 +1,8 @@
 """Repeated prompts: exact by normal form, near by Jaccard similarity of word 3-shingles (MinHash with banding, then exact).
 
-MinHash only proposes pairs; every proposed pair is checked with the exact Jaccard similarity, so nothing is dropped by an
-estimate, and what may be missed is bounded by `TARGET_RECALL` at the threshold (more similar pairs are missed less often).
+Up to `EXACT_TEXTS` different texts are compared pair by pair. Beyond, MinHash proposes pairs, and every proposed pair is checked
+with the exact similarity: nothing is dropped by an estimate, and what may be missed is bounded by `TARGET_RECALL` at the threshold
+(more similar pairs are missed less often).
 
 Legend: n texts, K hash functions, P pairs.
 
@@ -15,13 +16,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array, triu
 from scipy.sparse.csgraph import connected_components
 
 from fairlead.prompts.words import HashedTexts, Hashes, Index, mix_bits, ngrams
 
 SHINGLE_WORDS = 3
 NUM_HASHES = 128
+EXACT_TEXTS = 2048  # the overlaps of all their pairs fit in 32 MiB
 TARGET_RECALL = 0.995  # of pairs exactly at the threshold; decides the width of the bands
 _PAIRS_AT_ONCE = 1 << 16  # bounds memory: 64 Ki pairs of signatures are 64 MiB
 _PREFILTER_DEVIATIONS = 4.0  # a true pair falls below its estimate minus this in 1 of 30,000
@@ -153,7 +155,16 @@ def _elements(sets: ShingleSets, ids: Index, texts: Index, num_ids: int) -> Inde
     return position * num_ids + ids[sets.offsets[texts][position] + within]
 
 
-def near_duplicates(texts: HashedTexts, *, threshold: float) -> NearDuplicates:
+def exact_pairs(sets: ShingleSets, nodes: Index, *, threshold: float) -> Index:
+    """[P, 2] every near pair (i < j) of the given texts, from the overlaps of all pairs at once."""
+    _, ids = np.unique(sets.values, return_inverse=True)
+    has_shingle = csr_array((np.ones(len(ids), np.int32), ids, sets.offsets))[nodes]
+    overlap = triu(has_shingle @ has_shingle.T, k=1).tocoo()
+    pairs = np.stack([nodes[overlap.row], nodes[overlap.col]], axis=1)
+    return pairs[overlap.data / (sets.sizes[pairs].sum(axis=1) - overlap.data) >= threshold]
+
+
+def near_duplicates(texts: HashedTexts, *, threshold: float, exact_up_to: int = EXACT_TEXTS) -> NearDuplicates:
     """Find the pairs of texts whose shingle sets have a Jaccard similarity of at least `threshold`."""
     if len(texts) == 0:
         return NearDuplicates(same_as=np.zeros(0, np.int64), pairs=np.zeros((0, 2), np.int64), similarity=np.zeros(0))
@@ -162,7 +173,10 @@ def near_duplicates(texts: HashedTexts, *, threshold: float) -> NearDuplicates:
     fingerprint = np.add.reduceat(mix_bits(sets.values), sets.offsets[:-1])
     _, first, group = np.unique(fingerprint, return_index=True, return_inverse=True)
     nodes = np.sort(first).astype(np.int64)
-    pairs = nodes[candidate_pairs(minhash(sets)[nodes], threshold=threshold)]
+    if len(nodes) <= exact_up_to:
+        pairs = exact_pairs(sets, nodes, threshold=threshold)
+    else:
+        pairs = nodes[candidate_pairs(minhash(sets)[nodes], threshold=threshold)]
     similarity = jaccard(sets, pairs)
     is_near = similarity >= threshold
     return NearDuplicates(same_as=first[group].astype(np.int64), pairs=pairs[is_near], similarity=similarity[is_near])

@@ -87,16 +87,30 @@ def test_jaccard_by_hand():
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.85])
-def test_near_duplicates_have_no_false_pair_and_miss_hardly_any(threshold):
+def test_minhash_finds_no_false_pair_and_misses_hardly_any(threshold):
     """Precision is 1 because each pair is checked exactly; recall is at least the target at the threshold."""
     texts = edited_texts(40, seed=7)
-    expected, found = (
-        naive_near_pairs(texts, threshold),
-        found_pairs(near_duplicates(hash_words(texts), threshold=threshold)),
-    )
+    near = near_duplicates(hash_words(texts), threshold=threshold, exact_up_to=0)
+    expected, found = naive_near_pairs(texts, threshold), found_pairs(near)
     assert len(expected) > 25
     assert found <= expected
     assert len(found) >= 0.99 * len(expected)
+
+
+@given(SMALL_TEXTS, st.floats(0.3, 1))
+@settings(deadline=None, max_examples=25)
+def test_few_texts_are_compared_exactly(texts, threshold):
+    assert found_pairs(near_duplicates(hash_words(texts), threshold=threshold)) == naive_near_pairs(texts, threshold)
+
+
+def test_both_ways_are_used_on_their_side_of_the_limit():
+    """At this low threshold MinHash happens to miss one of the 318 pairs; the exact way finds all."""
+    texts = edited_texts(20, seed=2)
+    hashed, expected = hash_words(texts), naive_near_pairs(texts, 0.34)
+    exact = near_duplicates(hashed, threshold=0.34, exact_up_to=len(texts))
+    estimated = near_duplicates(hashed, threshold=0.34, exact_up_to=len(texts) - 1)
+    assert found_pairs(exact) == expected
+    assert 0.99 * len(expected) <= len(found_pairs(estimated)) < len(expected)
 
 
 def test_similarity_is_the_exact_one():

@@ -222,7 +222,8 @@ def test_a_hub_source_without_the_package_says_what_to_install(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"path": "a.jsonl", "field": "questoin"}, r"a\.jsonl: field=questoin is in no row \(did you mean questions\?\); expected one of questions, kind"),
+        ({"path": "a.jsonl", "field": "questions_"},
+         r"a\.jsonl: field=questions_ is in no row \(did you mean questions\?\); expected one of questions, kind"),
         ({"path": "a.jsonl"}, r"a\.jsonl has no column that is known to hold prompts \(questions, kind\); expected prompt, messages"),
         ({"path": "a.jsonl", "field": "questions", "slice_field": "knd"}, r"slice_field=knd is in no row \(did you mean kind\?\)"),
         ({"path": "b.jsonl"}, r"b\.jsonl does not exist \(did you mean a\.jsonl\?\)"),

@@ -28,7 +28,7 @@ def test_a_prompt_keeps_its_side_when_others_are_added_or_shuffled(keys, added, 
 
 @given(KEYS, st.data(), st.one_of(st.floats(0.01, 0.99), st.integers(1, 5).map(float)))
 @settings(deadline=None, max_examples=25)
-def test_families_stay_together_and_stable_under_relabelling(keys, data, heldout):
+def test_families_stay_together_and_stable_under_relabelling_and_reordering(keys, data, heldout):
     labels = data.draw(st.lists(st.integers(0, 4), min_size=len(keys), max_size=len(keys)))
     if heldout >= len(keys):
         heldout = 0.5
@@ -36,6 +36,7 @@ def test_families_stay_together_and_stable_under_relabelling(keys, data, heldout
     for label in set(labels):
         assert len({first[key] for key, own in zip(keys, labels, strict=True) if own == label}) == 1
     assert sides(keys, [9 - label for label in labels], heldout) == first
+    assert sides(keys[::-1], labels[::-1], heldout) == first
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])

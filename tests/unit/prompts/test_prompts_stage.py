@@ -151,12 +151,39 @@ def test_heldout_sources_are_the_heldout_split_and_nothing_like_them_stays_in_tr
     own, other = random_prompts(40), random_prompts(10, seed=1)
     files = {"a.jsonl": [*own, other[0], {"prompt": other[1]["prompt"].title()}, {"prompt": other[2]["prompt"] + " again"}],
              "h.jsonl": other}  # fmt: skip
-    _, prompts, rejects, coverage = collect(tmp_path, files, heldout_sources=["h.jsonl"], dedupe=dedupe, max_prompts=20)
+    _, prompts, rejects, coverage = collect(tmp_path, files, heldout_sources=["h.jsonl"], dedupe=dedupe)
     assert texts(prompts, "heldout") == {row["prompt"] for row in other}
-    assert len(texts(prompts, "train")) == 20
-    assert texts(prompts, "train") <= {row["prompt"] for row in own}
-    assert len(rejects) == 3 + 20
+    assert texts(prompts, "train") == {row["prompt"] for row in own}
+    assert len(rejects) == 3
     assert [row["source"] for row in coverage["sources"]] == ["a", "h"]
+
+
+def test_limits_and_evaluation_files_leave_heldout_sources_alone(tmp_path):
+    files = {"a.jsonl": random_prompts(40), "h.jsonl": random_prompts(10, seed=1)}
+    options = {"heldout_sources": ["h.jsonl"], "contamination": ["h.jsonl"], "max_prompts": 20}
+    _, prompts, rejects, coverage = collect(tmp_path, files, **options)
+    assert texts(prompts, "heldout") == {row["prompt"] for row in files["h.jsonl"]}
+    assert len(texts(prompts, "train")) == len(rejects) == 20
+    assert coverage["contamination"][0]["equal"] == 0
+
+
+def test_the_same_words_in_other_roles_are_another_prompt(tmp_path):
+    turns = [{"role": "user", "content": "Be kind"}, {"role": "user", "content": "Who are you?"}]
+    rows = [
+        {"prompt": turns},
+        {"prompt": [{**turns[0], "role": "system"}, turns[1]]},
+        {"prompt": "Be kind Who are you?"},
+    ]
+    _, prompts, rejects, _ = collect(tmp_path, {"a.jsonl": rows}, heldout=0, dedupe="exact")
+    assert len(prompts) == 3
+    assert not rejects
+
+
+def test_shares_of_slices_are_those_of_the_train_split(tmp_path):
+    files = {"a.jsonl": random_prompts(40), "h.jsonl": random_prompts(10, seed=1)}
+    options = {"sources": [{"path": "a.jsonl", "slice": "a"}], "heldout_sources": [{"path": "h.jsonl", "slice": "h"}]}
+    _, _, _, coverage = collect(tmp_path, files, **options)
+    assert [tuple(row.values()) for row in coverage["slices"]] == [("a", None, 1.0, 40, 0), ("h", None, 0.0, 0, 10)]
 
 
 def test_evaluation_prompts_stay_out_whatever_their_case_and_context(tmp_path):
@@ -202,9 +229,11 @@ def test_the_mix_is_compared_and_a_missing_slice_is_named(tmp_path):
     assert {v.gate: v.outcome for v in summary.verdicts} == {"prompts.count": "PASS", "prompts.coverage": "PASS"}
 
 
-@pytest.mark.parametrize(("shares", "missing"), [({"a": 0.9, "b": 0.1}, []), ({"a": 0.55, "b": 0.45}, ["b"])])
+@pytest.mark.parametrize(
+    ("shares", "missing"), [({"a": 0.9, "b": 0.1}, []), ({"a": 0.65, "b": 0.35}, []), ({"a": 0.55, "b": 0.45}, ["b"])]
+)
 def test_a_slice_counts_as_present_from_a_quarter_of_its_target(tmp_path, shares, missing):
-    """b has 10 of 100: above a quarter of 0.1, below a quarter of 0.45 (0.1125)."""
+    """b has 10 of 100: above a quarter of 0.1 and of 0.35 (0.0875), below a quarter of 0.45 (0.1125)."""
     rows = [{**row, "kind": "b" if i < 10 else "a"} for i, row in enumerate(random_prompts(100))]
     sources = [{"path": "a.jsonl", "slice_field": "kind"}]
     _, _, _, coverage = collect(tmp_path, {"a.jsonl": rows}, sources=sources, mix=shares, heldout=0)
