@@ -33,9 +33,7 @@ _HASH_RANGE = 16.0**13  # 52 bits: every value is an exact double below 1
 # Median and spread of ability put two able raters in agreement on about three pairs of four, the upper end of the guides' band.
 _MEDIAN_ABILITY, _ABILITY_SPREAD = 3.0, 0.35
 _SIDE_BIAS_LOGITS = (0.6, 1.2)  # at equal texts the left is chosen 65 % to 77 % of the time, as by known judge models
-_HALF_LIFE_JUDGMENTS = (
-    15.0  # a drifter is at a tenth of the ability after 50 judgments, the size of a calibration round
-)
+_HALF_LIFE_JUDGMENTS = 10.0  # after 50 judgments, the size of a calibration round, a drifter keeps 3 % of the ability
 _TIE_WIDTH_LOGITS = 0.4
 
 

@@ -50,11 +50,20 @@ class Verdicts:
     def from_judgments(cls, judgments: Iterable[Judgment]) -> Self:
         """Read off verdicts; the order of judgments does not matter."""
         found = sorted(judgments, key=lambda j: (j.task_id, j.rater, j.id))
-        kept = [j for j in found if j.verdict != "skip"]
+        rows = [(j.task_id, j.rater, j.verdict) for j in found]
+        return cls.from_rows(rows, swapped=[j.swapped for j in found], order=[j.order for j in found])
+
+    @classmethod
+    def from_rows(
+        cls, rows: Sequence[tuple[str, str, str]], *, swapped: Sequence[bool], order: Sequence[int] | None = None
+    ) -> Self:
+        """Take (task, rater, verdict) with any of the verdicts of a judgment, in upper or lower case."""
+        verdicts = [row[2].lower() for row in rows]
+        keep = [i for i, verdict in enumerate(verdicts) if verdict != "skip"]
         return cls(
-            rows=[(j.task_id, j.rater, j.verdict if j.verdict in WINNERS else "tie") for j in kept],
-            swapped=[j.swapped for j in kept], order=[j.order for j in kept], num_skips=len(found) - len(kept),
-            num_both_bad=sum(j.verdict == "both_bad" for j in kept),
+            rows=[(rows[i][0], rows[i][1], verdicts[i] if verdicts[i] in WINNERS else "tie") for i in keep],
+            swapped=[swapped[i] for i in keep], order=[order[i] if order is not None else 0 for i in keep],
+            num_skips=len(rows) - len(keep), num_both_bad=verdicts.count("both_bad"),
         )  # fmt: skip
 
     @property
@@ -141,7 +150,7 @@ def aggregate_pairs(verdicts: Verdicts, *, method: Method) -> Outcome:
     found = run_method(votes, method=method) if len(votes.items) else None
     p_decided = dict(zip(votes.item_names, found.posterior[:, 0], strict=True)) if found else {}
     pairs = {task: _pair(count, float(p_decided.get(task, 0.5))) for task, count in counts.items()}
-    return Outcome(method=method, pairs=pairs, raters=_raters(votes, found))
+    return Outcome(method=method, pairs=pairs, raters=rater_outcomes(votes, found) if found else {})
 
 
 def run_method(votes: Votes, *, method: Method) -> Aggregate:
@@ -169,9 +178,8 @@ def _pair(count: Counter[str], p_decided: float) -> PairOutcome:
     return PairOutcome(p_a=p_a, num_votes=total, agreement=max(count.values()) / total)
 
 
-def _raters(votes: Votes, found: Aggregate | None) -> dict[str, RaterOutcome]:
-    if found is None:
-        return {}
+def rater_outcomes(votes: Votes, found: Aggregate) -> dict[str, RaterOutcome]:
+    """What an aggregation says about each rater."""
     bias = found.side_bias
     return {
         name: RaterOutcome(accuracy=_known(found.rater_accuracy[i]), side_bias=None if bias is None else float(bias[i]))

@@ -161,10 +161,10 @@ def split_by_prompt(preferences: Sequence[Preference], *, heldout: float) -> lis
 
 def _hashed_share(keys: set[str], share: float) -> set[str]:
     place = {key: int(content_hash(["heldout", key], num_chars=13), 16) / _HASH_RANGE for key in keys}
-    found = {key for key in keys if place[key] < share}
-    if not found and share > 0 and len(keys) > 1:
-        found = {min(keys, key=lambda key: place[key])}
-    return found if len(found) < len(keys) else found - {max(keys, key=lambda key: place[key])}
+    by_place = sorted(keys, key=lambda key: place[key])
+    num_below = sum(place[key] < share for key in keys)
+    least = 1 if share > 0 else 0
+    return set(by_place[: min(max(num_below, least), len(keys) - 1)]) if len(keys) > 1 else set()
 
 
 def _prompt_key(preference: Preference) -> str:

@@ -99,8 +99,9 @@ def run(config: PreferencesConfig, *, inputs: Mapping[str, Path], out: Path, ser
         material = read_material(inputs)
         votes = read_votes(material, wanted=config.aggregation, seed=services.seed, num_resamples=config.num_resamples)
         found, notes = build_preferences(material.candidates(votes), rules=config.rules(), ledger=ledger), ()
-    preferences = split_by_prompt(drop_repeats(found, ledger), heldout=config.heldout)
-    _require_variety(preferences, ledger)
+    distinct = drop_repeats(found, ledger)
+    _require_variety(distinct, ledger)
+    preferences = split_by_prompt(distinct, heldout=config.heldout)
     write_jsonl(out / "preferences.jsonl", preferences)
     if votes is not None:
         write_json(out / "raters.json", [reading.to_data() for reading in votes.raters])
