@@ -39,8 +39,7 @@ class Candidate:
         contents = [normalise(message.content) for message in self.messages]
         plain = " ".join(contents)
         turns = zip(self.messages, contents, strict=True)
-        is_single = len(contents) == 1 and self.messages[0].role == "user"
-        key = plain if is_single else "\n".join(f"{message.role}: {content}" for message, content in turns)
+        key = plain if len(contents) == 1 else "\n".join(f"{message.role}: {content}" for message, content in turns)
         object.__setattr__(self, "plain", plain)
         object.__setattr__(self, "key", key)
 
