@@ -119,7 +119,7 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path):
         ({"num_raters": 3}, r"votes_per_pair=5 needs more raters.*num_raters=3"),
         ({"panel": {"rater-1": {"lapse": 1}}}, r"feedback.panel.rater-1 is no rater.*did you mean rater-1"),
         ({"panel": {"rater-01": {"tie_width": 1}}}, r"has no effect when ties are forced"),
-        ({"panel": {"rater-01": {"abilty": 1}}}, r"feedback.panel.rater-01.abilty.*did you mean ability"),
+        ({"panel": {"rater-01": {"half_live": 1}}}, r"feedback.panel.rater-01.half_live.*did you mean half_life"),
     ],
 )
 def test_a_wrong_config_is_explained(tmp_path, changes, message):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from preferences_example import draw_judgments
 
-from fairlead.core.records import Judgment
+from fairlead.core.records import Judgment, Task
 from fairlead.preferences.aggregate import Verdicts, aggregate_pairs, choose_method
 from fairlead.preferences.truth import read_truth
 
@@ -96,7 +96,7 @@ def test_aggregation_beats_single_votes_and_weighting_beats_the_majority():
     judgments, truth = draw_judgments([0.92] * 6 + [0.52] * 6, num_tasks=800, votes_per_task=5, seed=2)
     found = Verdicts.from_judgments(judgments)
     gold = {task: 1.0 if better == "a" else -1.0 for task, better in truth.items()}
-    tasks = {task: type("T", (), {"prompt_id": task})() for task in truth}
+    tasks = {task: Task(prompt_id=task, completion_a="a", completion_b="b", id=task) for task in truth}
     readings = {m: read_truth(found, aggregate_pairs(found, method=m), tasks=tasks, gold=gold) for m in METHODS}
     single = readings["majority"].single.value
     assert single == pytest.approx(0.72, abs=0.03)
