@@ -1,6 +1,6 @@
 """Train the small model that ships with the package: tokenizer, pretraining with Fairlead's own trainer, card.
 
-    python tools/bundled_model.py --data DIR [--minutes 40] [--work runs/bundled-model]
+    python tools/bundled_model.py --data DIR [--steps 3200] [--work runs/bundled-model]
 
 DIR is the folder that docs/data.md describes; read from it: text/movie_reviews, text/sentence_polarity, sft/oasst100,
 sft/self_instruct (the sets whose licences allow weights to be shipped). Killed and started again, it goes on at its last
@@ -20,14 +20,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from fairlead.algos import get_algorithm
 from fairlead.core.io import write_json, write_text
 from fairlead.models import attention
-from fairlead.models.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint, save_policy
+from fairlead.models.checkpoint import (
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+    save_policy,
+)
 from fairlead.models.load import CausalModel
 from fairlead.models.memory import keep_freed_memory
 from fairlead.text.packing import Branch, Tree, pack_trees
@@ -44,11 +50,16 @@ TEMPLATE = (
 CONTEXT = 256
 BATCH_TOKENS = 4096
 HELDOUT_SHARE = 0.02
+CHECKPOINT_EVERY_S = 60.0
 
 
 def read_texts(data: Path) -> list[str]:
     """Every document as plain text with our own turn markers; reviews are detokenised."""
-    texts = [detokenise(row["text"]) for name in ("movie_reviews", "sentence_polarity") for row in rows(data / f"text/{name}.jsonl.gz")]
+    texts = [
+        detokenise(row["text"])
+        for name in ("movie_reviews", "sentence_polarity")
+        for row in rows(data / f"text/{name}.jsonl.gz")
+    ]
     for row in rows(data / "sft/oasst100.jsonl.gz"):
         texts.append("".join(turn(m["role"], m["content"]) for m in row["messages"]))
     for row in rows(data / "sft/self_instruct.jsonl.gz"):
@@ -85,7 +96,12 @@ def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=2048, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=2048,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
     raw.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
                                         additional_special_tokens=SPECIAL[3:], model_max_length=CONTEXT)  # fmt: skip
@@ -114,7 +130,12 @@ def make_rows(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[Tree
         for start in range(0, len(ids), CONTEXT - 1):
             piece = np.array([tokenizer.bos_token_id, *ids[start : start + CONTEXT - 1]], dtype=np.int64)
             if len(piece) > 8:
-                trees.append(Tree(prompt_ids=np.zeros(0, dtype=np.int64), branches=(Branch(token_ids=piece, kept=np.arange(len(piece)) > 0),)))
+                trees.append(
+                    Tree(
+                        prompt_ids=np.zeros(0, dtype=np.int64),
+                        branches=(Branch(token_ids=piece, kept=np.arange(len(piece)) > 0),),
+                    )
+                )
     return trees
 
 
@@ -142,8 +163,8 @@ def heldout_loss(model: CausalModel, trees: list[Tree]) -> float:
     return total / count
 
 
-def train(learner: Learner, model: CausalModel, trees: list[Tree], *, work: Path, seconds: float, seed: int) -> float:
-    """Train for a budget of seconds (carried over restarts); the rate follows the clock. Returns seconds used."""
+def train(learner: Learner, model: CausalModel, trees: list[Tree], *, work: Path, seed: int) -> float:
+    """All steps, from the last checkpoint on; returns the seconds that they took, restarts included."""
     used, resumed = 0.0, load_checkpoint(work / "checkpoint")
     if resumed:
         tensors, state = resumed
@@ -151,25 +172,33 @@ def train(learner: Learner, model: CausalModel, trees: list[Tree], *, work: Path
         restore_optimizer(learner.optimizer, {k[2:]: v for k, v in tensors.items() if k.startswith("o/")})
         learner.step_number, used = state["step"], state["seconds"]
     last = saved = time.monotonic()
-    with Progress(TextColumn("pretraining"), BarColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn()) as progress:
-        bar = progress.add_task("", total=seconds, completed=used, note="")
+    columns = (
+        TextColumn("pretraining"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns) as progress:
+        bar = progress.add_task("", total=learner.num_steps, completed=learner.step_number, note="")
         for number, batch in enumerate(batches(trees, seed=seed)):
             if number < learner.step_number:
                 continue
-            # One schedule over the time budget: `num_steps` is what the pace so far predicts.
-            pace = used / max(1, learner.step_number)
-            learner.num_steps = max(learner.step_number + 1, int(seconds / pace)) if learner.step_number > 20 else 4000
             metrics = learner.step(batch)
             now = time.monotonic()
             used, last = used + now - last, now
-            if learner.step_number % 20 == 0:
-                progress.update(bar, completed=used, note=f"step {learner.step_number} loss {metrics['loss']:.3f} {metrics['num_tokens'] / pace if pace else 0:,.0f} tokens/s")
-            if now - saved > 120 or used >= seconds:
+            progress.update(bar, completed=learner.step_number, note=f"loss {metrics['loss']:.3f}")
+            is_last = learner.step_number == learner.num_steps
+            if now - saved > CHECKPOINT_EVERY_S or is_last:
                 saved = now
                 weights = {f"m/{k}": v for k, v in model.module.state_dict().items()}
-                save_checkpoint(work / "checkpoint", tensors={**weights, **{f"o/{k}": v for k, v in optimizer_tensors(learner.optimizer).items()}},
-                                state={"step": learner.step_number, "seconds": used})  # fmt: skip
-            if used >= seconds:
+                optimiser = {f"o/{k}": v for k, v in optimizer_tensors(learner.optimizer).items()}
+                save_checkpoint(
+                    work / "checkpoint",
+                    tensors={**weights, **optimiser},
+                    state={"step": learner.step_number, "seconds": used},
+                )
+            if is_last:
                 return used
     raise AssertionError("the source of batches never ends")
 
@@ -178,7 +207,7 @@ def main() -> None:
     """Train, save, describe."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("FAIRLEAD_DATA"))
-    parser.add_argument("--minutes", type=float, default=40)
+    parser.add_argument("--steps", type=int, default=3200)
     parser.add_argument("--work", type=Path, default=Path("runs/bundled-model"))
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--seed", type=int, default=0)
@@ -191,17 +220,22 @@ def main() -> None:
     tokenizer = make_tokenizer(texts)
     order = np.random.default_rng(args.seed).permutation(len(texts))
     cut = int(len(texts) * HELDOUT_SHARE)
-    heldout, kept = make_rows([texts[i] for i in order[:cut]], tokenizer), make_rows([texts[i] for i in order[cut:]], tokenizer)
+    heldout, kept = (
+        make_rows([texts[i] for i in order[:cut]], tokenizer),
+        make_rows([texts[i] for i in order[cut:]], tokenizer),
+    )
     model = new_model(tokenizer, seed=args.seed)
     num_parameters = sum(p.numel() for p in model.module.parameters())
     epoch_tokens = sum(t.num_tokens for t in kept)
     console.print(f"{num_parameters:,} parameters, {epoch_tokens:,} tokens a pass, {len(kept):,} rows")
     sft = get_algorithm("sft")
-    learner = Learner(models=Models(policy=model), algo=sft, algo_config=sft.config(), num_steps=4000, max_tokens=BATCH_TOKENS + CONTEXT,
+    learner = Learner(models=Models(policy=model), algo=sft, algo_config=sft.config(), num_steps=args.steps, max_tokens=BATCH_TOKENS + CONTEXT,
                       optim=OptimizerSettings(learning_rate=3e-3, weight_decay=0.1, warmup_share=0.02, final_share=0.02))  # fmt: skip
-    used = train(learner, model, kept, work=args.work, seconds=args.minutes * 60, seed=args.seed)
+    used = train(learner, model, kept, work=args.work, seed=args.seed)
     loss = heldout_loss(model, heldout)
-    save_policy(CausalModel(module=model.module.to(torch.bfloat16), config=model.config, name="bundled"), tokenizer, args.out)
+    save_policy(
+        CausalModel(module=model.module.to(torch.bfloat16), config=model.config, name="bundled"), tokenizer, args.out
+    )
     GenerationConfig(bos_token_id=1, eos_token_id=[2, 5], pad_token_id=0).save_pretrained(args.out)
     facts = {"parameters": num_parameters, "tokens_per_pass": epoch_tokens, "tokens": learner.step_number * BATCH_TOKENS, "steps": learner.step_number,
              "minutes": round(used / 60, 1), "heldout_nats_per_token": round(loss, 4), "heldout_perplexity": round(math.exp(loss), 2), "seed": args.seed}  # fmt: skip

@@ -247,7 +247,8 @@ def write_all(out: Path) -> None:
         p for split, num in NUM_PROMPTS.items() for p in prompts.draw(num, split=split, dice=Dice(f"prompts {split}"))
     ]
     write_jsonl(out / "demonstrations.jsonl", demonstrations)
-    write_jsonl(out / "prompts.jsonl", drawn)
+    write_jsonl(out / "prompts.jsonl", [p for p in drawn if p.split == "train"])
+    write_jsonl(out / "heldout_prompts.jsonl", [p for p in drawn if p.split == "heldout"])
     write_jsonl(out / "eval_prompts.jsonl", prompts.draw(NUM_EVAL_PROMPTS, split="heldout", dice=Dice("evaluation")))
     write_jsonl(out / "minimal_pairs.jsonl", make_minimal_pairs(Dice("pairs")))
     write_jsonl(out / "heldout_text.jsonl", make_paragraphs(Dice("paragraphs")))

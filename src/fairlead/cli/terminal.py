@@ -11,7 +11,15 @@ import types
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from fairlead.core.services import ProgressBar
 
@@ -50,7 +58,9 @@ class _QuietBar:
             self._last = now
             rate = self._done / (now - self._started)
             left = (self._total - self._done) / rate if rate else float("inf")
-            say(f"{self._title} {self._done}/{self._total}, {rate:.3g}/s, {left:.0f} s left{', ' + note if note else ''}")
+            say(
+                f"{self._title} {self._done}/{self._total}, {rate:.3g}/s, {left:.0f} s left{', ' + note if note else ''}"
+            )
 
 
 @contextlib.contextmanager

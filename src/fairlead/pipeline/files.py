@@ -16,7 +16,9 @@ class FileFinder:
     def __init__(self, recipe_folder: Path) -> None:
         data = os.environ.get("FAIRLEAD_DATA")
         bundled = Path(__file__).parents[1] / "bundled"
-        self.folders: tuple[Path, ...] = tuple(f for f in (recipe_folder, Path(data) if data else None, bundled) if f is not None)
+        self.folders: tuple[Path, ...] = tuple(
+            f for f in (recipe_folder, Path(data) if data else None, bundled) if f is not None
+        )
 
     def find(self, path: str) -> Path:
         """The first existing place.

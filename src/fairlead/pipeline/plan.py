@@ -1,7 +1,7 @@
 """From a recipe to a graph of stages: what runs, on what, in which order. Nothing is computed here.
 
     criteria   prompts   gold      sft
-                  \        \        /  \
+                  \\        \\        /  \
                 completions -> feedback -> preferences -> rewards -> policies.* -> evals -> releases
 
 Example:
@@ -61,21 +61,35 @@ def build_plan(recipe: Recipe) -> list[Node]:
     policy = "sft" if recipe.sft else BASE_MODEL
     prompted = {"prompts": "prompts"} if recipe.prompts else {}
     sampled = {**prompted, "completions": "completions"} if recipe.completions else {}
-    if recipe.evals:
-        nodes.append(_node("criteria", "Criteria of success", "criteria", recipe.evals, criteria_stage.run))
     if recipe.prompts:
         nodes.append(_node("prompts", "Prompts", "prompts", recipe.prompts, prompts.run))
+    if recipe.evals:
+        nodes.append(_node("criteria", "Criteria of success", "criteria", recipe.evals, criteria_stage.run,
+                           inputs={} if recipe.evals.prompts else prompted))  # fmt: skip
     if recipe.gold:
         nodes.append(_node("gold", "Gold reward", "gold", recipe.gold, gold.run))
     if recipe.sft:
         nodes.append(_node("sft", "Supervised fine-tuning", "policy", recipe.sft, sft.run))
     if recipe.completions:
-        nodes.append(_node("completions", "Completions", "completions", recipe.completions, completions.run, inputs={**prompted, "policy": policy}))
+        nodes.append(
+            _node(
+                "completions",
+                "Completions",
+                "completions",
+                recipe.completions,
+                completions.run,
+                inputs={**prompted, "policy": policy},
+            )
+        )
     if recipe.feedback:
-        nodes.append(_node("feedback", "Feedback", "feedback", recipe.feedback, feedback.run, inputs={**sampled, "gold": "gold"}))
+        nodes.append(
+            _node("feedback", "Feedback", "feedback", recipe.feedback, feedback.run, inputs={**sampled, "gold": "gold"})
+        )
     if recipe.preferences:
         given = {"feedback": "feedback", **sampled} if recipe.feedback else {}
-        nodes.append(_node("preferences", "Preferences", "preferences", recipe.preferences, preferences.run, inputs=given))
+        nodes.append(
+            _node("preferences", "Preferences", "preferences", recipe.preferences, preferences.run, inputs=given)
+        )
     if recipe.rewards:
         nodes.append(_node("rewards", "Reward model", "reward_model", recipe.rewards, rewards.run,
                            inputs={"preferences": "preferences", "policy": policy, **sampled}))  # fmt: skip
@@ -94,7 +108,14 @@ def _policy_node(name: str, config: Config, policy: str, prompted: Mapping[str, 
     if isinstance(config, PpoConfig):
         return _node(f"policies.{name}", f"Policy {name} (PPO)", "policy", config, ppo.run, needs_reward=True,
                      inputs={"policy": policy, "rewards": "rewards", **prompted})  # fmt: skip
-    return _node(f"policies.{name}", f"Policy {name} (DPO)", "policy", config, dpo.run, inputs={"policy": policy, "preferences": "preferences"})
+    return _node(
+        f"policies.{name}",
+        f"Policy {name} (DPO)",
+        "policy",
+        config,
+        dpo.run,
+        inputs={"policy": policy, "preferences": "preferences"},
+    )
 
 
 def _evals_node(recipe: Recipe, policy: str, prompted: Mapping[str, str]) -> Node:
@@ -114,7 +135,16 @@ def _node(
     def call(config: Config, inputs: Mapping[str, Path], out: Path, services: Services) -> StageSummary:
         return run(config, inputs=inputs, out=out, services=services)
 
-    return Node(name=name, title=title, kind=kind, config=config, run=call, inputs=inputs or {}, optional=optional, needs_reward=needs_reward)
+    return Node(
+        name=name,
+        title=title,
+        kind=kind,
+        config=config,
+        run=call,
+        inputs=inputs or {},
+        optional=optional,
+        needs_reward=needs_reward,
+    )
 
 
 def select(nodes: list[Node], target: str) -> list[Node]:

@@ -75,16 +75,42 @@ class Recipe(Config):
         ]  # fmt: skip
         for name, section, need, other in needs:
             if section is not None and other is None:
-                raise ValueError(explain(name, None, f"is there without {need}", expected=f"a section {need}", remedy=f"Add {need} or remove {name}"))
+                raise ValueError(
+                    explain(
+                        name,
+                        None,
+                        f"is there without {need}",
+                        expected=f"a section {need}",
+                        remedy=f"Add {need} or remove {name}",
+                    )
+                )
         if self.preferences is not None and self.feedback is None and not self.preferences.path:
             raise ValueError(explain("preferences.path", None, "is missing and there is no feedback section", expected="one source of preferences",
                                      remedy="Add feedback, or name a file of preferences"))  # fmt: skip
         for name, policy in self.policies.items():
-            need, other = ("rewards", self.rewards) if isinstance(policy, PpoConfig) else ("preferences", self.preferences)
+            need, other = (
+                ("rewards", self.rewards) if isinstance(policy, PpoConfig) else ("preferences", self.preferences)
+            )
             if other is None:
-                raise ValueError(explain(f"policies.{name}.algorithm", policy.algorithm, f"needs {need}", expected=f"a section {need}", remedy=f"Add {need}"))
+                raise ValueError(
+                    explain(
+                        f"policies.{name}.algorithm",
+                        policy.algorithm,
+                        f"needs {need}",
+                        expected=f"a section {need}",
+                        remedy=f"Add {need}",
+                    )
+                )
             if isinstance(policy, PpoConfig) and self.prompts is None:
-                raise ValueError(explain(f"policies.{name}.algorithm", policy.algorithm, "needs prompts", expected="a section prompts", remedy="Add it"))
+                raise ValueError(
+                    explain(
+                        f"policies.{name}.algorithm",
+                        policy.algorithm,
+                        "needs prompts",
+                        expected="a section prompts",
+                        remedy="Add it",
+                    )
+                )
         if self.releases is not None and self.releases.policy not in (*self.policies, "best"):
             raise ValueError(explain("releases.policy", self.releases.policy, "is not trained by this recipe",
                                      expected="best, or one of " + ", ".join(self.policies), remedy="Change it"))  # fmt: skip

@@ -17,7 +17,7 @@ from typing import Any
 from fairlead.core.config import resolved, write_resolved
 from fairlead.core.errors import GateStopped
 from fairlead.core.gates import GateResult, allow
-from fairlead.core.io import write_json
+from fairlead.core.io import read_json, write_json
 from fairlead.core.services import Services
 from fairlead.core.summary import StageSummary, summary_from_dict
 from fairlead.formats import read_prompts
@@ -26,7 +26,7 @@ from fairlead.models.load import resolve_model
 from fairlead.pipeline.files import FileFinder, folder_hash
 from fairlead.pipeline.plan import BASE_MODEL, Node, build_plan, select
 from fairlead.pipeline.recipe import Recipe
-from fairlead.preferences.stage import rl_count_gate
+from fairlead.preferences.counts import rl_count_gate
 from fairlead.rewards.gold import load_gold
 from fairlead.store.artifacts import Artifact, ArtifactStore, cache_key
 from fairlead.store.code_version import code_version
@@ -58,8 +58,8 @@ class Interface:
 
     progress: Callable[..., Any]
     say: Callable[[str], None]
-    should_stop: Callable[[], bool] = lambda: False  # noqa: E731
-    on_stage: Callable[[StageRecord], None] = lambda _record: None  # noqa: E731
+    should_stop: Callable[[], bool] = lambda: False
+    on_stage: Callable[[StageRecord], None] = lambda _record: None
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +79,9 @@ class Pipeline:
     allowed: Mapping[str, str] = field(default_factory=dict[str, str])
     command: str = ""
     records: dict[str, StageRecord] = field(default_factory=dict[str, StageRecord])
+    store: ArtifactStore = field(init=False)
+    finder: FileFinder = field(init=False)
+    device: str = field(init=False)
     _model: str = ""
     _model_hash: str = ""
 
@@ -128,6 +131,15 @@ class Pipeline:
             raise GateStopped("; ".join(r.stopped_by for r in stopped))
         return self.records
 
+    def load_records(self) -> None:
+        """Take the records of this run's last execution from disk (to draw its report again)."""
+        written = read_json(self.folder / "run.json")
+        self.command = written["command"]
+        nodes = {node.name: node for node in build_plan(self.recipe)}
+        self.records = {
+            name: _record_from(self, nodes[name], row) for name, row in written["stages"].items() if name in nodes
+        }
+
     def _stage(self, node: Node) -> StageRecord:
         inputs, missing = self._inputs(node)
         if missing:
@@ -172,7 +184,11 @@ class Pipeline:
         return (allow(gate.judge(num_pairs, n=num_pairs), dict(self.allowed)),)
 
     def _key(self, node: Node, input_ids: Mapping[str, str]) -> str:
-        config = {"config": resolved(node.config), "files": self.finder.fingerprints(resolved(node.config)), **self._shared(node)}
+        config = {
+            "config": resolved(node.config),
+            "files": self.finder.fingerprints(resolved(node.config)),
+            **self._shared(node),
+        }
         return cache_key(node.name, config, dict(input_ids), code_version())
 
     def _shared(self, node: Node) -> dict[str, Any]:
@@ -200,13 +216,19 @@ class Pipeline:
                 paths[role] = Path(self._base_model()[0])
         with self.store.draft(node.kind, stage=node.name) as draft:
             summary = node.run(node.config, paths, draft.path, self._services(work, paths))
-            summary = dataclasses.replace(summary, facts={**summary.facts, "peak_memory_mb": peak_memory_mb()})
-            write_json(draft.path / "summary.json", summary.to_dict())
+            summary = dataclasses.replace(
+                summary, facts={**summary.facts, **self._criteria(), "peak_memory_mb": peak_memory_mb()}
+            )
             artifact = draft.commit(config=resolved(node.config), inputs=dict(ids), summary=summary.to_dict(), code_version=code_version(),
                                     seconds=time.monotonic() - started, cache_key=key, name=f"{self.recipe.name}/{node.name}")  # fmt: skip
         shutil.rmtree(work, ignore_errors=True)
         self._register(node, artifact)
         return artifact
+
+    def _criteria(self) -> dict[str, str]:
+        """Hash of the criteria in force; a policy carries the one it was trained under."""
+        record = self.records.get("criteria")
+        return {"criteria_sha256": record.summary.facts["criteria_sha256"]} if record and record.summary else {}
 
     def _register(self, node: Node, artifact: Artifact) -> None:
         """Policies and reward models are registered as candidates; a release promotes its policy."""
@@ -216,7 +238,8 @@ class Pipeline:
 
     def _services(self, work: Path, paths: Mapping[str, Path]) -> Services:
         extras: dict[str, Any] = {
-            "text": self.recipe.text, "scope": self.recipe.scope, "find_file": self.finder.find, "folders": self.finder.folders,
+            "text": self.recipe.text, "scope": self.recipe.scope, "allow": dict(self.allowed), "find_file": self.finder.find,
+            "folders": self.finder.folders,
             "recipe_folder": self.recipe_folder, "read_prompts": read_prompts,
             "base_model": self._base_model()[0] if self.recipe.model else "",
         }  # fmt: skip
@@ -231,13 +254,26 @@ class Pipeline:
                    "verdicts": [dataclasses.asdict(v) for v in r.verdicts]}
             for name, r in self.records.items()
         }  # fmt: skip
-        record = {"name": self.recipe.name, "scope": self.recipe.scope, "seed": self.recipe.seed, "command": self.command, "stages": rows}
+        record = {
+            "name": self.recipe.name,
+            "scope": self.recipe.scope,
+            "seed": self.recipe.seed,
+            "command": self.command,
+            "stages": rows,
+        }
         write_json(self.folder / "run.json", record)
+
+
+def _record_from(pipeline: Pipeline, node: Node, row: Mapping[str, Any]) -> StageRecord:
+    if row["artifact"] is None:
+        return StageRecord(node, None, None, row["seconds"], row["cached"], row["stopped_by"])
+    artifact = pipeline.store.get(row["artifact"])
+    verdicts = tuple(GateResult(**v) for v in row["verdicts"])
+    summary = dataclasses.replace(summary_from_dict(artifact.summary), verdicts=verdicts)
+    return StageRecord(node, artifact, summary, row["seconds"], row["cached"], row["stopped_by"])
 
 
 def peak_memory_mb() -> float:
     """Peak resident memory of this process so far (stages run inside it)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-
-

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fairlead.algos import get_algorithm
 from fairlead.algos.kl import KLController, KLSchedule, initial_kl_coef, update_kl_coef
@@ -24,11 +25,11 @@ from fairlead.core.summary import Figure, StageSummary, Table, Threshold
 from fairlead.engine.local import LocalEngine
 from fairlead.models.checkpoint import save_policy
 from fairlead.models.heads import ScalarModel, load_head, new_value_head
-from fairlead.models.load import load_policy, load_tokenizer
+from fairlead.models.load import CausalModel, load_policy, load_tokenizer
 from fairlead.policies.collect import RolloutModels, Round, collect
 from fairlead.policies.ppo_config import PpoConfig
 from fairlead.policies.telling import first_metric, last_metric, metric_chart
-from fairlead.text import ChatText
+from fairlead.text import ChatText, Tree, pack_trees
 from fairlead.train.forward import Models
 from fairlead.train.hooks import Session
 from fairlead.train.loop import Learner
@@ -56,6 +57,7 @@ PPO_COLLAPSE = Gate(
     guide="when KL collapses to zero lower the coefficient to 0.05 and raise the learning rate slightly",
 )  # fmt: skip
 GATES: tuple[Gate, ...] = (PPO_KL, PPO_COLLAPSE)
+_NUM_GAP_TREES = 4
 _COLLAPSED_KL = 0.005  # nats a token: below this the policy writes what the reference writes
 
 
@@ -148,7 +150,7 @@ class _Trainer:
                 current = self._collect(number, kl_coef)
                 if self.preflight is None:
                     self._check(current, bos_token_id)
-                metrics = {**current.metrics, **self._train(current, number)}
+                metrics = {**current.metrics, **sampling_gap(self.models.policy, current.trees, self.config.temperature), **self._train(current, number)}
                 kl_coef = update_kl_coef(self.controller, kl_coef, observed_kl=current.kl_per_sequence, num_episodes=len(current.trees),
                                          step=self.learner.step_number)  # fmt: skip
                 self.engine.policy_version += 1
@@ -189,7 +191,7 @@ class _Trainer:
         ]
 
     def _train(self, current: Round, number: int) -> dict[str, float]:
-        """Epochs of optimiser steps on one round; metrics are means over the steps, the first ratio is kept apart."""
+        """Epochs of optimiser steps on one round; metrics are means over the steps."""
         rows: list[dict[str, float]] = []
         for epoch in range(self.config.num_epochs):
             order = np.random.default_rng((self.services.seed, number, epoch)).permutation(len(current.trees))
@@ -200,7 +202,6 @@ class _Trainer:
         metrics = {
             name: float(np.mean([r[name] for r in rows if name in r])) for name in rows[0] if name != "num_tokens"
         }
-        metrics["ppo/sampling_gap"] = abs(rows[0].get("ppo/ratio_mean", 1.0) - 1.0)
         return metrics
 
     def _check(self, current: Round, bos_token_id: int | None) -> None:
@@ -211,6 +212,15 @@ class _Trainer:
             checks.append(check_reference(policy, trees, temperature=self.config.temperature))
         require_passed("ppo", checks)
         self.preflight = preflight_table(checks)
+
+
+def sampling_gap(policy: CausalModel, trees: list[Tree], temperature: float) -> dict[str, float]:
+    """Mean |engine logprob - trainer logprob| a token, on a few completions of the round."""
+    few = trees[:_NUM_GAP_TREES]
+    with torch.no_grad():
+        logprobs = policy.logprobs(pack_trees(few), temperature=temperature).logprobs.cpu().numpy()
+    sampled = np.concatenate([b.arrays["sampling_logprobs"] for t in few for b in t.branches])
+    return {"ppo/sampling_gap": float(np.abs(logprobs - sampled).mean())}
 
 
 def _round_seed(seed: int, number: int) -> int:

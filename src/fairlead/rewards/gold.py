@@ -79,7 +79,7 @@ class ClassifierScorer:
         return (np.asarray(_features(texts) @ self.weights) + self.bias).astype(np.float64) * self.scale
 
 
-def run(config: LexiconGold | ClassifierGold, *, inputs: Mapping[str, Path], out: Path, services: Services) -> StageSummary:  # noqa: ARG001
+def run(config: LexiconGold | ClassifierGold, *, inputs: Mapping[str, Path], out: Path, services: Services) -> StageSummary:
     """Write the gold reward so that `load_gold` finds it."""
     path: Path = services.extras["find_file"](config.path)
     if isinstance(config, LexiconGold):

@@ -151,7 +151,7 @@ def _normalise(
             lengths.append(len(ids))
     scores = score_trees(model, trees, max_tokens=config.training.max_tokens_per_microbatch)
     model.mean, model.std = float(scores.mean()), max(float(scores.std()), 1e-6)
-    model.facts["length_slope_per_token"] = length_slope((scores - model.mean) / model.std, np.asarray(lengths))
+    model.facts["length_slope_per_token"] = length_slope((scores - model.mean) / model.std, lengths).value
     model.facts["reference_samples"] = float(len(trees))
 
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "src" / "fairlead" / "bundled" / "quickstart"
 RULE = load_rule(FOLDER / "lexicon.json")
 DEMONSTRATIONS = list(read_records(FOLDER / "demonstrations.jsonl", Demonstration))
-PROMPTS = list(read_records(FOLDER / "prompts.jsonl", Prompt))
+PROMPTS = [p for name in ("prompts.jsonl", "heldout_prompts.jsonl") for p in read_records(FOLDER / name, Prompt)]
 EVAL_PROMPTS = list(read_records(FOLDER / "eval_prompts.jsonl", Prompt))
 
 

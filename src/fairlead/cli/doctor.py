@@ -1,0 +1,68 @@
+"""`fairlead doctor`: what this machine and this installation can do, and what is missing."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+from fairlead import __version__
+from fairlead.cli import terminal
+from fairlead.cli.running import as_data
+
+_PACKAGES = {
+    "torch": "train",
+    "transformers": "train",
+    "peft": "train",
+    "safetensors": "train",
+    "datasets": "train",
+    "sklearn": "eval",
+}
+_NAMES = {"sklearn": "scikit-learn"}
+
+
+def show_doctor(home: Path, *, as_json: bool) -> None:
+    """Print one line a fact; missing things say how to get them."""
+    facts: dict[str, str] = {
+        "fairlead": __version__, "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
+        "cores": str(os.cpu_count()), "home": f"{home.resolve()} ({shutil.disk_usage(_existing(home)).free / 2**30:.1f} GB free)",
+        "FAIRLEAD_DATA": os.environ.get("FAIRLEAD_DATA", "not set (only needed for recipes that name its files)"),
+    }  # fmt: skip
+    for package, extra in _PACKAGES.items():
+        name = _NAMES.get(package, package)
+        is_there = importlib.util.find_spec(package) is not None
+        facts[name] = importlib.metadata.version(name) if is_there else f"missing: pip install 'fairlead[{extra}]'"
+    if importlib.util.find_spec("torch") is not None:
+        facts |= _torch_facts()
+    if as_json:
+        terminal.say(as_data(facts))
+        return
+    for name, value in facts.items():
+        terminal.say(f"{name:<14} {value}")
+    missing = [name for name, value in facts.items() if value.startswith("missing")]
+    terminal.say("Everything that the quickstart needs is there." if not missing else f"Missing: {', '.join(missing)}.")
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.resolve().parent
+    return path
+
+
+def _torch_facts() -> dict[str, str]:
+    import torch
+
+    from fairlead.models.device import choose_device
+    from fairlead.models.load import bundled_model
+    from fairlead.models.memory import keep_freed_memory
+
+    return {
+        "device": f"{choose_device('auto')} ({torch.get_num_threads()} threads)",
+        "allocator": "keeps freed memory" if keep_freed_memory() else "the system's own",
+        "bundled model": str(bundled_model())
+        if (bundled_model() / "model.safetensors").is_file()
+        else "missing: reinstall fairlead",
+        "pip packages": f"{len(list(importlib.metadata.distributions()))} in {sys.prefix}",
+    }

@@ -1,0 +1,353 @@
+"""`fairlead`: the command line. Each command parses, calls one function of the layers below, and prints at most ten lines.
+
+Heavy packages are imported inside commands, so that `--help` and the rating side work without torch.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fairlead import __version__
+from fairlead.cli import terminal
+from fairlead.core.errors import FairleadError, Interrupted, explain
+
+app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+                  help="Take a language model from raters to release. Run `fairlead quickstart` to see the whole loop.")  # fmt: skip
+registry_app = typer.Typer(
+    help="Policies and reward models: list, show, promote, roll back, clean up.", no_args_is_help=True
+)
+votes_app = typer.Typer(help="A table of item, rater, label to agreement and aggregated labels.", no_args_is_help=True)
+app.add_typer(registry_app, name="registry")
+app.add_typer(votes_app, name="votes")
+
+Recipe = Annotated[Path, typer.Argument(help="Recipe file (YAML).", show_default=False)]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a key: path.to.key=value (YAML). May be repeated.", metavar="PATH=VALUE"),
+]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option("--allow", help="Pass a gate on record: gate=reason. May be repeated.", metavar="GATE=REASON"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
+
+
+def home() -> Path:
+    """Folder of artifacts and runs."""
+    return Path(os.environ.get("FAIRLEAD_HOME", "runs")).expanduser()
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """Without a command: the flow with the state of each stage of the newest run."""
+    if version:
+        terminal.say(f"fairlead {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        from fairlead.cli.overview import show_overview
+
+        show_overview(home())
+
+
+@app.command(epilog="Example: fairlead quickstart --set seed=1")
+def quickstart(sets: Sets = None, allow: Allow = None, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Run the whole loop on the bundled model: SFT to released policy and report, in minutes on a laptop."""
+    from fairlead.cli.running import run_recipe
+
+    bundled = Path(__file__).parents[1] / "bundled" / "quickstart" / "recipe.yaml"
+    run_recipe(
+        bundled, sets=sets, allow=allow, home=home(), dry_run=dry_run, as_json=as_json, command="fairlead quickstart"
+    )
+
+
+@app.command(
+    epilog="Example: fairlead run recipes/imdb_sentiment.yaml --set seed=1 --allow rewards.accuracy='first look'"
+)
+def run(recipe: Recipe, sets: Sets = None, allow: Allow = None, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Run a recipe from prompts to release; finished stages are reused, a killed run goes on."""
+    from fairlead.cli.running import run_recipe
+
+    run_recipe(
+        recipe, sets=sets, allow=allow, home=home(), dry_run=dry_run, as_json=as_json, command=f"fairlead run {recipe}"
+    )
+
+
+@app.command(epilog="Example: fairlead plan recipes/harmless_hh.yaml")
+def plan(recipe: Recipe, sets: Sets = None) -> None:
+    """Print what a run would do: stages, inputs, what would be reused."""
+    from fairlead.cli.running import run_recipe
+
+    run_recipe(recipe, sets=sets, allow=None, home=home(), dry_run=True, as_json=False, command="")
+
+
+def _stage_command(name: str, target: str, what: str) -> None:
+    def command(
+        recipe: Recipe, sets: Sets = None, allow: Allow = None, dry_run: DryRun = False, as_json: Json = False
+    ) -> None:
+        from fairlead.cli.running import run_recipe
+
+        run_recipe(
+            recipe,
+            sets=sets,
+            allow=allow,
+            home=home(),
+            dry_run=dry_run,
+            as_json=as_json,
+            target=target,
+            command=f"fairlead {name} {recipe}",
+        )
+
+    command.__doc__ = f"{what} Stages before it are reused or run first."
+    app.command(name, epilog=f"Example: fairlead {name} recipe.yaml")(command)
+
+
+for _name, _target, _what in (
+    ("prompts", "prompts", "Collect, de-duplicate and split prompts."),
+    ("complete", "completions", "Sample completions for each prompt."),
+    ("judge", "feedback", "Have completions judged."),
+    ("prefer", "preferences", "Turn judgments (or a file) into preferences and measure agreement."),
+    ("reward", "rewards", "Train and measure the reward model."),
+    ("eval", "evals", "Measure what changed against the frozen criteria."),
+    ("release", "releases", "Choose and write the released model."),
+):
+    _stage_command(_name, _target, _what)
+
+
+@app.command(epilog="Example: fairlead train recipe.yaml --policy dpo")
+def train(
+    recipe: Recipe,
+    policy: Annotated[str, typer.Option(help="Name of a policy in the recipe, `sft`, or `all`.")] = "all",
+    sets: Sets = None, allow: Allow = None, dry_run: DryRun = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Train policies: SFT, DPO, PPO. Stages before them are reused or run first."""
+    from fairlead.cli.running import run_recipe
+
+    target = {"all": "policies", "sft": "sft"}.get(policy, f"policies.{policy}")
+    run_recipe(
+        recipe,
+        sets=sets,
+        allow=allow,
+        home=home(),
+        dry_run=dry_run,
+        as_json=as_json,
+        target=target,
+        command=f"fairlead train {recipe}",
+    )
+
+
+@app.command(epilog="Example: fairlead report quickstart")
+def report(
+    name: Annotated[str | None, typer.Argument(help="Name of a run; the newest when left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write it; the run's folder when left out.")] = None,
+) -> None:
+    """Draw the report of a run again from its artifacts."""
+    from fairlead.cli.reporting import redraw
+
+    terminal.say(f"Report: {redraw(home(), name, out)}")
+
+
+@app.command(epilog="Example: fairlead lineage quickstart")
+def lineage(
+    artifact: Annotated[
+        str, typer.Argument(help="Artifact id (or its beginning), or the name of a run for its release.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Walk from an artifact back to the votes and files it was made from."""
+    from fairlead.cli.registry import show_lineage
+
+    show_lineage(home(), artifact, as_json=as_json)
+
+
+@app.command(
+    epilog="Example: fairlead init --goal 'kinder support mails' --pairs 1500 --agreement 0.72 --out recipe.yaml"
+)
+def init(
+    goal: Annotated[str | None, typer.Option(help="What should change, in a sentence.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model folder or hub id.")] = None,
+    hardware: Annotated[str | None, typer.Option(help="laptop, one-gpu, node (8 GPUs), cluster.")] = None,
+    pairs: Annotated[int | None, typer.Option(help="Preference pairs that you have or can pay for.", min=0)] = None,
+    agreement: Annotated[
+        float | None, typer.Option(help="Share of pairs on which two raters agree.", min=0.0, max=1.0)
+    ] = None,
+    needs: Annotated[
+        str | None, typer.Option(help="Comma-separated: verifiable, online, reranking, dimensions; `none`.")
+    ] = None,
+    narrow: Annotated[str | None, typer.Option(help="Scaffold a small project: summarise, tone, or corpus-qa.")] = None,
+    out: Annotated[Path, typer.Option(help="Recipe file (or project folder with --narrow) to write.")] = Path(
+        "recipe.yaml"
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+) -> None:
+    """Ask a few questions and write a commented recipe, with the rule that decided."""
+    from fairlead.cli.init import Answers, write_project
+
+    answers = Answers(
+        goal=goal, model=model, hardware=hardware, pairs=pairs, agreement=agreement, needs=needs, narrow=narrow
+    )
+    for line in write_project(answers, out, force=force, ask=_ask if sys.stdin.isatty() else None):
+        terminal.say(line)
+
+
+def _ask(question: str, default: str) -> str:
+    return typer.prompt(question, default=default)
+
+
+@app.command("import-config", epilog="Example: fairlead import-config axolotl dpo.yml --out recipe.yaml")
+def import_config(
+    source: Annotated[str, typer.Argument(help="axolotl, trl, dschat or openrlhf.")],
+    file: Annotated[Path, typer.Argument(help="The configuration (YAML, JSON, or a shell script with flags).")],
+    out: Annotated[Path, typer.Option(help="Recipe file to write.")] = Path("recipe.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+) -> None:
+    """Translate another tool's configuration into a recipe and list every key that it could not."""
+    from fairlead.cli.import_config import translate_file
+
+    for line in translate_file(source, file, out, force=force):
+        terminal.say(line)
+
+
+@app.command(epilog="Example: fairlead doctor")
+def doctor(as_json: Json = False) -> None:
+    """Look at this machine and installation: versions, devices, memory, disk, what is missing."""
+    from fairlead.cli.doctor import show_doctor
+
+    show_doctor(home(), as_json=as_json)
+
+
+@registry_app.command("ls", epilog="Example: fairlead registry ls")
+def registry_ls(as_json: Json = False) -> None:
+    """List reward models and policies with their state."""
+    from fairlead.cli.registry import list_entries
+
+    list_entries(home(), as_json=as_json)
+
+
+@registry_app.command("show", epilog="Example: fairlead registry show policy-3f2a")
+def registry_show(artifact: str, as_json: Json = False) -> None:
+    """Show one artifact: where it came from, its figures, its verdicts."""
+    from fairlead.cli.registry import show_artifact
+
+    show_artifact(home(), artifact, as_json=as_json)
+
+
+@registry_app.command(
+    "promote", epilog="Example: fairlead registry promote policy-3f2a --to released --reason 'won the blind test'"
+)
+def registry_promote(
+    artifact: str,
+    to: Annotated[str, typer.Option(help="approved or released.")] = "approved",
+    reason: Annotated[str, typer.Option(help="Why; kept in the log.")] = "",
+) -> None:
+    """Move an artifact to the next state."""
+    from fairlead.cli.registry import promote
+
+    promote(home(), artifact, to=to, reason=reason)
+
+
+@registry_app.command("rollback", epilog="Example: fairlead registry rollback")
+def registry_rollback(
+    kind: Annotated[str, typer.Option(help="policies or reward_models.")] = "policies", reason: str = ""
+) -> None:
+    """Make the previous release current again."""
+    from fairlead.cli.registry import roll_back
+
+    roll_back(home(), kind, reason=reason)
+
+
+@registry_app.command("gc", epilog="Example: fairlead registry gc --keep-last 3 --apply")
+def registry_gc(
+    keep_last: Annotated[int, typer.Option(help="Runs of each stage to keep besides what is needed.", min=0)] = 3,
+    apply: Annotated[bool, typer.Option("--apply", help="Really delete; otherwise only say what would go.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete artifacts that nothing needs. What a release or a used reward model needs is never taken."""
+    from fairlead.cli.registry import collect_garbage
+
+    collect_garbage(home(), keep_last=keep_last, is_dry=not apply, as_json=as_json)
+
+
+VotesFile = Annotated[Path, typer.Argument(help="CSV or JSONL of item, rater, label.")]
+Column = Annotated[str, typer.Option(help="Column name.")]
+
+
+@votes_app.command("import", epilog="Example: fairlead votes import votes.csv --out votes.jsonl")
+def votes_import(
+    file: VotesFile,
+    out: Path = Path("votes.jsonl"),
+    item: Column = "item",
+    rater: Column = "rater",
+    label: Column = "label",
+) -> None:
+    """Check a table of votes and write it in Fairlead's own form."""
+    from fairlead.cli.votes import import_file
+
+    import_file(file, out, item=item, rater=rater, label=label)
+
+
+@votes_app.command("agreement", epilog="Example: fairlead votes agreement votes.csv")
+def votes_agreement(
+    file: VotesFile, item: Column = "item", rater: Column = "rater", label: Column = "label",
+    level: Annotated[str, typer.Option(help="nominal, ordinal or interval.")] = "nominal", as_json: Json = False,
+) -> None:  # fmt: skip
+    """Agreement with intervals, beside published reference figures."""
+    from fairlead.cli.votes import show_agreement
+
+    show_agreement(file, item=item, rater=rater, label=label, level=level, as_json=as_json)
+
+
+@votes_app.command(
+    "aggregate", epilog="Example: fairlead votes aggregate votes.csv --items items.jsonl --out preferences.jsonl"
+)
+def votes_aggregate(
+    file: VotesFile, out: Path = Path("aggregated.jsonl"), item: Column = "item", rater: Column = "rater", label: Column = "label",
+    method: Annotated[str, typer.Option(help="majority, dawid_skene, one_coin or weighted.")] = "dawid_skene",
+    items: Annotated[Path | None, typer.Option(help="Texts (item, prompt, a, b): then labels a and b become preferences.")] = None,
+) -> None:  # fmt: skip
+    """One label an item with its probability; with the texts, preferences to train on."""
+    from fairlead.cli.votes import aggregate_file
+
+    aggregate_file(file, out, item=item, rater=rater, label=label, method=method, items=items)
+
+
+def main() -> None:
+    """Entry point: errors on one line, no traceback for what a user can cause."""
+    try:
+        app()
+    except FairleadError as error:
+        terminal.fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        terminal.fail("interrupted; run the same command again to go on", Interrupted.exit_code)
+    except ModuleNotFoundError as error:
+        extra = (
+            "train"
+            if (error.name or "").split(".")[0]
+            in ("torch", "transformers", "peft", "safetensors", "datasets", "psutil")
+            else "all"
+        )
+        terminal.fail(
+            explain(
+                str(error.name),
+                None,
+                "is not installed",
+                expected=f"fairlead[{extra}]",
+                remedy=f"pip install 'fairlead[{extra}]'",
+            ),
+            1,
+        )
+    except OSError as error:
+        if error.errno is None:
+            raise
+        terminal.fail(explain(error.filename or "file", None, f"failed ({error.strerror})", expected="a readable, writable place",
+                              remedy="Check the path, permissions and free space"), 1)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

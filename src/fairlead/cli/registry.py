@@ -1,0 +1,138 @@
+"""Commands over the store: lineage, list, show, promote, roll back, clean up."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from rich.table import Table
+
+from fairlead.cli import terminal
+from fairlead.cli.running import as_data
+from fairlead.core.errors import ConfigError, explain
+from fairlead.core.io import read_json
+from fairlead.cli.run_report import describe_artifact
+from fairlead.store.artifacts import ArtifactStore
+from fairlead.store.gc import apply_gc, plan_gc
+from fairlead.store.manifest import Artifact
+from fairlead.store.registry import Registry, RegistryName
+
+NAMES: tuple[RegistryName, ...] = ("reward_models", "policies")
+
+
+def registries(store: ArtifactStore) -> list[Registry]:
+    """Reward models and policies, which are kept apart."""
+    return [Registry(store, name, say=terminal.say) for name in NAMES]
+
+
+def resolve(home: Path, store: ArtifactStore, name: str) -> Artifact:
+    """An artifact by id or its beginning; a run's name stands for the last artifact of that run."""
+    record = home / name / "run.json"
+    if record.is_file():
+        stages = read_json(record)["stages"]
+        made = [row["artifact"] for row in stages.values() if row["artifact"]]
+        if made:
+            return store.get(made[-1])
+    return store.get(name)
+
+
+def show_lineage(home: Path, name: str, *, as_json: bool) -> None:
+    """From the artifact down to what it was made from, each with its figure, ending at votes and files."""
+    store = ArtifactStore(home)
+    artifact = resolve(home, store, name)
+    chain = store.lineage(artifact.id)
+    if as_json:
+        terminal.say(
+            as_data(
+                [
+                    {"id": a.id, "stage": a.stage, "inputs": a.inputs, "headline": a.summary.get("headline", "")}
+                    for a in chain
+                ]
+            )
+        )
+        return
+    by_id = {a.id: a for a in chain}
+    _print_tree(artifact, by_id, depth=0, seen=set())
+
+
+def _print_tree(artifact: Artifact, by_id: dict[str, Artifact], *, depth: int, seen: set[str]) -> None:
+    again = " (above)" if artifact.id in seen else ""
+    terminal.say(f"{'  ' * depth}{artifact.stage}  {artifact.id}{again}")
+    if again:
+        return
+    seen.add(artifact.id)
+    terminal.say(f"{'  ' * depth}  {artifact.summary.get('headline', '')}")
+    for parent in dict.fromkeys(artifact.inputs.values()):
+        _print_tree(by_id[parent], by_id, depth=depth + 1, seen=seen)
+
+
+def list_entries(home: Path, *, as_json: bool) -> None:
+    """Both registries."""
+    rows: list[dict[str, Any]] = []
+    store = ArtifactStore(home)
+    for registry, name in zip(registries(store), NAMES, strict=True):
+        current = registry.current()
+        rows += [{"registry": name, **dataclasses.asdict(e), "is_current": current is not None and e.artifact_id == current.artifact_id}
+                 for e in registry.entries()]  # fmt: skip
+    if as_json:
+        terminal.say(as_data(rows))
+        return
+    if not rows:
+        terminal.say(
+            f"Nothing is registered in {home} yet. Policies and reward models appear here once trained: fairlead quickstart"
+        )
+        return
+    table = Table(box=None)
+    for column in ("registry", "artifact", "name", "state"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(
+            row["registry"], row["artifact_id"], row["name"], row["state"] + (" (current)" if row["is_current"] else "")
+        )
+    terminal.console.print(table)
+
+
+def show_artifact(home: Path, name: str, *, as_json: bool) -> None:
+    """One artifact, checked against its hashes."""
+    store = ArtifactStore(home)
+    artifact = store.verify(resolve(home, store, name).id)
+    terminal.say(as_data(artifact.manifest) if as_json else describe_artifact(artifact))
+
+
+def promote(home: Path, name: str, *, to: str, reason: str) -> None:
+    """Move to approved or released."""
+    if to not in ("approved", "released"):
+        raise ConfigError(explain("--to", to, "is not a state", expected="approved or released", remedy="Choose one"))
+    store = ArtifactStore(home)
+    artifact = resolve(home, store, name)
+    index = 0 if artifact.kind == "reward_model" else 1
+    entry = registries(store)[index].promote(
+        artifact.id, to=cast(Literal["approved", "released"], to), reason=reason or "no reason given"
+    )
+    terminal.say(f"{entry.artifact_id} is now {entry.state}.")
+
+
+def roll_back(home: Path, kind: str, *, reason: str) -> None:
+    """The previous release is current again."""
+    if kind not in NAMES:
+        raise ConfigError(
+            explain("--kind", kind, "is not a registry", expected=" or ".join(NAMES), remedy="Choose one")
+        )
+    entry = registries(ArtifactStore(home))[NAMES.index(cast(RegistryName, kind))].rollback(reason=reason)
+    terminal.say(f"{entry.artifact_id} ({entry.name}) is current again.")
+
+
+def collect_garbage(home: Path, *, keep_last: int, is_dry: bool, as_json: bool) -> None:
+    """Say what would go, or let it go."""
+    store = ArtifactStore(home)
+    books = registries(store)
+    plan = plan_gc(store, books, keep_last=keep_last)
+    apply_gc(store, books, plan, dry_run=is_dry)
+    if as_json:
+        terminal.say(as_data(dataclasses.asdict(plan)))
+        return
+    verb = "would be deleted" if is_dry else "deleted"
+    terminal.say(f"{len(plan.delete)} artifacts ({plan.bytes / 2**20:.1f} MB) {verb}, {len(plan.keep)} kept.")
+    for artifact_id in list(plan.delete)[:5]:
+        terminal.say(f"  {artifact_id}")
+    if is_dry and plan.delete:
+        terminal.say("Next: the same command with --apply.")

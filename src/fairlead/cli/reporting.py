@@ -1,0 +1,33 @@
+"""`fairlead report`: draw a run's page again from its record and artifacts."""
+
+import os
+from pathlib import Path
+
+from fairlead.core.config import parse_config
+from fairlead.core.errors import StoreError, explain
+from fairlead.core.io import read_json, write_text
+
+
+def redraw(home: Path, name: str | None, out: Path | None) -> Path:
+    """Write the report of a run; returns its path."""
+    from fairlead.cli import terminal
+    from fairlead.pipeline.recipe import Recipe
+    from fairlead.cli.run_report import newest_run, run_report
+    from fairlead.pipeline.run import Interface, Pipeline
+    from fairlead.report import build_report
+
+    run = name or newest_run(home)
+    folder = home / run
+    if not (folder / "run.json").is_file():
+        runs = ", ".join(sorted(p.parent.name for p in home.glob("*/run.json"))) or "none yet"
+        raise StoreError(
+            explain(
+                "run", run, "is not known", expected=f"one of: {runs}", remedy="Start one with: fairlead run RECIPE"
+            )
+        )
+    recipe = parse_config(Recipe, read_json(folder / "recipe.json"))
+    pipeline = Pipeline(recipe, home, Path(os.curdir).resolve(), Interface(terminal.progress, terminal.say))
+    pipeline.load_records()
+    path = out or folder / "report.html"
+    write_text(path, build_report(run_report(pipeline)))
+    return path

@@ -1,0 +1,109 @@
+"""From a finished (or stopped) run to its report and to the last lines in the terminal."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fairlead.core.errors import StoreError, explain
+from fairlead.core.gates import figure
+from fairlead.core.io import read_json, write_text
+from fairlead.core.summary import Figure
+from fairlead.pipeline.run import Pipeline, StageRecord
+from fairlead.report import LineageNode, RunReport, StageReport, build_report
+from fairlead.store.artifacts import Artifact
+
+
+def write_report(pipeline: Pipeline) -> Path:
+    """Draw the run's page; returns its path."""
+    path = pipeline.folder / "report.html"
+    write_text(path, build_report(run_report(pipeline)))
+    return path
+
+
+def run_report(pipeline: Pipeline) -> RunReport:
+    """Everything that the page shows."""
+    records = list(pipeline.records.values())
+    stages = tuple(
+        StageReport(title=r.node.title, summary=r.summary, seconds=r.seconds, cached=r.is_cached, artifact_id=r.artifact.id,
+                    memory_mb=r.summary.facts.get("peak_memory_mb"))
+        for r in records if r.summary is not None and r.artifact is not None
+    )  # fmt: skip
+    lines = ending_lines(pipeline)
+    return RunReport(
+        name=pipeline.recipe.name, created=datetime.now(UTC).isoformat(timespec="seconds"), scope=pipeline.recipe.scope,
+        model=pipeline.recipe.model, answer=lines[0], key_figures=_key_figures(pipeline), stages=stages, lineage=_lineage(records),
+        command=pipeline.command,
+    )  # fmt: skip
+
+
+def evaluation_of(pipeline: Pipeline) -> dict[str, Any] | None:
+    """What the evaluation stage wrote, if it ran."""
+    record = pipeline.records.get("evals")
+    if record is None or record.artifact is None:
+        return None
+    return read_json(record.artifact.path / "evaluation.json")
+
+
+def ending_lines(pipeline: Pipeline) -> list[str]:
+    """Plain words: for each policy what went up, what went down, with intervals, at what KL; then what was stopped."""
+    lines: list[str] = []
+    evaluation = evaluation_of(pipeline)
+    for row in evaluation["ranking"] if evaluation else []:
+        lines.append(f"{row['policy']}: {row['headline']}")
+    release = pipeline.records.get("releases")
+    if release and release.summary and not release.stopped_by and release.artifact:
+        lines.append(f"Released {release.summary.facts['policy']}: {release.artifact.path}")
+    lines += [f"STOP: {r.stopped_by}" for r in pipeline.records.values() if r.stopped_by]
+    if not lines:
+        done = [r for r in pipeline.records.values() if r.summary]
+        lines.append(done[-1].summary.headline if done and done[-1].summary else "Nothing was run.")
+    return lines
+
+
+def _key_figures(pipeline: Pipeline) -> tuple[Figure, ...]:
+    """Three figures: the best policy's first behaviour, its KL, and how far the reward model is right."""
+    evaluation = evaluation_of(pipeline)
+    figures = [
+        Figure(**row)
+        for row in (evaluation["ranking"][0]["key_figures"] if evaluation and evaluation["ranking"] else [])
+    ]
+    rewards = pipeline.records.get("rewards")
+    if rewards and rewards.summary and rewards.summary.figures:
+        figures.append(rewards.summary.figures[0])
+    for record in reversed(list(pipeline.records.values())):
+        if len(figures) >= 3:
+            break
+        if record.summary and record.node.name not in ("rewards", "evals"):
+            figures += [f for f in record.summary.figures if f not in figures][: 3 - len(figures)]
+    return tuple(figures[:3])
+
+
+def _lineage(records: list[StageRecord]) -> tuple[LineageNode, ...]:
+    return tuple(
+        LineageNode(id=r.artifact.id, kind=r.artifact.kind, title=r.node.title, parents=tuple(sorted(set(r.artifact.inputs.values()))),
+                    note="reused" if r.is_cached else f"{r.seconds:.1f} s")
+        for r in records if r.artifact is not None
+    )  # fmt: skip
+
+
+def newest_run(home: Path) -> str:
+    """Name of the run that was written last."""
+    runs = sorted(home.glob("*/run.json"), key=lambda p: p.stat().st_mtime)
+    if not runs:
+        raise StoreError(
+            explain(home, None, "has no run yet", expected="a run", remedy="Start one with: fairlead quickstart")
+        )
+    return runs[-1].parent.name
+
+
+def describe_artifact(artifact: Artifact) -> str:
+    """One artifact as text."""
+    verdicts = artifact.summary.get("verdicts", [])
+    lines = [
+        f"{artifact.id} ({artifact.stage}, {artifact.created}, {artifact.seconds:.1f} s)",
+        artifact.summary.get("headline", ""),
+    ]
+    lines += [f"  {role}: {name}" for role, name in artifact.inputs.items()]
+    lines += [f"  {v['outcome']} {v['gate']} {figure(v['value'])} (n={v['n']})" for v in verdicts]
+    return "\n".join([*lines, f"  {artifact.path}", f"  config {json.dumps(artifact.config)[:400]}"])

@@ -1,0 +1,155 @@
+"""The commands that run stages: plan, run, one line per finished stage, the report, and an ending in plain words."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from fairlead.cli import terminal
+from fairlead.core.errors import ConfigError, GateStopped, explain
+from fairlead.core.gates import GateResult
+
+
+def parse_allow(items: Sequence[str] | None) -> dict[str, str]:
+    """`gate=reason` options as a mapping; a reason is required."""
+    reasons: dict[str, str] = {}
+    for item in items or ():
+        gate, _, reason = item.partition("=")
+        if not gate.strip() or not reason.strip():
+            raise ConfigError(
+                explain(
+                    "--allow", item, "has no reason", expected="gate=reason", remedy="Write why the gate may be passed"
+                )
+            )
+        reasons[gate.strip()] = reason.strip()
+    return reasons
+
+
+def run_recipe(
+    recipe: Path, *, sets: Sequence[str] | None, allow: Sequence[str] | None, home: Path, dry_run: bool, as_json: bool, command: str,
+    target: str | None = None,
+) -> None:  # fmt: skip
+    """Run (or only plan) a recipe and say what came of it."""
+    allowed = parse_allow(allow)  # before the slow imports: a wrong option should fail at once
+    with _status("loading"):
+        from fairlead.models.memory import keep_freed_memory
+        from fairlead.pipeline.recipe import load
+        from fairlead.pipeline.run import Interface, Pipeline
+    keep_freed_memory()
+    interruption = terminal.Interruption()
+    interface = Interface(
+        progress=terminal.progress,
+        say=terminal.say,
+        should_stop=interruption,
+        on_stage=_print_stage if not as_json else _silent,
+    )
+    pipeline = Pipeline(
+        load(recipe, sets=tuple(sets or ())), home, recipe.resolve().parent, interface, allowed, command
+    )
+    _check_gates(allowed)
+    if dry_run:
+        _print_plan(pipeline, target)
+        return
+    if not as_json:
+        terminal.say(
+            f"{pipeline.recipe.name}: scope {pipeline.recipe.scope}, seed {pipeline.recipe.seed}, device {pipeline.device}, home {home}"
+        )
+    started, stopped = time.monotonic(), None
+    with interruption.watching():
+        try:
+            pipeline.run(target)
+        except GateStopped as error:
+            stopped = error
+        path = _report(pipeline)
+    if as_json:
+        terminal.say((pipeline.folder / "run.json").read_text(encoding="utf-8"))
+    else:
+        _print_ending(pipeline, path, time.monotonic() - started)
+    if stopped is not None:
+        raise stopped
+
+
+@contextlib.contextmanager
+def _status(text: str) -> Iterator[None]:
+    with terminal.console.status(text) if terminal.console.is_terminal else contextlib.nullcontext():
+        yield
+
+
+def _silent(_record: object) -> None:
+    """Say nothing (JSON output)."""
+
+
+def _check_gates(allowed: dict[str, str]) -> None:
+    from fairlead.core.errors import nearest
+    from fairlead.pipeline.gates import all_gates
+
+    known = sorted({g.name for g in all_gates()})
+    for name in allowed:
+        if name not in known:
+            raise ConfigError(
+                explain(
+                    "--allow",
+                    name,
+                    f"is not a gate{nearest(name, known)}",
+                    expected="one of " + ", ".join(known),
+                    remedy="Rename it",
+                )
+            )
+
+
+def _print_plan(pipeline: "Pipeline", target: str | None) -> None:  # pyright: ignore[reportUndefinedVariable]
+    table = Table(
+        title=f"Plan of {pipeline.recipe.name} (scope {pipeline.recipe.scope}, device {pipeline.device})",
+        title_justify="left",
+        box=None,
+    )
+    for column in ("stage", "what", "reads", "state"):
+        table.add_column(column)
+    for node, artifact in pipeline.plan(target):
+        reads = ", ".join(sorted({name.replace("@base", pipeline.recipe.model) for name in node.inputs.values()}))
+        table.add_row(node.name, node.title, reads, f"done ({artifact.id})" if artifact else "to do")
+    terminal.console.print(table)
+    terminal.say(f"Next: the same command without --dry-run. Artifacts go to {pipeline.home}.")
+
+
+def _print_stage(record: "StageRecord") -> None:  # pyright: ignore[reportUndefinedVariable]
+    """One line a stage, and one for each verdict that is not PASS."""
+    if record.summary is None:
+        terminal.say(f"{'stopped':>8}  {record.stopped_by}")
+        return
+    took = "reused" if record.is_cached else f"{record.seconds:.1f} s"
+    terminal.say(f"{took:>8}  {record.node.name}: {record.summary.headline}")
+    for note in record.summary.notes if not record.is_cached else ():
+        terminal.say(f"{'':8}  {note}")
+    for verdict in record.verdicts:
+        if verdict.outcome != "PASS":
+            terminal.say(f"{'':8}  {verdict.line()}")
+
+
+def _report(pipeline: "Pipeline") -> Path:  # pyright: ignore[reportUndefinedVariable]
+    from fairlead.cli.run_report import write_report
+
+    return write_report(pipeline)
+
+
+def _print_ending(pipeline: "Pipeline", report: Path, seconds: float) -> None:  # pyright: ignore[reportUndefinedVariable]
+    """What changed, at what KL, where the report lies, what to do next."""
+    from fairlead.cli.run_report import ending_lines
+    from fairlead.pipeline.run import peak_memory_mb
+
+    terminal.say("")
+    for line in ending_lines(pipeline):
+        terminal.say(line)
+    overrides: list[GateResult] = [v for r in pipeline.records.values() for v in r.verdicts if v.allowed]
+    for verdict in overrides:
+        terminal.say(f"Passed on record: {verdict.gate} ({verdict.allowed}).")
+    terminal.say(f"Time {seconds:.0f} s, peak memory {peak_memory_mb() / 1024:.2f} GB. Report: {report}")
+    terminal.say(f"Next: open the report, or fairlead lineage {pipeline.recipe.name}")
+
+
+def as_data(value: object) -> str:
+    """JSON for --json."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)

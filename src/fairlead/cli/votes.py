@@ -1,0 +1,56 @@
+"""`fairlead votes`: a table of item, rater, label to agreement figures and aggregated labels."""
+
+from pathlib import Path
+
+from rich.table import Table as RichTable
+
+from fairlead.cli import terminal
+from fairlead.cli.running import as_data
+from fairlead.core.gates import figure
+from fairlead.preferences import votes
+
+
+def import_file(file: Path, out: Path, *, item: str, rater: str, label: str) -> None:
+    """Check and convert."""
+    table = votes.import_votes(file, out, item=item, rater=rater, label=label)
+    terminal.say(
+        f"{len(table.items):,} votes by {len(table.rater_names)} raters on {len(table.item_names):,} items -> {out}"
+    )
+    terminal.say(f"Next: fairlead votes agreement {out}")
+
+
+def show_agreement(file: Path, *, item: str, rater: str, label: str, level: str, as_json: bool) -> None:
+    """Figures, verdicts and tables of a file of votes."""
+    summary = votes.agreement_of(file, item=item, rater=rater, label=label, level=level)
+    if as_json:
+        terminal.say(as_data(summary.to_dict()))
+        return
+    terminal.say(summary.headline)
+    for row in summary.figures:
+        terminal.say(f"  {row.line()}{'. ' + row.note if row.note else ''}")
+    for verdict in summary.verdicts:
+        terminal.say(f"  {verdict.line()}")
+    for table in summary.tables:
+        _print_table(table.title, table.columns, table.rows)
+
+
+def aggregate_file(
+    file: Path, out: Path, *, item: str, rater: str, label: str, method: str, items: Path | None
+) -> None:
+    """Aggregate and say what came out."""
+    summary = votes.aggregate_votes(file, out, item=item, rater=rater, label=label, method=method, items=items)
+    terminal.say(summary.headline)
+    for note in summary.notes:
+        terminal.say(f"  {note}")
+    terminal.say(f"Written: {out}")
+
+
+def _print_table(title: str, columns: tuple[str, ...], rows: tuple[tuple[str | float | int | None, ...], ...]) -> None:
+    table = RichTable(title=title, title_justify="left", box=None)
+    for column in columns:
+        table.add_column(column)
+    for row in rows[:25]:
+        table.add_row(*(figure(c) if isinstance(c, float) else "" if c is None else str(c) for c in row))
+    terminal.console.print(table)
+    if len(rows) > 25:
+        terminal.say(f"  and {len(rows) - 25} more rows; --json prints all")

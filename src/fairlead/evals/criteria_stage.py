@@ -1,0 +1,51 @@
+"""Stage: freeze the criteria of success and the evaluation prompts before anything is trained.
+
+Writes criteria.json (with its hash) and prompts.jsonl (the evaluation prompts themselves). Every trained policy records the
+hash that was in force; the evaluation refuses another one.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from fairlead.core.errors import DataError, explain
+from fairlead.core.io import Rejects, read_records, write_json, write_jsonl
+from fairlead.core.records import Prompt, content_hash
+from fairlead.core.services import Services
+from fairlead.core.summary import StageSummary, Table
+from fairlead.evals.config import EvalsConfig
+from fairlead.evals.criteria import freeze
+from fairlead.formats import read_prompts
+
+
+def run(config: EvalsConfig, *, inputs: Mapping[str, Path], out: Path, services: Services) -> StageSummary:
+    """Freeze."""
+    prompts = _read(config, inputs, out, services)[: config.max_prompts]
+    if len(prompts) < 2:
+        raise DataError(explain("evals.prompts", len(prompts), "prompts are too few to compare on", expected=">= 2 held-out prompts",
+                                remedy="Name a file of evaluation prompts or raise prompts.heldout"))  # fmt: skip
+    frozen = freeze(config.criteria, eval_prompts_sha256=content_hash([p.id for p in prompts], num_chars=64))
+    write_jsonl(out / "prompts.jsonl", prompts)
+    write_json(out / "criteria.json", frozen)
+    rows = tuple(
+        (b.id, "guard" if b.guard else "aim", b.direction, b.metric, b.min_effect) for b in config.criteria.behaviours
+    )
+    return StageSummary(
+        stage="criteria",
+        headline=f"{len(rows)} behaviours and {len(prompts)} evaluation prompts frozen before training (hash {frozen['sha256'][:12]}).",
+        tables=(Table(title="Criteria of success", columns=("behaviour", "kind", "direction", "metric", "smallest effect that counts"), rows=rows),),
+        facts={"criteria_sha256": frozen["sha256"]},
+    )  # fmt: skip
+
+
+def _read(config: EvalsConfig, inputs: Mapping[str, Path], out: Path, services: Services) -> list[Prompt]:
+    if config.prompts is not None:
+        with Rejects(out / "rejects.jsonl") as rejects:
+            return list(
+                read_prompts(
+                    services.extras["find_file"](config.prompts), format=config.prompts_format, rejects=rejects
+                )
+            )
+    if "prompts" not in inputs:
+        raise DataError(explain("evals.prompts", None, "is missing and the recipe has no prompts", expected="a file of evaluation prompts",
+                                remedy="Set evals.prompts"))  # fmt: skip
+    return [p for p in read_records(inputs["prompts"] / "prompts.jsonl", Prompt) if p.split == "heldout"]

@@ -1,0 +1,18 @@
+"""Every gate that a run can meet, gathered from the stages that declare them; docs/defaults.md is held against this list."""
+
+from fairlead.completions import stage as completions
+from fairlead.core.gates import Gate
+from fairlead.evals import stage as evals
+from fairlead.feedback import stage as feedback
+from fairlead.policies import dpo, ppo, sft
+from fairlead.preferences import stage as preferences
+from fairlead.prompts import stage as prompts
+from fairlead.releases import stage as releases
+from fairlead.rewards import gold
+from fairlead.rewards import stage as rewards
+
+
+def all_gates() -> tuple[Gate, ...]:
+    """In the order of the flow; a name may occur once for each scope."""
+    stages = (prompts, gold, sft, completions, feedback, preferences, rewards, ppo, dpo, evals, releases)
+    return tuple(gate for stage in stages for gate in stage.GATES)
