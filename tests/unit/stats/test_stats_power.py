@@ -48,7 +48,7 @@ def test_chances_to_pass_calibration_equal_the_published_table(agreement, chance
 
 
 def test_a_threshold_that_is_a_whole_number_of_items_is_not_rounded_up():
-    assert pass_probability(0.5, num_items=20, threshold=0.55) == pass_probability(0.5, num_items=20, threshold=0.51)
+    assert pass_probability(0.5, num_items=100, threshold=0.55) == pass_probability(0.5, num_items=100, threshold=0.545)
     assert pass_probability(0.5, num_items=20, threshold=0.0) == 1.0
 
 
