@@ -32,7 +32,7 @@ def run_report(pipeline: Pipeline) -> RunReport:
     lines = ending_lines(pipeline)
     return RunReport(
         name=pipeline.recipe.name, created=datetime.now(UTC).isoformat(timespec="seconds"), scope=pipeline.recipe.scope,
-        model=pipeline.recipe.model, answer=lines[0], key_figures=_key_figures(pipeline), stages=stages, lineage=_lineage(records),
+        model=pipeline.model_name, answer=lines[0], key_figures=_key_figures(pipeline), stages=stages, lineage=_lineage(records),
         command=pipeline.command,
     )  # fmt: skip
 

@@ -109,7 +109,7 @@ def _print_plan(pipeline: "Pipeline", target: str | None) -> None:  # pyright: i
     for column in ("stage", "what", "reads", "state"):
         table.add_column(column)
     for node, artifact in pipeline.plan(target):
-        reads = ", ".join(sorted({name.replace("@base", pipeline.recipe.model) for name in node.inputs.values()}))
+        reads = ", ".join(sorted({name.replace("@base", pipeline.model_name) for name in node.inputs.values()}))
         table.add_row(node.name, node.title, reads, f"done ({artifact.id})" if artifact else "to do")
     terminal.console.print(table)
     terminal.say(f"Next: the same command without --dry-run. Artifacts go to {pipeline.home}.")

@@ -17,12 +17,12 @@ _NGRAM = 4
 _MAX_REPEATS = 4  # a 4-gram this often inside one short reply is a loop, not style
 
 
-def readiness(completions: Sequence[Completion], *, is_heldout: bool) -> tuple[GateResult, Table]:
+def readiness(completions: Sequence[Completion], *, is_heldout: bool, must_finish: bool = True) -> tuple[GateResult, Table]:
     """Gate and table of faults."""
     faults = {"cut off at the limit": 0, "empty": 0, "repeats itself": 0}
     num_ready = 0
     for completion in completions:
-        fault = find_fault(completion)
+        fault = find_fault(completion, must_finish=must_finish)
         if fault:
             faults[fault] += 1
         else:
@@ -36,10 +36,10 @@ def readiness(completions: Sequence[Completion], *, is_heldout: bool) -> tuple[G
     )
 
 
-def find_fault(completion: Completion) -> str:
+def find_fault(completion: Completion, *, must_finish: bool = True) -> str:
     """The first fault of a reply, or an empty string."""
     words = completion.text.split()
-    if completion.finish_reason != "stop":
+    if must_finish and completion.finish_reason != "stop":
         return "cut off at the limit"
     if not words:
         return "empty"

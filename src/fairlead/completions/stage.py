@@ -45,6 +45,8 @@ class CompletionsConfig(Config):
     """Sequences decoded together; more is faster a token and takes more memory."""
     max_prompts: int | None = Field(None, ge=1)
     """Use only the first prompts; null uses all."""
+    must_finish: bool = True
+    """Whether a reply that reaches max_new_tokens is a fault; false for continuations of longer texts."""
 
 
 def encode_requests(
@@ -84,7 +86,7 @@ def run(config: CompletionsConfig, *, inputs: Mapping[str, Path], out: Path, ser
     )
     write_jsonl(out / "completions.jsonl", completions)
     heldout = {p.id for p in prompts if p.split == "heldout"}
-    return _summary(completions, heldout)
+    return _summary(completions, heldout, must_finish=config.must_finish)
 
 
 def _generate(
@@ -109,7 +111,7 @@ def _generate(
     return sorted(found, key=lambda c: (order[c.prompt_id], c.sample_index))
 
 
-def _summary(completions: list[Completion], heldout: set[str]) -> StageSummary:
+def _summary(completions: list[Completion], heldout: set[str], *, must_finish: bool) -> StageSummary:
     lengths = np.array([len(c.token_ids) for c in completions])
     finished = np.array([c.finish_reason == "stop" for c in completions])
     verdict, table = readiness(

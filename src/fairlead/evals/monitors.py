@@ -227,7 +227,7 @@ def judge_truncation(reference: npt.NDArray[np.bool_], policy: npt.NDArray[np.bo
     if len(reference) == len(policy) and (
         policy.mean() <= reference.mean() or mcnemar(reference, policy) >= TRUNCATION_P
     ):
-        gate = dataclasses.replace(TRUNCATION, warn=None)
+        gate = dataclasses.replace(TRUNCATION, warn=None, stop=None)
         return _judge(
             gate, share, note=f"Reference {reference.mean():.3g}, not different beyond chance" if len(policy) else ""
         )

@@ -37,12 +37,14 @@ class FileFinder:
         raise ConfigError(explain(path, None, "is not found", expected="a file in " + ", ".join(str(f) for f in self.folders),
                                   remedy=f"Check the path{hint}"))  # fmt: skip
 
-    def find_model(self, model: str) -> str:
-        """A model folder relative to the same places, or the name as it is."""
-        for folder in self.folders:
-            if not Path(model).is_absolute() and (folder / model / "config.json").is_file():
-                return str(folder / model)
-        return model
+    def find_model(self, model: str | tuple[str, ...]) -> str:
+        """A model folder relative to the same places, or the name as it is; of several the first that is there (or the last)."""
+        names = (model,) if isinstance(model, str) else model
+        for name in names:
+            for folder in (Path(), *self.folders):
+                if (folder / Path(name).expanduser() / "config.json").is_file():
+                    return str(folder / Path(name).expanduser())
+        return names[-1]
 
     def fingerprints(self, config: Mapping[str, Any]) -> dict[str, str]:
         """Content hash of every file that a section names, so that a changed file means a new artifact."""

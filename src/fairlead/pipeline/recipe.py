@@ -38,8 +38,8 @@ class Recipe(Config):
     """Everything random derives from it."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where models run; auto takes cuda, then mps, then cpu."""
-    model: str = "bundled"
-    """Base model: a transformers folder, a hub id, or `bundled`."""
+    model: str | tuple[str, ...] = "bundled"
+    """Base model: a transformers folder, a hub id, or `bundled`; of a list the first that is there."""
     text: TextSection = TextSection()
     """Template and lengths."""
     gold: GoldConfig | None = None

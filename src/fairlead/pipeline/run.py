@@ -96,6 +96,11 @@ class Pipeline:
         """Folder of this run: its resolved recipe, its record, its report."""
         return self.home / self.recipe.name
 
+    @property
+    def model_name(self) -> str:
+        """The base model as the recipe names it (of several, the one that is there)."""
+        return self.recipe.model if isinstance(self.recipe.model, str) else self.finder.find_model(self.recipe.model)
+
     def plan(self, target: str | None = None) -> list[tuple[Node, Artifact | None]]:
         """Nodes to be run with the artifact that would be reused, None where work remains (or an input does)."""
         found: list[tuple[Node, Artifact | None]] = []
@@ -240,7 +245,7 @@ class Pipeline:
         extras: dict[str, Any] = {
             "text": self.recipe.text, "scope": self.recipe.scope, "allow": dict(self.allowed), "find_file": self.finder.find,
             "folders": self.finder.folders,
-            "recipe_folder": self.recipe_folder, "read_prompts": read_prompts,
+            "read_prompts": read_prompts,
             "base_model": self._base_model()[0] if self.recipe.model else "",
         }  # fmt: skip
         if "gold" in paths:

@@ -17,7 +17,7 @@ from fairlead.algos import get_algorithm
 from fairlead.core.config import Config
 from fairlead.core.gates import Gate
 from fairlead.core.io import Rejects
-from fairlead.core.records import Demonstration
+from fairlead.core.records import Demonstration, content_hash
 from fairlead.core.sections import Scope, TextSection, TrainSection, learning_rate_note
 from fairlead.core.services import Services
 from fairlead.core.summary import Chart, Figure, Series, StageSummary
@@ -62,6 +62,8 @@ class DataSource(Config):
     """JSONL, JSON, CSV or Parquet; relative to the recipe's folder or FAIRLEAD_DATA."""
     format: str | None = None
     """Name of a known format; null detects it."""
+    take: int | None = Field(None, ge=1)
+    """At most this many rows, a fixed choice by hash (files are often sorted); null takes all."""
 
 
 class SftConfig(Config):
