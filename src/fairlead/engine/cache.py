@@ -1,5 +1,8 @@
 """The key-value cache of the local engine: preallocated slots, no concatenation per step, and the attention plans that use it.
 
+Prompts are padded to a multiple of `PREFILL_TOKENS` and keys are read up to a multiple of `KEY_TOKENS`: with such sizes the CPU's
+kernels sum the keys of a sequence in the same order whatever its neighbours' lengths are (measured in docs/stages/engine.md).
+
 Legend: S slots (sequences being decoded), C capacity in tokens, Hkv key heads, D head size.
 """
 
@@ -9,7 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairlead.models.attention import attend_masked
+from fairlead.models.attention import attend_by_formula, attend_masked
+
+PREFILL_TOKENS = 16
+KEY_TOKENS = 32
+
+
+def round_up(number: int, multiple: int) -> int:
+    """The smallest multiple that is not below `number`."""
+    return -(-number // multiple) * multiple
 
 
 @dataclass(slots=True, eq=False)
@@ -20,23 +31,18 @@ class SlotCache:
     """
 
     capacity: int
+    """Multiple of KEY_TOKENS."""
     lengths: Tensor
     """[S] valid tokens a slot."""
     keys: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
     """Layer -> [S, Hkv, C, D]."""
     values: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
 
-    @property
-    def num_slots(self) -> int:
-        """S."""
-        return len(self.lengths)
-
     def write_prefill(self, layer: int, key: Tensor, value: Tensor) -> None:
         """Store [S, Hkv, T, D] from position 0."""
         num_slots, heads, length, size = key.shape
-        if layer not in self.keys:
-            self.keys[layer] = key.new_zeros(num_slots, heads, self.capacity, size)
-            self.values[layer] = value.new_zeros(num_slots, heads, self.capacity, size)
+        self.keys[layer] = key.new_zeros(num_slots, heads, self.capacity, size)
+        self.values[layer] = value.new_zeros(num_slots, heads, self.capacity, size)
         self.keys[layer][:, :, :length], self.values[layer][:, :, :length] = key, value
 
     def append(self, layer: int, key: Tensor, value: Tensor) -> None:
@@ -97,7 +103,7 @@ class DecodeAttention:
 
     cache: SlotCache
     mask: Tensor
-    """[S, 1, 1, L] with L the longest valid length after this token."""
+    """[S, 1, 1, L], see `decode_mask`."""
 
     def attend(
         self,
@@ -118,10 +124,11 @@ class DecodeAttention:
             position = torch.arange(longest, device=query.device)
             mask = mask & (self.cache.lengths[:, None, None, None] - position < window)
         keys, values = self.cache.keys[layer][:, :, :longest], self.cache.values[layer][:, :, :longest]
-        return attend_masked(query, keys, values, mask, scale=scale, softcap=softcap).transpose(1, 2)
+        # One query a slot: the plain formula is faster than SDPA on CPU, and does not change with the number of slots.
+        return attend_by_formula(query, keys, values, mask, scale=scale, softcap=softcap).transpose(1, 2)
 
 
 def decode_mask(lengths: Tensor) -> Tensor:
-    """[S, 1, 1, L]: a slot sees its valid tokens and the one that is being written."""
-    longest = int(lengths.max()) + 1
+    """[S, 1, 1, L]: a slot sees its valid tokens and the one that is being written; L is rounded up to KEY_TOKENS."""
+    longest = round_up(int(lengths.max()) + 1, KEY_TOKENS)
     return (torch.arange(longest, device=lengths.device) <= lengths[:, None])[:, None, None, :]

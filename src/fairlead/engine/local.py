@@ -21,10 +21,22 @@ from torch import Tensor
 
 from fairlead.core.errors import EngineError, explain
 from fairlead.core.protocols import GenerateRequest, Sample, Sampling, WeightSource
-from fairlead.engine.cache import DecodeAttention, PrefillAttention, SlotCache, decode_mask, prefill_mask
+from fairlead.engine.cache import (
+    KEY_TOKENS,
+    PREFILL_TOKENS,
+    DecodeAttention,
+    PrefillAttention,
+    SlotCache,
+    decode_mask,
+    prefill_mask,
+    round_up,
+)
 from fairlead.engine.sampler import draw, process_logits, sample_uniforms
 from fairlead.models.load import CausalModel
 from fairlead.models.logprobs import chunk_logits
+
+# Slots come in whole blocks: matrix kernels take other code for fewer than 12 rows or for a rest of rows, and round otherwise.
+_SLOT_BLOCK = 16
 
 
 @dataclass(slots=True, eq=False)
@@ -38,6 +50,14 @@ class _Wave:
     tokens: Tensor
     """[samples, max_new_tokens]"""
     logprobs: Tensor
+    """[samples, max_new_tokens]"""
+    stops: Tensor
+    """Tokens that end a sample."""
+
+
+def _whole_blocks(slots: Tensor) -> Tensor:
+    """The slots, with the first repeated up to whole blocks."""
+    return torch.cat([slots, slots[:1].expand(round_up(len(slots), _SLOT_BLOCK) - len(slots))])
 
 
 class LocalEngine:
@@ -112,57 +132,65 @@ class LocalEngine:
                                       remedy="Shorten the prompt or lower max_new_tokens"))  # fmt: skip
 
     def _decode(self, samples: list[tuple[GenerateRequest, int]], sampling: Sampling) -> list[Sample]:
+        """Decode a wave. Slots beyond `rows` repeat the first one; they leave in blocks of `_SLOT_BLOCK`."""
+        head, limit, wave = self.model.output_head(), sampling.max_new_tokens, self._new_wave(samples, sampling)
+        cache, hidden = self._prefill(samples, limit)
+        rows = torch.arange(len(samples), device=self.model.device)
+        done: list[Sample] = []
+        for step in range(limit):
+            logits = chunk_logits(hidden, head.weight, head.bias, head.softcap, head.scale)[: len(rows)]
+            uniforms = None if wave.uniforms is None else wave.uniforms[rows, step]
+            tokens, logprobs = draw(process_logits(logits, sampling), uniforms)
+            wave.tokens[rows, step], wave.logprobs[rows, step] = tokens, logprobs
+            self._num_tokens += len(rows)
+            if self._on_token:
+                self._on_token(len(rows))
+            is_stop = torch.isin(tokens, wave.stops)
+            is_done = is_stop if step < limit - 1 else torch.ones_like(is_stop)
+            if bool(is_done.any()):
+                ended = zip(rows[is_done].tolist(), is_stop[is_done].tolist(), strict=True)
+                done += [self._finish(wave, row, step + 1, stop) for row, stop in ended]
+                keep = torch.nonzero(~is_done)[:, 0]
+                if not len(keep):
+                    break
+                rows, tokens, cache = rows[keep], tokens[keep], cache.select(_whole_blocks(keep))
+            hidden = self._advance(cache, tokens)
+        return done
+
+    def _advance(self, cache: SlotCache, tokens: Tensor) -> Tensor:
+        """[S, H] hidden states after one more token a slot."""
+        token_ids = torch.cat([tokens, tokens[:1].expand(len(cache.lengths) - len(tokens))])
+        plan = DecodeAttention(cache, decode_mask(cache.lengths))
+        hidden = self.model.run(token_ids[:, None], cache.lengths[:, None], plan)[:, 0]
+        cache.lengths += 1
+        return hidden
+
+    def _new_wave(self, samples: list[tuple[GenerateRequest, int]], sampling: Sampling) -> _Wave:
         device, limit = self.model.device, sampling.max_new_tokens
         uniforms = None
         if sampling.temperature > 0:
             rows = [sample_uniforms(sampling.seed, r.key, i, limit) for r, i in samples]
             uniforms = torch.from_numpy(np.stack(rows)).to(device)
-        wave = _Wave(samples, uniforms, torch.zeros(len(samples), limit, dtype=torch.long, device=device),
-                     torch.zeros(len(samples), limit, device=device))  # fmt: skip
-        head = self.model.output_head()
-        stops = torch.tensor(sampling.stop_token_ids, dtype=torch.long, device=device)
-        cache, hidden = self._prefill(samples, limit)
-        rows = torch.arange(len(samples), device=device)
-        done: list[Sample] = []
-        for step in range(limit):
-            logits = chunk_logits(hidden, head.weight, head.bias, head.softcap, head.scale)
-            tokens, logprobs = draw(
-                process_logits(logits, sampling), None if wave.uniforms is None else wave.uniforms[rows, step]
-            )
-            wave.tokens[rows, step], wave.logprobs[rows, step] = tokens, logprobs
-            self._num_tokens += len(rows)
-            if self._on_token:
-                self._on_token(len(rows))
-            is_stop = torch.isin(tokens, stops)
-            if bool(is_stop.any()) or step == limit - 1:
-                done += [self._finish(wave, int(row), step + 1, bool(stop)) for row, stop in zip(rows, is_stop, strict=True)
-                         if stop or step == limit - 1]  # fmt: skip
-                keep = torch.nonzero(~is_stop)[:, 0]
-                if step == limit - 1 or not len(keep):
-                    break
-                rows, tokens, cache = rows[keep], tokens[keep], cache.select(keep)
-            hidden = self.model.run(
-                tokens[:, None], cache.lengths[:, None], DecodeAttention(cache, decode_mask(cache.lengths))
-            )[:, 0]
-            cache.lengths += 1
-        return done
+        return _Wave(requests=samples, uniforms=uniforms, tokens=torch.zeros(len(samples), limit, dtype=torch.long, device=device),
+                     logprobs=torch.zeros(len(samples), limit, device=device),
+                     stops=torch.tensor(sampling.stop_token_ids, dtype=torch.long, device=device))  # fmt: skip
 
     def _prefill(self, samples: list[tuple[GenerateRequest, int]], limit: int) -> tuple[SlotCache, Tensor]:
-        """Run each distinct prompt once; return the cache and last hidden state of every sample."""
-        keys: dict[str, int] = {}
-        for request, _ in samples:
-            keys.setdefault(request.key, len(keys))
-        prompts = [request.token_ids for request, _ in {r.key: (r, i) for r, i in samples}.values()]
-        lengths = torch.tensor([len(p) for p in prompts], device=self.model.device)
-        longest = int(lengths.max())
+        """Run each distinct prompt once; return the cache and last hidden state of every sample, padded to whole blocks."""
+        prompts = {request.key: request.token_ids for request, _ in samples}
+        order = {key: row for row, key in enumerate(prompts)}
+        device = self.model.device
+        lengths = torch.tensor([len(p) for p in prompts.values()], device=device)
+        longest = round_up(int(lengths.max()), PREFILL_TOKENS)
         token_ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-        for row, prompt in enumerate(prompts):
+        for row, prompt in enumerate(prompts.values()):
             token_ids[row, : len(prompt)] = torch.tensor(prompt)
-        cache = SlotCache(capacity=longest + limit, lengths=lengths)
-        position_ids = torch.arange(longest)[None].expand(len(prompts), -1)
+        # Padding repeats position 0: a model with learned positions has none beyond its context.
+        position_ids = torch.arange(longest)[None] * (torch.arange(longest)[None] < lengths.cpu()[:, None])
+        cache = SlotCache(capacity=round_up(longest + limit, KEY_TOKENS), lengths=lengths)
         hidden = self.model.run(token_ids, position_ids, PrefillAttention(cache, prefill_mask(lengths, longest)))
-        slots = torch.tensor([keys[request.key] for request, _ in samples], device=self.model.device)
-        last = hidden[torch.arange(len(prompts), device=hidden.device), lengths - 1]
+        last = hidden[torch.arange(len(prompts), device=device), lengths - 1]
+        slots = _whole_blocks(torch.tensor([order[request.key] for request, _ in samples], device=device))
         return cache.select(slots), last[slots]
 
     def _finish(self, wave: _Wave, row: int, length: int, is_stop: bool) -> Sample:

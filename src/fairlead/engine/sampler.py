@@ -23,8 +23,11 @@ def sample_uniforms(seed: int, key: str, sample_index: int, num: int) -> npt.NDA
 
 
 def process_logits(logits: Tensor, sampling: Sampling) -> Tensor:
-    """[S, V] logits to fp32 log-probabilities of the distribution that is sampled from (dropped tokens are -inf)."""
-    logits = logits.float()
+    """[S, V] logits after temperature, top-k and top-p; dropped tokens are -inf.
+
+    top-k keeps all tokens that tie with the k-th. top-p keeps the fewest most likely tokens whose probability (after top-k)
+    reaches top_p, lower ids first among equals.
+    """
     if sampling.temperature > 0:
         logits = logits / sampling.temperature
     if 0 < sampling.top_k < logits.shape[-1]:
@@ -34,21 +37,20 @@ def process_logits(logits: Tensor, sampling: Sampling) -> Tensor:
         ordered, order = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
         dropped = ordered.cumsum(-1) - ordered >= sampling.top_p  # the token that crosses the line stays
         logits = logits.masked_fill(torch.zeros_like(dropped).scatter(1, order, dropped), -torch.inf)
-    return logits.log_softmax(-1)
+    return logits
 
 
-def draw(logprobs: Tensor, uniforms: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Choose one token a row: the inverse distribution function at `uniforms` [S], or the most likely one when None.
+def draw(logits: Tensor, uniforms: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Choose one token a row of [S, V]: the inverse distribution function at `uniforms` [S], or the most likely when None.
 
     Returns:
-        tokens [S] and their logprobs [S].
+        tokens [S] and their logprobs [S], nats.
     """
     if uniforms is None:
-        tokens = logprobs.argmax(-1)
+        tokens = logits.argmax(-1)
     else:
-        cdf = logprobs.double().exp().cumsum(-1)
-        # Scaling by the last entry keeps rounding from leaving a gap above the distribution function.
-        tokens = torch.searchsorted(cdf, (uniforms[:, None] * cdf[:, -1:]), right=True)[:, 0].clamp_(
-            max=logprobs.shape[-1] - 1
-        )
-    return tokens, logprobs.gather(1, tokens[:, None])[:, 0]
+        # Weights, not probabilities: their sum in float64 is the last entry, so that rounding leaves no gap above it.
+        cdf = (logits - logits.amax(-1, keepdim=True)).exp_().cumsum(-1, dtype=torch.float64)
+        tokens = torch.searchsorted(cdf, uniforms[:, None] * cdf[:, -1:], right=True)[:, 0]
+        tokens = tokens.clamp_(max=logits.shape[-1] - 1)
+    return tokens, (logits.gather(1, tokens[:, None]) - logits.logsumexp(-1, keepdim=True))[:, 0]

@@ -5,8 +5,6 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from peft import LoraConfig, PeftModel, get_peft_model
-
 from fairlead.models.load import CausalModel
 
 
@@ -21,13 +19,15 @@ class LoraSettings:
 
 def add_lora(model: CausalModel, settings: LoraSettings) -> CausalModel:
     """Wrap the model; only the adapter is trainable afterwards."""
+    from peft import LoraConfig, get_peft_model  # slow to import, and most runs have no adapter
+
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.alpha,  # pyright: ignore[reportArgumentType]
         lora_dropout=0.0,
         target_modules=settings.target_modules,
         task_type="CAUSAL_LM",
-    )  # pyright: ignore[reportArgumentType]
+    )
     with warnings.catch_warnings():
         # peft advises on tied heads and on save_embedding_layers; both are handled by merging before a release.
         warnings.simplefilter("ignore", UserWarning)
@@ -37,22 +37,25 @@ def add_lora(model: CausalModel, settings: LoraSettings) -> CausalModel:
 
 def has_adapter(model: CausalModel) -> bool:
     """True when the model carries a LoRA adapter."""
-    return isinstance(model.module, PeftModel)
+    return hasattr(model.module, "peft_config")
 
 
 @contextlib.contextmanager
 def reference_mode(model: CausalModel) -> Iterator[CausalModel]:
     """The model with its adapter off: the reference policy."""
-    if not isinstance(model.module, PeftModel):
+    if not has_adapter(model):
         raise ValueError("only a model with an adapter has a reference inside; load a second model")
-    with model.module.disable_adapter():
+    with model.module.disable_adapter():  # pyright: ignore[reportCallIssue]
         yield model
 
 
 def merged(model: CausalModel) -> CausalModel:
     """Weights with the adapter added in, as a plain model (the adapter is gone)."""
-    if not isinstance(model.module, PeftModel):
+    if not has_adapter(model):
         return model
     return CausalModel(
-        module=model.module.merge_and_unload().eval(), config=model.config, name=model.name, device=model.device
+        module=model.module.merge_and_unload().eval(),  # pyright: ignore[reportCallIssue]
+        config=model.config,
+        name=model.name,
+        device=model.device,
     )

@@ -49,10 +49,10 @@ class AttentionPlan(Protocol):
 class _Bucket:
     gather: Tensor
     """[R * T] rows of the flat row, padding points at row 0."""
-    scatter: Tensor
-    """[n] place of each of the bucket's tokens in [R * T]."""
     tokens: Tensor
-    """[n] rows of the flat row that this bucket owns."""
+    """[n] rows of the flat row that this bucket owns, ascending."""
+    scatter: Tensor
+    """[n] place of each of them in [R * T]."""
     mask: Tensor
     """[R, 1, T, T] True where the query (row) may see the key (column)."""
     distance: Tensor
@@ -75,6 +75,8 @@ class TreeAttention:
         present = np.zeros((len(trees), longest), dtype=bool)
         for r, rows in enumerate(trees):
             gather[r, : len(rows)], present[r, : len(rows)] = rows, True
+        tokens = gather[present]
+        order = np.argsort(tokens)
         branch, position = layout.branch_index[gather], layout.position_ids[gather]
         distance = position[:, :, None] - position[:, None, :]
         same = (branch[:, :, None] == branch[:, None, :]) | (branch[:, None, :] == 0)
@@ -82,7 +84,7 @@ class TreeAttention:
         # A query without any key is NaN in softmax: padding sees itself.
         mask |= np.eye(longest, dtype=bool)[None] & ~present[:, :, None]
         to = lambda x: torch.from_numpy(np.ascontiguousarray(x)).to(self.device)  # noqa: E731
-        return _Bucket(gather=to(gather.reshape(-1)), scatter=to(np.flatnonzero(present.reshape(-1))), tokens=to(gather[present]),
+        return _Bucket(gather=to(gather.reshape(-1)), tokens=to(tokens[order]), scatter=to(np.flatnonzero(present)[order]),
                        mask=to(mask[:, None]), distance=to(distance[:, None]), shape=(len(trees), longest))  # fmt: skip
 
     def attend(
@@ -104,9 +106,7 @@ class TreeAttention:
             return self._attend_bucket(self.buckets[0], flat, scale, window, softcap)[None]
         output = query.new_empty(num_tokens, num_heads, size)
         for bucket in self.buckets:
-            output = output.index_copy(
-                0, bucket.tokens, self._attend_bucket(bucket, flat, scale, window, softcap, is_whole=False)
-            )
+            output = output.index_copy(0, bucket.tokens, self._attend_bucket(bucket, flat, scale, window, softcap))
         return output[None]
 
     @staticmethod
@@ -116,8 +116,6 @@ class TreeAttention:
         scale: float,
         window: int | None,
         softcap: float | None,
-        *,
-        is_whole: bool = True,
     ) -> Tensor:
         rows, longest = bucket.shape
         q, k, v = (x[bucket.gather].view(rows, longest, x.shape[1], x.shape[2]).transpose(1, 2) for x in flat)
@@ -125,23 +123,35 @@ class TreeAttention:
         if window is not None:
             mask = bucket.windows.setdefault(window, bucket.mask & (bucket.distance < window))
         out = attend_masked(q, k, v, mask, scale=scale, softcap=softcap)  # [R, H, T, D]
-        out = out.transpose(1, 2).reshape(rows * longest, q.shape[1], q.shape[3])[bucket.scatter]
-        if not is_whole:
-            return out
-        back = torch.empty_like(bucket.tokens)
-        back[bucket.tokens] = torch.arange(len(back), device=back.device)
-        return out[back]
+        return out.transpose(1, 2).reshape(rows * longest, q.shape[1], q.shape[3])[bucket.scatter]
 
 
 def attend_masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, scale: float, softcap: float | None) -> Tensor:
     """SDPA with grouped keys; soft-capped scores have no fused kernel and take the plain formula."""
     if softcap is None:
         return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
-    repeats = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
-    scores = softcap * torch.tanh((q @ k.transpose(-1, -2)) * scale / softcap)
-    weights = torch.where(mask, scores, torch.finfo(scores.dtype).min).float().softmax(-1)
-    return weights.to(v.dtype) @ v
+    return attend_by_formula(q, k, v, mask, scale=scale, softcap=softcap)
+
+
+def attend_by_formula(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, scale: float, softcap: float | None) -> Tensor:
+    """softmax(softcap * tanh(q k / softcap)) v, the heads of a group stacked as rows of one product: no copies of k and v.
+
+    Args:
+        q: [R, H, T, D];  k, v: [R, Hkv, L, D];  mask: [R, 1, T, L] with a key for every query.
+    Returns:
+        [R, H, T, D]
+    """
+    rows, heads, length, size = q.shape
+    groups = k.shape[1]
+    stacked = q.reshape(rows * groups, heads // groups * length, size)
+    scores = torch.bmm(stacked, k.flatten(0, 1).transpose(1, 2)) * scale
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    scores = scores.view(rows, heads, length, -1).masked_fill(~mask, -torch.inf)
+    weights = scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(-1).to(v.dtype)
+    return torch.bmm(weights.view(stacked.shape[0], stacked.shape[1], -1), v.flatten(0, 1)).view(
+        rows, heads, length, size
+    )
 
 
 def _bucket_trees(layout: Layout) -> list[list[np.ndarray]]:

@@ -32,15 +32,17 @@ def save_policy(model: CausalModel, tokenizer: Any, folder: Path) -> None:
 
 
 def save_checkpoint(folder: Path, *, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Replace the checkpoint at `folder` by this one."""
+    """Replace the checkpoint at `folder` by this one. Killed at any moment, it leaves the old one or the new one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{folder.name}.*"):  # drafts of a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, draft / "tensors.safetensors")
         (draft / "state.json").write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
         old = folder.with_name(folder.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
+        if folder.exists():  # else `.old` is the only checkpoint there is
+            shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
         draft.rename(folder)
         shutil.rmtree(old, ignore_errors=True)

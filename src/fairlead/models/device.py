@@ -12,5 +12,13 @@ def choose_device(wanted: str) -> str:
         return next(name for name, is_there in available.items() if is_there)
     if not available.get(wanted, False):
         there = ", ".join(name for name, is_there in available.items() if is_there)
-        raise ConfigError(explain("device", wanted, "is not available on this machine", expected=f"auto or one of {there}", remedy="Change device"))
+        raise ConfigError(
+            explain(
+                "device",
+                wanted,
+                "is not available on this machine",
+                expected=f"auto or one of {there}",
+                remedy="Change device",
+            )
+        )
     return wanted

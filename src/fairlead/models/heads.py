@@ -36,12 +36,15 @@ class ScalarModel:
     def values(self, layout: Layout) -> Tensor:
         """[K] value of the state in which each kept token is chosen (read at the position before it)."""
         hidden = self.base.hidden(layout)[torch.from_numpy(layout.kept_source).to(self.base.device)]
-        return self.head(hidden)[:, 0].float()
+        return self._read(hidden)
 
     def scores(self, layout: Layout) -> Tensor:
         """[B] raw score of each completion, with gradient."""
         hidden = self.base.hidden(layout)[torch.from_numpy(layout.last_index).to(self.base.device)]
-        return self.head(hidden)[:, 0].float()
+        return self._read(hidden)
+
+    def _read(self, hidden: Tensor) -> Tensor:
+        return self.head(hidden.to(self.head.weight.dtype))[:, 0]
 
     def normalised(self, raw: Tensor) -> Tensor:
         """Scores in units of the reference samples' standard deviation, mean zero there."""

@@ -10,6 +10,7 @@ Example:
 
 import json
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,12 +103,11 @@ class CausalModel:
         assert getattr(output, "past_key_values", None) is None, "a cache was made in a packed forward"
         return output.last_hidden_state
 
-    def logprobs(self, layout: Layout, *, temperature: float = 1.0) -> TokenLogprobs:
-        """[K] logprobs, entropy and mean logprobs of the kept tokens."""
+    def logprobs(self, layout: Layout, *, temperature: float = 1.0, needs: Collection[str] = ()) -> TokenLogprobs:
+        """[K] logprobs of the kept tokens; with entropy and mean_logprobs when `needs` names them."""
         hidden = self.hidden(layout)[torch.from_numpy(layout.kept_source).to(self.device)]
-        return token_logprobs(
-            hidden, self.output_head(), torch.from_numpy(layout.kept_target).to(self.device), temperature=temperature
-        )
+        targets = torch.from_numpy(layout.kept_target).to(self.device)
+        return token_logprobs(hidden, self.output_head(), targets, temperature=temperature, needs=needs)
 
 
 def bundled_model() -> Path:
@@ -139,7 +139,7 @@ def check_folder(path: Path) -> None:
     if index.is_file():
         try:
             shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(
                 explain(index, None, "is damaged", expected="an index with a weight_map", remedy="Copy it again")
             ) from error
@@ -175,7 +175,7 @@ def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str =
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         _check_architecture(config, model)
-        module, info = AutoModelForCausalLM.from_pretrained(
+        module, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
             source, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation=attention.NAME,
             output_loading_info=True,
         )  # fmt: skip

@@ -5,7 +5,8 @@ Rules that this file keeps (each has a test):
 - the turn terminator (what the model must emit to stop) is trained, white space after it is not;
 - masks come from rendering prefixes, never from comparing with the pad token; `{% generation %}` markers are not needed
   (where a template has them, the same tokens are marked, but for white space after the terminator);
-- a prompt is tokenised once; completions are tokenised apart and appended, so that prompts of a group are equal.
+- a conversation is tokenised in pieces that meet where a reply begins and ends, so that a prompt has the same ids whether a
+  reply follows or not; white space that the template writes before every reply is part of the reply.
 
 Example:
     chat = ChatText(tokenizer, template=None)
@@ -14,7 +15,7 @@ Example:
     chat.encode_conversation(messages)        # ids and mask over all assistant turns
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from fairlead.core.errors import DataError, ModelError, explain
 from fairlead.core.records import Message
 
 PLAIN = "plain"
+_PROBE = "Xq7"  # a reply that no template's own text contains
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
     "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + TERMINATOR }}{% endgeneration %}"
@@ -62,8 +64,11 @@ class ChatText:
                                      remedy="Set eos_token in tokenizer_config.json"))  # fmt: skip
         self.is_plain = template == PLAIN
         self.template = None if self.is_plain else self._load_template(template)
-        self._strips = not self.is_plain and self._template_strips()
-        self.terminator_id: int = tokenizer.eos_token_id if self.is_plain else self._find_terminator()
+        self._strips = False
+        self._lead = ""
+        self.terminator_id: int = tokenizer.eos_token_id
+        if not self.is_plain:
+            self._probe_template()
         self.stop_token_ids: tuple[int, ...] = tuple(sorted({tokenizer.eos_token_id, self.terminator_id}))
 
     def _load_template(self, template: str | None) -> str:
@@ -81,15 +86,35 @@ class ChatText:
         if not path.is_file():
             raise ModelError(explain("text.template", template, "is neither a known template nor a file",
                                      expected="plain, chatml, or a Jinja file", remedy="Check the path"))  # fmt: skip
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(explain("text.template", template, f"cannot be read ({error})", expected="a Jinja file in UTF-8",
+                                     remedy="Save it as UTF-8")) from error  # fmt: skip
 
-    def _template_strips(self) -> bool:
-        probe = (Message(role="user", content="a"), Message(role="assistant", content=" b "))
-        return " b " not in self._render(probe, add_generation_prompt=False)
+    def _probe_template(self) -> None:
+        """Find out what the template does to a reply: strips it, leads it in with white space, ends it with which token."""
+        prefix = self._render([Message(role="user", content="a")], add_generation_prompt=True)
+        full = self._render_reply(f" {_PROBE} ")
+        self._strips = f" {_PROBE} " not in full
+        full = self._render_reply(_PROBE)
+        if not full.startswith(prefix) or _PROBE not in full[len(prefix) :]:
+            raise ModelError(explain(f"{self.name}: chat template", None, "does not append: the rendered reply does not begin with the rendered "
+                                     "prompt", expected="a template whose generation prompt is a prefix of the reply",
+                                     remedy="Use text.template: chatml or a training template"))  # fmt: skip
+        lead, _, tail = full[len(prefix) :].partition(_PROBE)
+        self._lead = "" if lead.strip() else lead
+        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
+        self.terminator_id = next((t for t in self._encode_text(tail) if t in special), self.tokenizer.eos_token_id)
 
-    def _content(self, message: Message) -> str:
-        """A message's text as the template will write it."""
-        return message.content.strip() if self._strips else message.content
+    def _render_reply(self, text: str) -> str:
+        return self._render(
+            [Message(role="user", content="a"), Message(role="assistant", content=text)], add_generation_prompt=False
+        )
+
+    def _reply_text(self, content: str) -> str:
+        """A reply as the template writes it, up to its terminator."""
+        return self._lead + (content.strip() if self._strips else content)
 
     def _render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         rows = [{"role": m.role, "content": m.content} for m in messages]
@@ -114,44 +139,28 @@ class ChatText:
             start += 1
         return [bos, *ids[start:]]
 
-    def _find_terminator(self) -> int:
-        """The special token that the template writes at the end of an assistant turn (EOS when it writes none)."""
-        probe = [Message(role="user", content="a"), Message(role="assistant", content="b")]
-        prefix, full = (
-            self._render(probe[:1], add_generation_prompt=True),
-            self._render(probe, add_generation_prompt=False),
-        )
-        if not full.startswith(prefix):
-            raise ModelError(explain(f"{self.name}: chat template", None, "does not append: the rendered reply does not begin with the rendered "
-                                     "prompt", expected="a template whose generation prompt is a prefix of the reply",
-                                     remedy="Use text.template: chatml or a training template"))  # fmt: skip
-        tail = self._encode_text(full[len(prefix) :])
-        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
-        for token in reversed(tail):
-            if token in special:
-                return token
-        return self.tokenizer.eos_token_id
-
     def encode_prompt(self, messages: Sequence[Message]) -> npt.NDArray[np.int64]:
-        """Ids of a conversation up to where the assistant begins."""
-        if self.is_plain:
-            return np.asarray(self._with_bos(self._encode_text("".join(m.content for m in messages))), dtype=np.int64)
-        return np.asarray(
-            self._with_bos(self._encode_text(self._render(messages, add_generation_prompt=True))), dtype=np.int64
-        )
+        """Ids of a conversation up to where the assistant begins.
+
+        Raises:
+            DataError: a template that refuses the conversation or rewrites earlier turns.
+        """
+        pieces = self._pieces(messages, ends_open=True)
+        return np.asarray(self._with_bos([token for ids, _ in pieces for token in ids]), dtype=np.int64)
 
     def encode_completion(self, text: str, *, finished: bool = True) -> npt.NDArray[np.int64]:
         """Ids of one reply, with the terminator unless it was cut off (`finished=False`)."""
-        return np.asarray(self._encode_text(text) + ([self.terminator_id] if finished else []), dtype=np.int64)
+        ids = self._encode_text(self._reply_text(text))
+        return np.asarray([*ids, self.terminator_id] if finished else ids, dtype=np.int64)
 
     def encode_conversation(self, messages: Sequence[Message], *, last_turn_only: bool = False) -> EncodedConversation:
         """Ids and completion mask of a whole conversation; every assistant turn is learned (or only the last).
 
         Raises:
-            DataError: no assistant turn, or a template that rewrites earlier turns.
+            DataError: no assistant turn, or a template that refuses the conversation or rewrites earlier turns.
         """
-        turns = [i for i, m in enumerate(messages) if m.role == "assistant"]
-        if not turns:
+        pieces = list(self._pieces(messages, ends_open=False))
+        if not pieces:
             raise DataError(
                 explain(
                     "messages",
@@ -163,45 +172,43 @@ class ChatText:
             )
         ids: list[int] = []
         mask: list[bool] = []
-        for turn in turns:
-            prompt, reply = self._turn_ids(messages, turn)
-            if prompt[: len(ids)] != ids:
-                raise DataError(explain(f"{self.name}: chat template", None, "rewrites earlier turns when a later one is added",
-                                        expected="an appending template", remedy="Use text.template: chatml or one turn a row"))  # fmt: skip
-            mask += [False] * (len(prompt) - len(ids)) + [not last_turn_only or turn == turns[-1]] * len(reply)
-            ids = prompt + reply
+        for number, (piece, is_reply) in enumerate(pieces):
+            ids += piece
+            mask += [is_reply and (number == len(pieces) - 1 or not last_turn_only)] * len(piece)
+            if number == 0:
+                ids = self._with_bos(ids)
+                mask = [False] * len(ids)
         return EncodedConversation(np.asarray(ids, dtype=np.int64), np.asarray(mask, dtype=np.bool_))
 
-    def _turn_ids(self, messages: Sequence[Message], turn: int) -> tuple[list[int], list[int]]:
-        """Ids before an assistant turn and ids of the turn up to its terminator.
+    def _pieces(self, messages: Sequence[Message], *, ends_open: bool) -> Iterator[tuple[list[int], bool]]:
+        """Context, reply, context, reply, ... as (ids, is_reply); with a last context where a reply is to follow (`ends_open`)."""
+        turns = [i for i, m in enumerate(messages) if m.role == "assistant"]
+        start, written = 0, ""
+        for turn in turns:
+            ids, text = self._context(messages[:turn], start=start, written=written)
+            yield ids, False
+            yield [*self._encode_text(self._reply_text(messages[turn].content)), self.terminator_id], True
+            start, written = turn + 1, text + self._reply_text(messages[turn].content)
+        if ends_open:
+            yield self._context(messages, start=start, written=written)[0], False
 
-        The prompt of a later turn holds the earlier replies with whatever the template writes after their terminators.
-        """
+    def _context(self, messages: Sequence[Message], *, start: int, written: str) -> tuple[list[int], str]:
+        """Ids of what the template writes between the last reply (which ends `written`) and the next, and all text so far."""
         if self.is_plain:
-            prompt: list[int] = []
-            for m in messages[:turn]:
-                prompt += self._encode_text(m.content) + ([self.terminator_id] if m.role == "assistant" else [])
-        else:
-            prompt = self._prompt_ids(messages[:turn])
-        return self._with_bos(prompt), [*self._encode_text(self._content(messages[turn])), self.terminator_id]
-
-    def _prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of rendered context; each earlier reply is tokenised as it was when it was learned, to keep ids appending."""
-        rendered = self._render(messages, add_generation_prompt=True)
-        ids: list[int] = []
-        position = 0
-        for m in messages:
-            if m.role != "assistant":
-                continue
-            content = self._content(m)
-            start = rendered.find(content, position)
-            if start < 0:
-                raise DataError(explain(f"{self.name}: chat template", m.content, "drops or changes an earlier reply",
-                                        expected="a template that keeps history", remedy="Use text.template: chatml or one turn a row"))  # fmt: skip
-            ids += self._encode_text(rendered[position:start]) + self._encode_text(content)
-            position = start + len(content)
-        return ids + self._encode_text(rendered[position:])
+            return self._encode_text("".join(m.content for m in messages[start:])), ""
+        text = self._render(messages, add_generation_prompt=True)
+        if not text.startswith(written):
+            raise DataError(explain(f"{self.name}: chat template", None, "rewrites or drops earlier turns when a later one is added",
+                                    expected="an appending template", remedy="Use text.template: chatml or one turn a row"))  # fmt: skip
+        ids = self._encode_text(text[len(written) :])
+        if written:
+            if ids[:1] != [self.terminator_id]:
+                raise DataError(explain(f"{self.name}: chat template", None, "writes no terminator after an earlier reply",
+                                        expected=f"token {self.terminator_id}", remedy="Use text.template: chatml or one turn a row"))  # fmt: skip
+            ids = ids[1:]
+        return ids, text
 
     def decode(self, token_ids: Sequence[int] | npt.NDArray[np.int64]) -> str:
-        """Text of a completion without special tokens."""
-        return self.tokenizer.decode([int(t) for t in token_ids], skip_special_tokens=True)
+        """Text of a completion without special tokens and without the white space that the template leads it in with."""
+        text = self.tokenizer.decode([int(t) for t in token_ids], skip_special_tokens=True)
+        return text.removeprefix(self._lead)

@@ -36,7 +36,7 @@ def run_forward(models: Models, batch: MicroBatch, algo: Algorithm, config: Any)
     layout = batch.layout
     sequence_index = torch.from_numpy(layout.sequence_index)
     if algo.batch == "tokens":
-        out = _policy(models).logprobs(layout, temperature=models.temperature)
+        out = _policy(models).logprobs(layout, temperature=models.temperature, needs=needs)
         return TokenBatch(
             logprobs=out.logprobs,
             sequence_index=sequence_index,
@@ -94,7 +94,7 @@ def _groups(batch: MicroBatch) -> GroupBatch:
 
 def _rollout_batch(models: Models, batch: MicroBatch, needs: frozenset[str]) -> RolloutBatch:
     layout = batch.layout
-    out = _policy(models).logprobs(layout, temperature=models.temperature)
+    out = _policy(models).logprobs(layout, temperature=models.temperature, needs=needs)
     rollouts = RolloutBatch(
         logprobs=out.logprobs, old_logprobs=batch.per_token("old_logprobs"), advantages=batch.per_token("advantages"),
         sequence_index=torch.from_numpy(layout.sequence_index), num_sequences=layout.num_sequences,
