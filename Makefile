@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_ARGS ?=
+# Waiting threads spin briefly, not for milliseconds: two test workers share two cores.
+export GOMP_SPINCOUNT ?= 10000
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt $(PIP_ARGS)
 
 .PHONY: quickstart install dev test test-slow check lint types layers spelling docs-check format bundled-model screenshots clean

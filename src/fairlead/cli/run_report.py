@@ -32,9 +32,17 @@ def run_report(pipeline: Pipeline) -> RunReport:
     lines = ending_lines(pipeline)
     return RunReport(
         name=pipeline.recipe.name, created=datetime.now(UTC).isoformat(timespec="seconds"), scope=pipeline.recipe.scope,
-        model=pipeline.model_name, answer=lines[0], key_figures=_key_figures(pipeline), stages=stages, lineage=_lineage(records),
+        model=pipeline.model_name, answer=_answer(pipeline, lines), key_figures=_key_figures(pipeline), stages=stages, lineage=_lineage(records),
         command=pipeline.command,
     )  # fmt: skip
+
+
+def _answer(pipeline: Pipeline, lines: list[str]) -> str:
+    """One sentence for the head of the page: what stopped, else what the best policy changed."""
+    evaluation = evaluation_of(pipeline)
+    if evaluation and evaluation["ranking"]:
+        return str(evaluation["ranking"][0]["answer"])
+    return lines[0]
 
 
 def evaluation_of(pipeline: Pipeline) -> dict[str, Any] | None:

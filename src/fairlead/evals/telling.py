@@ -42,10 +42,29 @@ def ranking_row(report: PolicyReport, allowed: set[str]) -> dict[str, Any]:
     num_improved = sum(r.verdict == "improved" for r in aims)
     share = report.wins.interval.value if report.wins else 0.0
     return {
-        "policy": report.name, "headline": headline(report), "is_releasable": not stops, "stops": stops,
+        "policy": report.name, "headline": headline(report), "answer": answer(report), "is_releasable": not stops, "stops": stops,
         "rank_key": [not stops, num_improved, share], "results": [to_dict(r) for r in report.results],
         "key_figures": [asdict(f) for f in key_figures(report)], "verdicts": [asdict(v) for v in report.verdicts],
     }  # fmt: skip
+
+
+def answer(report: PolicyReport) -> str:
+    """The first sentence of the report: who won how often, which aims moved, at what price."""
+    name = report.name.upper() if report.name in ("dpo", "ppo") else report.name
+    parts = []
+    if report.wins:
+        w = report.wins
+        total, i = w.num_wins + w.num_ties + w.num_losses, w.interval
+        parts.append(
+            f"{name} beat SFT on {w.num_wins} of {total} prompts and lost on {w.num_losses} (win rate {i.value:.1%}, 95 % interval {i.low:.1%} to {i.high:.1%})"
+        )
+    aims = [f"{r.behaviour} {r.verdict}" for r in report.results if not r.meta["guard"]]
+    parts.append((", ".join(aims) if parts else f"{name}: {', '.join(aims)}"))
+    if report.answers.kl is not None:
+        parts.append(f"KL {figure(float(report.answers.kl.mean()))} nats/token")
+    stops = sorted({v.gate for v in report.verdicts if v.outcome == "STOP"})
+    parts.append(f"STOP: {', '.join(stops)}" if stops else "gates passed")
+    return ". ".join(part[0].upper() + part[1:] for part in parts) + "."
 
 
 def headline(report: PolicyReport) -> str:
