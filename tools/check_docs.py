@@ -95,7 +95,7 @@ def missing_pages(root: Path, *, algorithms: Iterable[str], sections: Iterable[s
     text = overview.read_text(encoding="utf-8") if overview.is_file() else ""
     for page in sorted((root / "docs").rglob("*.md")):
         name = page.relative_to(root / "docs").as_posix()
-        if page != overview and f"]({name})" not in text:
+        if page != overview and not re.search(rf"\]\({re.escape(name)}[)#]", text):
             yield f"docs/README.md: does not link to {name}. Add it to the map."
 
 

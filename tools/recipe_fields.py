@@ -119,30 +119,32 @@ def default_at(path: str) -> Any:
     Raises:
         KeyError: no such path.
     """
-    current: Any = Recipe
-    parts = path.split(".")
-    while parts:
-        name = parts.pop(0)
-        if isinstance(current, Config):
-            current = getattr(current, name) if name in type(current).model_fields else _missing(path, name)
-            continue
-        info = current.model_fields.get(name) or _missing(path, name)
-        value = default_of(info)
-        if parts and not isinstance(value, Config):
-            current = _class_at(info, parts, path)
-        else:
-            current = value
-    return current
+    cls: type[Config] = Recipe
+    given: Config | None = None
+    *parents, last = path.split(".")
+    while parents:
+        name = parents.pop(0)
+        value, info = _value(cls, given, name, path)
+        given = value if isinstance(value, Config) else None
+        cls = type(given) if given is not None else _class_at(info, parents, last, path)
+    return _value(cls, given, last, path)[0]
 
 
-def _class_at(info: FieldInfo, parts: list[str], path: str) -> type[Config]:
+def _value(cls: type[Config], given: Config | None, name: str, path: str) -> tuple[Any, FieldInfo]:
+    info = cls.model_fields.get(name)
+    if info is None:
+        raise KeyError(f"{path}: the recipe has no {name} there")
+    return (getattr(given, name) if given is not None else default_of(info)), info
+
+
+def _class_at(info: FieldInfo, parents: list[str], last: str, path: str) -> type[Config]:
+    """The class of a section that is absent by default; the next name decides between several."""
     classes = list(configs_in(info.annotation))
-    if "dict[" in str(info.annotation):
-        name = parts.pop(0)
-        classes = [c for c in classes if name in typing.get_args(c.model_fields["algorithm"].annotation)]
-    fitting = [c for c in classes if parts and parts[0] in c.model_fields]
-    return fitting[0] if fitting else _missing(path, parts[0] if parts else path)
-
-
-def _missing(path: str, name: str) -> Any:
-    raise KeyError(f"{path}: the recipe has no {name} there")
+    if "dict[" in str(info.annotation) and parents:
+        algorithm = parents.pop(0)
+        classes = [c for c in classes if algorithm in typing.get_args(c.model_fields["algorithm"].annotation)]
+    name = parents[0] if parents else last
+    fitting = [c for c in classes if name in c.model_fields]
+    if not fitting:
+        raise KeyError(f"{path}: the recipe has no {name} there")
+    return fitting[0]
