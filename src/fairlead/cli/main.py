@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from fairlead import __version__
-from fairlead.cli import terminal
+from fairlead.cli import terminal, unexpected
 from fairlead.core.errors import FairleadError, Interrupted, explain
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -318,7 +318,7 @@ def votes_aggregate(
 
 
 def main() -> None:
-    """Entry point: errors on one line, no traceback for what a user can cause."""
+    """Entry point: errors on one line, no traceback for what a user can cause; other faults leave theirs in a file."""
     # Threads that wait for each other spin for milliseconds by default; beside any other busy process that made steps 20 times
     # slower (measured), and a short spin costs nothing on a quiet machine. Read once, when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -329,6 +329,8 @@ def main() -> None:
     except KeyboardInterrupt:
         terminal.fail("interrupted; run the same command again to go on", Interrupted.exit_code)
     except ModuleNotFoundError as error:
+        if (error.name or "fairlead").startswith("fairlead"):
+            terminal.fail(unexpected.describe(error, home()), unexpected.EXIT_CODE)
         extra = (
             "train"
             if (error.name or "").split(".")[0]
@@ -347,9 +349,11 @@ def main() -> None:
         )
     except OSError as error:
         if error.errno is None:
-            raise
+            terminal.fail(unexpected.describe(error, home()), unexpected.EXIT_CODE)
         terminal.fail(explain(error.filename or "file", None, f"failed ({error.strerror})", expected="a readable, writable place",
                               remedy="Check the path, permissions and free space"), 1)  # fmt: skip
+    except Exception as error:
+        terminal.fail(unexpected.describe(error, home()), unexpected.EXIT_CODE)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ from typing import Any, Literal, cast
 from rich.table import Table
 
 from fairlead.cli import terminal
+from fairlead.cli.run_report import describe_artifact
 from fairlead.cli.running import as_data
 from fairlead.core.errors import ConfigError, explain
 from fairlead.core.io import read_json
-from fairlead.cli.run_report import describe_artifact
 from fairlead.store.artifacts import ArtifactStore
 from fairlead.store.gc import apply_gc, plan_gc
 from fairlead.store.manifest import Artifact

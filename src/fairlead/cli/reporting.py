@@ -11,8 +11,8 @@ from fairlead.core.io import read_json, write_text
 def redraw(home: Path, name: str | None, out: Path | None) -> Path:
     """Write the report of a run; returns its path."""
     from fairlead.cli import terminal
-    from fairlead.pipeline.recipe import Recipe
     from fairlead.cli.run_report import newest_run, run_report
+    from fairlead.pipeline.recipe import Recipe
     from fairlead.pipeline.run import Interface, Pipeline
     from fairlead.report import build_report
 

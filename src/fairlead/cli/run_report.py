@@ -75,6 +75,7 @@ def _key_figures(pipeline: Pipeline) -> tuple[Figure, ...]:
     figures = [
         Figure(**row)
         for row in (evaluation["ranking"][0]["key_figures"] if evaluation and evaluation["ranking"] else [])
+        if row["value"] is not None
     ]
     rewards = pipeline.records.get("rewards")
     if rewards and rewards.summary and rewards.summary.figures:

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from rich.table import Table
 from fairlead.cli import terminal
 from fairlead.core.errors import ConfigError, GateStopped, explain
 from fairlead.core.gates import GateResult
+from fairlead.core.services import Services, silent_progress
 
 
 def parse_allow(items: Sequence[str] | None) -> dict[str, str]:
@@ -41,15 +44,20 @@ def run_recipe(
     keep_freed_memory()
     interruption = terminal.Interruption()
     interface = Interface(
-        progress=terminal.progress,
-        say=terminal.say,
+        progress=silent_progress if as_json else terminal.progress,
+        say=terminal.note if as_json else terminal.say,
         should_stop=interruption,
-        on_stage=_print_stage if not as_json else _silent,
+        on_stage=_silent if as_json else _print_stage,
     )
     pipeline = Pipeline(
-        load(recipe, sets=tuple(sets or ())), home, recipe.resolve().parent, interface, allowed, command
+        load(recipe, sets=tuple(sets or ())),
+        home,
+        recipe.resolve().parent,
+        interface,
+        allowed,
+        command,
+        checkpoint_seconds(),
     )
-    _check_gates(allowed)
     if dry_run:
         _print_plan(pipeline, target)
         return
@@ -82,22 +90,24 @@ def _silent(_record: object) -> None:
     """Say nothing (JSON output)."""
 
 
-def _check_gates(allowed: dict[str, str]) -> None:
-    from fairlead.core.errors import nearest
-    from fairlead.pipeline.gates import all_gates
-
-    known = sorted({g.name for g in all_gates()})
-    for name in allowed:
-        if name not in known:
-            raise ConfigError(
-                explain(
-                    "--allow",
-                    name,
-                    f"is not a gate{nearest(name, known)}",
-                    expected="one of " + ", ".join(known),
-                    remedy="Rename it",
-                )
+def checkpoint_seconds() -> float:
+    """FAIRLEAD_CHECKPOINT_S: seconds between checkpoints of a training stage, what a killed run loses at most."""
+    text = os.environ.get("FAIRLEAD_CHECKPOINT_S", "")
+    try:
+        seconds = float(text) if text else Services(work=Path()).checkpoint_every_s
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ConfigError(
+            explain(
+                "FAIRLEAD_CHECKPOINT_S",
+                text,
+                "is not a number of seconds",
+                expected=">= 0",
+                remedy="Change or unset it",
             )
+        )
+    return seconds
 
 
 def _print_plan(pipeline: "Pipeline", target: str | None) -> None:  # pyright: ignore[reportUndefinedVariable]

@@ -9,6 +9,7 @@ import sys
 import time
 import types
 from collections.abc import Iterator
+from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import (
@@ -25,13 +26,18 @@ from fairlead.core.services import ProgressBar
 
 _QUIET_EVERY_S = 30.0
 
-console = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, emoji=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def say(text: str) -> None:
     """One plain line (no markup: texts may hold brackets)."""
     console.print(text, markup=False)
+
+
+def note(text: str) -> None:
+    """One plain line beside the result, where standard output holds data."""
+    errors.print(text, markup=False)
 
 
 class _LiveBar:
@@ -102,7 +108,7 @@ class Interruption:
         errors.print("Stopping at the next safe point; press ctrl-C again to stop at once.", markup=False)
 
 
-def fail(message: str, code: int) -> None:
+def fail(message: str, code: int) -> NoReturn:
     """Print an error on one line and leave."""
     errors.print(f"fairlead: {' '.join(message.split())}", markup=False, style="red" if errors.is_terminal else None)
     sys.exit(code)

@@ -17,7 +17,9 @@ _NGRAM = 4
 _MAX_REPEATS = 4  # a 4-gram this often inside one short reply is a loop, not style
 
 
-def readiness(completions: Sequence[Completion], *, is_heldout: bool, must_finish: bool = True) -> tuple[GateResult, Table]:
+def readiness(
+    completions: Sequence[Completion], *, is_heldout: bool, must_finish: bool = True
+) -> tuple[GateResult, Table]:
     """Gate and table of faults."""
     faults = {"cut off at the limit": 0, "empty": 0, "repeats itself": 0}
     num_ready = 0

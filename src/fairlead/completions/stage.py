@@ -13,7 +13,7 @@ from pydantic import Field
 
 from fairlead.completions.readiness import READINESS, readiness
 from fairlead.core.config import Config
-from fairlead.core.errors import DataError, explain
+from fairlead.core.errors import DataError, Interrupted, explain
 from fairlead.core.gates import Gate
 from fairlead.core.io import read_records, write_jsonl
 from fairlead.core.protocols import GenerateRequest, Sampling
@@ -102,6 +102,10 @@ def _generate(
     found: list[Completion] = []
     with services.progress("completions", sum(r.num_samples for r in requests)) as bar:
         for sample in engine.generate(requests, sampling):
+            if services.should_stop():
+                raise Interrupted(
+                    "completions were interrupted and start again with the same command; finished stages are kept."
+                )
             found.append(
                 Completion(prompt_id=sample.key, text=chat.decode(sample.token_ids), model=model_name, seed=sampling.seed,
                            token_ids=tuple(int(t) for t in sample.token_ids), finish_reason=sample.finish_reason,
@@ -115,7 +119,9 @@ def _summary(completions: list[Completion], heldout: set[str], *, must_finish: b
     lengths = np.array([len(c.token_ids) for c in completions])
     finished = np.array([c.finish_reason == "stop" for c in completions])
     verdict, table = readiness(
-        [c for c in completions if c.prompt_id in heldout] or completions, is_heldout=bool(heldout)
+        [c for c in completions if c.prompt_id in heldout] or completions,
+        is_heldout=bool(heldout),
+        must_finish=must_finish,
     )
     facts: dict[str, Any] = {"mean_length_tokens": float(lengths.mean()), "finished_share": float(finished.mean())}
     quantiles = tuple((f"{q:.0%}", float(np.quantile(lengths, q))) for q in (0.05, 0.25, 0.5, 0.75, 0.95))

@@ -51,6 +51,8 @@ class Services:
     """(title, total) -> context manager."""
     say: Callable[[str], None] = _silent_say
     """One line for the user, outside the progress bar."""
+    checkpoint_every_s: float = 120.0
+    """Seconds between checkpoints of a training stage; a killed run loses at most this much."""
     should_stop: Callable[[], bool] = _never
     """True once the user pressed ctrl-C: save and raise Interrupted at the next safe point."""
     extras: Mapping[str, Any] = field(default_factory=dict[str, Any])

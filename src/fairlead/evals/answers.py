@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fairlead.core.errors import Interrupted
 from fairlead.core.protocols import GenerateRequest, Sampling
 from fairlead.core.records import Completion, Prompt
 from fairlead.core.services import Services
@@ -60,6 +61,10 @@ def answer(
     samples = []
     with services.progress(f"evaluate {name}", len(prompts) * config.num_samples) as bar:
         for sample in LocalEngine(model, max_slots=config.max_slots).generate(requests, sampling):
+            if services.should_stop():
+                raise Interrupted(
+                    "the evaluation was interrupted and starts again with the same command; finished stages are kept."
+                )
             samples.append(sample)
             bar.advance()
     found = {(s.key, s.sample_index): s for s in samples}

@@ -1,7 +1,7 @@
 """The evaluation in words, tables, charts and samples."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,10 +41,13 @@ def ranking_row(report: PolicyReport, allowed: set[str]) -> dict[str, Any]:
     aims = [r for r in report.results if not r.meta["guard"]]
     num_improved = sum(r.verdict == "improved" for r in aims)
     share = report.wins.interval.value if report.wins else 0.0
+    plain = StageSummary(
+        stage="evals", headline=headline(report), figures=tuple(key_figures(report)), verdicts=report.verdicts
+    ).to_dict()
     return {
-        "policy": report.name, "headline": headline(report), "answer": answer(report), "is_releasable": not stops, "stops": stops,
+        "policy": report.name, "headline": plain["headline"], "answer": answer(report), "is_releasable": not stops, "stops": stops,
         "rank_key": [not stops, num_improved, share], "results": [to_dict(r) for r in report.results],
-        "key_figures": [asdict(f) for f in key_figures(report)], "verdicts": [asdict(v) for v in report.verdicts],
+        "key_figures": plain["figures"], "verdicts": plain["verdicts"],
     }  # fmt: skip
 
 
@@ -56,10 +59,11 @@ def answer(report: PolicyReport) -> str:
         w = report.wins
         total, i = w.num_wins + w.num_ties + w.num_losses, w.interval
         parts.append(
-            f"{name} beat SFT on {w.num_wins} of {total} prompts and lost on {w.num_losses} (win rate {i.value:.1%}, 95 % interval {i.low:.1%} to {i.high:.1%})"
+            f"{name} beat SFT on {w.num_wins} of {total} prompts and lost on {w.num_losses} "
+            f"(win rate {i.value:.1%}, 95 % interval {i.low:.1%} to {i.high:.1%})"
         )
     aims = [f"{r.behaviour} {r.verdict}" for r in report.results if not r.meta["guard"]]
-    parts.append((", ".join(aims) if parts else f"{name}: {', '.join(aims)}"))
+    parts.append(", ".join(aims) if parts else f"{name}: {', '.join(aims)}")
     if report.answers.kl is not None:
         parts.append(f"KL {figure(float(report.answers.kl.mean()))} nats/token")
     stops = sorted({v.gate for v in report.verdicts if v.outcome == "STOP"})
@@ -151,7 +155,8 @@ def summarise(
         "releasable": [row["policy"] for row in rows if row["is_releasable"]],
     }
     return StageSummary(stage="evals", headline=f"{best.name}: {rows[0]['headline']}", figures=figures, verdicts=best.verdicts, charts=charts,
-                        tables=tuple(tables), samples=tuple(s for report in ranked for s in _samples(report, prompts, before)), facts=facts)  # fmt: skip
+                        tables=tuple(tables), facts=facts,
+                        samples=tuple(s for report in ranked for s in _samples(report, prompts, before)))  # fmt: skip
 
 
 def _results_table(ranked: Sequence[PolicyReport]) -> Table:
@@ -186,8 +191,8 @@ def _score_chart(report: PolicyReport) -> tuple[Chart, ...]:
         )  # pyright: ignore[reportArgumentType]
         for label, role, x in sides
     )
-    return (Chart(question=f"Did {report.name} lift all replies or only some?", x_label="score of a prompt's replies", y_label="share of prompts below",
-                  series=series, y_zero=True),)  # fmt: skip
+    return (Chart(question=f"Did {report.name} lift all replies or only some?", x_label="score of a prompt's replies",
+                  y_label="share of prompts below", series=series, y_zero=True),)  # fmt: skip
 
 
 def _samples(report: PolicyReport, prompts: Sequence[Prompt], before: Answers) -> list[SamplePair]:

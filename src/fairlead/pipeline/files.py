@@ -2,12 +2,15 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fairlead.core.config import Config
 from fairlead.core.errors import ConfigError, FairleadError, explain
 from fairlead.core.io import require_file
+
+_FILE_FIELDS = frozenset({"path", "prompts", "minimal_pairs", "heldout_text"})
 
 
 class FileFinder:
@@ -20,22 +23,34 @@ class FileFinder:
             f for f in (recipe_folder, Path(data) if data else None, bundled) if f is not None
         )
 
-    def find(self, path: str) -> Path:
+    def find(self, path: str, *, key: str = "") -> Path:
         """The first existing place.
 
+        Args:
+            key: of the recipe, for the message.
         Raises:
             ConfigError: nowhere; names where it was looked for.
+            DataError: a folder, or not readable.
         """
         candidate = Path(path).expanduser()
-        if candidate.is_absolute():
-            require_file(candidate)
-            return candidate
-        for folder in self.folders:
-            if (folder / candidate).is_file():
-                return folder / candidate
+        for place in (folder / candidate for folder in self.folders):  # an absolute path replaces the folder
+            if place.exists() or candidate.is_absolute():
+                require_file(place)
+                return place
         hint = "" if os.environ.get("FAIRLEAD_DATA") else "; set FAIRLEAD_DATA if it belongs to a data collection"
-        raise ConfigError(explain(path, None, "is not found", expected="a file in " + ", ".join(str(f) for f in self.folders),
+        raise ConfigError(explain(key or path, path if key else None, "is not found", expected="a file in " + ", ".join(str(f) for f in self.folders),
                                   remedy=f"Check the path{hint}"))  # fmt: skip
+
+    def check(self, recipe: Config, *, sections: Collection[str]) -> None:
+        """Find every file that these sections of the recipe name, before hours are spent on what comes before them.
+
+        Raises:
+            ConfigError, DataError: the first that is missing, with its key.
+        """
+        for section in type(recipe).model_fields:
+            if section in sections:
+                for key, path in _named_files(getattr(recipe, section), key=section):
+                    self.find(path, key=key)
 
     def find_model(self, model: str | tuple[str, ...]) -> str:
         """A model folder relative to the same places, or the name as it is; of several the first that is there (or the last)."""
@@ -71,6 +86,20 @@ def folder_hash(folder: Path) -> str:
     """SHA-256 over names and contents of a model folder's files."""
     parts = [f"{p.relative_to(folder)}:{file_hash(p)}" for p in sorted(folder.rglob("*")) if p.is_file()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _named_files(value: Any, *, key: str) -> Iterator[tuple[str, str]]:
+    """Key and path of every field of a config that holds the name of a file."""
+    if isinstance(value, Config):
+        for name in type(value).model_fields:
+            child = getattr(value, name)
+            if name in _FILE_FIELDS and isinstance(child, str) and child:
+                yield f"{key}.{name}", child
+            else:
+                yield from _named_files(child, key=f"{key}.{name}")
+    elif isinstance(value, tuple):
+        for number, item in enumerate(value):
+            yield from _named_files(item, key=f"{key}.{number}")
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -1,6 +1,9 @@
 """Every gate that a run can meet, gathered from the stages that declare them; docs/defaults.md is held against this list."""
 
+from collections.abc import Iterable
+
 from fairlead.completions import stage as completions
+from fairlead.core.errors import ConfigError, explain, nearest
 from fairlead.core.gates import Gate
 from fairlead.evals import stage as evals
 from fairlead.feedback import stage as feedback
@@ -16,3 +19,12 @@ def all_gates() -> tuple[Gate, ...]:
     """In the order of the flow; a name may occur once for each scope."""
     stages = (prompts, gold, sft, completions, feedback, preferences, rewards, ppo, dpo, evals, releases)
     return tuple(gate for stage in stages for gate in stage.GATES)
+
+
+def check_names(names: Iterable[str], *, where: str) -> None:
+    """Refuse the name of a gate that does not exist; the message names the nearest one."""
+    known = sorted({gate.name for gate in all_gates()})
+    for name in names:
+        if name not in known:
+            raise ConfigError(explain(where, name, f"is not a gate{nearest(name, known)}", expected="one of " + ", ".join(known),
+                                      remedy="Rename it"))  # fmt: skip

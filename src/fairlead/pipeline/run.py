@@ -12,44 +12,29 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from fairlead.core.config import resolved, write_resolved
-from fairlead.core.errors import GateStopped
+from fairlead.core.errors import GateStopped, Interrupted
 from fairlead.core.gates import GateResult, allow
 from fairlead.core.io import read_json, write_json
+from fairlead.core.sections import TextSection
 from fairlead.core.services import Services
-from fairlead.core.summary import StageSummary, summary_from_dict
+from fairlead.core.summary import summary_from_dict
 from fairlead.formats import read_prompts
 from fairlead.models.device import choose_device
 from fairlead.models.load import resolve_model
+from fairlead.pipeline.faults import readable_faults
 from fairlead.pipeline.files import FileFinder, folder_hash
+from fairlead.pipeline.gates import check_names
 from fairlead.pipeline.plan import BASE_MODEL, Node, build_plan, select
 from fairlead.pipeline.recipe import Recipe
+from fairlead.pipeline.record import StageRecord, record_from_dict, with_verdicts
 from fairlead.preferences.counts import rl_count_gate
 from fairlead.rewards.gold import load_gold
 from fairlead.store.artifacts import Artifact, ArtifactStore, cache_key
 from fairlead.store.code_version import code_version
 from fairlead.store.registry import Registry
-
-
-@dataclass(slots=True, eq=False)
-class StageRecord:
-    """What became of one stage in this run."""
-
-    node: Node
-    artifact: Artifact | None
-    summary: StageSummary | None
-    seconds: float
-    """Of the run that made the artifact, also when it was reused."""
-    is_cached: bool = False
-    stopped_by: str = ""
-    """Why the stage was not run, or which gate stopped it."""
-
-    @property
-    def verdicts(self) -> tuple[GateResult, ...]:
-        """Gate results, overrides included."""
-        return self.summary.verdicts if self.summary else ()
 
 
 @dataclass(slots=True, eq=False)
@@ -78,18 +63,27 @@ class Pipeline:
     interface: Interface
     allowed: Mapping[str, str] = field(default_factory=dict[str, str])
     command: str = ""
+    checkpoint_every_s: float = 120.0
+    """Seconds between checkpoints of a training stage."""
     records: dict[str, StageRecord] = field(default_factory=dict[str, StageRecord])
     store: ArtifactStore = field(init=False)
     finder: FileFinder = field(init=False)
-    device: str = field(init=False)
+    _device: str = ""
     _model: str = ""
     _model_hash: str = ""
 
     def __post_init__(self) -> None:
         self.store = ArtifactStore(self.home)
         self.finder = FileFinder(self.recipe_folder)
-        self.device = choose_device(self.recipe.device)
+        check_names(self.recipe.allow, where="allow")
+        check_names(self.allowed, where="--allow")
         self.allowed = {**self.recipe.allow, **self.allowed}
+
+    @property
+    def device(self) -> str:
+        """Where models run; asked for late, for a report is drawn on machines that lack the run's device."""
+        self._device = self._device or choose_device(self.recipe.device)
+        return self._device
 
     @property
     def folder(self) -> Path:
@@ -122,19 +116,46 @@ class Pipeline:
         """Run (to the end, or up to `target`).
 
         Raises:
+            ConfigError, DataError: a file, model or device that the recipe names is not there; nothing was run.
             GateStopped: after everything that could still be done, when a gate stopped a stage of the plan.
+            Interrupted: the user pressed ctrl-C; finished stages are kept, a training stage has saved a checkpoint.
         """
+        wanted = self._nodes(target)
+        self._check(wanted)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_resolved(self.folder / "recipe.json", self.recipe)
-        for node in self._nodes(target):
+        for node in wanted:
+            if self.interface.should_stop():
+                raise Interrupted(
+                    f"interrupted before {node.name}; finished stages are kept. Run the same command to go on."
+                )
             record = self._stage(node)
             self.records[node.name] = record
             self.interface.on_stage(record)
             self._write_record()
         stopped = [r for r in self.records.values() if r.stopped_by]
+        self._add_finished(wanted)
         if stopped:
             raise GateStopped("; ".join(r.stopped_by for r in stopped))
         return self.records
+
+    def _check(self, nodes: list[Node]) -> None:
+        """Find at once what would otherwise end the run after hours."""
+        assert self.device
+        self._base_model()
+        self._text()
+        self.finder.check(self.recipe, sections={node.name.partition(".")[0] for node in nodes})
+
+    def _add_finished(self, wanted: list[Node]) -> None:
+        """Add stages that this command did not ask for and that are done all the same, so that the record shows the whole run."""
+        names = {node.name for node in wanted}
+        for node in build_plan(self.recipe):
+            if node.name in names or any(n not in self.records for n in node.inputs.values() if n != BASE_MODEL):
+                continue
+            record = self._stage(node, may_run=False)
+            if record is not None:
+                self.records[node.name] = record
+        self._write_record()
 
     def load_records(self) -> None:
         """Take the records of this run's last execution from disk (to draw its report again)."""
@@ -142,10 +163,19 @@ class Pipeline:
         self.command = written["command"]
         nodes = {node.name: node for node in build_plan(self.recipe)}
         self.records = {
-            name: _record_from(self, nodes[name], row) for name, row in written["stages"].items() if name in nodes
+            name: record_from_dict(row, node=nodes[name], store=self.store)
+            for name, row in written["stages"].items()
+            if name in nodes
         }
 
-    def _stage(self, node: Node) -> StageRecord:
+    @overload
+    def _stage(self, node: Node) -> StageRecord: ...
+
+    @overload
+    def _stage(self, node: Node, *, may_run: bool) -> StageRecord | None: ...
+
+    def _stage(self, node: Node, *, may_run: bool = True) -> StageRecord | None:
+        """Take one stage from the store or run it; None when it is neither there nor to be run."""
         inputs, missing = self._inputs(node)
         if missing:
             return StageRecord(node, None, None, 0.0, stopped_by=f"{node.name} was not run: {missing}")
@@ -154,13 +184,15 @@ class Pipeline:
         artifact = self.store.find(key)
         is_cached = artifact is not None
         if artifact is None:
+            if not may_run:
+                return None
             early = self._pre_gates(node)
             if early and early[0].is_blocking:
                 return StageRecord(node, None, None, 0.0, stopped_by=f"{node.name} was not run: {early[0].line()}")
             artifact = self._execute(node, inputs, ids, key)
         summary = summary_from_dict(artifact.summary)
         verdicts = tuple(allow(v, dict(self.allowed)) for v in (*self._pre_gates(node), *summary.verdicts))
-        summary = dataclasses.replace(summary, verdicts=verdicts)
+        summary = with_verdicts(summary, verdicts)
         blocking = [v.line() for v in verdicts if v.is_blocking]
         return StageRecord(node, artifact, summary, artifact.seconds, is_cached, "; ".join(blocking))
 
@@ -191,7 +223,7 @@ class Pipeline:
     def _key(self, node: Node, input_ids: Mapping[str, str]) -> str:
         config = {
             "config": resolved(node.config),
-            "files": self.finder.fingerprints(resolved(node.config)),
+            "files": self.finder.fingerprints({"config": resolved(node.config), "text": self.recipe.text.template}),
             **self._shared(node),
         }
         return cache_key(node.name, config, dict(input_ids), code_version())
@@ -200,6 +232,8 @@ class Pipeline:
         """Settings outside its section that a stage depends on."""
         shared: dict[str, Any] = {"seed": self.recipe.seed, "scope": self.recipe.scope, "device": self.device}
         shared["text"] = resolved(self.recipe.text)
+        if node.kind == "evaluation":
+            shared["allow"] = sorted(self.allowed)  # decides which policies may be released
         if node.name == "sft" or BASE_MODEL in node.inputs.values():
             shared["model"] = self._base_model()[1]
         return shared
@@ -219,7 +253,7 @@ class Pipeline:
         for role, name in node.inputs.items():
             if name == BASE_MODEL:
                 paths[role] = Path(self._base_model()[0])
-        with self.store.draft(node.kind, stage=node.name) as draft:
+        with self.store.draft(node.kind, stage=node.name) as draft, readable_faults(draft.path):
             summary = node.run(node.config, paths, draft.path, self._services(work, paths))
             summary = dataclasses.replace(
                 summary, facts={**summary.facts, **self._criteria(), "peak_memory_mb": peak_memory_mb()}
@@ -236,14 +270,14 @@ class Pipeline:
         return {"criteria_sha256": record.summary.facts["criteria_sha256"]} if record and record.summary else {}
 
     def _register(self, node: Node, artifact: Artifact) -> None:
-        """Policies and reward models are registered as candidates; a release promotes its policy."""
+        """Policies and reward models are registered as candidates; people approve and release them."""
         if node.kind in ("policy", "reward_model"):
             registry = Registry(self.store, "policies" if node.kind == "policy" else "reward_models")
             registry.register(artifact.id, name=f"{self.recipe.name}/{node.name}")
 
     def _services(self, work: Path, paths: Mapping[str, Path]) -> Services:
         extras: dict[str, Any] = {
-            "text": self.recipe.text, "scope": self.recipe.scope, "allow": dict(self.allowed), "find_file": self.finder.find,
+            "text": self._text(), "scope": self.recipe.scope, "allow": dict(self.allowed), "find_file": self.finder.find,
             "folders": self.finder.folders,
             "read_prompts": read_prompts,
             "base_model": self._base_model()[0] if self.recipe.model else "",
@@ -251,31 +285,24 @@ class Pipeline:
         if "gold" in paths:
             extras["gold_scorer"] = load_gold(paths["gold"])
         return Services(work=work, seed=self.recipe.seed, device=self.device, progress=self.interface.progress, say=self.interface.say,
-                        should_stop=self.interface.should_stop, extras=extras)  # fmt: skip
+                        should_stop=self.interface.should_stop, checkpoint_every_s=self.checkpoint_every_s, extras=extras)  # fmt: skip
+
+    def _text(self) -> TextSection:
+        """The text section with a template file where it is."""
+        text = self.recipe.text
+        if text.template in (None, "plain", "chatml"):
+            return text
+        return text.model_copy(update={"template": str(self.finder.find(text.template, key="text.template"))})
 
     def _write_record(self) -> None:
-        rows = {
-            name: {"artifact": r.artifact.id if r.artifact else None, "seconds": r.seconds, "cached": r.is_cached, "stopped_by": r.stopped_by,
-                   "verdicts": [dataclasses.asdict(v) for v in r.verdicts]}
-            for name, r in self.records.items()
-        }  # fmt: skip
         record = {
             "name": self.recipe.name,
             "scope": self.recipe.scope,
             "seed": self.recipe.seed,
             "command": self.command,
-            "stages": rows,
+            "stages": {name: record.to_dict() for name, record in self.records.items()},
         }
         write_json(self.folder / "run.json", record)
-
-
-def _record_from(pipeline: Pipeline, node: Node, row: Mapping[str, Any]) -> StageRecord:
-    if row["artifact"] is None:
-        return StageRecord(node, None, None, row["seconds"], row["cached"], row["stopped_by"])
-    artifact = pipeline.store.get(row["artifact"])
-    verdicts = tuple(GateResult(**v) for v in row["verdicts"])
-    summary = dataclasses.replace(summary_from_dict(artifact.summary), verdicts=verdicts)
-    return StageRecord(node, artifact, summary, row["seconds"], row["cached"], row["stopped_by"])
 
 
 def peak_memory_mb() -> float:

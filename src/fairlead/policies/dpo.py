@@ -148,7 +148,8 @@ def _summary(
         interval.value, low=interval.low, high=interval.high, n=len(margins), note="On held-out pairs"
     )
     return StageSummary(
-        stage="dpo", headline=f"{config.algorithm} on {num_pairs:,} pairs orders {interval.value:.1%} of {len(margins)} held-out pairs as people did.",
+        stage="dpo",
+        headline=f"{config.algorithm} on {num_pairs:,} pairs orders {interval.value:.1%} of {len(margins)} held-out pairs as people did.",
         figures=(Figure(name="held-out accuracy", value=interval.value, low=interval.low, high=interval.high, n=len(margins), unit="share"),
                  Figure(name="margin", value=last_metric(metrics, "dpo/margin"), unit="nats", note="mean of the last steps")),
         verdicts=(verdict,), charts=charts, tables=(preflight,), notes=tuple(notes),

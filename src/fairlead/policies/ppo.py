@@ -94,7 +94,7 @@ def _requests(
     for prompt, request in zip(prompts, requests, strict=True):
         if len(request.token_ids) > room:
             raise DataError(explain(f"prompt {prompt.id} ({prompt.source}): num_tokens", len(request.token_ids), "does not fit the context",
-                                    expected=f"<= {room} (text.max_length less max_new_tokens)", remedy="Shorten it or lower max_new_tokens"))  # fmt: skip
+                                    expected=f"<= {room} (text.max_length less max_new_tokens)", remedy="Shorten it"))  # fmt: skip
     return requests
 
 
@@ -150,7 +150,11 @@ class _Trainer:
                 current = self._collect(number, kl_coef)
                 if self.preflight is None:
                     self._check(current, bos_token_id)
-                metrics = {**current.metrics, **sampling_gap(self.models.policy, current.trees, self.config.temperature), **self._train(current, number)}
+                metrics = {
+                    **current.metrics,
+                    **sampling_gap(self.models.policy, current.trees, self.config.temperature),
+                    **self._train(current, number),
+                }
                 kl_coef = update_kl_coef(self.controller, kl_coef, observed_kl=current.kl_per_sequence, num_episodes=len(current.trees),
                                          step=self.learner.step_number)  # fmt: skip
                 self.engine.policy_version += 1

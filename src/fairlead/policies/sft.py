@@ -15,9 +15,10 @@ from pydantic import Field
 
 from fairlead.algos import get_algorithm
 from fairlead.core.config import Config
+from fairlead.core.errors import DataError, TrainError, explain
 from fairlead.core.gates import Gate
 from fairlead.core.io import Rejects
-from fairlead.core.records import Demonstration, content_hash
+from fairlead.core.records import Demonstration
 from fairlead.core.sections import Scope, TextSection, TrainSection, learning_rate_note
 from fairlead.core.services import Services
 from fairlead.core.summary import Chart, Figure, Series, StageSummary
@@ -107,15 +108,25 @@ def _read(config: SftConfig, out: Path, services: Services) -> tuple[list[Demons
     rows: list[Demonstration] = []
     with Rejects(out / "rejects.jsonl") as rejects:
         for source in config.data:
-            rows += read_demonstrations(
-                services.extras["find_file"](source.path), format=source.format, rejects=rejects
-            )
-    if any(r.split == "heldout" for r in rows):
-        return [r for r in rows if r.split == "train"], [r for r in rows if r.split == "heldout"], rejects.total
-    ranked = sorted(rows, key=lambda r: hashlib.sha256(r.messages[0].content.encode()).hexdigest())
-    cut = max(1, round(config.heldout_share * len(rows)))
-    heldout = {r.id for r in ranked[:cut]}
-    return [r for r in rows if r.id not in heldout], [r for r in rows if r.id in heldout], rejects.total
+            path = services.extras["find_file"](source.path)
+            rows += _take(list(read_demonstrations(path, format=source.format, rejects=rejects)), source.take)
+    heldout = {r.id for r in rows if r.split == "heldout"}
+    if not heldout:
+        ranked = sorted(rows, key=lambda r: hashlib.sha256(r.messages[0].content.encode()).hexdigest())
+        heldout = {r.id for r in ranked[: max(1, round(config.heldout_share * len(rows)))]}
+    train = [r for r in rows if r.id not in heldout]
+    if not train:
+        raise DataError(explain("sft.data", len(rows), "rows leave none to train on once some are held out", expected="two different demonstrations",
+                                remedy="Add demonstrations"))  # fmt: skip
+    return train, [r for r in rows if r.id in heldout], rejects.total
+
+
+def _take(rows: list[Demonstration], count: int | None) -> list[Demonstration]:
+    """A fixed choice of `count` rows by their ids, which are hashes of content, in the order of the file."""
+    if count is None or count >= len(rows):
+        return rows
+    chosen = set(sorted(range(len(rows)), key=lambda i: (rows[i].id, i))[:count])
+    return [row for i, row in enumerate(rows) if i in chosen]
 
 
 def mean_loss(model: CausalModel, trees: Sequence[Tree], *, max_tokens: int) -> float:
@@ -129,40 +140,51 @@ def mean_loss(model: CausalModel, trees: Sequence[Tree], *, max_tokens: int) -> 
 
 
 class _EarlyStop:
-    """Measures held-out loss along the way, remembers the best weights, and stops after `patience` worse measurements."""
+    """Measures held-out loss along the way, remembers the best weights, and stops after `patience` worse measurements.
 
-    def __init__(self, model: CausalModel, heldout: Encoded, *, every: int, patience: int, max_tokens: int) -> None:
-        self.model, self.heldout, self.every, self.patience, self.max_tokens = (
-            model,
-            heldout,
-            every,
-            patience,
-            max_tokens,
-        )
-        self.history: list[tuple[float, float]] = [(0.0, self._measure())]
-        self.best = self.history[0][1]
-        self._weights: dict[str, torch.Tensor] = {}
-        self._worse = 0
+    Its state is kept in the session's extras, so that a killed run goes on as if nothing had happened.
+    """
+
+    def __init__(
+        self, session: Session, model: CausalModel, heldout: Encoded, *, every: int, patience: int, max_tokens: int
+    ) -> None:
+        self.session, self.model, self.heldout = session, model, heldout
+        self.every, self.patience, self.max_tokens = every, patience, max_tokens
+        if "history" not in session.extra:
+            session.extra |= {"history": [[0.0, self._measure()]], "num_worse": 0}
+
+    @property
+    def history(self) -> list[tuple[float, float]]:
+        """(step, held-out loss) of every measurement, the start first."""
+        return [(step, loss) for step, loss in self.session.extra["history"]]
+
+    @property
+    def is_done(self) -> bool:
+        """True once patience is over."""
+        return bool(self.patience) and self.session.extra["num_worse"] > self.patience
 
     def _measure(self) -> float:
-        return mean_loss(self.model, self.heldout.trees, max_tokens=self.max_tokens)
+        loss = mean_loss(self.model, self.heldout.trees, max_tokens=self.max_tokens)
+        if not math.isfinite(loss):
+            raise TrainError(explain(f"sft: step {self.session.learner.step_number}: held-out loss", loss, "is not finite",
+                                     expected="a finite number", remedy="The last checkpoint is kept; lower learning_rate or look at the held-out rows"))  # fmt: skip
+        return loss
 
     def __call__(self, learner: Learner, metrics: dict[str, float]) -> bool:
         if learner.step_number % self.every and learner.step_number != learner.num_steps:
             return False
-        loss = self._measure()
-        self.history.append((float(learner.step_number), loss))
-        if loss < self.best:
-            self.best, self._worse = loss, 0
-            self._weights = {k: v.detach().clone() for k, v in self.model.module.state_dict().items()}
-        else:
-            self._worse += 1
-        return bool(self.patience) and self._worse > self.patience
+        loss, best = self._measure(), min(loss for _, loss in self.history)
+        self.session.extra["history"].append([float(learner.step_number), loss])
+        self.session.extra["num_worse"] = 0 if loss < best else self.session.extra["num_worse"] + 1
+        if loss < best:
+            self.session.extra_tensors = {str(i): p.detach().clone() for i, p in enumerate(learner.parameters)}
+        return self.is_done
 
+    @torch.no_grad()
     def restore_best(self) -> None:
-        """Put back the weights of the best measurement."""
-        if self._weights:
-            self.model.module.load_state_dict(self._weights)
+        """Put back the weights of the best measurement (what was trained at all, when none was better than the start)."""
+        for name, tensor in self.session.extra_tensors.items():
+            self.session.learner.parameters[int(name)].copy_(tensor)
 
 
 def _train(
@@ -172,14 +194,15 @@ def _train(
     steps = num_steps(len(train.trees), batch_size=training.batch_size, num_epochs=training.num_epochs)
     algo_config = algo.config(average=config.average, label_smoothing=config.label_smoothing)
     learner = make_learner(Models(policy=model), algo, algo_config, training, num_steps=steps)
-    stopper = _EarlyStop(model, heldout, every=max(1, steps // (2 * training.num_epochs)), patience=config.patience,
-                         max_tokens=training.max_tokens_per_microbatch)  # fmt: skip
     source = epoch_batches(
         train.trees, batch_size=training.batch_size, num_epochs=training.num_epochs, seed=services.seed
     )
     session = Session(learner, services=services, title="sft", metric="sft/loss", metrics_path=out / "metrics.jsonl")
     with session:
-        run_loop(learner, source, hooks=[session.after_step, stopper])
+        stopper = _EarlyStop(session, model, heldout, every=max(1, steps // (2 * training.num_epochs)), patience=config.patience,
+                             max_tokens=training.max_tokens_per_microbatch)  # fmt: skip
+        if not stopper.is_done:
+            run_loop(learner, source, hooks=[stopper, session.after_step])
     stopper.restore_best()
     return stopper.history
 

@@ -35,17 +35,33 @@ def run(config: ReleasesConfig, *, inputs: Mapping[str, Path], out: Path, servic
     evaluation = read_json(inputs["evals"] / "evaluation.json")
     ranking = [row for row in evaluation["ranking"] if f"policy.{row['policy']}" in inputs]
     ready = [row for row in ranking if row["is_releasable"]]
-    chosen = next((row for row in ranking if row["policy"] == config.policy), None) if config.policy != "best" else next(iter(ready), None)
-    verdict = RELEASE_READY.judge(float(len(ready)), n=len(ranking), note="Policies whose evaluation does not stop a release")
+    chosen = (
+        next((row for row in ranking if row["policy"] == config.policy), None)
+        if config.policy != "best"
+        else next(iter(ready), None)
+    )
+    verdict = RELEASE_READY.judge(
+        float(len(ready)), n=len(ranking), note="Policies whose evaluation does not stop a release"
+    )
     if chosen is None:
         if not ranking:
-            raise DataError(explain("releases.policy", config.policy, "was not evaluated", expected="a policy that was trained", remedy="Train it"))
+            raise DataError(
+                explain(
+                    "releases.policy",
+                    config.policy,
+                    "was not evaluated",
+                    expected="a policy that was trained",
+                    remedy="Train it",
+                )
+            )
         chosen = ranking[0]
     folder = inputs[f"policy.{chosen['policy']}"]
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.name not in _SKIPPED:
             shutil.copyfile(file, out / file.name)
-    write_json(out / "release.json", {"policy": chosen["policy"], "artifact": folder.name, "evaluation": inputs["evals"].name})
+    write_json(
+        out / "release.json", {"policy": chosen["policy"], "artifact": folder.name, "evaluation": inputs["evals"].name}
+    )
     write_text(out / "RELEASE.md", _card(chosen, evaluation, folder.name))
     services.say(f"release: {chosen['policy']}")
     return StageSummary(
@@ -63,5 +79,12 @@ def _card(chosen: Mapping[str, Any], evaluation: Mapping[str, Any], artifact: st
     for row in chosen["results"]:
         lines.append(f"| {row['behaviour']} | {figure(row['before'])} | {figure(row['after'])} | {figure(row['effect'])} | "
                      f"{figure(row['low'])} to {figure(row['high'])} | {row['verdict']} |")  # fmt: skip
-    lines += ["", "## Gates", "", *[f"- {v.line()}" for v in summary.verdicts], "", "`fairlead lineage` on this release walks back to the single votes."]
+    lines += [
+        "",
+        "## Gates",
+        "",
+        *[f"- {v.line()}" for v in summary.verdicts],
+        "",
+        "`fairlead lineage` on this release walks back to the single votes.",
+    ]
     return "\n".join(lines) + "\n"

@@ -79,7 +79,9 @@ class ClassifierScorer:
         return (np.asarray(_features(texts) @ self.weights) + self.bias).astype(np.float64) * self.scale
 
 
-def run(config: LexiconGold | ClassifierGold, *, inputs: Mapping[str, Path], out: Path, services: Services) -> StageSummary:
+def run(
+    config: LexiconGold | ClassifierGold, *, inputs: Mapping[str, Path], out: Path, services: Services
+) -> StageSummary:
     """Write the gold reward so that `load_gold` finds it."""
     path: Path = services.extras["find_file"](config.path)
     if isinstance(config, LexiconGold):
@@ -112,7 +114,16 @@ def _fit(config: ClassifierGold, path: Path, out: Path, services: Services) -> S
     return StageSummary(
         stage="gold",
         headline=f"A sentiment classifier fitted on {len(texts) - cut:,} texts is right on {interval.value:.1%} of {cut:,} held-out ones.",
-        figures=(Figure(name="held-out accuracy", value=interval.value, low=interval.low, high=interval.high, n=cut, unit="share"),),
+        figures=(
+            Figure(
+                name="held-out accuracy",
+                value=interval.value,
+                low=interval.low,
+                high=interval.high,
+                n=cut,
+                unit="share",
+            ),
+        ),
         verdicts=(GOLD_ACCURACY.judge(interval.value, low=interval.low, high=interval.high, n=cut),),
     )
 
@@ -134,7 +145,15 @@ def _labelled(config: ClassifierGold, path: Path) -> tuple[list[str], npt.NDArra
             texts.append(str(row.values[config.text_field]))
             labels.append(label > config.positive_above)
     if len(set(labels)) < 2:
-        raise DataError(explain(path, None, "has texts of one kind only", expected="good and bad ones", remedy="Check gold.positive_above"))
+        raise DataError(
+            explain(
+                path,
+                None,
+                "has texts of one kind only",
+                expected="good and bad ones",
+                remedy="Check gold.positive_above",
+            )
+        )
     return texts, np.asarray(labels)
 
 
@@ -145,7 +164,9 @@ def _features(texts: Sequence[str]) -> Any:
     except ImportError as error:
         raise ConfigError(explain("gold.type", "classifier", "needs scikit-learn", expected="the eval extra",
                                   remedy="pip install 'fairlead[eval]'")) from error  # fmt: skip
-    return HashingVectorizer(n_features=_NUM_FEATURES, ngram_range=_NGRAM_RANGE, alternate_sign=False, norm="l2", binary=True).transform(texts)
+    return HashingVectorizer(
+        n_features=_NUM_FEATURES, ngram_range=_NGRAM_RANGE, alternate_sign=False, norm="l2", binary=True
+    ).transform(texts)
 
 
 def _logistic(features: Any, labels: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.float64], float]:
@@ -153,5 +174,3 @@ def _logistic(features: Any, labels: npt.NDArray[np.bool_]) -> tuple[npt.NDArray
 
     model = LogisticRegression(C=20.0, solver="liblinear").fit(features, labels)
     return model.coef_[0], float(model.intercept_[0])
-
-

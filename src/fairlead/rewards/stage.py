@@ -108,24 +108,24 @@ def _train(
     source = epoch_batches(
         train.trees, batch_size=training.batch_size, num_epochs=training.num_epochs, seed=services.seed
     )
-    history: list[tuple[float, float, float]] = []
     every = max(1, steps // 6)
-    recent: list[float] = []
+    session = Session(
+        learner, services=services, title="reward model", metric="reward/accuracy", metrics_path=out / "metrics.jsonl",
+        extra={"history": [], "recent": []},
+    )  # fmt: skip
 
     def measure(_learner: Any, metrics: dict[str, float]) -> bool:
-        recent.append(metrics.get("reward/accuracy", float("nan")))
-        if learner.step_number % every == 0 or learner.step_number == steps:
+        history, recent = session.extra["history"], session.extra["recent"]
+        recent += [metrics["reward/accuracy"]] if "reward/accuracy" in metrics else []
+        if recent and (learner.step_number % every == 0 or learner.step_number == steps):
             scores = score_trees(model, heldout.trees, max_tokens=training.max_tokens_per_microbatch)
-            history.append((float(learner.step_number), float(np.nanmean(recent)), quality.pair_accuracy(scores)))
+            history.append([float(learner.step_number), float(np.mean(recent)), quality.pair_accuracy(scores)])
             recent.clear()
         return False
 
-    session = Session(
-        learner, services=services, title="reward model", metric="reward/accuracy", metrics_path=out / "metrics.jsonl"
-    )
     with session:
-        run_loop(learner, source, hooks=[session.after_step, measure])
-    return history
+        run_loop(learner, source, hooks=[measure, session.after_step])
+    return [(step, train_share, heldout_share) for step, train_share, heldout_share in session.extra["history"]]
 
 
 def _normalise(

@@ -29,8 +29,8 @@ CHECKPOINT = "checkpoint"
 class Session:
     """One training run as its surroundings see it: resumable, visible, interruptible. Single-use context manager.
 
-    The checkpoint holds trainable weights, optimiser state, the step, and `extra` (KL coefficient, iteration, ...). Sources of
-    batches are pure functions of the seed, so the step is also the position in the data.
+    The checkpoint holds trainable weights, optimiser state, the step, and the extras. Sources of batches are pure functions of the
+    seed, so the step is also the position in the data. Hooks that keep state in the extras come before `after_step`, which saves.
     """
 
     learner: Learner
@@ -39,9 +39,10 @@ class Session:
     metric: str
     """Metric shown on the progress line."""
     metrics_path: Path
-    checkpoint_every_s: float = 120.0
-    """Seconds between checkpoints; a killed run loses at most this much."""
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Plain values that the checkpoint keeps besides (KL coefficient, measurements); what a resumed run finds."""
+    extra_tensors: dict[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
+    """The same for tensors (best weights so far); on the CPU after a resume."""
     resumed_from: int = 0
     _sink: JsonlSink | None = None
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -83,11 +84,13 @@ class Session:
         restore_optimizer(self.learner.optimizer, {k[2:]: v for k, v in tensors.items() if k.startswith("o/")})
         self.learner.step_number = self.resumed_from = int(state["step"])
         self.extra = dict(state["extra"])
+        self.extra_tensors = {k[2:]: v for k, v in tensors.items() if k.startswith("x/")}
 
     def save(self) -> None:
         """Write a checkpoint of this moment."""
         optimiser = {f"o/{k}": v for k, v in optimizer_tensors(self.learner.optimizer).items()}
-        tensors = {**{name: p.detach() for name, p in self._names().items()}, **optimiser}
+        extra = {f"x/{k}": v for k, v in self.extra_tensors.items()}
+        tensors = {**{name: p.detach() for name, p in self._names().items()}, **optimiser, **extra}
         save_checkpoint(
             self.services.work / CHECKPOINT,
             tensors=tensors,
@@ -119,7 +122,7 @@ class Session:
     def checkpoint_if_due(self) -> None:
         """Save when it is time, or when the user pressed ctrl-C (then stop)."""
         is_interrupted = self.services.should_stop()
-        if is_interrupted or time.monotonic() - self._saved > self.checkpoint_every_s:
+        if is_interrupted or time.monotonic() - self._saved > self.services.checkpoint_every_s:
             self.save()
         if is_interrupted:
             raise Interrupted(

@@ -1,0 +1,36 @@
+"""One micro run a session, shared by every test that only looks at it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import micro as micro_run
+import pytest
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class MicroRun:
+    """A finished micro run. Tests that change its home take a copy."""
+
+    home: Path
+    recipe: Path
+    outcome: micro_run.Outcome
+
+
+@pytest.fixture(scope="session")
+def micro(tmp_path_factory: pytest.TempPathFactory) -> MicroRun:
+    """Prompts to release, once."""
+    folder = tmp_path_factory.mktemp("micro")
+    recipe = micro_run.write_recipe(folder / "project")
+    home = folder / "home"
+    return MicroRun(home, recipe, micro_run.fairlead("run", recipe, home=home))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small models are faster on one thread, and sums then have one order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
