@@ -1,0 +1,116 @@
+"""Tiny random transformers, one per attention family, with a tokenizer trained on a few words. Weights come from numpy, so that they
+do not change with torch or transformers. Folders live until the process ends.
+
+Example:
+    model = tiny_models.load("llama")                  # CausalModel, float32
+    plain = tiny_models.load_plain("llama")            # the same weights in plain transformers, eager attention
+"""
+
+import atexit
+import functools
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
+
+from fairlead.models.load import CausalModel, load_policy
+
+SPECIAL = ["<unk>", "<s>", "</s>", "<|user|>", "<|assistant|>", "<|end|>"]
+ALPHABET = "abcdefghijklmnopqrstuvwxyz .,?!\n[]/<|>_INSTXq7"
+VOCABULARY = 96
+MAX_POSITIONS = 64
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|>"
+    "{% generation %}{{ m.content }}<|end|>{% endgeneration %}"
+    "{% else %}<|user|>{{ m.content }}<|end|>{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+_COMMON = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+_SIZES = {**_COMMON, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+          "max_position_embeddings": MAX_POSITIONS}  # fmt: skip
+CONFIGS = {
+    "llama": lambda: LlamaConfig(**_SIZES, head_dim=8, tie_word_embeddings=False),
+    "qwen2": lambda: Qwen2Config(**_SIZES, tie_word_embeddings=True),
+    "mistral": lambda: MistralConfig(**_SIZES, head_dim=8, sliding_window=5),
+    "gemma2": lambda: Gemma2Config(
+        **_SIZES,
+        head_dim=8,
+        sliding_window=4,
+        attn_logit_softcapping=2.0,
+        final_logit_softcapping=3.0,
+        query_pre_attn_scalar=8,
+    ),
+    "gpt2": lambda: GPT2Config(**_COMMON, n_embd=32, n_layer=2, n_head=4, n_positions=MAX_POSITIONS),
+}
+KINDS = tuple(CONFIGS)
+
+
+def make_tokenizer(*, template: str | None = TEMPLATE, bos: str | None = "<s>", eos: str | None = "</s>"):
+    """A BPE tokenizer of 96 tokens."""
+    text = "the man said yes or no and went home, what did you say? a great big ball. once upon a time"
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=SPECIAL,
+        initial_alphabet=sorted({*ALPHABET, "▁"} - {" "}),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([text] * 4, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=bos,
+        eos_token=eos,
+        unk_token="<unk>",
+        pad_token="<unk>",
+        clean_up_tokenization_spaces=False,
+        additional_special_tokens=SPECIAL[3:],
+    )
+    fast.chat_template = template
+    return fast
+
+
+@functools.cache
+def _root() -> Path:
+    root = Path(tempfile.mkdtemp(prefix="tiny-models-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    return root
+
+
+@functools.cache
+def folder(kind: str) -> Path:
+    """A model folder with tokenizer."""
+    path = _root() / kind
+    module = AutoModelForCausalLM.from_config(CONFIGS[kind](), dtype=torch.float32)
+    with torch.no_grad():
+        for number, (name, parameter) in enumerate(sorted(module.named_parameters())):
+            noise = np.random.default_rng(number).normal(size=tuple(parameter.shape)).astype(np.float32)
+            is_scale = parameter.dim() == 1 and name.endswith("weight")
+            parameter.copy_(
+                torch.from_numpy(noise * (0.1 if parameter.dim() == 1 else 0.25) + is_scale * (kind != "gemma2"))
+            )
+    module.save_pretrained(path)
+    make_tokenizer().save_pretrained(path)
+    return path
+
+
+def load(kind: str, *, dtype: torch.dtype = torch.float32) -> CausalModel:
+    """A fresh copy as fairlead sees it."""
+    return load_policy(str(folder(kind)), dtype=dtype)
+
+
+def load_plain(kind: str, *, dtype: torch.dtype = torch.float32):
+    """The same weights in plain transformers with its own eager attention."""
+    return AutoModelForCausalLM.from_pretrained(folder(kind), dtype=dtype, attn_implementation="eager").eval()

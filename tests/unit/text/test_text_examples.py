@@ -1,0 +1,71 @@
+"""Records to trees: what is cut, what is dropped, and that both are counted."""
+
+import pytest
+
+import tiny_models
+from fairlead.core.errors import DataError
+from fairlead.core.records import Demonstration, Message, Preference
+from fairlead.text import ChatText, encode_demonstrations, encode_preferences
+
+
+@pytest.fixture(scope="module")
+def chat():
+    return ChatText(tiny_models.make_tokenizer())
+
+
+def demonstration(prompt, reply):
+    return Demonstration(messages=(Message(role="user", content=prompt), Message(role="assistant", content=reply)))
+
+
+def preference(prompt, chosen, rejected, **fields):
+    return Preference(prompt=(Message(role="user", content=prompt),), chosen=chosen, rejected=rejected, **fields)
+
+
+def test_demonstrations_are_cut_at_the_end_and_dropped_when_nothing_is_left(chat):
+    rows = [demonstration("what", "no"), demonstration("what", "no " * 30), demonstration("what " * 30, "no")]
+    length = len(chat.encode_conversation(rows[0].messages).token_ids)
+    encoded = encode_demonstrations(chat, rows, max_length=length)
+    assert (encoded.num_truncated, encoded.num_dropped, encoded.kept_rows) == (2, 1, [0, 1])
+    assert [t.num_tokens for t in encoded.trees] == [length, length]
+    assert encoded.num_tokens == 2 * length
+    whole, cut = (t.branches[0] for t in encoded.trees)
+    assert whole.token_ids[whole.kept][-1] == chat.terminator_id
+    assert chat.terminator_id not in cut.token_ids[cut.kept]
+
+
+def test_the_first_token_of_a_row_is_never_learned():
+    chat = ChatText(tiny_models.make_tokenizer(bos=None), template="plain")
+    rows = [Demonstration(messages=(Message(role="assistant", content="once upon"),))]
+    kept = encode_demonstrations(chat, rows, max_length=50).trees[0].branches[0].kept
+    assert kept is not None and not kept[0] and kept[1:].all()
+
+
+def test_preferences_become_two_branches_with_their_numbers(chat):
+    row = preference("what", "yes", "no", p_chosen=0.75, margin=0.5, weight=2.0, is_tie=True)
+    (tree,) = encode_preferences(chat, [row], max_length=50).trees
+    assert tree.ranks == (0, 1)
+    assert tree.numbers == {"p_chosen": 0.75, "margin": 0.5, "weight": 2.0, "is_tie": 1.0}
+    assert [chat.decode(b.token_ids) for b in tree.branches] == ["yes", "no"]
+    assert tree.prompt_ids.tolist() == chat.encode_prompt(row.prompt).tolist()
+    assert all(b.token_ids[-1] == chat.terminator_id and b.kept is None for b in tree.branches)
+
+
+def test_a_pair_is_dropped_whole_when_one_side_does_not_fit(chat):
+    rows = [
+        preference("what", "yes", "no"),
+        preference("what", "yes", "no " * 30),
+        preference("what", "no " * 30, "no"),
+    ]
+    length = len(chat.encode_prompt(rows[0].prompt)) + len(chat.encode_completion("yes"))
+    encoded = encode_preferences(chat, rows, max_length=length)
+    assert (encoded.kept_rows, encoded.num_dropped) == ([0], 2)
+    assert max(len(b.token_ids) for b in encoded.trees[0].branches) == length - len(encoded.trees[0].prompt_ids)
+    assert encode_preferences(chat, rows[:1], max_length=length).num_dropped == 0
+    with pytest.raises(DataError):
+        encode_preferences(chat, rows, max_length=length - 1)
+
+
+def test_nothing_left_is_an_error_in_one_line(chat):
+    with pytest.raises(DataError) as info:
+        encode_demonstrations(chat, [demonstration("what", "no")], max_length=3)
+    assert "text.max_length" in str(info.value) and "\n" not in str(info.value)
