@@ -16,7 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from fairlead.algos import ALGORITHMS
 from fairlead.core.config import parse_config, parse_yaml
-from fairlead.core.errors import FairleadError
+from fairlead.core.errors import FairleadError, nearest
+from fairlead.pipeline.gates import all_gates
 from fairlead.pipeline.recipe import Recipe, load
 from fairlead.telemetry.metrics import METRICS
 
@@ -38,6 +39,8 @@ TEXT_SUFFIXES = frozenset({".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".j2"
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 _YAML = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_GATE_TABLE = re.compile(r"^\| gate \|.*\n\|[-|]+\n((?:\|.*\n?)+)", re.MULTILINE)
+_FIRST_CELL = re.compile(r"^\| `([^`]+)`", re.MULTILINE)
 _CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
@@ -99,6 +102,20 @@ def missing_pages(root: Path, *, algorithms: Iterable[str], sections: Iterable[s
             yield f"docs/README.md: does not link to {name}. Add it to the map."
 
 
+def unexplained_gates(root: Path, *, gates: Iterable[str]) -> Iterator[str]:
+    """Gates that no stage's table names, and names in these tables that are no gates."""
+    known = set(gates)
+    found: set[str] = set()
+    for page in sorted((root / "docs/stages").glob("*.md")):
+        for table in _GATE_TABLE.findall(page.read_text(encoding="utf-8")):
+            for name in _FIRST_CELL.findall(table):
+                found.add(name)
+                if name not in known:
+                    yield f"{page.relative_to(root)}: {name} is not a gate{nearest(name, known)}. Rename or remove it."
+    for name in sorted(known - found):
+        yield f"docs/stages: no table of gates names {name}. Add it to the page of its stage."
+
+
 def unexplained_metrics(root: Path) -> Iterator[str]:
     """Metrics that docs/metrics.md does not name."""
     text = (root / "docs/metrics.md").read_text(encoding="utf-8")
@@ -155,6 +172,7 @@ def all_faults(root: Path, *, write: bool) -> list[str]:
         *generated_parts(root, write=write),
         *broken_links(root),
         *missing_pages(root, algorithms=[a.name for a in ALGORITHMS], sections=Recipe.model_fields),
+        *unexplained_gates(root, gates=[gate.name for gate in all_gates()]),
         *unexplained_metrics(root),
         *forbidden_words(root),
         *broken_recipes(root),

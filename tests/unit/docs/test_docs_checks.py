@@ -64,6 +64,16 @@ def test_missing_pages_are_found(checks: ModuleType, site: Path):
     assert len(found) == 4
 
 
+def test_gates_without_a_page_and_names_that_are_no_gates_are_found(checks: ModuleType, site: Path):
+    (site / "docs/stages/sft.md").write_text(
+        "| gate | stops |\n|---|---|\n| `sft.count` | never |\n| `sft.perplexty` | 1 |\n"
+    )
+    found = list(checks.unexplained_gates(site, gates=["sft.count", "sft.perplexity"]))
+    assert len(found) == 2
+    assert "did you mean sft.perplexity" in found[0]
+    assert "no table of gates names sft.perplexity" in found[1]
+
+
 @pytest.mark.parametrize(
     "text", ["see /" + "work/main", "open('/" + "root/x')", "/" + "home/ann/x", "https://" + "pypi" + ".org/simple"]
 )
