@@ -167,7 +167,7 @@ class _EarlyStop:
         loss = mean_loss(self.model, self.heldout.trees, max_tokens=self.max_tokens)
         if not math.isfinite(loss):
             raise TrainError(explain(f"sft: step {self.session.learner.step_number}: held-out loss", loss, "is not finite",
-                                     expected="a finite number", remedy="The last checkpoint is kept; lower learning_rate or look at the held-out rows"))  # fmt: skip
+                                     expected="a finite number", remedy="Lower learning_rate or look at the held-out rows"))  # fmt: skip
         return loss
 
     def __call__(self, learner: Learner, metrics: dict[str, float]) -> bool:

@@ -7,6 +7,7 @@ Example:
 """
 
 import contextlib
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,12 +18,14 @@ from typing import Any, Self
 import torch
 
 from fairlead.core.errors import Interrupted
+from fairlead.core.io import write_jsonl
 from fairlead.core.services import ProgressBar, Services
 from fairlead.models.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from fairlead.telemetry.sinks import JsonlSink
 from fairlead.train.loop import Learner
 
 CHECKPOINT = "checkpoint"
+_TIMINGS = frozenset({"tokens_per_s", "train/step_s"})
 
 
 @dataclass(slots=True, eq=False)
@@ -68,7 +71,14 @@ class Session:
         if self._sink is not None:
             self._sink.close()
         if kind is None:
-            self.metrics_path.write_bytes((self.services.work / "metrics.jsonl").read_bytes())
+            self._keep_metrics()
+
+    def _keep_metrics(self) -> None:
+        """Copy the metrics to where they stay, without those that the clock decides: equal runs must leave equal files."""
+        rows = (
+            json.loads(line) for line in (self.services.work / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        )
+        write_jsonl(self.metrics_path, ({k: v for k, v in row.items() if k not in _TIMINGS} for row in rows))
 
     def _names(self) -> dict[str, torch.nn.Parameter]:
         return {f"p/{i}": p for i, p in enumerate(self.learner.parameters)}
