@@ -1,0 +1,503 @@
+"""`fairlead import-config`: realistic configurations of four tools (written for these tests) become recipes, and every key is accounted for."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairlead.cli.foreign_files import Unresolved, read_foreign, read_script
+from fairlead.cli.foreign_tools import TOOLS
+from fairlead.cli.import_config import translate_file
+from fairlead.cli.translating import translate
+from fairlead.core.errors import ConfigError, DataError, FairleadError
+from fairlead.core.io import write_json
+from fairlead.pipeline.recipe import Recipe, load
+from fairlead.policies.dpo import DpoConfig
+from fairlead.policies.ppo_config import PpoConfig
+
+AXOLOTL_SFT = """
+base_model: meta-llama/Llama-3.2-1B
+model_type: AutoModelForCausalLM
+datasets:
+  - path: data/club.jsonl
+    type: alpaca
+  - path: org/chats
+    type: chat_template
+    field_messages: conversations
+    message_property_mappings: {role: from}
+val_set_size: 0.05
+output_dir: ./out
+sequence_len: 2048
+sample_packing: true
+adapter: qlora
+load_in_4bit: true
+lora_r: 32
+lora_alpha: 16
+lora_dropout: 0.05
+lora_target_modules: [q_proj, v_proj]
+wandb_project:
+gradient_accumulation_steps: 4
+micro_batch_size: 2
+num_epochs: 3
+optimizer: adamw_bnb_8bit
+lr_scheduler: cosine
+learning_rate: 2e-4
+train_on_inputs: false
+bf16: auto
+warmup_steps: 10
+weight_decay: 0.01
+chat_template: chatml
+flux_capacitor: 1
+"""
+AXOLOTL_DPO = """
+base_model: ./models/sft-7b
+rl: dpo
+rl_beta: 0.05
+datasets:
+  - path: org/pairs
+    split: train
+    type: chatml.ultra
+sequence_len: 1024
+micro_batch_size: 1
+gradient_accumulation_steps: 8
+num_epochs: 1
+learning_rate: 5e-7
+lr_scheduler: linear
+warmup_ratio: 0.1
+special_tokens: {pad_token: "<pad>"}
+"""
+TRL_DPO = """
+{"model_name_or_path": "org/base-1b", "dataset_name": "pairs.jsonl", "learning_rate": 5e-6, "num_train_epochs": 2.0, "beta": 0.2,
+ "per_device_train_batch_size": 4, "gradient_accumulation_steps": 8, "loss_type": "robust", "label_smoothing": 0.15, "max_length": 1024,
+ "lr_scheduler_type": "cosine", "warmup_ratio": 0.03, "adam_beta2": 0.98, "bf16": true, "output_dir": "out", "logging_steps": 5,
+ "use_peft": true, "lora_r": 8, "lora_target_modules": "all-linear", "seed": 7, "report_to": "none"}
+"""
+TRL_PPO = r"""
+#!/bin/bash
+# --total_episodes 5 stands in a comment
+MODEL=${1:-org/base-1b}
+accelerate launch --config_file zero3.yaml --num_processes 4 \
+    examples/scripts/ppo/ppo.py \
+    --dataset_name org/prompts \
+    --num_ppo_epochs 2 --num_mini_batches 2 \
+    --learning_rate 3e-6 \
+    --per_device_train_batch_size 4 \
+    # a comment between two flags
+    --gradient_accumulation_steps 2 \
+    --total_episodes 10000 \
+    --model_name_or_path $MODEL \
+    --sft_model_path "${MODEL}-sft" \
+    --reward_model_path org/reward \
+    --missing_eos_penalty 1.0 --kl_coef=0.05 --output_dir $OUT 2>&1 | tee --append log.txt
+"""
+DSCHAT_PPO = r"""
+#!/bin/bash
+ACTOR_MODEL_PATH=$1
+OUTPUT=$3
+if [ "$OUTPUT" == "" ]; then
+    OUTPUT=./output
+fi
+Actor_Lr=9.65e-6
+deepspeed --master_port 12346 --num_gpus 8 training/step3_rlhf_finetuning/main.py \
+   --data_path org/rm-a org/rm-b \
+   --data_split 2,4,4 \
+   --actor_model_name_or_path $ACTOR_MODEL_PATH \
+   --critic_model_name_or_path output/step2 \
+   --num_padding_at_beginning 1 \
+   --per_device_generation_batch_size 4 \
+   --per_device_training_batch_size 2 \
+   --gradient_accumulation_steps 1 \
+   --ppo_epochs 1 \
+   --max_answer_seq_len 200 --max_prompt_seq_len 300 \
+   --actor_learning_rate ${Actor_Lr} \
+   --critic_learning_rate 5e-6 \
+   --num_train_epochs 1 \
+   --lr_scheduler_type cosine \
+   --num_warmup_steps 100 \
+   --deepspeed --seed 1234 \
+   --actor_lora_dim 128 \
+   --actor_lora_module_name decoder.layers. \
+   --enable_hybrid_engine \
+   --actor_zero_stage 2 \
+   --unsup_coef 27.8 \
+   --output_dir $OUTPUT &> $OUTPUT/training.log
+"""
+OPENRLHF_DPO = r"""
+set -x
+read -r -d '' training_commands <<EOF
+openrlhf.cli.train_dpo \
+   --save_path ./checkpoint/dpo \
+   --train_batch_size 256 \
+   --micro_train_batch_size 1 \
+   --pretrain org/sft-8b \
+   --max_epochs 1 \
+   --max_len 2048 \
+   --learning_rate 5e-7 \
+   --beta 0.1 \
+   --label_smoothing 0.1 \
+   --adam_betas 0.9 0.98 \
+   --dataset a.jsonl,b.jsonl \
+   --input_template $'User: {}\nAssistant: ' \
+   --apply_chat_template \
+   --chosen_key chosen \
+   --gradient_checkpointing
+EOF
+    # --ipo [for IPO]
+if [[ ${1} != "slurm" ]]; then
+    torchrun --standalone --nproc-per-node ${NPROC:-8} -m $training_commands
+fi
+"""
+OPENRLHF_PPO = r"""
+ray job submit --address="http://127.0.0.1:8265" --runtime-env-json='{"working_dir": "."}' \
+   -- python3 -m openrlhf.cli.train_ppo_ray \
+   --actor.num_nodes 1 --actor.num_gpus_per_node 8 \
+   --vllm.num_engines 4 \
+   --actor.model_name_or_path org/sft-8b \
+   --reward.model_name_or_path org/rm-8b \
+   --train.batch_size 128 --rollout.batch_size 256 --rollout.n_samples_per_prompt 2 \
+   --train.max_epochs 1 --data.max_len 2048 --rollout.max_new_tokens 512 --data.max_samples 10000 \
+   --actor.adam.lr 5e-7 --critic.adam.lr 9e-6 --actor.adam.betas 0.9 0.95 \
+   --algo.kl.init_coef 0.01 --actor.eps_clip_low_high 0.2 0.28 --algo.advantage.gamma 1 --algo.advantage.lambd 0.95 \
+   --data.prompt_dataset prompts.jsonl --data.apply_chat_template --reward.normalize_enable \
+   --ds.zero_stage 3 --algo.kl.estimator k3
+"""
+CASES = {
+    "axolotl-sft": ("axolotl", "sft.yml", AXOLOTL_SFT),
+    "axolotl-dpo": ("axolotl", "dpo.yaml", AXOLOTL_DPO),
+    "trl-dpo": ("trl", "dpo.json", TRL_DPO),
+    "trl-ppo": ("trl", "ppo.sh", TRL_PPO),
+    "dschat-ppo": ("dschat", "run_7b.sh", DSCHAT_PPO),
+    "openrlhf-dpo": ("openrlhf", "dpo.sh", OPENRLHF_DPO),
+    "openrlhf-ppo": ("openrlhf", "ppo.sh", OPENRLHF_PPO),
+}
+_SILENT = {  # translated keys whose value enters another key under the tool's word for it
+    "axolotl-sft": {"adapter"}, "axolotl-dpo": {"rl"}, "trl-dpo": {"loss_type", "use_peft"}, "trl-ppo": {"num_mini_batches"}, "dschat-ppo": set(),
+    "openrlhf-dpo": {"apply_chat_template"}, "openrlhf-ppo": {"rollout.n_samples_per_prompt", "data.apply_chat_template"},
+}  # fmt: skip
+
+
+def translated(tmp_path: Path, case: str) -> tuple[Recipe, str, list[str]]:
+    tool, name, text = CASES[case]
+    (tmp_path / name).write_text(text)
+    lines = translate_file(tool, tmp_path / name, tmp_path / "recipe.yaml", force=False)
+    return load(tmp_path / "recipe.yaml"), (tmp_path / "recipe.yaml").read_text(), lines
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_key_is_in_the_recipe_or_in_the_account(tmp_path: Path, case: str) -> None:
+    """What is left is listed on the terminal and in the recipe; what is translated is named behind its value, or is a switch."""
+    tool_name, name, _ = CASES[case]
+    _, recipe, lines = translated(tmp_path, case)
+    tool = TOOLS[tool_name]
+    foreign = read_foreign(tmp_path / name, program=tool.program, takes_tables=tool.takes_tables)
+    account = translate(tool, tool.kind(foreign, tmp_path / name), foreign, name="x")
+    left = {key for key, _ in account.left}
+    assert left <= set(foreign.keys)
+    body, _, tail = recipe.partition("# Not translated:")
+    for key in left:
+        assert f" {key}=" in tail
+        assert any(key in line for line in lines)
+    for key in set(foreign.keys) - left:
+        assert key in body or key in _SILENT[case], key
+    assert lines[0].endswith(
+        f"{len(foreign.keys) - len(left)} of {len(foreign.keys)} keys of {name} translated, {len(left)} not:"
+    )
+    assert lines[-1] == f"Next: fairlead plan {tmp_path / 'recipe.yaml'}"
+
+
+def test_axolotl_sft(tmp_path: Path) -> None:
+    recipe, text, lines = translated(tmp_path, "axolotl-sft")
+    assert recipe.sft is not None
+    training = recipe.sft.training
+    assert (training.learning_rate, training.num_epochs, training.batch_size) == (2e-4, 3, 8)
+    assert (training.schedule, training.final_share, training.beta2, training.weight_decay) == (
+        "cosine",
+        0.0,
+        0.999,
+        0.01,
+    )
+    assert training.lora is not None
+    assert (training.lora.rank, training.lora.alpha, training.lora.target_modules) == (32, 16.0, r".*\.(q_proj|v_proj)")
+    assert [(d.path, d.format) for d in recipe.sft.data] == [
+        ("data/club.jsonl", "alpaca"),
+        ("data/chats.jsonl", "sharegpt"),
+    ]
+    assert (recipe.text.template, recipe.text.max_length, recipe.sft.heldout_share) == ("chatml", 2048, 0.05)
+    assert "  unknown to us: flux_capacitor" in lines
+    assert any("lora_dropout=0.05 (adapters have no dropout)" in line for line in lines)
+    assert any("warmup_steps=10 (warm-up is a share" in line for line in lines)
+    assert any("org/chats is a hub data set" in line for line in lines)
+    assert any("message_property_mappings not translated" in line for line in lines)
+    assert "micro_batch_size (2) x gradient_accumulation_steps (4) x 1 device" in text
+
+
+def test_axolotl_dpo(tmp_path: Path) -> None:
+    recipe, _, _ = translated(tmp_path, "axolotl-dpo")
+    policy = recipe.policies["dpo"]
+    assert isinstance(policy, DpoConfig)
+    assert (policy.algorithm, policy.beta, policy.training.warmup_share, policy.training.schedule) == (
+        "dpo",
+        0.05,
+        0.1,
+        "linear",
+    )
+    assert policy.training.lora is None
+    assert recipe.preferences is not None
+    assert (recipe.preferences.path, recipe.preferences.format) == ("data/pairs.jsonl", "ultrafeedback_binarized")
+
+
+def test_trl_dpo(tmp_path: Path) -> None:
+    recipe, _, _ = translated(tmp_path, "trl-dpo")
+    policy = recipe.policies["dpo"]
+    assert isinstance(policy, DpoConfig)
+    assert (policy.algorithm, policy.flip_rate, policy.beta, recipe.seed) == ("robust", 0.15, 0.2, 7)
+    assert (policy.training.batch_size, policy.training.num_epochs, policy.training.beta2) == (32, 2, 0.98)
+    assert policy.training.lora is not None
+    assert (policy.training.lora.rank, policy.training.lora.alpha, policy.training.lora.target_modules) == (
+        8,
+        16.0,
+        "all-linear",
+    )
+
+
+def test_trl_ppo(tmp_path: Path) -> None:
+    """4 a device x 2 accumulated x 4 devices = 32 a step, 2 of these a round, 10,000 / 64 = 157 rounds."""
+    recipe, _, lines = translated(tmp_path, "trl-ppo")
+    policy = recipe.policies["ppo"]
+    assert isinstance(policy, PpoConfig)
+    assert (policy.minibatch_size, policy.batch_size, policy.num_iterations, policy.num_epochs) == (32, 64, 157, 2)
+    assert (policy.kl.kl_coef, policy.kl.target, recipe.model) == (0.05, None, "org/base-1b-sft")
+    assert recipe.prompts is not None
+    assert recipe.prompts.sources[0].hub == "org/prompts"
+    assert any("no counterpart yet: reward_model_path=org/reward" in line for line in lines)
+    assert any("not needed here" in line and "output_dir" in line for line in lines)
+
+
+def test_dschat_ppo(tmp_path: Path) -> None:
+    recipe, text, lines = translated(tmp_path, "dschat-ppo")
+    policy = recipe.policies["ppo"]
+    assert isinstance(policy, PpoConfig)
+    assert (policy.batch_size, policy.minibatch_size, policy.num_epochs, policy.max_new_tokens) == (32, 16, 1, 200)
+    assert (recipe.text.max_length, recipe.seed, policy.training.learning_rate) == (500, 1234, 9.65e-6)
+    assert policy.training.lora is not None
+    assert (policy.training.lora.rank, policy.training.lora.target_modules) == (128, r".*decoder\.layers\..*")
+    assert any("actor_model_name_or_path=$ACTOR_MODEL_PATH" in line for line in lines)
+    assert "unsup_coef=27.8 (no pretraining mix (PPO-ptx))" in text
+    assert any("names no model" in line for line in lines)
+
+
+def test_openrlhf_dpo(tmp_path: Path) -> None:
+    recipe, _, lines = translated(tmp_path, "openrlhf-dpo")
+    policy = recipe.policies["dpo"]
+    assert isinstance(policy, DpoConfig)
+    assert (policy.algorithm, policy.flip_rate, policy.training.batch_size) == ("cdpo", 0.1, 256)
+    assert (policy.training.beta2, policy.training.warmup_share, policy.training.final_share) == (0.98, 0.03, 0.1)
+    assert recipe.preferences is not None
+    assert recipe.preferences.path == "a.jsonl"
+    assert any("not taken: b.jsonl" in line for line in lines)
+
+
+def test_openrlhf_ppo_with_dotted_names(tmp_path: Path) -> None:
+    """256 prompts x 2 = 512 completions a round; 10,000 prompts / 256 = 40 rounds."""
+    recipe, _, lines = translated(tmp_path, "openrlhf-ppo")
+    policy = recipe.policies["ppo"]
+    assert isinstance(policy, PpoConfig)
+    assert (policy.batch_size, policy.minibatch_size, policy.num_iterations) == (512, 128, 40)
+    assert (policy.clip_low, policy.clip_high, policy.gamma, policy.lam, policy.max_new_tokens) == (
+        0.2,
+        0.28,
+        1.0,
+        0.95,
+        512,
+    )
+    assert (recipe.model, recipe.text.max_length, policy.training.learning_rate, policy.kl.kl_coef) == (
+        "org/sft-8b",
+        2048,
+        5e-7,
+        0.01,
+    )
+    assert any("critic.adam.lr=9e-06 (policy and value model share" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("tool", "text", "section", "expected"),
+    [
+        (
+            "trl",
+            "model_name_or_path: a/b\ncenter_rewards_coefficient: 0.01\nnum_train_epochs: 1",
+            "rewards",
+            {"center_coef": 0.01},
+        ),
+        (
+            "axolotl",
+            "base_model: a/b\nreward_model: true\nmicro_batch_size: 2\nadapter: lora\nlora_r: 8",
+            "rewards",
+            {},
+        ),
+        ("openrlhf", "python -m openrlhf.cli.train_rm --pretrain a/b --train_batch_size 64", "rewards", {}),
+        (
+            "openrlhf",
+            "python -m openrlhf.cli.train_sft --pretrain a/b --learning_rate 1e-5 --dataset x.jsonl",
+            "sft",
+            {},
+        ),
+        ("dschat", "deepspeed main.py --model_name_or_path a/b --max_seq_len 512", "sft", {}),
+        ("dschat", "deepspeed step2_reward_model_finetuning/main.py --model_name_or_path a/b", "rewards", {}),
+        ("trl", "model_name_or_path: a/b\nlearning_rate: 1e-5", "sft", {}),
+    ],
+)
+def test_each_kind_of_run_is_recognised(
+    tmp_path: Path, tool: str, text: str, section: str, expected: dict[str, Any]
+) -> None:
+    file = tmp_path / ("c.yaml" if tool in ("trl", "axolotl") else "c.sh")
+    file.write_text(text)
+    translate_file(tool, file, tmp_path / "r.yaml", force=False)
+    found = getattr(load(tmp_path / "r.yaml"), section)
+    assert found is not None
+    assert {key: getattr(found, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("tool", "name", "text", "message"),
+    [
+        ("axolotl", "c.sh", "x", "is not a configuration of this tool"),
+        ("openrlhf", "c.yaml", "x: 1", "is not a configuration of this tool"),
+        ("axolotl", "c.yaml", "- 1\n- 2", "is not a mapping"),
+        ("axolotl", "c.yaml", "a: [", "is not YAML"),
+        ("trl", "c.json", "{", "is not JSON"),
+        ("trl", "c.yaml", "", "is not a mapping"),
+        ("trl", "c.yaml", "{}", "holds no setting"),
+        ("openrlhf", "c.sh", "echo hello", "holds no setting"),
+        ("openrlhf", "c.sh", "--learning_rate 1", "does not say what it trains"),
+        ("openrlhf", "c.sh", "python -m openrlhf.cli.train_kto --beta 1", "without a counterpart"),
+        (
+            "openrlhf",
+            "c.sh",
+            "python -m openrlhf.cli.train_ppo_ray --algo.advantage.estimator group_norm",
+            "without a counterpart",
+        ),
+        (
+            "openrlhf",
+            "c.sh",
+            "a openrlhf.cli.train_dpo --x 1\nb openrlhf.cli.train_sft --x 1",
+            "training commands are in it",
+        ),
+        ("openrlhf", "c.sh", "a openrlhf.cli.train_dpo --x 'open", "cannot be read as a command"),
+        ("axolotl", "c.yaml", "rl: kto\nbase_model: a/b", "rl=kto is a method without a counterpart"),
+        ("trl", "c.yaml", "num_generations: 8", "without a counterpart"),
+        ("trl", "c.sh", "trl grpo --beta 0", "without a counterpart"),
+        ("trl", "c.yaml", "beta: 0.1\nloss_type: exo_pair", "loss_type=exo_pair"),
+        ("llamafactory", "c.yaml", "a: 1", "is not a known tool"),
+    ],
+)
+def test_wrong_files_are_one_line_and_write_nothing(
+    tmp_path: Path, tool: str, name: str, text: str, message: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(FairleadError, match=message) as caught:
+        translate_file(tool, tmp_path / name, tmp_path / "r.yaml", force=False)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "r.yaml").exists()
+
+
+def test_missing_binary_and_existing_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        translate_file("trl", tmp_path / "none.yaml", tmp_path / "r.yaml", force=False)
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        translate_file("trl", tmp_path / "b.yaml", tmp_path / "r.yaml", force=False)
+    (tmp_path / "c.yaml").write_text("model_name_or_path: a/b")
+    (tmp_path / "r.yaml").write_text("mine")
+    with pytest.raises(ConfigError, match="exists already"):
+        translate_file("trl", tmp_path / "c.yaml", tmp_path / "r.yaml", force=False)
+    assert (tmp_path / "r.yaml").read_text() == "mine"
+    translate_file("trl", tmp_path / "c.yaml", tmp_path / "r.yaml", force=True)
+    assert load(tmp_path / "r.yaml").model == "a/b"
+
+
+def test_values_that_the_recipe_refuses_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "dpo.yaml").write_text(
+        "model_name_or_path: a/b\nbeta: -1\nlearning_rate: fast\nnum_train_epochs: 0.5\nwarmup_ratio: 3\nmax_length: 2\n"
+    )
+    lines = "\n".join(translate_file("trl", tmp_path / "dpo.yaml", tmp_path / "r.yaml", force=False))
+    for key in (
+        "beta=-1 (refused",
+        "learning_rate=fast (a number",
+        "num_train_epochs=0.5 (a whole",
+        "warmup_ratio=3 (refused",
+        "max_length=2 (refused",
+    ):
+        assert f"no counterpart yet: {key}" in lines, key
+
+
+def test_nothing_in_a_script_is_executed(tmp_path: Path) -> None:
+    script = f"X=$(touch {tmp_path}/a)\nopenrlhf.cli.train_dpo --pretrain `touch {tmp_path}/b` --beta $(touch {tmp_path}/c) --max_len 512\n"
+    (tmp_path / "c.sh").write_text(script)
+    translate_file("openrlhf", tmp_path / "c.sh", tmp_path / "r.yaml", force=False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.sh", "r.yaml"]
+
+
+def test_variables_are_filled_in_only_from_the_script() -> None:
+    program = TOOLS["openrlhf"].program
+    assert program is not None
+    text = 'A=1e-5\nexport B="${A}"\nL=$L$L\nopenrlhf.cli.train_dpo --lr $B --n ${N:-3} --path ${HOME} --loop $L --flag --neg -1 --eq=x=y'
+    assert read_script(text, program=program, where="t").keys == {
+        "lr": 1e-5, "n": 3, "path": Unresolved("${HOME}"), "loop": Unresolved("$L$L"), "flag": True, "neg": -1, "eq": "x=y",
+    }  # fmt: skip
+
+
+def test_variables_that_double_do_not_explode() -> None:
+    program = TOOLS["openrlhf"].program
+    assert program is not None
+    text = "V0=xx\n" + "\n".join(f"V{i}=$V{i - 1}$V{i - 1}" for i in range(1, 60)) + "\nopenrlhf.cli.train_dpo --a $V59"
+    assert read_script(text, program=program, where="t").keys.keys() == {"a"}
+
+
+@given(text=st.text(alphabet="ab-=$\\\"'{}<>|&; \n#1.e", max_size=120))
+@settings(deadline=None, max_examples=25)
+def test_any_script_is_read_or_refused_in_one_line(text: str) -> None:
+    program = TOOLS["openrlhf"].program
+    assert program is not None
+    try:
+        read_script(f"openrlhf.cli.train_dpo {text}", program=program, where="t")
+    except ConfigError as error:
+        assert "\n" not in str(error)
+
+
+_ANY = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 5000),
+    st.floats(-2, 2),
+    st.text(max_size=5),
+    st.lists(st.floats(0, 1), max_size=3),
+)
+
+
+@given(
+    values=st.dictionaries(
+        st.sampled_from(sorted({*TOOLS["trl"].meanings, *TOOLS["axolotl"].meanings})), _ANY, min_size=1, max_size=12
+    ),
+    tool=st.sampled_from(["trl", "axolotl"]),
+)
+@settings(deadline=None, max_examples=25)
+def test_any_values_give_a_recipe_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any], tool: str
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    write_json(folder / "c.json", values)
+    try:
+        translate_file(tool, folder / "c.json", folder / "r.yaml", force=False)
+    except FairleadError as error:
+        assert "\n" not in str(error)
+        assert not (folder / "r.yaml").exists()
+    else:
+        assert load(folder / "r.yaml")
+
+
+def test_no_name_is_both_translated_and_explained_away() -> None:
+    """A key with a meaning never reaches the table of reasons, so an entry there would be dead."""
+    for tool in TOOLS.values():
+        assert not set(tool.meanings) & set(tool.left), tool.name
