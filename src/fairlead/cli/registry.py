@@ -88,7 +88,7 @@ def list_entries(home: Path, *, as_json: bool) -> None:
         table.add_row(
             row["registry"], row["artifact_id"], row["name"], row["state"] + (" (current)" if row["is_current"] else "")
         )
-    terminal.console.print(table)
+    terminal.show_table(table)
 
 
 def show_artifact(home: Path, name: str, *, as_json: bool) -> None:

@@ -121,7 +121,7 @@ def _print_plan(pipeline: "Pipeline", target: str | None) -> None:  # pyright: i
     for node, artifact in pipeline.plan(target):
         reads = ", ".join(sorted({name.replace("@base", pipeline.model_name) for name in node.inputs.values()}))
         table.add_row(node.name, node.title, reads, f"done ({artifact.id})" if artifact else "to do")
-    terminal.console.print(table)
+    terminal.show_table(table)
     terminal.say(f"Next: the same command without --dry-run. Artifacts go to {pipeline.home}.")
 
 

@@ -21,10 +21,12 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 from fairlead.core.services import ProgressBar
 
 _QUIET_EVERY_S = 30.0
+_FILE_WIDTH = 1000  # columns; a table is only as wide as its cells
 
 console = Console(highlight=False, soft_wrap=True, emoji=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -38,6 +40,11 @@ def say(text: str) -> None:
 def note(text: str) -> None:
     """One plain line beside the result, where standard output holds data."""
     errors.print(text, markup=False)
+
+
+def show_table(table: Table) -> None:
+    """A table; cells are wrapped on a terminal and never cut in a file."""
+    console.print(table, soft_wrap=False, width=None if console.is_terminal else _FILE_WIDTH)
 
 
 class _LiveBar:

@@ -51,6 +51,6 @@ def _print_table(title: str, columns: tuple[str, ...], rows: tuple[tuple[str | f
         table.add_column(column)
     for row in rows[:25]:
         table.add_row(*(figure(c) if isinstance(c, float) else "" if c is None else str(c) for c in row))
-    terminal.console.print(table)
+    terminal.show_table(table)
     if len(rows) > 25:
         terminal.say(f"  and {len(rows) - 25} more rows; --json prints all")

@@ -148,7 +148,10 @@ def _node(
 
 
 def select(nodes: list[Node], target: str) -> list[Node]:
-    """The nodes that `target` (a node name, or a prefix such as `policies`) stands on, itself included, in order."""
+    """The nodes that `target` (a node name, or a prefix such as `policies`) stands on, itself included, in order.
+
+    Training stands on the criteria too, though it never reads them: they are frozen before it.
+    """
     chosen = [n for n in nodes if n.name == target or n.name.startswith(target + ".")]
     if not chosen:
         known = [n.name for n in nodes]
@@ -163,4 +166,5 @@ def select(nodes: list[Node], target: str) -> list[Node]:
             continue
         wanted.add(name)
         queue += by_name[name].inputs.values()
+        queue += ["criteria"] if by_name[name].kind in ("policy", "reward_model") and "criteria" in by_name else []
     return [n for n in nodes if n.name in wanted]

@@ -1,0 +1,200 @@
+"""Commands over what a run left: overview, lineage, registry, report, doctor, votes, and JSON for all of them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from micro import artifacts, fairlead
+
+from conftest import MicroRun
+from fairlead.store.artifacts import ArtifactStore
+
+
+@pytest.fixture
+def home(micro: MicroRun, tmp_path: Path) -> Path:
+    """A copy of the micro run's home that a test may change."""
+    return shutil.copytree(micro.home, tmp_path / "home")
+
+
+def test_overview_of_an_empty_home_says_what_to_type(tmp_path: Path) -> None:
+    outcome = fairlead(home=tmp_path)
+    assert outcome.code == 0
+    assert "fairlead quickstart" in outcome.out
+
+
+def test_overview_shows_each_stage_of_the_newest_run(micro: MicroRun) -> None:
+    outcome = fairlead(home=micro.home)
+    assert outcome.code == 0
+    for artifact_id in (artifacts(micro.home)[s] for s in ("prompts", "sft", "rewards", "policies.dpo", "releases")):
+        assert artifact_id in outcome.out
+    assert "STOP" not in outcome.out.replace("STOP evals", "")
+
+
+def test_version_and_help(tmp_path: Path) -> None:
+    assert fairlead("--version", home=tmp_path).out.startswith("fairlead ")
+    for command in ("run", "quickstart", "train", "lineage", "registry", "votes"):
+        outcome = fairlead(command, "--help", home=tmp_path)
+        assert outcome.code == 0
+        assert command in outcome.out
+
+
+def test_lineage_reaches_prompts_and_feedback(micro: MicroRun) -> None:
+    outcome = fairlead("lineage", "micro", home=micro.home)
+    assert outcome.code == 0
+    made = artifacts(micro.home)
+    lines = outcome.out.splitlines()
+    assert lines[0].split()[:2] == ["releases", made["releases"]]
+    for stage in ("prompts", "feedback", "gold", "sft", "preferences"):
+        assert made[stage] in outcome.out, stage
+    chain = json.loads(fairlead("lineage", "micro", "--json", home=micro.home).out)
+    assert {row["id"] for row in chain} == set(made.values())
+
+
+def test_run_as_json_is_the_record_and_nothing_else(micro: MicroRun) -> None:
+    outcome = fairlead("run", micro.recipe, "--json", home=micro.home)
+    assert outcome.code == 0
+    assert {k: row["artifact"] for k, row in json.loads(outcome.out)["stages"].items()} == artifacts(micro.home)
+
+
+def test_fresh_run_as_json_prints_nothing_but_json(micro: MicroRun, tmp_path: Path) -> None:
+    outcome = fairlead("train", micro.recipe, "--policy", "dpo", "--json", home=tmp_path)
+    assert outcome.code == 0
+    assert json.loads(outcome.out)["stages"]["policies.dpo"]["artifact"]
+
+
+def test_report_is_drawn_again_from_artifacts(home: Path, tmp_path: Path) -> None:
+    (home / "micro" / "report.html").unlink()
+    outcome = fairlead("report", "--out", tmp_path / "page.html", home=home)
+    assert outcome.code == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Reward model" in page
+    assert artifacts(home)["releases"] in page
+
+
+def test_report_of_a_run_on_another_device_is_drawn_here(home: Path, tmp_path: Path) -> None:
+    recipe = home / "micro" / "recipe.json"
+    recipe.write_text(
+        recipe.read_text(encoding="utf-8").replace('"device": "cpu"', '"device": "mps"'), encoding="utf-8"
+    )
+    assert fairlead("report", "micro", "--out", tmp_path / "page.html", home=home).code == 0
+
+
+def test_report_of_an_unknown_run_names_the_known_ones(micro: MicroRun, tmp_path: Path) -> None:
+    outcome = fairlead("report", "mirco", home=micro.home)
+    assert outcome.code == 8
+    assert "micro" in outcome.error
+    assert fairlead("report", home=tmp_path / "none").code == 8
+
+
+def test_registry_lists_shows_promotes_and_rolls_back(home: Path) -> None:
+    made = artifacts(home)
+    rows = json.loads(fairlead("registry", "ls", "--json", home=home).out)
+    assert {row["artifact_id"] for row in rows} == {made[s] for s in ("sft", "rewards", "policies.ppo", "policies.dpo")}
+    shown = fairlead("registry", "show", made["rewards"], home=home)
+    assert shown.code == 0
+    assert made["preferences"] in shown.out
+    for stage in ("policies.ppo", "policies.dpo"):
+        early = fairlead("registry", "promote", made[stage], "--to", "released", "--reason", "too early", home=home)
+        assert early.code == 8
+        assert "approved" in early.error
+        for state in ("approved", "released"):
+            outcome = fairlead("registry", "promote", made[stage], "--to", state, "--reason", "test", home=home)
+            assert outcome.code == 0, outcome.err
+    assert f"{made['policies.dpo']}" in fairlead("registry", "ls", home=home).out
+    back = fairlead("registry", "rollback", "--reason", "worse in use", home=home)
+    assert back.code == 0
+    assert made["policies.ppo"] in back.out
+    assert fairlead("registry", "rollback", home=home).code == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("promote", "policy-ffff"), 8, "is not in"),
+        (("promote", "prompts", "--to", "sold"), 2, "approved or released"),
+        (("rollback", "--kind", "models"), 2, "reward_models or policies"),
+        (("show", "nothing-like-it"), 8, "is not in"),
+    ],
+)
+def test_registry_refuses_what_is_not_there(micro: MicroRun, arguments: tuple[str, ...], code: int, words: str) -> None:
+    outcome = fairlead("registry", *arguments, home=micro.home)
+    assert outcome.code == code
+    assert words in outcome.error
+
+
+def test_promoting_what_is_no_model_is_refused(home: Path) -> None:
+    outcome = fairlead("registry", "promote", artifacts(home)["prompts"], "--reason", "by mistake", home=home)
+    assert outcome.code == 8
+    assert "prompts" in outcome.error
+
+
+def test_gc_keeps_what_the_release_needs(micro: MicroRun, home: Path) -> None:
+    released = artifacts(home)
+    assert fairlead("train", micro.recipe, "--policy", "dpo", "--set", "policies.dpo.beta=0.7", home=home).code == 0
+    extra = artifacts(home)["policies.dpo"]
+    assert extra != released["policies.dpo"]
+    before = set(ArtifactStore(home).ids())
+    dry = json.loads(fairlead("registry", "gc", "--keep-last", "0", "--json", home=home).out)
+    assert set(ArtifactStore(home).ids()) == before
+    assert extra in dry["delete"]
+    assert not set(released.values()) & set(dry["delete"])
+    assert fairlead("registry", "gc", "--keep-last", "0", "--apply", home=home).code == 0
+    left = set(ArtifactStore(home).ids())
+    assert set(released.values()) <= left
+    assert left == before - set(dry["delete"])
+    assert fairlead("lineage", released["releases"], home=home).code == 0
+
+
+def test_doctor_names_versions_and_home(tmp_path: Path) -> None:
+    facts = json.loads(fairlead("doctor", "--json", home=tmp_path / "new").out)
+    assert facts["torch"][0].isdigit()
+    assert str(tmp_path) in facts["home"]
+    assert "device" in fairlead("doctor", home=tmp_path).out
+
+
+@pytest.fixture
+def votes(tmp_path: Path) -> Path:
+    """Five raters on twelve items; r5 clicks at random."""
+    lines = ["item,rater,label"]
+    for item in range(12):
+        truth = "a" if item % 3 else "b"
+        for rater in range(1, 5):
+            is_wrong = (item * rater) % 11 == 3
+            lines.append(f"i{item},r{rater},{truth if not is_wrong else 'ab'.replace(truth, '')}")
+        lines.append(f"i{item},r5,{'a' if item % 2 else 'b'}")
+    path = tmp_path / "votes.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_votes_are_imported_measured_and_aggregated(votes: Path, tmp_path: Path) -> None:
+    imported = fairlead("votes", "import", votes, "--out", tmp_path / "votes.jsonl", home=tmp_path)
+    assert imported.code == 0, imported.err
+    assert "60 votes by 5 raters on 12 items" in imported.out
+    for file in (votes, tmp_path / "votes.jsonl"):
+        summary = json.loads(fairlead("votes", "agreement", file, "--json", home=tmp_path).out)
+        assert any("alpha" in str(f) for f in summary["figures"])
+    assert fairlead("votes", "agreement", votes, home=tmp_path).code == 0
+    out = tmp_path / "labels.jsonl"
+    assert fairlead("votes", "aggregate", votes, "--out", out, home=tmp_path).code == 0
+    labels = {row["item"]: row["label"] for row in map(json.loads, out.read_text(encoding="utf-8").splitlines())}
+    assert labels == {f"i{item}": "a" if item % 3 else "b" for item in range(12)}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("item,rater\ni1,r1\n", "label"),
+        ("item,rater,label\n", "empty"),
+        ("item,rater,label\ni1,r1,a,b\n", "votes.csv:2"),
+    ],
+)
+def test_bad_votes_are_one_line(tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "votes.csv"
+    path.write_text(content, encoding="utf-8")
+    for command in ("import", "agreement", "aggregate"):
+        outcome = fairlead("votes", command, path, home=tmp_path)
+        assert outcome.code == 3
+        assert words in outcome.error
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["votes.csv"]
