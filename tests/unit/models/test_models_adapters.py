@@ -1,0 +1,68 @@
+"""LoRA: the reference inside, what trains, and that merging changes nothing."""
+
+import numpy as np
+import pytest
+import torch
+
+import tiny_models
+from fairlead.models.adapters import LoraSettings, add_lora, has_adapter, merged, reference_mode
+from fairlead.text import Branch, Tree, pack_trees
+
+pytestmark = pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
+
+
+@pytest.fixture
+def layout():
+    rng = np.random.default_rng(0)
+    ids = rng.integers(6, tiny_models.VOCABULARY, (3, 5))
+    return pack_trees([Tree(prompt_ids=ids[0], branches=(Branch(token_ids=ids[1]), Branch(token_ids=ids[2])))])
+
+
+def logprobs(model, layout):
+    with torch.no_grad():
+        return model.logprobs(layout).logprobs
+
+
+def moved(kind):
+    """A model whose adapter is no longer zero."""
+    model = add_lora(tiny_models.load(kind), LoraSettings(rank=4, alpha=8.0))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.module.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05, generator=generator)
+    return model
+
+
+def test_a_new_adapter_is_the_base_model(kind, layout):
+    model = add_lora(tiny_models.load(kind), LoraSettings(rank=4, alpha=8.0))
+    assert has_adapter(model) and not has_adapter(tiny_models.load(kind))
+    assert torch.equal(logprobs(model, layout), logprobs(tiny_models.load(kind), layout))
+
+
+def test_with_the_adapter_off_it_is_the_base_model_bit_for_bit(kind, layout):
+    model, base = moved(kind), logprobs(tiny_models.load(kind), layout)
+    with reference_mode(model) as reference:
+        assert torch.equal(logprobs(reference, layout), base)
+    assert not torch.allclose(logprobs(model, layout), base, atol=1e-3)
+
+
+def test_only_the_adapter_trains(kind, layout):
+    model = moved(kind)
+    model.logprobs(layout).logprobs.sum().backward()
+    for name, parameter in model.module.named_parameters():
+        assert parameter.requires_grad == ("lora_" in name)
+        assert (parameter.grad is not None) == ("lora_" in name)
+
+
+def test_merging_keeps_the_numbers(kind, layout):
+    model = moved(kind)
+    before = logprobs(model, layout)
+    plain = merged(model)
+    assert not has_adapter(plain) and merged(plain) is plain
+    torch.testing.assert_close(logprobs(plain, layout), before, atol=1e-5, rtol=0)
+
+
+def test_a_plain_model_has_no_reference_inside(kind):
+    with pytest.raises(ValueError, match="load a second model"), reference_mode(tiny_models.load(kind)):
+        pass

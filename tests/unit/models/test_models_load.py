@@ -1,0 +1,149 @@
+"""Model folders that cannot be used: each is refused in one line that says which file and what to do."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import tiny_models
+from fairlead.core.errors import ConfigError, ModelError
+from fairlead.models.device import choose_device
+from fairlead.models.load import BUNDLED, load_policy, load_tokenizer, resolve_model
+from fairlead.models.memory import keep_freed_memory
+from fairlead.text import Branch, Tree, pack_trees
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Path(shutil.copytree(tiny_models.folder("llama"), tmp_path / "model"))
+
+
+def refusal(model, load=load_policy):
+    with pytest.raises(ModelError) as info:
+        load(str(model))
+    message = str(info.value)
+    assert "\n" not in message and "expected" in message and "Error(" not in message and "Traceback" not in message
+    return message
+
+
+def split(folder, *, missing=()):
+    """Cut the weights into two shards with an index; leave some out."""
+    tensors = load_file(folder / "model.safetensors")
+    names = sorted(tensors)
+    shards = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for shard, part in shards.items():
+        if shard not in missing:
+            save_file({n: tensors[n] for n in part}, folder / shard, metadata={"format": "pt"})
+    weight_map = {n: shard for shard, part in shards.items() for n in part}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (folder / "model.safetensors").unlink()
+
+
+def test_shards_load(folder):
+    split(folder)
+    parts = zip(
+        load_policy(str(folder)).module.parameters(), tiny_models.load("llama").module.parameters(), strict=True
+    )
+    assert all(torch.equal(a, b) for a, b in parts)
+
+
+def test_missing_shards_are_named(folder):
+    split(folder, missing=["model-00002-of-00002.safetensors"])
+    message = refusal(folder)
+    assert "lacks 1 of 2 weight shards" in message and "model-00002-of-00002.safetensors" in message
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": 3}'])
+def test_a_damaged_index_is_named(folder, text):
+    split(folder)
+    (folder / "model.safetensors.index.json").write_text(text)
+    assert "model.safetensors.index.json is damaged" in refusal(folder)
+
+
+def test_pickles_are_never_loaded(folder):
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    message = refusal(folder)
+    assert "pytorch_model.bin" in message and "pickle" in message and "safetensors" in message
+
+
+def test_a_folder_without_weights_or_config_is_named(folder):
+    (folder / "model.safetensors").unlink()
+    assert "has no model.safetensors" in refusal(folder)
+    (folder / "config.json").unlink()
+    assert "has no config.json" in refusal(folder)
+
+
+@pytest.mark.parametrize("size", [0, 5, 2000])
+def test_damaged_weights_are_refused(folder, size):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:size])
+    assert "cannot be loaded" in refusal(folder)
+
+
+def test_missing_weights_are_refused_not_initialised(folder):
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert "lacks 1 weights (first: model.layers.1.mlp.up_proj.weight)" in refusal(folder)
+
+
+def test_weights_of_another_shape_are_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 40}))
+    assert "cannot be loaded" in refusal(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "no-such-thing"}'])
+def test_damaged_configs_are_refused(folder, text):
+    (folder / "config.json").write_text(text)
+    refusal(folder)
+
+
+def test_models_with_state_are_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "mamba"}))
+    assert "keeps state" in refusal(folder)
+
+
+def test_a_folder_without_tokenizer_is_refused(folder):
+    for path in folder.glob("*token*"):
+        path.unlink()
+    refusal(folder, load_tokenizer)
+
+
+def test_paths_that_do_not_exist_are_refused(tmp_path):
+    assert "is not a folder" in refusal(tmp_path / "none")
+    assert "is not a folder" in refusal("./none")
+    assert resolve_model("org/name") == "org/name"
+
+
+def test_weights_come_in_the_dtype_that_was_asked_for():
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        assert {p.dtype for p in tiny_models.load("llama", dtype=dtype).module.parameters()} == {dtype}
+    assert not tiny_models.load("gpt2").module.training
+
+
+def test_the_bundled_model_works():
+    model, tokenizer = load_policy(BUNDLED), load_tokenizer(BUNDLED)
+    ids = np.array(tokenizer("what is it?", add_special_tokens=False)["input_ids"])
+    with torch.no_grad():
+        found = model.logprobs(pack_trees([Tree(prompt_ids=ids[:1], branches=(Branch(token_ids=ids[1:]),))]))
+    assert torch.isfinite(found.logprobs).all() and len(found.logprobs) == len(ids) - 1
+    assert {p.dtype for p in model.module.parameters()} == {torch.float32}
+
+
+def test_devices_that_are_not_there_are_refused():
+    assert choose_device("cpu") == "cpu"
+    assert choose_device("auto") in ("cpu", "cuda", "mps")
+    with pytest.raises(ConfigError, match="is not available on this machine"):
+        choose_device("abacus")
+
+
+def test_memory_settings_are_accepted_on_linux():
+    assert keep_freed_memory() == (os.uname().sysname == "Linux")

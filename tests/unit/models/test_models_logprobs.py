@@ -1,0 +1,140 @@
+"""Log-probabilities in chunks: against plain loops, gradcheck, closed forms, and how much is ever in memory."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from fairlead.models import logprobs as module
+from fairlead.models.logprobs import OutputHead, token_logprobs
+from naive import logprobs_naive
+
+BOTH = ("entropy", "mean_logprobs")
+
+
+def problem(seed, *, num=5, hidden=4, vocabulary=7, has_bias=True, dtype=torch.float64):
+    rng = np.random.default_rng(seed)
+    shapes = ((num, hidden), (vocabulary, hidden), (vocabulary,))
+    states, weight, bias = (torch.from_numpy(2 * rng.normal(size=s)).to(dtype).requires_grad_() for s in shapes)
+    return states, weight, bias if has_bias else None, torch.from_numpy(rng.integers(0, vocabulary, num))
+
+
+@given(
+    seed=st.integers(0, 10**6), has_bias=st.booleans(), softcap=st.none() | st.floats(1, 9), scale=st.floats(0.2, 3),
+    temperature=st.floats(0.3, 3),
+)  # fmt: skip
+def test_logprobs_entropy_and_mean_are_the_plain_loop(seed, has_bias, softcap, scale, temperature):
+    states, weight, bias, targets = problem(seed, has_bias=has_bias)
+    found = token_logprobs(
+        states, OutputHead(weight, bias, softcap, scale), targets, temperature=temperature, needs=BOTH
+    )
+    expected = logprobs_naive.token_logprobs(
+        states.tolist(), weight.tolist(), None if bias is None else bias.tolist(), targets.tolist(),
+        softcap=softcap, scale=scale, temperature=temperature,
+    )  # fmt: skip
+    np.testing.assert_allclose(torch.stack(found, 1).detach().numpy(), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("needs", [(), ("entropy",), ("mean_logprobs",), BOTH])
+@pytest.mark.parametrize(("softcap", "has_bias"), [(None, False), (2.5, True)])
+def test_gradients_are_those_of_finite_differences(needs, softcap, has_bias):
+    states, weight, bias, targets = problem(3, num=3, vocabulary=5, has_bias=has_bias)
+    inputs = [x for x in (states, weight, bias) if x is not None]
+
+    def outputs(states, weight, bias=None):
+        found = token_logprobs(states, OutputHead(weight, bias, softcap, 0.7), targets, temperature=1.3, needs=needs)
+        return tuple(x for x in found if x is not None)
+
+    assert len(outputs(*inputs)) == 1 + len(needs)
+    torch.autograd.gradcheck(outputs, inputs)
+
+
+def test_a_uniform_distribution_by_hand():
+    """Zero weights: every logprob and the mean are -log V, the entropy is log V."""
+    found = token_logprobs(torch.ones(3, 2), OutputHead(torch.zeros(8, 2)), torch.tensor([0, 3, 7]), needs=BOTH)
+    for values, expected in zip(found, (-math.log(8), math.log(8), -math.log(8)), strict=True):
+        torch.testing.assert_close(values, torch.full((3,), expected))
+
+
+def test_two_tokens_by_hand():
+    """Logits (log 3, 0) at temperature 1: p = (3/4, 1/4). At temperature 1/2 they double: p = (9/10, 1/10)."""
+    head = OutputHead(torch.tensor([[math.log(3)], [0.0]]))
+    for temperature, p in ((1.0, 0.75), (0.5, 0.9)):
+        found = token_logprobs(torch.ones(1, 1), head, torch.tensor([1]), temperature=temperature, needs=BOTH)
+        assert found.logprobs.item() == pytest.approx(math.log(1 - p), abs=1e-6)
+        assert found.entropy.item() == pytest.approx(-p * math.log(p) - (1 - p) * math.log(1 - p), abs=1e-6)
+        assert found.mean_logprobs.item() == pytest.approx((math.log(p) + math.log(1 - p)) / 2, abs=1e-6)
+
+
+def test_only_what_is_asked_for_comes_back():
+    states, weight, _, targets = problem(0)
+    found = token_logprobs(states, OutputHead(weight), targets)
+    assert found.entropy is None and found.mean_logprobs is None
+    both = token_logprobs(states, OutputHead(weight), targets, needs=("values", *BOTH))
+    assert torch.equal(both.logprobs, found.logprobs) and both.entropy is not None and both.mean_logprobs is not None
+
+
+def test_no_targets_give_no_logprobs():
+    states, weight, _, _ = problem(0)
+    found = token_logprobs(states[:0], OutputHead(weight), torch.zeros(0, dtype=torch.long))
+    assert found.logprobs.shape == (0,)
+
+
+def rows_per_chunk(vocabulary):
+    return module._CHUNK_ELEMENTS // vocabulary
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1])
+def test_chunk_boundaries_change_nothing(extra):
+    """Values and gradients of one row less than a chunk, a whole chunk, one more: against torch's own log_softmax."""
+    vocabulary = 1 << 17
+    num = 2 * rows_per_chunk(vocabulary) + extra
+    states, weight, _, targets = problem(1, num=num, hidden=2, vocabulary=vocabulary, has_bias=False)
+    found = token_logprobs(states, OutputHead(weight), targets).logprobs
+    scale = torch.arange(num) / num
+    grads = torch.autograd.grad((found * scale).sum(), (states, weight))
+    expected = (states @ weight.t()).log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
+    for grad, peer in zip(grads, torch.autograd.grad((expected * scale).sum(), (states, weight)), strict=True):
+        torch.testing.assert_close(grad, peer, atol=1e-12, rtol=1e-10)
+
+
+class _Largest(TorchDispatchMode):
+    """Remembers the largest tensor that any operation made."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        self.largest = max([self.largest, *(x.numel() for x in tree_leaves(output) if isinstance(x, torch.Tensor))])
+        return output
+
+
+def test_the_logits_of_all_positions_never_exist():
+    vocabulary = 1 << 16
+    num = 3 * rows_per_chunk(vocabulary)
+    states, weight, _, targets = problem(
+        0, num=num, hidden=2, vocabulary=vocabulary, has_bias=False, dtype=torch.float32
+    )
+    with _Largest() as spy:
+        found = token_logprobs(states, OutputHead(weight), targets, needs=BOTH)
+        sum(x.sum() for x in found).backward()
+    assert spy.largest <= module._CHUNK_ELEMENTS < num * vocabulary
+    with _Largest() as spy:
+        (states @ weight.t()).log_softmax(-1)
+    assert spy.largest == num * vocabulary, "the spy sees what it should"
+
+
+def test_low_precision_weights_are_not_rounded_twice():
+    """With bf16 weights and states, the logprobs are those of the same numbers in float64, but for fp32 rounding."""
+    states, weight, _, targets = problem(5, num=6, hidden=64, vocabulary=50, has_bias=False, dtype=torch.float32)
+    low = [x.detach().bfloat16() for x in (states, weight)]
+    found = token_logprobs(low[0], OutputHead(low[1]), targets).logprobs
+    expected = token_logprobs(low[0].double(), OutputHead(low[1].double()), targets).logprobs
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=0)
