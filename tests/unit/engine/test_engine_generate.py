@@ -1,0 +1,254 @@
+"""The engine against plain transformers and against itself: greedy tokens, logprobs, batch invariance, seeds, errors."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+import tiny_models
+from fairlead.core.errors import EngineError
+from fairlead.core.protocols import GenerateRequest, RolloutEngine, Sampling
+from fairlead.engine.local import LocalEngine
+from fairlead.models.load import load_policy, load_tokenizer
+from fairlead.text import Branch, Tree, pack_trees
+from naive import generate_naive
+
+KINDS = tiny_models.KINDS
+
+
+def some_requests(*, num=7, num_samples=2, seed=0, longest=12):
+    rng = np.random.default_rng(seed)
+    prompts = [(1, *map(int, rng.integers(6, tiny_models.VOCABULARY, rng.integers(0, longest)))) for _ in range(num)]
+    return [GenerateRequest(key=f"p{i}", token_ids=ids, num_samples=num_samples) for i, ids in enumerate(prompts)]
+
+
+def generate(model, requests, sampling, **options):
+    """Samples by (key, sample index)."""
+    found = list(LocalEngine(model, **options).generate(requests, sampling))
+    by_name = {(s.key, s.sample_index): s for s in found}
+    assert len(by_name) == len(found) == sum(r.num_samples for r in requests)
+    return by_name
+
+
+def trainer_logprobs(model, request, sample, *, temperature=1.0):
+    tree = Tree(prompt_ids=np.array(request.token_ids), branches=(Branch(token_ids=sample.token_ids),))
+    with torch.no_grad():
+        return model.logprobs(pack_trees([tree]), temperature=temperature).logprobs.numpy()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_is_what_transformers_generates(kind):
+    model, plain = tiny_models.load(kind), tiny_models.load_plain(kind)
+    requests = some_requests(num_samples=1)
+    found = generate(model, requests, Sampling(max_new_tokens=16, temperature=0.0))
+    for request in requests:
+        prompt = torch.tensor([request.token_ids])
+        options = {"max_new_tokens": 16, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+        expected = plain.generate(prompt, attention_mask=torch.ones_like(prompt), **options)
+        assert found[request.key, 0].token_ids.tolist() == expected[0, len(request.token_ids) :].tolist()
+        assert found[request.key, 0].finish_reason == "length"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_decoding_with_a_cache_is_reading_again(kind):
+    """Stops included: `stops` is a token that occurs early in some of the texts."""
+    model, plain = tiny_models.load(kind), tiny_models.load_plain(kind)
+    requests = some_requests(num_samples=1)
+    free = generate(model, requests, Sampling(max_new_tokens=10, temperature=0.0))
+    stop = int(free["p0", 0].token_ids[3])
+    found = generate(model, requests, Sampling(max_new_tokens=10, temperature=0.0, stop_token_ids=(stop,)))
+
+    def next_logits(ids):
+        with torch.no_grad():
+            return plain(input_ids=torch.tensor([ids])).logits[0, -1].tolist()
+
+    reasons = set()
+    for request in requests:
+        sample = found[request.key, 0]
+        expected = generate_naive.greedy(next_logits, request.token_ids, max_new_tokens=10, stop_token_ids={stop})
+        assert sample.token_ids.tolist() == expected
+        assert sample.finish_reason == ("stop" if expected[-1] == stop else "length")
+        reasons.add(sample.finish_reason)
+    assert "stop" in reasons
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_sampling_logprobs_are_the_trainers(kind, temperature):
+    model, requests = tiny_models.load(kind), some_requests()
+    found = generate(model, requests, Sampling(max_new_tokens=20, temperature=temperature, seed=3))
+    for request in requests:
+        for i in range(2):
+            sample = found[request.key, i]
+            expected = trainer_logprobs(model, request, sample, temperature=temperature)
+            np.testing.assert_allclose(sample.sampling_logprobs, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_do_not_depend_on_their_wave(kind):
+    """Every number of slots and every mix of requests gives the same tokens, and logprobs within 1e-5 (equal on the CPUs that we know)."""
+    model, requests = tiny_models.load(kind), some_requests(num=6, longest=30)
+    sampling = Sampling(max_new_tokens=18, seed=1, stop_token_ids=(2, 7, 8, 9))
+    whole = generate(model, requests, sampling)
+    assert len({len(s.token_ids) for s in whole.values()}) > 3, "slots leave at different steps"
+    runs = [generate(model, requests, sampling, max_slots=n) for n in (1, 5, 11)]
+    runs.append({k: v for r in requests[::-1] for k, v in generate(model, [r], sampling).items()})
+    for run in runs:
+        for name, sample in whole.items():
+            assert run[name].token_ids.tolist() == sample.token_ids.tolist()
+            np.testing.assert_allclose(run[name].sampling_logprobs, sample.sampling_logprobs, atol=1e-5, rtol=0)
+
+
+def test_a_seed_names_its_samples():
+    """Other seeds, keys and sample indices give other samples; more samples of a request leave the first ones alone."""
+    model, (request, other, *_) = tiny_models.load("llama"), some_requests(num_samples=3)
+    sampling = Sampling(max_new_tokens=12, seed=5)
+    first = generate(model, [request], sampling)
+    texts = [first[request.key, i].token_ids.tolist() for i in range(3)]
+    assert len({tuple(t) for t in texts}) == 3
+    fewer = GenerateRequest(key=request.key, token_ids=request.token_ids, num_samples=1)
+    assert generate(model, [other, fewer], sampling)[request.key, 0].token_ids.tolist() == texts[0]
+    again = generate(model, [request], Sampling(max_new_tokens=12, seed=6))
+    assert again[request.key, 0].token_ids.tolist() != texts[0]
+    renamed = GenerateRequest(key="other name", token_ids=request.token_ids)
+    assert generate(model, [renamed], sampling)["other name", 0].token_ids.tolist() != texts[0]
+
+
+def test_a_longer_limit_only_goes_on():
+    model, requests = tiny_models.load("llama"), some_requests(num_samples=1)
+    short = generate(model, requests, Sampling(max_new_tokens=5, seed=2))
+    long = generate(model, requests, Sampling(max_new_tokens=15, seed=2))
+    assert all(long[name].token_ids[:5].tolist() == s.token_ids.tolist() for name, s in short.items())
+
+
+def test_sampled_frequencies_are_the_models_probabilities():
+    """2,000 first tokens, chi-square against the exact distribution, rare tokens pooled."""
+    model = tiny_models.load("gemma2")
+    request = GenerateRequest(key="p", token_ids=(1, 9, 30), num_samples=2000)
+    found = generate(model, [request], Sampling(max_new_tokens=1, seed=0), max_slots=2000)
+    counts = np.bincount([s.token_ids[0] for s in found.values()], minlength=tiny_models.VOCABULARY)
+    with torch.no_grad():
+        logits = tiny_models.load_plain("gemma2")(input_ids=torch.tensor([request.token_ids])).logits[0, -1]
+    expected = 2000 * logits.double().softmax(-1).numpy()
+    is_common = expected >= 5
+    groups = [
+        (counts[is_common], expected[is_common]),
+        (counts[~is_common].sum(keepdims=True), expected[~is_common].sum(keepdims=True)),
+    ]
+    observed, exact = (np.concatenate(x) for x in zip(*groups, strict=True))
+    assert is_common.sum() > 20
+    assert chisquare(observed, exact).pvalue > 0.01
+    assert chisquare(observed, exact[::-1]).pvalue < 1e-6, "the test can fail"
+
+
+@settings(max_examples=8)
+@given(
+    lengths=st.lists(st.integers(1, 34), min_size=1, max_size=6), num_samples=st.integers(1, 4), limit=st.integers(1, 30),
+    max_slots=st.integers(1, 20), kind=st.sampled_from(["llama", "mistral", "gpt2"]),
+)  # fmt: skip
+def test_the_cache_keeps_its_sequences(lengths, num_samples, limit, max_slots, kind):
+    """Random prompts, limits up to the end of the context and stops: what the cache led to is what a fresh forward says."""
+    model, rng = _model(kind), np.random.default_rng(sum(lengths) + limit)
+    requests = [
+        GenerateRequest(key=f"p{i}", token_ids=tuple(map(int, rng.integers(6, 96, n))), num_samples=num_samples)
+        for i, n in enumerate(lengths)
+    ]
+    found = generate(
+        model, requests, Sampling(max_new_tokens=limit, seed=1, stop_token_ids=(2, 7, 8)), max_slots=max_slots
+    )
+    for request in requests:
+        for i in range(num_samples):
+            sample = found[request.key, i]
+            assert (sample.finish_reason == "stop") == (sample.token_ids[-1] in (2, 7, 8))
+            assert not set(sample.token_ids[:-1].tolist()) & {2, 7, 8}
+            assert sample.finish_reason == "stop" or len(sample.token_ids) == limit
+            np.testing.assert_allclose(
+                sample.sampling_logprobs, trainer_logprobs(model, request, sample), atol=2e-5, rtol=1e-5
+            )
+
+
+_models = {}
+
+
+def _model(kind):
+    return _models.setdefault(kind, tiny_models.load(kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prompt_and_its_reply_may_fill_the_context(kind):
+    model = tiny_models.load(kind)
+    request = GenerateRequest(key="p", token_ids=(7,) * 60)
+    (sample,) = generate(model, [request], Sampling(max_new_tokens=4)).values()
+    np.testing.assert_allclose(sample.sampling_logprobs, trainer_logprobs(model, request, sample), atol=1e-5, rtol=1e-5)
+
+
+def test_bad_requests_are_refused_before_anything_is_sampled():
+    engine = LocalEngine(tiny_models.load("llama"))
+    good = GenerateRequest(key="good", token_ids=(1,))
+    for bad, says in (
+        (GenerateRequest(key="bad", token_ids=()), "has no tokens"),
+        (GenerateRequest(key="bad", token_ids=(7,) * 61), "leaves room for 3"),
+    ):
+        with pytest.raises(EngineError, match=says) as info:
+            list(engine.generate([good, bad], Sampling(max_new_tokens=4)))
+        assert "prompt bad" in str(info.value) and "\n" not in str(info.value)
+    assert engine.health()["num_tokens"] == 0
+    assert list(engine.generate([], Sampling(max_new_tokens=4))) == []
+
+
+def test_a_paused_engine_takes_nothing_and_goes_on_afterwards():
+    engine = LocalEngine(tiny_models.load("llama"))
+    assert isinstance(engine, RolloutEngine)
+    engine.pause()
+    assert engine.health()["state"] == "paused"
+    with pytest.raises(EngineError, match="resume"):
+        list(engine.generate(some_requests(), Sampling(max_new_tokens=2)))
+    engine.resume()
+    assert engine.health()["state"] == "ready"
+    assert len(list(engine.generate(some_requests(), Sampling(max_new_tokens=2)))) == 14
+
+
+def test_samples_name_the_policy_that_wrote_them():
+    model, seen = tiny_models.load("llama"), []
+    engine = LocalEngine(model, on_token=seen.append)
+    request = some_requests(num=1, num_samples=1)
+    (before,) = engine.generate(request, Sampling(max_new_tokens=3, temperature=0.0))
+    with torch.no_grad():
+        for parameter in model.module.parameters():
+            parameter.mul_(-1)
+    engine.update_weights(None, 7)
+    (after,) = engine.generate(request, Sampling(max_new_tokens=3, temperature=0.0))
+    assert before.policy_versions == ((0, 0, 3),) and after.policy_versions == ((7, 0, 3),)
+    assert before.token_ids.tolist() != after.token_ids.tolist(), "the engine samples from the trainer's own weights"
+    assert engine.health()["policy_version"] == 7 and engine.health()["num_tokens"] == sum(seen) == 6
+
+
+def stories():
+    if "FAIRLEAD_DATA" not in os.environ:
+        pytest.skip("FAIRLEAD_DATA is not set: tests on real data are skipped")
+    return str(Path(os.environ["FAIRLEAD_DATA"]) / "models" / "stories260K")
+
+
+@pytest.mark.data
+def test_a_real_model_tells_its_story():
+    model, tokenizer = load_policy(stories()), load_tokenizer(stories())
+    request = GenerateRequest(key="p", token_ids=(tokenizer.bos_token_id,))
+    (sample,) = generate(model, [request], Sampling(max_new_tokens=60, temperature=0.0)).values()
+    start = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big, red ball"
+    assert tokenizer.decode(sample.token_ids).startswith(start)
+
+
+@pytest.mark.data
+def test_a_real_models_logprobs_do_not_depend_on_the_wave():
+    model = load_policy(stories())
+    requests, sampling = some_requests(num=4), Sampling(max_new_tokens=16)
+    whole = generate(model, requests, sampling)
+    for max_slots in (1, 3):
+        for name, sample in generate(model, requests, sampling, max_slots=max_slots).items():
+            assert sample.token_ids.tolist() == whole[name].token_ids.tolist()
+            np.testing.assert_allclose(sample.sampling_logprobs, whole[name].sampling_logprobs, atol=1e-5, rtol=0)
