@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import Field
+
 from fairlead.cli.foreign_tools import Kind, Left, Tool, lacking
 from fairlead.cli.recipe_text import Key
 from fairlead.core.config import Config, parse_config
@@ -54,7 +56,7 @@ class Account:
 
     def leave(self, fact: Fact, left: Left) -> None:
         """Account for a key that is not translated; a default of the tool needs no account."""
-        if fact.key:
+        if fact.key and all(key != fact.key for key, _ in self.left):
             self.left.append((fact.key, left))
 
     def take(self, meaning: str, default: Any = None) -> Any:
@@ -66,6 +68,16 @@ class Account:
         """Add a key of our own making."""
         self.keys[path] = Key(value, why)
 
+    def combine(self, section: str, values: Mapping[str, tuple[Any, str]], *facts: Fact) -> None:
+        """Translate several facts into the keys of one section (name -> value and why), if the recipe takes them together."""
+        try:
+            self._check(section, {name: value for name, (value, _) in values.items()})
+        except ConfigError as error:
+            for fact in facts:
+                self.leave(fact, lacking(f"refused: {error}"))
+        else:
+            self.keys.update({f"{section}.{name}": Key(value, why) for name, (value, why) in values.items()})
+
     def move(self, meaning: str, path: str, convert: Callable[[Any], Any] = lambda value: value) -> None:
         """Translate one fact into one key, if the recipe takes its value."""
         fact = self.facts.pop(meaning, None)
@@ -73,7 +85,8 @@ class Account:
             return
         try:
             value = convert(fact.value)
-            self._check(path, value)
+            section, _, name = path.rpartition(".")
+            self._check(section, {name: value})
         except Untranslated as error:
             self.leave(fact, error.left)
         except ConfigError as error:
@@ -83,22 +96,32 @@ class Account:
         else:
             self.keys[path] = Key(value, fact.source)
 
-    def _check(self, path: str, value: Any) -> None:
-        section, _, name = path.rpartition(".")
+    def _check(self, section: str, values: Mapping[str, Any]) -> None:
         cls = _section_class(section)
-        if cls is not None:
-            beside = {p.rpartition(".")[2]: k.value for p, k in self.keys.items() if p.rpartition(".")[0] == section}
-            parse_config(cls, {**beside, name: value})
+        beside = {
+            path.rpartition(".")[2]: key.value for path, key in self.keys.items() if path.rpartition(".")[0] == section
+        }
+        if section == "sft":
+            beside["data"] = [{"path": "any"}]
+        parse_config(cls, {**beside, **values})
 
 
-def _section_class(section: str) -> type[Config] | None:
+class _Top(Config):
+    """Keys outside any section."""
+
+    name: str = "x"
+    scope: str = "narrow"
+    model: str = Field("bundled", min_length=1)
+    seed: int = Field(0, ge=0)
+
+
+def _section_class(section: str) -> type[Config]:
     from fairlead.policies.dpo import DpoConfig  # imports torch
     from fairlead.policies.ppo_config import KlSection, PpoConfig
+    from fairlead.policies.sft import SftConfig
     from fairlead.preferences.stage import PreferencesConfig
     from fairlead.rewards.stage import RewardsConfig
 
-    named: dict[str, type[Config]] = {"text": TextSection, "policies.dpo": DpoConfig, "policies.ppo": PpoConfig, "policies.ppo.kl": KlSection,
-                                      "rewards": RewardsConfig, "preferences": PreferencesConfig}  # fmt: skip
-    if section in named:
-        return named[section]
-    return TrainSection if section.endswith(".training") else LoraSection if section.endswith(".lora") else None
+    named: dict[str, type[Config]] = {"": _Top, "text": TextSection, "sft": SftConfig, "policies.dpo": DpoConfig, "policies.ppo": PpoConfig,
+                                      "policies.ppo.kl": KlSection, "rewards": RewardsConfig, "preferences": PreferencesConfig}  # fmt: skip
+    return named.get(section) or (LoraSection if section.endswith(".lora") else TrainSection)

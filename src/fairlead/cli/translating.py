@@ -10,6 +10,7 @@ Example:
 import math
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,12 @@ _SCHEDULES = {
     "constant": "constant",
     "constant_with_warmup": "constant",
 }
-_NUMBERS = frozenset({
-    "learning_rate", "device_batch", "accumulation", "warmup_steps", "max_steps", "max_length", "max_prompt", "max_new", "lora_rank", "batch",
-    "rollout_batch", "device_rollout", "device_minibatch", "minibatch", "num_minibatches", "episodes", "prompts_a_round", "samples_a_prompt",
-    "max_samples", "prompt_epochs", "label_smoothing", "clip", "beta",
+_NUMBERS = frozenset({"learning_rate", "warmup_steps", "max_steps", "prompt_epochs", "label_smoothing", "clip", "beta"})
+_COUNTS = frozenset({
+    "device_batch", "accumulation", "batch", "rollout_batch", "device_rollout", "device_minibatch", "minibatch", "num_minibatches", "episodes",
+    "prompts_a_round", "samples_a_prompt", "max_samples", "max_length", "max_prompt", "max_new", "epochs", "ppo_epochs",
 })  # fmt: skip
+_MAX_COUNT = 10**12
 _PAIRS = frozenset({"betas", "clips"})
 _TEXTS = frozenset({"schedule", "model", "sft_model", "template", "loss"})
 _FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".ndjson")
@@ -75,13 +77,15 @@ def _collect(account: Account, foreign: Foreign) -> None:
         elif meaning in account.facts:
             account.left.append((key, needless(f"says the same as {account.facts[meaning].key}, which was taken")))
         else:
-            account.facts[meaning] = Fact(value, key, f"{key} there")
+            account.facts[meaning] = Fact(int(value) if meaning in _COUNTS else value, key, f"{key} there")
     for scope in (account.kind, "all"):
         for meaning, value in account.tool.defaults.get(scope, {}).items():
             account.facts.setdefault(meaning, Fact(value, "", f"default of {account.tool.name}"))
 
 
 def _form(meaning: str) -> str:
+    if meaning in _COUNTS:
+        return "a whole number above 0"
     return "a number" if meaning in _NUMBERS else "a text" if meaning in _TEXTS else "a pair of numbers"
 
 
@@ -90,9 +94,10 @@ def _has_form(meaning: str, value: Any) -> bool:
         return isinstance(value, list) and len(value) == 2 and all(_has_form("beta", v) for v in value)
     if meaning in _TEXTS:
         return isinstance(value, str)
-    return meaning not in _NUMBERS or (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    )
+    if meaning not in _NUMBERS | _COUNTS:
+        return True
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number and (meaning in _NUMBERS or (value == int(value) and 1 <= value <= _MAX_COUNT))
 
 
 def _model(account: Account) -> None:
@@ -130,9 +135,8 @@ def _text(account: Account) -> None:
             account.take("max_prompt")
     elif prompt and new and account.kind == "ppo":
         account.take("max_prompt")
-        account.put(
-            "text.max_length", int(prompt.value) + int(new.value), f"{prompt.source} and {new.source}, together; tokens"
-        )
+        total = prompt.value + new.value
+        account.combine("text", {"max_length": (total, f"{prompt.source} and {new.source}, together; tokens")}, prompt)
 
 
 def _template(value: Any) -> str | None:
@@ -150,15 +154,14 @@ def _training(account: Account, foreign: Foreign) -> None:
     account.move("learning_rate", f"{train}.learning_rate", float)
     if account.kind != "ppo":
         account.move("epochs", f"{train}.num_epochs", _whole)
-        _batch(account, foreign, f"{train}.batch_size")
+        _batch(account, foreign, train)
     _schedule(account, train)
     for meaning in ("warmup_share", "weight_decay", "beta1", "beta2", "adam_eps", "max_grad_norm"):
         account.move(meaning, f"{train}.{meaning}", float)
-    betas = account.facts.get("betas")
+    betas = account.facts.pop("betas", None)
     if betas is not None:
-        for index, name in enumerate(("beta1", "beta2")):
-            account.put(f"{train}.{name}", float(betas.value[index]), betas.source)
-        account.take("betas")
+        values = {name: (float(betas.value[index]), betas.source) for index, name in enumerate(("beta1", "beta2"))}
+        account.combine(train, values, betas)
     _lora(account, train)
 
 
@@ -186,10 +189,12 @@ def _schedule(account: Account, train: str) -> None:
     if steps is None:
         return
     account.take("warmup_steps")
-    if steps.value < 1:  # newer versions take a share under this name
-        account.put(f"{train}.warmup_share", float(steps.value), steps.source)
-    elif total is not None and total.value >= steps.value:
-        account.put(f"{train}.warmup_share", round(steps.value / total.value, 4), f"{steps.source}, of {total.key}")
+    if 0 <= steps.value < 1:  # newer versions take a share under this name
+        account.combine(train, {"warmup_share": (float(steps.value), steps.source)}, steps)
+    elif total is not None and total.value >= steps.value > 0:
+        account.combine(
+            train, {"warmup_share": (round(steps.value / total.value, 4), f"{steps.source}, of {total.key}")}, steps
+        )
     else:
         account.leave(
             steps,
@@ -209,29 +214,34 @@ def _whole(value: Any) -> int:
     return int(value)
 
 
-def _batch(account: Account, foreign: Foreign, path: str) -> None:
-    if "batch" in account.facts:
-        account.move("batch", path, _whole)
-        return
-    product, why = _product(account, foreign, "device_batch")
-    if product is not None:
-        account.put(path, product, why)
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """A product of facts."""
+
+    value: int
+    why: str
+    facts: tuple[Fact, ...]
 
 
-def _product(account: Account, foreign: Foreign, meaning: str) -> tuple[int | None, str]:
-    """Per-device size times accumulation times devices; None where the file does not say the first."""
-    parts = [account.facts.pop(name) for name in (meaning, "accumulation") if name in account.facts]
-    wrong = [
-        part for part in parts if isinstance(part.value, bool) or not isinstance(part.value, int) or part.value < 1
-    ]
-    for part in wrong:
-        account.leave(part, lacking("a whole number is needed"))
-    if wrong or not parts:
-        return None, ""
-    devices = foreign.num_devices or 1
-    named = f"{devices} devices" if foreign.num_devices else "1 device, for the file names none"
-    why = " x ".join(f"{p.key or p.source} ({p.value})" for p in parts)
-    return math.prod(p.value for p in parts) * devices, f"{why} x {named}"
+def _times(account: Account, *meanings: str, foreign: Foreign | None = None) -> _Size | None:
+    """The first meaning times those of the others that are there, times devices where sizes are a device's; None without the first."""
+    if meanings[0] not in account.facts:
+        return None
+    facts = tuple(account.facts.pop(meaning) for meaning in meanings if meaning in account.facts)
+    value, why = (
+        math.prod(fact.value for fact in facts),
+        " x ".join(f"{fact.key or fact.source} ({fact.value})" for fact in facts),
+    )
+    if foreign is None:
+        return _Size(value, why, facts)
+    devices = f"{foreign.num_devices} devices" if foreign.num_devices else "1 device, for the file names none"
+    return _Size(value * (foreign.num_devices or 1), f"{why} x {devices}", facts)
+
+
+def _batch(account: Account, foreign: Foreign, train: str) -> None:
+    size = _times(account, "batch") or _times(account, "device_batch", "accumulation", foreign=foreign)
+    if size is not None:
+        account.combine(train, {"batch_size": (size.value, size.why)}, *size.facts)
 
 
 def _lora(account: Account, train: str) -> None:
@@ -350,61 +360,63 @@ def _ppo(account: Account, foreign: Foreign) -> None:
     clips = account.facts.pop("clips", None)
     clip = account.facts.pop("clip", None)
     if clips is not None:
-        for index, name in enumerate(("clip_low", "clip_high")):
-            account.put(f"policies.ppo.{name}", float(clips.value[index]), clips.source)
+        values = {
+            name: (float(clips.value[index]), clips.source) for index, name in enumerate(("clip_low", "clip_high"))
+        }
+        account.combine("policies.ppo", values, clips)
         if clip is not None:
             account.leave(clip, needless(f"{clips.key} says more"))
     elif clip is not None:
-        for name in ("clip_low", "clip_high"):
-            account.put(f"policies.ppo.{name}", float(clip.value), clip.source)
+        account.combine(
+            "policies.ppo", {name: (float(clip.value), clip.source) for name in ("clip_low", "clip_high")}, clip
+        )
     _training(account, foreign)
 
 
 def _rounds(account: Account, foreign: Foreign) -> None:
     """Completions a round, completions a step, and how many rounds."""
     facts = account.facts
-    if "prompts_a_round" in facts:
-        prompts, samples = facts.pop("prompts_a_round"), facts.pop("samples_a_prompt")
-        account.put(
-            "policies.ppo.batch_size",
-            prompts.value * samples.value,
-            f"{prompts.source} ({prompts.value}) x {samples.value} a prompt",
-        )
-        account.move("minibatch", "policies.ppo.minibatch_size", _whole)
-        total, passes = facts.pop("max_samples", None), account.take("prompt_epochs", 1)
-        if total is not None:
-            account.put(
-                "policies.ppo.num_iterations",
-                math.ceil(total.value * passes / prompts.value),
-                f"{total.source} x {passes} passes, a round at a time",
-            )
+    prompts = facts.get("prompts_a_round")
+    batch, minibatch = _round_sizes(account, foreign)
+    if batch is None:
         return
-    if "rollout_batch" in facts:  # the older TRL names both sizes
-        account.move("rollout_batch", "policies.ppo.batch_size", _whole)
-        minibatch, why = _product(account, foreign, "device_minibatch")
-        account.take("device_batch")
-    elif "device_rollout" in facts:
-        rollout = facts.pop("device_rollout")
-        devices = foreign.num_devices or 1
-        account.put("policies.ppo.batch_size", rollout.value * devices, f"{rollout.source} x {devices} devices")
-        minibatch, why = _product(account, foreign, "device_minibatch")
-    else:
-        minibatch, why = _product(account, foreign, "device_batch")
-        count = account.take("num_minibatches", 1)
-        account.put("policies.ppo.batch_size", (minibatch or 1) * count, f"{count} minibatches of {minibatch}")
-    rollout_size = account.keys["policies.ppo.batch_size"].value
-    if minibatch is not None:
-        account.put("policies.ppo.minibatch_size", min(minibatch, rollout_size), why)
-    episodes = facts.pop("episodes", None)
-    if episodes is not None:
-        account.put(
-            "policies.ppo.num_iterations",
-            max(1, math.ceil(episodes.value / rollout_size)),
-            f"{episodes.source}, {rollout_size} a round",
+    step = min(minibatch.value, batch.value) if minibatch else min(16, batch.value)
+    values = {
+        "batch_size": (batch.value, batch.why),
+        "minibatch_size": (step, minibatch.why if minibatch else "ours; at most a round"),
+    }
+    account.combine("policies.ppo", values, *batch.facts, *(minibatch.facts if minibatch else ()))
+    total, passes = facts.pop("episodes", None) or facts.pop("max_samples", None), facts.pop("prompt_epochs", None)
+    if total is not None:
+        share = passes.value if passes is not None and prompts is not None else 1
+        rounds = max(1, math.ceil(total.value * share / (prompts.value if prompts is not None else batch.value)))
+        account.combine(
+            "policies.ppo", {"num_iterations": (rounds, f"{total.source} ({total.value}), a round at a time")}, total
         )
-    passes = facts.pop("prompt_epochs", None)
-    if passes is not None:
+    if passes is not None and (total is None or prompts is None):
         account.leave(passes, lacking("rounds are counted; set num_iterations to prompts / batch_size x passes"))
+
+
+def _round_sizes(account: Account, foreign: Foreign) -> tuple[_Size | None, _Size | None]:
+    """(completions a round, completions a step)."""
+    if "prompts_a_round" in account.facts:
+        return _times(account, "prompts_a_round", "samples_a_prompt"), _times(account, "minibatch")
+    if "rollout_batch" in account.facts:  # the older TRL names both sizes, and has no size a device
+        account.take("device_batch")
+        return _times(account, "rollout_batch"), _times(account, "device_minibatch", "accumulation", foreign=foreign)
+    if "device_rollout" in account.facts:
+        return _times(account, "device_rollout", foreign=foreign), _times(
+            account, "device_minibatch", "accumulation", foreign=foreign
+        )
+    minibatch, count = (
+        _times(account, "device_batch", "accumulation", foreign=foreign),
+        account.facts.pop("num_minibatches", None),
+    )
+    if minibatch is None or count is None:
+        return minibatch, minibatch
+    return _Size(
+        minibatch.value * count.value, f"{count.key} ({count.value}) x minibatch_size", (*minibatch.facts, count)
+    ), minibatch
 
 
 def _sources(account: Account, placeholder: str) -> list[tuple[str, str, str]]:
@@ -454,7 +466,9 @@ def _prompt_sources(account: Account) -> None:
         if fact
         else []
     )
-    keys = [Key({"path": name} if is_file(name) else {"hub": name}, fact.source if fact else "") for name in names]
+    keys = [
+        Key({"path": name} if is_file(name) else {"hub": name}, fact.source if fact else "") for name in names if name
+    ]
     account.put(
         "prompts.sources",
         keys or [Key({"path": "data/prompts.jsonl"}, "not in the file: a path, relative to the recipe")],
