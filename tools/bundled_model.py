@@ -1,6 +1,6 @@
 """Train the small model that ships with the package: tokenizer, pretraining with Fairlead's own trainer, card.
 
-    python tools/bundled_model.py --data DIR [--steps 3200] [--work runs/bundled-model]
+    python tools/bundled_model.py --data DIR [--steps 2000] [--work runs/bundled-model]
 
 DIR is the folder that docs/data.md describes; read from it: text/movie_reviews, text/sentence_polarity, sft/oasst100,
 sft/self_instruct (the sets whose licences allow weights to be shipped). Killed and started again, it goes on at its last
@@ -207,7 +207,7 @@ def main() -> None:
     """Train, save, describe."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("FAIRLEAD_DATA"))
-    parser.add_argument("--steps", type=int, default=3200)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--work", type=Path, default=Path("runs/bundled-model"))
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--seed", type=int, default=0)
@@ -237,8 +237,11 @@ def main() -> None:
         CausalModel(module=model.module.to(torch.bfloat16), config=model.config, name="bundled"), tokenizer, args.out
     )
     GenerationConfig(bos_token_id=1, eos_token_id=[2, 5], pad_token_id=0).save_pretrained(args.out)
-    facts = {"parameters": num_parameters, "tokens_per_pass": epoch_tokens, "tokens": learner.step_number * BATCH_TOKENS, "steps": learner.step_number,
-             "minutes": round(used / 60, 1), "heldout_nats_per_token": round(loss, 4), "heldout_perplexity": round(math.exp(loss), 2), "seed": args.seed}  # fmt: skip
+    facts = {
+        "parameters": num_parameters, "tokens_per_pass": epoch_tokens, "tokens": learner.step_number * BATCH_TOKENS,
+        "steps": learner.step_number, "minutes": round(used / 60, 1), "heldout_nats_per_token": round(loss, 4),
+        "heldout_perplexity": round(math.exp(loss), 2), "seed": args.seed,
+    }  # fmt: skip
     write_json(args.out / "training.json", facts)
     write_text(args.out / "README.md", CARD.format(**facts))
     console.print(facts)

@@ -44,7 +44,8 @@ def note(text: str) -> None:
 
 def show_table(table: Table) -> None:
     """A table; cells are wrapped on a terminal and never cut in a file."""
-    console.print(table, soft_wrap=False, width=None if console.is_terminal else _FILE_WIDTH)
+    wide = console if console.is_terminal else Console(width=_FILE_WIDTH, highlight=False, emoji=False)
+    wide.print(table, soft_wrap=False)
 
 
 class _LiveBar:
@@ -53,7 +54,10 @@ class _LiveBar:
 
     def advance(self, num: int = 1, *, note: str = "") -> None:
         """Move on."""
-        self._progress.update(self._task, advance=num, **({"note": note} if note else {}))
+        if note:
+            self._progress.update(self._task, advance=num, note=note)
+        else:
+            self._progress.advance(self._task, num)
 
 
 class _QuietBar:

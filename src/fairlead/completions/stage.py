@@ -31,19 +31,19 @@ GATES: tuple[Gate, ...] = (READINESS,)
 class CompletionsConfig(Config):
     """How completions are sampled."""
 
-    num_samples: int = Field(4, ge=1)
+    num_samples: int = Field(default=4, ge=1)
     """Completions a prompt."""
-    max_new_tokens: int = Field(128, ge=1)
+    max_new_tokens: int = Field(default=128, ge=1)
     """Longest completion, tokens."""
-    temperature: float = Field(1.0, ge=0)
+    temperature: float = Field(default=1.0, ge=0)
     """0 is greedy."""
-    top_p: float = Field(1.0, gt=0, le=1)
+    top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus: smallest set of tokens with this probability; 1 is off."""
-    top_k: int = Field(0, ge=0)
+    top_k: int = Field(default=0, ge=0)
     """Keep the k most likely tokens; 0 is off."""
-    max_slots: int = Field(128, ge=1)
+    max_slots: int = Field(default=128, ge=1)
     """Sequences decoded together; more is faster a token and takes more memory."""
-    max_prompts: int | None = Field(None, ge=1)
+    max_prompts: int | None = Field(default=None, ge=1)
     """Use only the first prompts; null uses all."""
     must_finish: bool = True
     """Whether a reply that reaches max_new_tokens is a fault; false for continuations of longer texts."""

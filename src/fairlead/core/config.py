@@ -32,7 +32,7 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice and reads 1e-5 as a number (YAML 1.1 reads it as text)."""
+    """SafeLoader that refuses a key given twice, reads 1e-5 as a number and `off` as a word (YAML 1.1 does neither)."""
 
 
 def _construct_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -50,6 +50,15 @@ def _construct_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode, deep: b
     return yaml.SafeLoader.construct_mapping(loader, node, deep=deep)
 
 
+_BOOL_TAG = "tag:yaml.org,2002:bool"
+# YAML 1.1 reads off, on, yes and no as truth values; a recipe's `margin: off` is a word, as in YAML 1.2.
+_UniqueKeyLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag != _BOOL_TAG]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_UniqueKeyLoader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType] - untyped stub
+    _BOOL_TAG, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
 _UniqueKeyLoader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType] - untyped stub
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")

@@ -14,16 +14,16 @@ class TextSection(Config):
 
     template: str | None = None
     """null (the tokenizer's own chat template), `plain` (texts joined, for continuation), `chatml`, or a Jinja file."""
-    max_length: int = Field(512, ge=8)
+    max_length: int = Field(default=512, ge=8)
     """Longest prompt plus completion, tokens."""
 
 
 class LoraSection(Config):
     """Low-rank adapters instead of full fine-tuning."""
 
-    rank: int = Field(16, ge=1)
+    rank: int = Field(default=16, ge=1)
     """Inner width of the adapters."""
-    alpha: float = Field(32.0, gt=0)
+    alpha: float = Field(default=32.0, gt=0)
     """Scale: the update is multiplied by alpha / rank."""
     target_modules: str = "all-linear"
     """Which linear layers get an adapter; a regular expression or all-linear."""
@@ -32,30 +32,30 @@ class LoraSection(Config):
 class TrainSection(Config):
     """One optimiser run."""
 
-    learning_rate: float = Field(2e-5, gt=0)
+    learning_rate: float = Field(default=2e-5, gt=0)
     """Peak rate of AdamW; the band of the guides is 1e-5 to 3e-5 for full fine-tuning of models above 1B parameters, about ten
     times that for LoRA, and 1e-4 to 3e-3 for models below 100M."""
-    num_epochs: int = Field(1, ge=1)
+    num_epochs: int = Field(default=1, ge=1)
     """Passes over the data."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(default=16, ge=1)
     """Examples (pairs, conversations) an optimiser step."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     """Shape of the learning rate after the warm-up."""
-    warmup_share: float = Field(0.05, ge=0, le=1)
+    warmup_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the steps in which the rate rises from 0."""
-    final_share: float = Field(0.1, ge=0, le=1)
+    final_share: float = Field(default=0.1, ge=0, le=1)
     """Rate of the last step as a share of the peak."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     """Of matrices; vectors never decay."""
-    beta1: float = Field(0.9, ge=0, lt=1)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
     """Adam's memory of the gradient."""
-    beta2: float = Field(0.95, ge=0, lt=1)
+    beta2: float = Field(default=0.95, ge=0, lt=1)
     """Adam's memory of the squared gradient."""
-    adam_eps: float = Field(1e-8, gt=0)
+    adam_eps: float = Field(default=1e-8, gt=0)
     """Adam's epsilon."""
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
     """The gradient is scaled down to this L2 norm."""
-    max_tokens_per_microbatch: int = Field(8192, ge=16)
+    max_tokens_per_microbatch: int = Field(default=8192, ge=16)
     """Token budget of one forward; changes memory, never results."""
     lora: LoraSection | None = None
     """null trains all weights."""

@@ -13,23 +13,23 @@ class EvalsConfig(Config):
     """File of evaluation prompts; null takes the held-out prompts of the run."""
     prompts_format: str | None = None
     """Name of a known format; null detects it."""
-    max_prompts: int = Field(200, ge=2)
+    max_prompts: int = Field(default=200, ge=2)
     """Prompts evaluated; 194 find a win rate of 60 % with 80 % power, 782 one of 55 %."""
-    num_samples: int = Field(4, ge=1)
+    num_samples: int = Field(default=4, ge=1)
     """Replies a prompt; two or more are needed to see replies become alike."""
-    max_new_tokens: int = Field(128, ge=1)
+    max_new_tokens: int = Field(default=128, ge=1)
     """Longest reply, tokens."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
     """Of sampling."""
     criteria: CriteriaConfig = CriteriaConfig()
     """Behaviours and guards, frozen before training."""
     minimal_pairs: str | None = None
     """File of {good, bad}: sentences of which the model should find `good` more likely (a capability that must not drop)."""
-    max_minimal_pairs: int = Field(1000, ge=10)
+    max_minimal_pairs: int = Field(default=1000, ge=10)
     """Pairs used, evenly spread over the file."""
     heldout_text: str | None = None
     """File of {text}: general text whose perplexity shows drift."""
-    max_slots: int = Field(128, ge=1)
+    max_slots: int = Field(default=128, ge=1)
     """Sequences decoded together."""
-    max_tokens_per_microbatch: int = Field(8192, ge=16)
+    max_tokens_per_microbatch: int = Field(default=8192, ge=16)
     """Token budget of one scoring forward."""

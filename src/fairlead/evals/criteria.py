@@ -69,7 +69,7 @@ class CriteriaConfig(Config):
 
     behaviours: tuple[Behaviour, ...] = Field(default_factory=default_behaviours, min_length=1)
     """Aims (up, down) and guards; names are unique and at least one is an aim."""
-    alpha: float = Field(0.05, gt=0, lt=0.5)
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
     """Level of the tests, after Holm's correction over the behaviours."""
 
     @model_validator(mode="after")

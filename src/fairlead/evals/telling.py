@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fairlead.core.gates import GateResult, figure
 from fairlead.core.records import EvalResult, Prompt, to_dict
-from fairlead.core.summary import Chart, Figure, SamplePair, Series, StageSummary, Table
+from fairlead.core.summary import Chart, Figure, SamplePair, Series, SeriesRole, StageSummary, Table
 from fairlead.evals.answers import Answers
 from fairlead.evals.behaviours import WinRate
 from fairlead.evals.monitors import Signals
@@ -184,11 +184,14 @@ def _score_chart(report: PolicyReport) -> tuple[Chart, ...]:
     """How scores were distributed before and after: the share of prompts at or below each score."""
     if report.before_scores is None or report.after_scores is None:
         return ()
-    sides = (("before", "reference", report.before_scores), (report.name, "policy", report.after_scores))
+    sides: tuple[tuple[str, SeriesRole, npt.NDArray[np.float64]], ...] = (
+        ("before", "reference", report.before_scores),
+        (report.name, "policy", report.after_scores),
+    )
     series = tuple(
         Series(
             label=label, role=role, points=tuple((float(np.quantile(x, q)), float(q)) for q in np.linspace(0, 1, 21))
-        )  # pyright: ignore[reportArgumentType]
+        )
         for label, role, x in sides
     )
     return (Chart(question=f"Did {report.name} lift all replies or only some?", x_label="score of a prompt's replies",

@@ -34,7 +34,7 @@ class Recipe(Config):
     """Name of the run; its folder under FAIRLEAD_HOME."""
     scope: Scope = "narrow"
     """What the model is for: toy (to see the loop run), narrow (one task), general. Gates ask for data accordingly."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Everything random derives from it."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where models run; auto takes cuda, then mps, then cpu."""

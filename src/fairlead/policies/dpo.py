@@ -52,9 +52,9 @@ class DpoConfig(Config):
 
     algorithm: Literal["dpo", "cdpo", "robust", "ipo"] = "dpo"
     """Link function: sigmoid, label-smoothed, noise-robust, or squared."""
-    beta: float = Field(0.1, gt=0)
+    beta: float = Field(default=0.1, gt=0)
     """Strength of the pull towards the reference (tau of IPO)."""
-    flip_rate: float = Field(0.0, ge=0, lt=0.5)
+    flip_rate: float = Field(default=0.0, ge=0, lt=0.5)
     """Share of preferences assumed to be flipped (cdpo and robust)."""
     use_soft_labels: bool = True
     """Train on the aggregated probability that chosen is better, not on 1."""
@@ -85,7 +85,8 @@ def run(config: DpoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
         part.trees = annotate(part.trees, "ref_logprobs", PolicyLogprobs(model), max_tokens=tokens)
     train = encoded["train"]
     model = with_adapter(model, config.training.lora)
-    checks = [check_masks(train.trees), check_terminators(train.trees, chat.stop_token_ids), check_bos(train.trees, tokenizer.bos_token_id),
+    checks = [check_masks(train.trees), check_terminators(train.trees, chat.stop_token_ids, max_length=text.max_length),
+              check_bos(train.trees, tokenizer.bos_token_id),
               *check_layout(model, train.trees), check_reference(model, train.trees)]  # fmt: skip
     require_passed("dpo", checks)
     _train(config, model, train, out=out, services=services)

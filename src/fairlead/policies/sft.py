@@ -43,11 +43,12 @@ from fairlead.train.preflight import (
 from fairlead.train.setup import make_learner, with_adapter
 
 _REMEDY = "Write or collect more demonstrations; a few hundred good ones beat thousands of noisy ones"
+_WARN_BELOW: dict[Scope, int] = {"toy": 200, "narrow": 500, "general": 10_000}
 SFT_COUNT: dict[Scope, Gate] = {
     scope: Gate(name="sft.count", question="Are there enough demonstrations for the declared scope?", unit="demonstrations", direction="at_least",
                 stop=None, warn=warn, remedy=_REMEDY, guide="10,000-50,000 (G1); 200-500 for a first project (G2); about 13,000 (InstructGPT)",
                 reason="by declared scope: quality before volume")
-    for scope, warn in (("toy", 200), ("narrow", 500), ("general", 10_000))
+    for scope, warn in _WARN_BELOW.items()
 }  # fmt: skip
 SFT_PLATEAU = Gate(
     name="sft.perplexity", question="Did training lower held-out perplexity?", unit="ratio to the start", direction="at_most", stop=1.02, warn=1.0,
@@ -63,7 +64,7 @@ class DataSource(Config):
     """JSONL, JSON, CSV or Parquet; relative to the recipe's folder or FAIRLEAD_DATA."""
     format: str | None = None
     """Name of a known format; null detects it."""
-    take: int | None = Field(None, ge=1)
+    take: int | None = Field(default=None, ge=1)
     """At most this many rows, a fixed choice by hash (files are often sorted); null takes all."""
 
 
@@ -76,11 +77,11 @@ class SftConfig(Config):
     """Optimiser run."""
     average: Literal["token", "sequence"] = "token"
     """token: every trained token weighs the same; sequence: every conversation does."""
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Probability moved from the target to the whole vocabulary."""
-    heldout_share: float = Field(0.05, gt=0, lt=1)
+    heldout_share: float = Field(default=0.05, gt=0, lt=1)
     """Share of conversations held out when the file names none."""
-    patience: int = Field(1, ge=0)
+    patience: int = Field(default=1, ge=0)
     """Evaluations without improvement before training stops; 0 never stops early."""
 
 
@@ -94,7 +95,8 @@ def run(config: SftConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     train = encode_demonstrations(chat, train_rows, max_length=text.max_length)
     heldout = encode_demonstrations(chat, heldout_rows, max_length=text.max_length)
     model = with_adapter(load_policy(source, device=services.device), config.training.lora)
-    checks = [check_masks(train.trees), check_terminators(train.trees, chat.stop_token_ids), check_bos(train.trees, tokenizer.bos_token_id),
+    checks = [check_masks(train.trees), check_terminators(train.trees, chat.stop_token_ids, max_length=text.max_length),
+              check_bos(train.trees, tokenizer.bos_token_id),
               check_dropout(model, train.trees), *check_layout(model, train.trees)]  # fmt: skip
     require_passed("sft", checks)
     history = _train(config, model, train, heldout, out=out, services=services)

@@ -56,9 +56,9 @@ class ClassifierGold(Config):
     """Good above this label."""
     negative_below: float = 5.0
     """Bad below this label."""
-    heldout_share: float = Field(0.1, gt=0, lt=1)
+    heldout_share: float = Field(default=0.1, gt=0, lt=1)
     """Share of texts on which accuracy is measured."""
-    scale: float = Field(1.0, gt=0)
+    scale: float = Field(default=1.0, gt=0)
     """Scores are log-odds times this."""
 
 

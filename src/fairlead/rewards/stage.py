@@ -51,11 +51,11 @@ class RewardsConfig(Config):
     """Optimiser run; more than one epoch over-fits preferences quickly."""
     freeze_embeddings: bool = True
     """Keep the input embeddings as they are: rare words cannot be turned into reward, and the optimiser state shrinks."""
-    center_coef: float = Field(0.01, ge=0)
+    center_coef: float = Field(default=0.01, ge=0)
     """Weight of (chosen + rejected)^2, which keeps scores near zero; 0 is off."""
     ties: Literal["soft", "davidson", "rao_kupper"] = "soft"
     """Likelihood of a tie: half a win each way, or an explicit tie probability."""
-    max_reference_samples: int = Field(1024, ge=16)
+    max_reference_samples: int = Field(default=1024, ge=16)
     """Completions of the SFT policy on which scores are normalised to mean 0 and sd 1."""
 
 
