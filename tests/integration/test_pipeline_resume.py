@@ -1,0 +1,134 @@
+"""A killed or interrupted run goes on where it was and ends with the weights of a run that nobody disturbed, bit for bit."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from micro import Outcome, artifacts, fairlead, finish, folder_of, leftovers, start, write_recipe
+
+from conftest import MicroRun
+
+LONG_SFT = {
+    "sft": {"training": {"learning_rate": 3e-3, "num_epochs": 8, "batch_size": 4}, "patience": 3, "data": [
+        {"path": "quickstart/demonstrations.jsonl", "take": 48}]}}  # fmt: skip
+KILL_AT = 26
+EVERY_STEP = {"FAIRLEAD_CHECKPOINT_S": "0"}
+
+
+def _wait_for_step(home: Path, step: int, *, process: "object", stage: str = "") -> int:
+    """Wait until a checkpoint of at least `step` lies in a work folder; returns its step."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for state in home.glob("work/*/checkpoint/state.json"):
+            try:
+                found = json.loads(state.read_text(encoding="utf-8"))
+            except (OSError, ValueError):  # it was being replaced
+                continue
+            if found["step"] >= step and (not stage or stage in found["extra"]):
+                return int(found["step"])
+        assert process.poll() is None, "the run ended before it could be disturbed"  # pyright: ignore[reportAttributeAccessIssue]
+        time.sleep(0.005)
+    raise AssertionError("no checkpoint appeared")
+
+
+def _disturb(
+    recipe: Path, home: Path, how: signal.Signals, *, step: int, command: tuple[str, ...], marker: str = ""
+) -> Outcome:
+    process = start(*command, recipe, home=home, env=EVERY_STEP)
+    try:
+        _wait_for_step(home, step, process=process, stage=marker)
+        os.kill(process.pid, how)
+        return finish(process)
+    finally:
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def sft_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A longer SFT run that stops early: at this rate held-out loss soon rises again."""
+    return write_recipe(tmp_path_factory.mktemp("sft"), LONG_SFT, keep=("sft",))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(sft_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Id of the policy of a run in one piece."""
+    home = tmp_path_factory.mktemp("undisturbed")
+    assert fairlead("run", sft_recipe, home=home).code == 0
+    found = artifacts(home)["sft"]
+    chart = json.loads((folder_of(home, found) / "summary.json").read_text(encoding="utf-8"))["charts"][0]
+    points = chart["series"][0]["points"]
+    best = min(points, key=lambda point: point[1])[0]
+    assert 0 < best < KILL_AT < points[-1][0], "the best weights must come from before the kill, the stop after it"
+    return found
+
+
+def test_killed_sft_goes_on_and_ends_with_the_same_weights(sft_recipe: Path, undisturbed: str, tmp_path: Path) -> None:
+    killed = _disturb(sft_recipe, tmp_path, signal.SIGKILL, step=KILL_AT, command=("run",))
+    assert killed.code == -signal.SIGKILL
+    again = fairlead("run", sft_recipe, home=tmp_path)
+    assert again.code == 0, again.err
+    assert "sft: going on at step" in again.out
+    assert artifacts(tmp_path)["sft"] == undisturbed
+
+
+@pytest.mark.slow
+def test_sft_that_is_killed_twice_ends_with_the_same_weights(
+    sft_recipe: Path, undisturbed: str, tmp_path: Path
+) -> None:
+    for step in (8, KILL_AT):
+        _disturb(sft_recipe, tmp_path, signal.SIGKILL, step=step, command=("run",))
+    assert fairlead("run", sft_recipe, home=tmp_path).code == 0
+    assert artifacts(tmp_path)["sft"] == undisturbed
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_leaves_nothing_half_written(
+    sft_recipe: Path, undisturbed: str, tmp_path: Path
+) -> None:
+    stopped = _disturb(sft_recipe, tmp_path, signal.SIGINT, step=KILL_AT, command=("run",))
+    assert stopped.code == 130
+    lines = stopped.err.strip().splitlines()
+    assert lines[0].startswith("Stopping at the next safe point")
+    assert len(lines) == 2
+    assert "interrupted at step" in lines[1]
+    assert "same command" in lines[1]
+    assert leftovers(tmp_path) == []
+    assert not (tmp_path / "artifacts").exists()
+    assert fairlead("run", sft_recipe, home=tmp_path).code == 0
+    assert artifacts(tmp_path)["sft"] == undisturbed
+
+
+def test_ctrl_c_between_stages_keeps_what_is_finished(micro: MicroRun, tmp_path: Path) -> None:
+    process = start("run", micro.recipe, home=tmp_path)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("artifacts/policy/*")) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGINT)
+        stopped = finish(process)
+    finally:
+        process.kill()
+    assert stopped.code == 130
+    assert leftovers(tmp_path) == []
+    assert fairlead("run", micro.recipe, home=tmp_path).code == 0
+    assert artifacts(tmp_path) == artifacts(micro.home)
+
+
+def test_killed_ppo_goes_on_at_the_saved_round(micro: MicroRun, tmp_path: Path) -> None:
+    killed = _disturb(
+        micro.recipe, tmp_path, signal.SIGKILL, step=1, marker="kl_coef", command=("train", "--policy", "ppo")
+    )
+    assert killed.code == -signal.SIGKILL
+    again = fairlead("train", micro.recipe, "--policy", "ppo", home=tmp_path)
+    assert again.code == 0, again.err
+    assert "ppo: going on at step 1 of 2" in again.out
+    assert artifacts(tmp_path)["policies.ppo"] == artifacts(micro.home)["policies.ppo"]
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "nan"])
+def test_checkpoint_interval_must_be_seconds(sft_recipe: Path, tmp_path: Path, text: str) -> None:
+    outcome = fairlead("run", sft_recipe, home=tmp_path, env={"FAIRLEAD_CHECKPOINT_S": text})
+    assert outcome.code == 2
+    assert "FAIRLEAD_CHECKPOINT_S" in outcome.error
