@@ -33,6 +33,7 @@ Allow = Annotated[
     typer.Option("--allow", help="Pass a gate on record: gate=reason. May be repeated.", metavar="GATE=REASON"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+ArtifactId = Annotated[str, typer.Argument(help="Artifact id or its beginning.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
 
 
@@ -231,7 +232,7 @@ def registry_ls(as_json: Json = False) -> None:
 
 
 @registry_app.command("show", epilog="Example: fairlead registry show policy-3f2a")
-def registry_show(artifact: str, as_json: Json = False) -> None:
+def registry_show(artifact: ArtifactId, as_json: Json = False) -> None:
     """Show one artifact: where it came from, its figures, its verdicts."""
     from fairlead.cli.registry import show_artifact
 
@@ -242,7 +243,7 @@ def registry_show(artifact: str, as_json: Json = False) -> None:
     "promote", epilog="Example: fairlead registry promote policy-3f2a --to released --reason 'won the blind test'"
 )
 def registry_promote(
-    artifact: str,
+    artifact: ArtifactId,
     to: Annotated[str, typer.Option(help="approved or released.")] = "approved",
     reason: Annotated[str, typer.Option(help="Why; kept in the log.")] = "",
 ) -> None:
@@ -281,7 +282,7 @@ Column = Annotated[str, typer.Option(help="Column name.")]
 @votes_app.command("import", epilog="Example: fairlead votes import votes.csv --out votes.jsonl")
 def votes_import(
     file: VotesFile,
-    out: Path = Path("votes.jsonl"),
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("votes.jsonl"),
     item: Column = "item",
     rater: Column = "rater",
     label: Column = "label",
@@ -307,8 +308,10 @@ def votes_agreement(
     "aggregate", epilog="Example: fairlead votes aggregate votes.csv --items items.jsonl --out preferences.jsonl"
 )
 def votes_aggregate(
-    file: VotesFile, out: Path = Path("aggregated.jsonl"), item: Column = "item", rater: Column = "rater", label: Column = "label",
-    method: Annotated[str, typer.Option(help="majority, dawid_skene, one_coin or weighted.")] = "dawid_skene",
+    file: VotesFile,
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("aggregated.jsonl"),
+    item: Column = "item", rater: Column = "rater", label: Column = "label",
+    method: Annotated[str, typer.Option(help="majority, dawid_skene, one_coin, one_coin_side_bias or weighted.")] = "dawid_skene",
     items: Annotated[Path | None, typer.Option(help="Texts (item, prompt, a, b): then labels a and b become preferences.")] = None,
 ) -> None:  # fmt: skip
     """One label an item with its probability; with the texts, preferences to train on."""

@@ -27,7 +27,7 @@ from fairlead.text.chat import ChatText
 
 FROZEN = Gate(
     name="evals.frozen", question="Was the policy trained under the criteria it is judged by?", unit="criteria", direction="at_least", stop=1.0,
-    warn=None, remedy="Train again under the new criteria, or pass it on record",
+    warn=None, remedy="Restore the criteria that were frozen before training, or pass it on record",
     guide="Define success before the start.",
 )  # fmt: skip
 GATES: tuple[Gate, ...] = (*criteria.GATES, *monitors.GATES, FROZEN)

@@ -101,6 +101,9 @@ class Recipe(Config):
                         remedy=f"Add {need}",
                     )
                 )
+            if isinstance(policy, PpoConfig) and self.completions is None:
+                raise ValueError(explain(f"policies.{name}.algorithm", policy.algorithm, "needs completions to normalise its scores on",
+                                         expected="a section completions", remedy="Add it: a KL penalty on raw scores is arbitrary"))  # fmt: skip
             if isinstance(policy, PpoConfig) and self.prompts is None:
                 raise ValueError(
                     explain(

@@ -194,6 +194,8 @@ class Pipeline:
         verdicts = tuple(allow(v, dict(self.allowed)) for v in (*self._pre_gates(node), *summary.verdicts))
         summary = with_verdicts(summary, verdicts)
         blocking = [v.line() for v in verdicts if v.is_blocking]
+        if node.kind == "release" and not blocking and not is_cached:
+            self._promote(artifact)
         return StageRecord(node, artifact, summary, artifact.seconds, is_cached, "; ".join(blocking))
 
     def _inputs(self, node: Node) -> tuple[dict[str, Artifact], str]:
@@ -270,10 +272,19 @@ class Pipeline:
         return {"criteria_sha256": record.summary.facts["criteria_sha256"]} if record and record.summary else {}
 
     def _register(self, node: Node, artifact: Artifact) -> None:
-        """Policies and reward models are registered as candidates; people approve and release them."""
+        """Policies and reward models are registered as candidates."""
         if node.kind in ("policy", "reward_model"):
             registry = Registry(self.store, "policies" if node.kind == "policy" else "reward_models")
             registry.register(artifact.id, name=f"{self.recipe.name}/{node.name}")
+
+    def _promote(self, release: Artifact) -> None:
+        """The policy behind a release that no gate stopped becomes the current one in the registry."""
+        registry = Registry(self.store, "policies")
+        policy, reason = str(release.summary["facts"]["artifact"]), f"{release.id} of run {self.recipe.name}"
+        state = next((e.state for e in registry.entries() if e.artifact_id == policy), "")
+        for to in ("approved", "released"):
+            if state == "candidate" or (state == "approved" and to == "released"):
+                state = registry.promote(policy, to=to, reason=reason).state
 
     def _services(self, work: Path, paths: Mapping[str, Path]) -> Services:
         extras: dict[str, Any] = {

@@ -6,14 +6,15 @@ The reference is the SFT policy; its logprobs are computed once before the first
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fairlead.algos import get_algorithm
 from fairlead.core.config import Config
+from fairlead.core.errors import explain
 from fairlead.core.gates import Gate
 from fairlead.core.io import read_records
 from fairlead.core.records import Preference
@@ -55,13 +56,22 @@ class DpoConfig(Config):
     beta: float = Field(default=0.1, gt=0)
     """Strength of the pull towards the reference (tau of IPO)."""
     flip_rate: float = Field(default=0.0, ge=0, lt=0.5)
-    """Share of preferences assumed to be flipped (cdpo and robust)."""
+    """Share of preferences assumed to be flipped; cdpo and robust need one above 0 and the others take none."""
     use_soft_labels: bool = True
     """Train on the aggregated probability that chosen is better, not on 1."""
     training: TrainSection = TrainSection(
         learning_rate=5e-7, num_epochs=1, batch_size=32, warmup_share=0.1, schedule="linear"
     )
     """Optimiser run; the DPO paper uses 5e-7 to 1e-6 for models above 1B parameters."""
+
+    @model_validator(mode="after")
+    def _flips_where_read(self) -> Self:
+        is_read = self.algorithm in ("cdpo", "robust")
+        if is_read != (self.flip_rate > 0):
+            wrong = "makes this method plain DPO" if is_read else f"is not read by {self.algorithm}"
+            raise ValueError(explain("flip_rate", self.flip_rate, wrong, expected="> 0 for cdpo and robust, 0 otherwise",
+                                     remedy="Use (1 - sqrt(2A - 1)) / 2 with the raters' agreement A, or change algorithm"))  # fmt: skip
+        return self
 
 
 def run(config: DpoConfig, *, inputs: Mapping[str, Path], out: Path, services: Services) -> StageSummary:

@@ -39,7 +39,7 @@ from fairlead.train.preflight import (
     preflight_table,
     require_passed,
 )
-from fairlead.train.setup import make_learner
+from fairlead.train.setup import make_learner, with_adapter
 
 GATES: tuple[Gate, ...] = quality.GATES
 
@@ -72,7 +72,7 @@ def run(config: RewardsConfig, *, inputs: Mapping[str, Path], out: Path, service
         raise DataError(explain("preferences", len(rows), "rows hold none out", expected="pairs of held-out prompts to measure the reward model on",
                                 remedy="Set preferences.heldout"))  # fmt: skip
     heldout = encode_preferences(chat, heldout_rows, max_length=text.max_length)
-    base = load_policy(folder, device=services.device)
+    base = with_adapter(load_policy(folder, device=services.device), config.training.lora)
     model = new_reward_head(base, seed=services.seed)
     num_frozen = freeze_embeddings(base) if config.freeze_embeddings else 0
     checks = [check_masks(train.trees), check_bos(train.trees, tokenizer.bos_token_id), *check_layout(base, train.trees),
@@ -160,7 +160,9 @@ def _summary(
     history: list[tuple[float, float, float]], *, num_frozen: int, preference_facts: Mapping[str, Any],
 ) -> StageSummary:  # fmt: skip
     num_parameters = sum(p.numel() for p in model.base.module.parameters())
-    note = learning_rate_note(config.training.learning_rate, num_parameters=num_parameters, is_lora=False)
+    note = learning_rate_note(
+        config.training.learning_rate, num_parameters=num_parameters, is_lora=config.training.lora is not None
+    )
     notes = [f"{num_frozen:,} embedding parameters frozen."] if num_frozen else []
     notes += [note] if note else []
     if train.num_dropped + heldout.num_dropped:
