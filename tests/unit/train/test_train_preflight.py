@@ -1,0 +1,127 @@
+"""Every preflight check passes on sound trees and models and fails on the fault that it is for."""
+
+import numpy as np
+import pytest
+import torch
+from training_examples import NO_PROMPT, make_trees
+
+import tiny_models
+from fairlead.core.errors import TrainError
+from fairlead.core.protocols import GenerateRequest, Sampling
+from fairlead.engine.local import LocalEngine
+from fairlead.models.heads import new_reward_head
+from fairlead.text import Branch, Tree
+from fairlead.train.forward import PolicyLogprobs, annotate
+from fairlead.train.preflight import (
+    check_bos,
+    check_dropout,
+    check_layout,
+    check_masks,
+    check_reference,
+    check_sampling,
+    check_scores,
+    check_terminators,
+    preflight_table,
+    require_passed,
+)
+
+
+def row(*ids, kept=None):
+    return Tree(
+        prompt_ids=NO_PROMPT,
+        branches=(Branch(token_ids=np.array(ids), kept=None if kept is None else np.array(kept, dtype=bool)),),
+    )
+
+
+def leaky(model):
+    """Every token gets a share of all tokens of the row: what an attention without isolation does."""
+    layer = model.backbone.get_submodule("layers.0.mlp")
+    layer.register_forward_hook(lambda module, args, output: output + 0.1 * output.mean(1, keepdim=True))
+    return model
+
+
+def test_masks():
+    assert check_masks(make_trees("sft")).is_passed
+    check = check_masks([*make_trees("sft"), row(1, 7, 5, kept=[0, 0, 0])])
+    assert not check.is_passed and check.found == 1
+
+
+def test_terminators():
+    assert check_terminators(make_trees("sft"), (2, 5)).is_passed
+    assert check_terminators(make_trees("dpo"), (2, 5)).is_passed
+    assert not check_terminators(make_trees("sft"), (2,)).is_passed
+    untrained = [row(1, 7, 5, kept=[0, 1, 0])]
+    assert not check_terminators(untrained, (5,)).is_passed, "it is there, but it is not learned"
+    assert not check_terminators([row(1, 7, 8), row(1, 7, 8), row(1, 7, 5)], (5,)).is_passed
+    assert check_terminators([row(1, 7, 8), row(1, 7, 8), row(1, 5)], (5,), max_length=3).is_passed, (
+        "cut ones cannot end"
+    )
+
+
+def test_bos():
+    assert check_bos(make_trees("sft"), 1).is_passed and check_bos(make_trees("dpo"), 1).is_passed
+    assert not check_bos([row(7, 8)], 1).is_passed, "none"
+    assert not check_bos([row(1, 1, 8)], 1).is_passed, "two"
+    assert check_bos([row(7, 8)], None).is_passed, "the tokenizer has none"
+
+
+@pytest.mark.parametrize("kind", tiny_models.KINDS)
+def test_layouts(kind):
+    trees = make_trees("dpo")
+    assert [c.is_passed for c in check_layout(tiny_models.load(kind), trees)] == [True, True]
+
+
+def test_layouts_of_a_model_that_leaks():
+    assert [c.is_passed for c in check_layout(leaky(tiny_models.load("llama")), make_trees("dpo"))] == [False, False]
+
+
+def test_scores():
+    trees = make_trees("dpo")
+    assert check_scores(new_reward_head(tiny_models.load("llama"), seed=0), trees).is_passed
+    assert not check_scores(new_reward_head(leaky(tiny_models.load("llama")), seed=0), trees).is_passed
+
+
+def test_reference():
+    model = tiny_models.load("llama")
+    trees = annotate(make_trees("dpo"), "ref_logprobs", PolicyLogprobs(model), max_tokens=100)
+    assert check_reference(model, trees).is_passed
+    assert not check_reference(model, trees, temperature=0.9).is_passed
+    with torch.no_grad():
+        next(model.module.parameters()).mul_(1.01)
+    assert not check_reference(model, trees).is_passed
+    nan = annotate(
+        make_trees("dpo"),
+        "ref_logprobs",
+        lambda batch: torch.full((len(batch.layout.kept_target),), torch.nan),
+        max_tokens=100,
+    )
+    assert not check_reference(model, nan).is_passed, "NaN is never near"
+
+
+@pytest.mark.parametrize(
+    ("sampled_at", "is_sound"),
+    [({"temperature": 0.8}, True), ({"temperature": 1.0}, False), ({"temperature": 0.8, "top_k": 5}, False)],
+)
+def test_sampling(sampled_at, is_sound):
+    model, request = tiny_models.load("llama"), GenerateRequest(key="p", token_ids=(1, 9, 8), num_samples=4)
+    samples = LocalEngine(model).generate([request], Sampling(max_new_tokens=8, **sampled_at))
+    branches = tuple(Branch(token_ids=s.token_ids, arrays={"sampling_logprobs": s.sampling_logprobs}) for s in samples)
+    checks = check_sampling(model, [Tree(prompt_ids=np.array([1, 9, 8]), branches=branches)], temperature=0.8)
+    assert [c.is_passed for c in checks] == [is_sound, is_sound]
+
+
+def test_dropout():
+    model = tiny_models.load("gpt2")
+    assert check_dropout(model, make_trees("sft")).is_passed
+    model.module.train()
+    torch.manual_seed(0)
+    assert not check_dropout(model, make_trees("sft")).is_passed
+
+
+def test_the_first_failed_check_stops_the_stage_in_one_line():
+    checks = [check_masks(make_trees("sft")), check_bos([row(7, 8)], 1), check_masks([row(1, 7, kept=[0, 0])])]
+    require_passed("sft", checks[:1])
+    with pytest.raises(TrainError) as info:
+        require_passed("sft", checks)
+    assert "sft: preflight: exactly one BOS" in str(info.value) and "\n" not in str(info.value)
+    assert [r[1] for r in preflight_table(checks).rows] == ["passed", "failed", "failed"]
