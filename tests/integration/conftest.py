@@ -1,8 +1,11 @@
 """One micro run a session, shared by every test that only looks at it."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the hub's client is imported: tests have no network
 
 import micro as micro_run
 import pytest

@@ -94,18 +94,30 @@ def test_registry_lists_shows_promotes_and_rolls_back(home: Path) -> None:
     shown = fairlead("registry", "show", made["rewards"], home=home)
     assert shown.code == 0
     assert made["preferences"] in shown.out
-    for stage in ("policies.ppo", "policies.dpo"):
-        early = fairlead("registry", "promote", made[stage], "--to", "released", "--reason", "too early", home=home)
-        assert early.code == 8
-        assert "approved" in early.error
-        for state in ("approved", "released"):
-            outcome = fairlead("registry", "promote", made[stage], "--to", state, "--reason", "test", home=home)
-            assert outcome.code == 0, outcome.err
-    assert f"{made['policies.dpo']}" in fairlead("registry", "ls", home=home).out
+    first = next(row["artifact_id"] for row in rows if row["is_current"])
+    second = next(made[s] for s in ("policies.ppo", "policies.dpo") if made[s] != first)
+    early = fairlead("registry", "promote", second, "--to", "released", "--reason", "too early", home=home)
+    assert early.code == 8
+    assert "approved" in early.error
+    for state in ("approved", "released"):
+        outcome = fairlead("registry", "promote", second, "--to", state, "--reason", "test", home=home)
+        assert outcome.code == 0, outcome.err
+    assert f"{second}  " in fairlead("registry", "ls", home=home).out
     back = fairlead("registry", "rollback", "--reason", "worse in use", home=home)
     assert back.code == 0
-    assert made["policies.ppo"] in back.out
+    assert first in back.out
     assert fairlead("registry", "rollback", home=home).code == 8
+
+
+def test_cached_release_does_not_undo_a_rollback(micro: MicroRun, home: Path) -> None:
+    rows = json.loads(fairlead("registry", "ls", "--json", home=home).out)
+    first = next(row["artifact_id"] for row in rows if row["is_current"])
+    second = next(r["artifact_id"] for r in rows if r["registry"] == "policies" and r["artifact_id"] != first)
+    for state in ("approved", "released"):
+        assert fairlead("registry", "promote", second, "--to", state, "--reason", "test", home=home).code == 0
+    assert fairlead("run", micro.recipe, home=home).code == 0
+    rows = json.loads(fairlead("registry", "ls", "--json", home=home).out)
+    assert [row["artifact_id"] for row in rows if row["is_current"]] == [second]
 
 
 @pytest.mark.parametrize(

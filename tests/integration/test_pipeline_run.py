@@ -31,10 +31,19 @@ def test_micro_run_finishes_every_stage_and_leaves_whole_artifacts(micro: MicroR
     assert not list((micro.home / "work").iterdir())
 
 
-def test_trained_models_are_registered_as_candidates(micro: MicroRun) -> None:
+def test_trained_models_are_registered_and_the_released_policy_is_current(micro: MicroRun) -> None:
     made, store = artifacts(micro.home), ArtifactStore(micro.home)
-    policies = {e.name: (e.artifact_id, e.state) for e in Registry(store, "policies").entries()}
-    assert policies == {f"micro/{s}": (made[s], "candidate") for s in ("sft", "policies.ppo", "policies.dpo")}
+    policies = Registry(store, "policies")
+    released = json.loads((folder_of(micro.home, made["releases"]) / "release.json").read_text(encoding="utf-8"))[
+        "artifact"
+    ]
+    states_by_id = {e.artifact_id: e.state for e in policies.entries()}
+    assert states_by_id == {
+        made[s]: "released" if made[s] == released else "candidate" for s in ("sft", "policies.ppo", "policies.dpo")
+    }
+    current = policies.current()
+    assert current is not None
+    assert current.artifact_id == released
     assert [e.artifact_id for e in Registry(store, "reward_models").entries()] == [made["rewards"]]
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from fairlead.completions.stage import CompletionsConfig
 from fairlead.core.config import Config, load_recipe, parse_config
-from fairlead.core.errors import explain
+from fairlead.core.errors import ConfigError, explain, nearest
 from fairlead.core.sections import Scope, TextSection
 from fairlead.evals.stage import EvalsConfig
 from fairlead.feedback.stage import FeedbackConfig
@@ -24,6 +24,7 @@ from fairlead.releases.stage import ReleasesConfig
 from fairlead.rewards.gold import GoldConfig
 from fairlead.rewards.stage import RewardsConfig
 
+_POLICIES: dict[str, type[Config]] = {"ppo": PpoConfig, **dict.fromkeys(("dpo", "cdpo", "robust", "ipo"), DpoConfig)}
 PolicyConfig = Annotated[PpoConfig | DpoConfig, Field(union_mode="smart")]
 
 
@@ -122,4 +123,18 @@ class Recipe(Config):
 
 def load(path: Path | str, *, sets: tuple[str, ...] = ()) -> Recipe:
     """Read and validate a recipe."""
-    return parse_config(Recipe, load_recipe(path, sets=sets))
+    data = load_recipe(path, sets=sets)
+    _check_policies(data.get("policies"))
+    return parse_config(Recipe, data)
+
+
+def _check_policies(policies: object) -> None:
+    """Validate each policy as what its `algorithm` says, so that a fault is located in that class and not in all of them."""
+    for name, section in policies.items() if isinstance(policies, dict) else ():
+        if not isinstance(section, dict):
+            continue
+        algorithm = section.get("algorithm")
+        if algorithm not in _POLICIES:
+            raise ConfigError(explain(f"policies.{name}.algorithm", algorithm, f"is not an algorithm{nearest(str(algorithm), _POLICIES)}",
+                                      expected="one of " + ", ".join(_POLICIES), remedy="Name one"))  # fmt: skip
+        parse_config(_POLICIES[algorithm], section, where=f"policies.{name}")

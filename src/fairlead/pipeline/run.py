@@ -194,7 +194,7 @@ class Pipeline:
         verdicts = tuple(allow(v, dict(self.allowed)) for v in (*self._pre_gates(node), *summary.verdicts))
         summary = with_verdicts(summary, verdicts)
         blocking = [v.line() for v in verdicts if v.is_blocking]
-        if node.kind == "release" and not blocking and not is_cached:
+        if node.kind == "release" and not blocking and may_run:
             self._promote(artifact)
         return StageRecord(node, artifact, summary, artifact.seconds, is_cached, "; ".join(blocking))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from fairlead.algos.advantages import gae, mean_and_std, token_rewards, whiten, whitening_statistics
+from fairlead.algos.advantages import gae, length_penalty, mean_and_std, token_rewards, whiten, whitening_statistics
 from fairlead.algos.kl import kl_k1, kl_k3
 from fairlead.core.protocols import GenerateRequest, Sampler, Sampling
 from fairlead.models.adapters import has_adapter, reference_mode
@@ -65,7 +65,7 @@ def collect(
     lengths = np.array([len(s.token_ids) for s in samples])
     scores = models.reward.normalised(torch.from_numpy(raw)).float()
     has_eos = torch.tensor([s.finish_reason == "stop" for s in samples])
-    shaped = scores - length_coef * torch.from_numpy(lengths).float() / config.max_new_tokens
+    shaped = scores + length_penalty(torch.from_numpy(lengths), coef=length_coef, max_tokens=config.max_new_tokens)
     index = torch.repeat_interleave(torch.arange(len(samples)), torch.from_numpy(lengths))
     old, ref, values = (_flat(trees, name) for name in ("old_logprobs", "ref_logprobs", "old_values"))
     kl = kl_k1(old, ref)

@@ -58,6 +58,9 @@ PPO_COLLAPSE = Gate(
 )  # fmt: skip
 GATES: tuple[Gate, ...] = (PPO_KL, PPO_COLLAPSE)
 _NUM_GAP_TREES = 4
+GUIDE_LENGTH_COEF = (
+    0.1  # score at max_new_tokens: the guides' penalty, too little against a model that pays more for length
+)
 _COLLAPSED_KL = 0.005  # nats a token: below this the policy writes what the reference writes
 
 
@@ -247,7 +250,7 @@ def resolve_length_coef(config: PpoConfig, reward: ScalarModel) -> float:
     """The recipe's coefficient, or max(0.1, score gained by a reply that is max_new_tokens longer)."""
     if config.length_coef is not None:
         return config.length_coef
-    return max(0.1, reward.facts.get("length_slope_per_token", 0.0) * config.max_new_tokens)
+    return max(GUIDE_LENGTH_COEF, reward.facts.get("length_slope_per_token", 0.0) * config.max_new_tokens)
 
 
 def _summary(

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fairlead.core.config import Config
 from fairlead.core.errors import ConfigError, DataError, explain
@@ -20,7 +20,7 @@ from fairlead.core.protocols import Scorer
 from fairlead.core.records import Completion, Prompt
 from fairlead.core.services import Services
 from fairlead.core.summary import Figure, StageSummary
-from fairlead.rewards.rules import load_rule
+from fairlead.rewards.rules import load_rule, make_rule
 from fairlead.stats.intervals import wilson
 
 GOLD_ACCURACY = Gate(
@@ -62,7 +62,22 @@ class ClassifierGold(Config):
     """Scores are log-odds times this."""
 
 
-GoldConfig = Annotated[LexiconGold | ClassifierGold, Field(discriminator="type")]
+class RuleGold(Config):
+    """A rule on the reply's text."""
+
+    type: Literal["rule"]
+    """Kind of gold reward."""
+    rule: dict[str, Any]
+    """`kind`: regex (pattern, hit, miss), length (min_words, max_words) or json (keys), with its options."""
+
+    @field_validator("rule")
+    @classmethod
+    def _is_known(cls, rule: dict[str, Any]) -> dict[str, Any]:
+        make_rule(rule, where="gold.rule")
+        return rule
+
+
+GoldConfig = Annotated[LexiconGold | RuleGold | ClassifierGold, Field(discriminator="type")]
 
 
 class ClassifierScorer:
@@ -80,9 +95,12 @@ class ClassifierScorer:
 
 
 def run(
-    config: LexiconGold | ClassifierGold, *, inputs: Mapping[str, Path], out: Path, services: Services
+    config: LexiconGold | RuleGold | ClassifierGold, *, inputs: Mapping[str, Path], out: Path, services: Services
 ) -> StageSummary:
     """Write the gold reward so that `load_gold` finds it."""
+    if isinstance(config, RuleGold):
+        write_json(out / "rule.json", config.rule)
+        return StageSummary(stage="gold", headline=f"Gold reward: a {config.rule['kind']} rule.")
     path: Path = services.extras["find_file"](config.path)
     if isinstance(config, LexiconGold):
         rule = load_rule(path)
@@ -95,6 +113,8 @@ def load_gold(folder: Path) -> Scorer:
     """The scorer that a gold artifact holds."""
     if (folder / "lexicon.json").is_file():
         return load_rule(folder / "lexicon.json")
+    if (folder / "rule.json").is_file():
+        return make_rule(read_json(folder / "rule.json"), where=str(folder / "rule.json"))
     facts = read_json(folder / "classifier.json")
     weights = np.load(folder / "weights.npy", allow_pickle=False)
     return ClassifierScorer(weights, float(facts["bias"]), float(facts["scale"]))
