@@ -1,1 +1,1 @@
-"""Stage: reward models, their normalisation, and the shaping of rewards."""
+"""Stage: reward models and their normalisation; gold rewards of controlled experiments."""
