@@ -3,14 +3,8 @@
     python tools/fill_measured.py           # write
     python tools/fill_measured.py --check   # exit with 1 when the page differs from the results
 
-Reads benchmarks/results/quickstart.json:
-
-    {"machine": "2 CPU cores", "date": "2026-11-21",
-     "rows": [{"method": "dpo", "seed": 0, "seconds": 61.2, "peak_memory_mb": 640, "win_rate": 0.71, "is_releasable": true}, ...]}
-
-One row a method and seed. seconds: of everything that this method needs after SFT and preferences (PPO: its reward model too).
-peak_memory_mb: of a process that ran only these stages. win_rate: against the SFT policy, on the evaluation's prompts. is_releasable:
-no gate of the evaluation stopped it. Without the file the block says that nothing was measured yet.
+Reads benchmarks/results/quickstart.json, the rows that benchmarks/quickstart.py writes: of `quickstart` the seconds of each stage by
+seed and the peak memory, of `quickstart: NAME against SFT, gold rule` the effect with its interval by seed.
 """
 
 import argparse
@@ -28,53 +22,52 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "how-to-choose.md"
 RESULTS = ROOT / "benchmarks" / "results" / "quickstart.json"
 START, END = "<!-- measured:start -->", "<!-- measured:end -->"
-METHODS = (("ppo", "reward model + PPO"), ("dpo", "DPO"), ("cai", "constitutional AI"))
+METHODS: Mapping[str, tuple[str, tuple[str, ...]]] = {  # policy -> title, stages that only this method needs
+    "ppo": ("reward model + PPO", ("rewards", "policies.ppo")),
+    "dpo": ("DPO", ("policies.dpo",)),
+    "cai": ("constitutional AI", ("policies.cai",)),
+}
 _HEADER = (
-    "| method | time, s | peak memory, MB | win rate over SFT | stability: seeds whose gates allow a release |",
+    "| method | time, s | peak memory of the whole run, MB | gold score against SFT | stability: seeds whose 95 % interval is above 0 |",
     "|---|---|---|---|---|",
 )
+Rows = Sequence[Mapping[str, Any]]
 
 
-def block(results: Mapping[str, Any] | None) -> str:
-    """The lines between the markers."""
-    rows: Sequence[Mapping[str, Any]] = results["rows"] if results else ()
-    by_method = {name: [row for row in rows if row["method"] == name] for name, _ in METHODS}
-    unknown = sorted({row["method"] for row in rows} - set(by_method))
-    if unknown:
-        raise DataError(
-            explain(
-                RESULTS,
-                unknown[0],
-                "is not a method of the table",
-                expected=", ".join(by_method),
-                remedy="Rename it or add it to METHODS",
-            )
-        )
-    lines = [*_HEADER, *(_line(title, by_method[name]) for name, title in METHODS), ""]
-    if results is None:
+def block(rows: Rows | None) -> str:
+    """The lines between the markers; None is for results that are not there yet."""
+    lines = [*_HEADER, *(_line(name, rows or ()) for name in METHODS), ""]
+    run = _row(rows or (), "quickstart")
+    if run is None:
         return "\n".join(
             [*lines, "Nothing has been measured yet: this table is filled from `benchmarks/results/quickstart.json`."]
         )
-    seeds = len({row["seed"] for row in rows})
+    caption = (
+        f"Quickstart, {run['setting']}, {run['date']}, commit {run['commit']}. Median, lowest to highest over seeds."
+    )
     return "\n".join(
-        [
-            *lines,
-            f"Quickstart, {seeds} seed{'s' if seeds != 1 else ''}, {results['machine']}, {results['date']}. Median, lowest to highest.",
-        ]
+        [*lines, caption, "Time is of the stages that only this method needs; memory is not told apart by method."]
     )
 
 
-def _line(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    if not rows:
+def _row(rows: Rows, work: str) -> Mapping[str, Any] | None:
+    return next((row for row in rows if row["work"] == work), None)
+
+
+def _line(name: str, rows: Rows) -> str:
+    title, stages = METHODS[name]
+    run, effect = _row(rows, "quickstart"), _row(rows, f"quickstart: {name} against SFT, gold rule")
+    if run is None or effect is None:
         return f"| {title} | not measured | not measured | not measured | not measured |"
-    cells = [_spread([float(row[key]) for row in rows]) for key in ("seconds", "peak_memory_mb", "win_rate")]
-    num_good = sum(bool(row["is_releasable"]) for row in rows)
-    return f"| {title} | {' | '.join(cells)} | {num_good} of {len(rows)} |"
+    seconds = [sum(float(seed[stage]) for stage in stages) for seed in run["stages"]]
+    gained = sum(low > 0 for low, _ in effect["intervals"])
+    time = _spread(statistics.median(seconds), min(seconds), max(seconds))
+    score = _spread(effect["ours"]["median"], effect["ours"]["min"], effect["ours"]["max"])
+    return f"| {title} | {time} | {figure(float(run['memory_mb']['ours']))} | {score} | {gained} of {len(effect['intervals'])} |"
 
 
-def _spread(values: Sequence[float]) -> str:
-    middle = figure(statistics.median(values))
-    return middle if len(values) == 1 else f"{middle} ({figure(min(values))} to {figure(max(values))})"
+def _spread(middle: float, low: float, high: float) -> str:
+    return figure(middle) if low == high else f"{figure(middle)} ({figure(low)} to {figure(high)})"
 
 
 def fill(text: str, content: str) -> str:

@@ -25,7 +25,8 @@ from fairlead.core.io import write_text
 _KINDS: Mapping[Kind, str] = {"sft": "SFT", "rewards": "reward model", "dpo": "DPO", "ppo": "PPO"}
 _CATEGORIES: tuple[Category, ...] = ("unknown to us", "no counterpart yet", "not needed here")
 _SECTIONS = {
-    "text": "how conversations become tokens", "prompts": "what PPO answers", "sft": "supervised fine-tuning", "preferences": "what was preferred",
+    "text": "how conversations become tokens", "prompts": "what PPO answers", "completions": "what the policy writes before training",
+    "sft": "supervised fine-tuning", "preferences": "what was preferred",
     "rewards": "the reward model", "policies": "what is trained", "policies.dpo": "direct preference optimisation",
     "kl": "penalty for leaving the reference",
     "policies.ppo": "PPO against the reward model", "training": "one optimiser run", "lora": "adapters instead of all weights",

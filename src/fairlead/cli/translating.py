@@ -247,10 +247,7 @@ def _batch(account: Account, foreign: Foreign, train: str) -> None:
 def _lora(account: Account, train: str) -> None:
     adapter, rank = account.facts.pop("adapter", None), account.facts.get("lora_rank")
     is_wanted = bool(adapter.value) if adapter is not None else bool(rank and rank.key and rank.value)
-    if not is_wanted or account.kind == "rewards":
-        reason = (
-            lacking("the reward model is trained in full") if is_wanted else needless("no adapter is switched on there")
-        )
+    if not is_wanted:
         for fact in (
             adapter,
             *(
@@ -259,7 +256,7 @@ def _lora(account: Account, train: str) -> None:
             ),
         ):
             if fact is not None:
-                account.leave(fact, reason)
+                account.leave(fact, needless("no adapter is switched on there"))
         return
     if adapter is not None and adapter.value == "qlora":
         account.leave(adapter, lacking("adapters are taken, on full-precision weights; 4-bit weights are not"))
@@ -327,11 +324,20 @@ def _dpo(account: Account, foreign: Foreign) -> None:
         loss = "ipo"
     if loss not in ("sigmoid", "robust", "ipo"):
         raise refuse(account.tool.name, "loss_type", loss)
-    link = {"sigmoid": "cdpo" if smoothing and smoothing.value else "dpo"}.get(loss, loss)
-    account.put("policies.dpo.algorithm", link, f"loss {loss}{' with label smoothing' if link == 'cdpo' else ''} there")
+    flips = smoothing is not None and smoothing.value > 0
+    link = {"sigmoid": "cdpo" if flips else "dpo", "robust": "robust" if flips else "dpo"}.get(loss, loss)
+    values: dict[str, tuple[Any, str]] = {
+        "algorithm": (link, f"loss {loss}{' with' if flips else ' without'} label smoothing there")
+    }
+    if smoothing is not None and flips and link in ("cdpo", "robust"):
+        account.take("label_smoothing")
+        values["flip_rate"] = (float(smoothing.value), smoothing.source)
+        account.combine("policies.dpo", values, smoothing)
+    else:
+        account.put("policies.dpo.algorithm", *values["algorithm"])
+    if "policies.dpo.algorithm" not in account.keys:
+        account.put("policies.dpo.algorithm", "dpo", f"loss {loss} there, whose label smoothing was refused")
     account.move("beta", "policies.dpo.beta", float)
-    if link in ("cdpo", "robust"):
-        account.move("label_smoothing", "policies.dpo.flip_rate", float)
     _training(account, foreign)
 
 
@@ -349,6 +355,9 @@ _PPO_MOVES: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
 
 def _ppo(account: Account, foreign: Foreign) -> None:
     _prompt_sources(account)
+    account.put("completions.num_samples", 4, "ours: a prompt; reference samples on which scores are normalised")
+    if "max_new" in account.facts:
+        account.put("completions.max_new_tokens", account.facts["max_new"].value, account.facts["max_new"].source)
     account.put("preferences.path", "data/preferences.jsonl", "not in the file: the reward model is trained from these")
     account.put("rewards.freeze_embeddings", True, "ours: rare words cannot be turned into reward")
     account.notes.append("The reward model is trained by the recipe: set preferences.path.")

@@ -501,3 +501,38 @@ def test_no_name_is_both_translated_and_explained_away() -> None:
     """A key with a meaning never reaches the table of reasons, so an entry there would be dead."""
     for tool in TOOLS.values():
         assert not set(tool.meanings) & set(tool.left), tool.name
+
+
+def test_a_reward_model_may_have_adapters(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "base_model: a/b\nreward_model: true\nadapter: lora\nlora_r: 8\nlora_alpha: 4\nlora_target_linear: true"
+    )
+    translate_file("axolotl", tmp_path / "c.yaml", tmp_path / "r.yaml", force=False)
+    rewards = load(tmp_path / "r.yaml").rewards
+    assert rewards is not None
+    assert rewards.training.lora is not None
+    assert (rewards.training.lora.rank, rewards.training.lora.alpha, rewards.training.lora.target_modules) == (
+        8,
+        4.0,
+        "all-linear",
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "algorithm", "flip_rate"),
+    [
+        ("loss_type: sigmoid", "dpo", 0.0),
+        ("loss_type: sigmoid\nlabel_smoothing: 0.1", "cdpo", 0.1),
+        ("loss_type: robust\nlabel_smoothing: 0.0", "dpo", 0.0),
+        ("loss_type: ipo\nlabel_smoothing: 0.2", "ipo", 0.0),
+        ("loss_type: robust\nlabel_smoothing: 0.7", "dpo", 0.0),
+    ],
+)
+def test_the_link_follows_from_loss_and_smoothing(tmp_path: Path, keys: str, algorithm: str, flip_rate: float) -> None:
+    """A robust loss without smoothing is plain DPO; a rate of a half or more leaves nothing to learn and is refused."""
+    (tmp_path / "dpo.yaml").write_text(f"model_name_or_path: a/b\nbeta: 0.1\n{keys}")
+    lines = translate_file("trl", tmp_path / "dpo.yaml", tmp_path / "r.yaml", force=False)
+    policy = load(tmp_path / "r.yaml").policies["dpo"]
+    assert isinstance(policy, DpoConfig)
+    assert (policy.algorithm, policy.flip_rate) == (algorithm, flip_rate)
+    assert any("label_smoothing=0.7 (refused" in line for line in lines) == ("0.7" in keys)
