@@ -47,6 +47,7 @@ def _refused(
         ({"name": "../escape"}, ("name=../escape",)),
         ({"seed": -1}, ("seed=-1",)),
         ({"device": "cuda"}, ("device=cuda", "not available")),
+        ({"text": {"max_length": 512}}, ("text.max_length=512", "expected <= 256")),
         ({"device": "tpu"}, ("device=tpu", "'cuda'")),
         ({"policies": {"ppo": {"algorithm": "pppo"}}}, ("policies.ppo.algorithm=pppo", "did you mean ppo?")),
         ({"policies": {"ppo": {"kl": {"kl_cof": 1}}}}, ("policies.ppo.kl.kl_cof=1", "did you mean kl_coef?")),

@@ -127,6 +127,29 @@ def test_killed_ppo_goes_on_at_the_saved_round(micro: MicroRun, tmp_path: Path) 
     assert artifacts(tmp_path)["policies.ppo"] == artifacts(micro.home)["policies.ppo"]
 
 
+def test_two_processes_never_share_a_stage(sft_recipe: Path, tmp_path: Path) -> None:
+    process = start(
+        "run",
+        sft_recipe,
+        "--set",
+        "sft.training.num_epochs=500",
+        "--set",
+        "sft.patience=0",
+        home=tmp_path,
+        env=EVERY_STEP,
+    )
+    try:
+        _wait_for_step(tmp_path, 1, process=process)
+        second = fairlead(
+            "run", sft_recipe, "--set", "sft.training.num_epochs=500", "--set", "sft.patience=0", home=tmp_path
+        )
+    finally:
+        process.kill()
+        finish(process)
+    assert second.code == 8
+    assert "sft is being run by another process" in second.error
+
+
 @pytest.mark.parametrize("text", ["soon", "-1", "nan"])
 def test_checkpoint_interval_must_be_seconds(sft_recipe: Path, tmp_path: Path, text: str) -> None:
     outcome = fairlead("run", sft_recipe, home=tmp_path, env={"FAIRLEAD_CHECKPOINT_S": text})

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fairlead.core.errors import Interrupted
+from fairlead.core.errors import DataError, Interrupted, explain
 from fairlead.core.protocols import GenerateRequest, Sampling
 from fairlead.core.records import Completion, Prompt
 from fairlead.core.services import Services
@@ -48,6 +48,11 @@ def answer(
 ) -> Answers:  # fmt: skip
     """Sample replies and score them."""
     prompt_ids = {p.id: chat.encode_prompt(p.messages) for p in prompts}
+    room = model.max_positions - config.max_new_tokens
+    for prompt in prompts:
+        if len(prompt_ids[prompt.id]) > room:
+            raise DataError(explain(f"prompt {prompt.id} ({prompt.source}): num_tokens", len(prompt_ids[prompt.id]), "does not fit the context",
+                                    expected=f"<= {room} (the model's positions less evals.max_new_tokens)", remedy="Shorten it"))  # fmt: skip
     requests = [
         GenerateRequest(key=p.id, token_ids=tuple(int(t) for t in prompt_ids[p.id]), num_samples=config.num_samples)
         for p in prompts

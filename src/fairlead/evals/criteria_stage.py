@@ -19,7 +19,9 @@ from fairlead.formats import read_prompts
 
 def run(config: EvalsConfig, *, inputs: Mapping[str, Path], out: Path, services: Services) -> StageSummary:
     """Freeze."""
-    prompts = _read(config, inputs, out, services)[: config.max_prompts]
+    rejects = Rejects(out / "rejects.jsonl")
+    with rejects:
+        prompts = _read(config, inputs, rejects, services)[: config.max_prompts]
     if len(prompts) < 2:
         raise DataError(explain("evals.prompts", len(prompts), "prompts are too few to compare on", expected=">= 2 held-out prompts",
                                 remedy="Name a file of evaluation prompts or raise prompts.heldout"))  # fmt: skip
@@ -33,18 +35,15 @@ def run(config: EvalsConfig, *, inputs: Mapping[str, Path], out: Path, services:
         stage="criteria",
         headline=f"{len(rows)} behaviours and {len(prompts)} evaluation prompts frozen before training (hash {frozen['sha256'][:12]}).",
         tables=(Table(title="Criteria of success", columns=("behaviour", "kind", "direction", "metric", "smallest effect that counts"), rows=rows),),
+        notes=(f"{rejects.total} rows of {config.prompts} could not be read; see rejects.jsonl.",) if rejects.total else (),
         facts={"criteria_sha256": frozen["sha256"]},
     )  # fmt: skip
 
 
-def _read(config: EvalsConfig, inputs: Mapping[str, Path], out: Path, services: Services) -> list[Prompt]:
+def _read(config: EvalsConfig, inputs: Mapping[str, Path], rejects: Rejects, services: Services) -> list[Prompt]:
     if config.prompts is not None:
-        with Rejects(out / "rejects.jsonl") as rejects:
-            return list(
-                read_prompts(
-                    services.extras["find_file"](config.prompts), format=config.prompts_format, rejects=rejects
-                )
-            )
+        path = services.extras["find_file"](config.prompts)
+        return list(read_prompts(path, format=config.prompts_format, rejects=rejects))
     if "prompts" not in inputs:
         raise DataError(explain("evals.prompts", None, "is missing and the recipe has no prompts", expected="a file of evaluation prompts",
                                 remedy="Set evals.prompts"))  # fmt: skip

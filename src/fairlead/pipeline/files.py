@@ -1,6 +1,7 @@
 """Where a recipe's files are: relative to the recipe, under FAIRLEAD_DATA, or shipped with the package."""
 
 import hashlib
+import json
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -71,6 +72,27 @@ class FileFinder:
                 continue
             found[text] = file_hash(path)
         return found
+
+
+def check_context(model: Path, max_length: int) -> None:
+    """Refuse texts longer than the positions that a model in a folder was made for (nothing is known of one on a hub).
+
+    Raises:
+        ConfigError: with both lengths.
+    """
+    path = model / "config.json"
+    if not path.is_file():
+        return
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return  # the loader says what is wrong with it
+    context = next(
+        (config[k] for k in ("max_position_embeddings", "n_positions") if isinstance(config.get(k), int)), max_length
+    )
+    if max_length > context:
+        raise ConfigError(explain("text.max_length", max_length, "is longer than the model's context", expected=f"<= {context}",
+                                  remedy="Lower it or choose another model"))  # fmt: skip
 
 
 def file_hash(path: Path) -> str:

@@ -100,7 +100,7 @@ def build_plan(recipe: Recipe) -> list[Node]:
     if recipe.releases:
         trained = {f"policy.{name}": f"policies.{name}" for name in recipe.policies}
         nodes.append(_node("releases", "Release", "release", recipe.releases, releases.run, inputs={"evals": "evals", **trained},
-                           optional=frozenset(trained)))  # fmt: skip
+                           optional=frozenset(trained) - {f"policy.{recipe.releases.policy}"}))  # fmt: skip
     return nodes
 
 

@@ -4,18 +4,19 @@ A stage whose inputs, config, files and code are unchanged is taken from the sto
 from using that artifact; stages that do not need it go on, and the run ends with the verdict.
 """
 
+import contextlib
 import dataclasses
 import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
 
 from fairlead.core.config import resolved, write_resolved
-from fairlead.core.errors import GateStopped, Interrupted
+from fairlead.core.errors import GateStopped, Interrupted, StoreError, explain
 from fairlead.core.gates import GateResult, allow
 from fairlead.core.io import read_json, write_json
 from fairlead.core.sections import TextSection
@@ -25,7 +26,7 @@ from fairlead.formats import read_prompts
 from fairlead.models.device import choose_device
 from fairlead.models.load import resolve_model
 from fairlead.pipeline.faults import readable_faults
-from fairlead.pipeline.files import FileFinder, folder_hash
+from fairlead.pipeline.files import FileFinder, check_context, folder_hash
 from fairlead.pipeline.gates import check_names
 from fairlead.pipeline.plan import BASE_MODEL, Node, build_plan, select
 from fairlead.pipeline.recipe import Recipe
@@ -34,6 +35,7 @@ from fairlead.preferences.counts import rl_count_gate
 from fairlead.rewards.gold import load_gold
 from fairlead.store.artifacts import Artifact, ArtifactStore, cache_key
 from fairlead.store.code_version import code_version
+from fairlead.store.locks import FileLock
 from fairlead.store.registry import Registry
 
 
@@ -142,7 +144,7 @@ class Pipeline:
     def _check(self, nodes: list[Node]) -> None:
         """Find at once what would otherwise end the run after hours."""
         assert self.device
-        self._base_model()
+        check_context(Path(self._base_model()[0]), self.recipe.text.max_length)
         self._text()
         self.finder.check(self.recipe, sections={node.name.partition(".")[0] for node in nodes})
 
@@ -250,12 +252,15 @@ class Pipeline:
     def _execute(self, node: Node, inputs: Mapping[str, Artifact], ids: Mapping[str, str], key: str) -> Artifact:
         started = time.monotonic()
         work = self.home / "work" / key
-        work.mkdir(parents=True, exist_ok=True)
         paths = {role: artifact.path for role, artifact in inputs.items()}
         for role, name in node.inputs.items():
             if name == BASE_MODEL:
                 paths[role] = Path(self._base_model()[0])
-        with self.store.draft(node.kind, stage=node.name) as draft, readable_faults(draft.path):
+        with (
+            _alone(work, node.name),
+            self.store.draft(node.kind, stage=node.name) as draft,
+            readable_faults(draft.path),
+        ):
             summary = node.run(node.config, paths, draft.path, self._services(work, paths))
             summary = dataclasses.replace(
                 summary, facts={**summary.facts, **self._criteria(), "peak_memory_mb": peak_memory_mb()}
@@ -314,6 +319,26 @@ class Pipeline:
             "stages": {name: record.to_dict() for name, record in self.records.items()},
         }
         write_json(self.folder / "run.json", record)
+
+
+@contextlib.contextmanager
+def _alone(work: Path, stage: str) -> Generator[None]:
+    """Make the work folder and keep other processes out of it; one that stays empty is removed.
+
+    Raises:
+        StoreError: another process is at the same stage of the same run.
+    """
+    lock = FileLock(work.with_name(work.name + ".lock"))
+    if not lock.acquire(wait=False):
+        raise StoreError(explain(stage, None, "is being run by another process", expected="one run of this recipe at a time in a home folder",
+                                 remedy="Wait for it to end, or set another FAIRLEAD_HOME"))  # fmt: skip
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            work.rmdir()
+        lock.release(remove=True)
 
 
 def peak_memory_mb() -> float:

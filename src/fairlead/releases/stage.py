@@ -34,27 +34,22 @@ def run(config: ReleasesConfig, *, inputs: Mapping[str, Path], out: Path, servic
     """Choose, copy, describe."""
     evaluation = read_json(inputs["evals"] / "evaluation.json")
     ranking = [row for row in evaluation["ranking"] if f"policy.{row['policy']}" in inputs]
-    ready = [row for row in ranking if row["is_releasable"]]
-    chosen = (
-        next((row for row in ranking if row["policy"] == config.policy), None)
-        if config.policy != "best"
-        else next(iter(ready), None)
-    )
-    verdict = RELEASE_READY.judge(
-        float(len(ready)), n=len(ranking), note="Policies whose evaluation does not stop a release"
-    )
-    if chosen is None:
-        if not ranking:
-            raise DataError(
-                explain(
-                    "releases.policy",
-                    config.policy,
-                    "was not evaluated",
-                    expected="a policy that was trained",
-                    remedy="Train it",
-                )
+    candidates = ranking if config.policy == "best" else [row for row in ranking if row["policy"] == config.policy]
+    if not candidates:
+        raise DataError(
+            explain(
+                "releases.policy",
+                config.policy,
+                "was not evaluated",
+                expected="a policy that was trained",
+                remedy="Train it",
             )
-        chosen = ranking[0]
+        )
+    ready = [row for row in candidates if row["is_releasable"]]
+    chosen = (ready or candidates)[0]
+    verdict = RELEASE_READY.judge(
+        float(len(ready)), n=len(candidates), note="Policies whose evaluation does not stop a release"
+    )
     folder = inputs[f"policy.{chosen['policy']}"]
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.name not in _SKIPPED:
@@ -66,7 +61,7 @@ def run(config: ReleasesConfig, *, inputs: Mapping[str, Path], out: Path, servic
     services.say(f"release: {chosen['policy']}")
     return StageSummary(
         stage="releases", headline=f"Released policy {chosen['policy']} ({chosen['headline']}).",
-        figures=(Figure(name="releasable policies", value=len(ready), n=len(ranking)),), verdicts=(verdict,),
+        figures=(Figure(name="releasable policies", value=len(ready), n=len(candidates)),), verdicts=(verdict,),
         facts={"policy": chosen["policy"], "artifact": folder.name},
     )  # fmt: skip
 

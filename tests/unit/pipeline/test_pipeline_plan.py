@@ -1,0 +1,113 @@
+"""From a recipe to nodes: order, inputs, what a target stands on, rules across sections."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fairlead.core.errors import ConfigError
+from fairlead.pipeline.plan import BASE_MODEL, build_plan, select
+from fairlead.pipeline.recipe import Recipe, load
+
+FULL: dict[str, Any] = {
+    "name": "full",
+    "prompts": {"sources": ["prompts.jsonl"]},
+    "gold": {"type": "lexicon", "path": "lexicon.json"},
+    "sft": {"data": [{"path": "demos.jsonl"}]},
+    "completions": {},
+    "feedback": {},
+    "preferences": {},
+    "rewards": {},
+    "policies": {"ppo": {"algorithm": "ppo"}, "dpo": {"algorithm": "dpo"}, "soft": {"algorithm": "ipo"}},
+    "evals": {},
+    "releases": {},
+}
+
+
+def _recipe(tmp_path: Path, **changes: Any) -> Recipe:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in {**FULL, **changes}.items() if v is not None}), encoding="utf-8")
+    return load(path)
+
+
+def test_every_node_comes_after_its_inputs(tmp_path: Path) -> None:
+    seen = {BASE_MODEL}
+    for node in build_plan(_recipe(tmp_path)):
+        assert set(node.inputs.values()) <= seen, node.name
+        seen.add(node.name)
+    assert len(seen) == 14
+
+
+def test_criteria_come_before_anything_is_trained(tmp_path: Path) -> None:
+    names = [node.name for node in build_plan(_recipe(tmp_path))]
+    assert names.index("criteria") < names.index("sft")
+
+
+def test_without_sft_stages_read_the_base_model(tmp_path: Path) -> None:
+    nodes = {n.name: n for n in build_plan(_recipe(tmp_path, sft=None))}
+    for name in ("completions", "rewards", "policies.ppo", "policies.dpo"):
+        assert nodes[name].inputs["policy"] == BASE_MODEL
+    assert nodes["evals"].inputs["before"] == BASE_MODEL
+
+
+def test_preferences_from_a_file_need_no_votes(tmp_path: Path) -> None:
+    recipe = _recipe(tmp_path, feedback=None, gold=None, preferences={"path": "pairs.jsonl"})
+    nodes = {n.name: n for n in build_plan(recipe)}
+    assert nodes["preferences"].inputs == {}
+    assert "feedback" not in nodes
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("prompts", {"prompts"}),
+        ("completions", {"prompts", "criteria", "sft", "completions"}),
+        ("preferences", {"prompts", "criteria", "gold", "sft", "completions", "feedback", "preferences"}),
+        ("policies.dpo", {"prompts", "criteria", "gold", "sft", "completions", "feedback", "preferences", "policies.dpo"}),
+    ],
+)  # fmt: skip
+def test_target_takes_what_it_stands_on_and_the_criteria_with_any_training(
+    tmp_path: Path, target: str, expected: set[str]
+) -> None:
+    assert {n.name for n in select(build_plan(_recipe(tmp_path)), target)} == expected
+
+
+def test_prefix_takes_all_policies(tmp_path: Path) -> None:
+    chosen = {n.name for n in select(build_plan(_recipe(tmp_path)), "policies")}
+    assert {"policies.ppo", "policies.dpo", "policies.soft", "rewards"} <= chosen
+    assert "evals" not in chosen
+
+
+def test_unknown_target_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"did you mean policies\.dpo"):
+        select(build_plan(_recipe(tmp_path)), "policies.dop")
+
+
+def test_named_release_needs_its_policy_and_best_takes_any(tmp_path: Path) -> None:
+    nodes = {n.name: n for n in build_plan(_recipe(tmp_path, releases={"policy": "dpo"}))}
+    assert "policy.dpo" not in nodes["releases"].optional
+    assert "policy.ppo" in nodes["releases"].optional
+    best = {n.name: n for n in build_plan(_recipe(tmp_path))}["releases"]
+    assert best.optional == {"policy.ppo", "policy.dpo", "policy.soft"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"prompts": None}, "prompts"),
+        ({"completions": None, "feedback": None, "preferences": {"path": "a.jsonl"}}, "completions"),
+        ({"gold": None}, "gold"),
+        ({"feedback": None}, r"preferences\.path"),
+        ({"rewards": None}, r"policies\.ppo\.algorithm=ppo needs rewards"),
+        ({"evals": None}, "evals"),
+        ({"releases": {"policy": "other"}}, r"releases\.policy=other"),
+        ({"policies": {"dpo": {"algorithm": "dpo", "betta": 1}}}, r"policies\.dpo\.betta=1 .*did you mean beta"),
+        ({"policies": {"dpo": {}}}, r"policies\.dpo\.algorithm is not an algorithm"),
+        ({"policies": {"x": {"algorithm": "dppo"}}}, r"policies\.x\.algorithm=dppo"),
+        ({"policies": ["dpo"]}, "policies"),
+    ],
+)
+def test_sections_that_do_not_fit_together_are_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        _recipe(tmp_path, **changes)

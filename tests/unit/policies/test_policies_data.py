@@ -1,0 +1,86 @@
+"""What SFT reads, how PPO picks prompts, and how both tell their curves."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fairlead.core.errors import DataError
+from fairlead.core.protocols import GenerateRequest
+from fairlead.core.services import Services
+from fairlead.policies.ppo import _Trainer
+from fairlead.policies.sft import SftConfig, _read, _take
+from fairlead.policies.telling import first_metric, last_metric, metric_chart
+
+ROWS = [{"prompt": f"Question {i}?", "completion": f"Answer {i}."} for i in range(40)]
+
+
+def _read_rows(tmp_path: Path, rows: list[dict[str, Any]], **settings: Any) -> tuple[list[Any], list[Any], int]:
+    path = tmp_path / "demos.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    config = SftConfig.model_validate({"data": [{"path": str(path), "take": settings.pop("take", None)}], **settings})
+    return _read(config, tmp_path, Services(work=tmp_path, extras={"find_file": Path}))
+
+
+def test_heldout_rows_are_disjoint_and_do_not_depend_on_order(tmp_path: Path) -> None:
+    train, heldout, num_rejects = _read_rows(tmp_path, ROWS, heldout_share=0.2)
+    assert (len(train), len(heldout), num_rejects) == (32, 8, 0)
+    again = _read_rows(tmp_path, ROWS[::-1], heldout_share=0.2)
+    assert {r.messages for r in again[1]} == {r.messages for r in heldout}
+    assert not {r.messages for r in train} & {r.messages for r in heldout}
+
+
+def test_equal_rows_are_never_on_both_sides(tmp_path: Path) -> None:
+    train, heldout, _ = _read_rows(tmp_path, ROWS[:4] * 6, heldout_share=0.25)
+    assert not {r.messages for r in train} & {r.messages for r in heldout}
+
+
+def test_take_is_a_fixed_choice_that_grows(tmp_path: Path) -> None:
+    train, heldout, _ = _read_rows(tmp_path, ROWS)
+    rows = train + heldout
+    few, more = ({r.messages for r in _take(rows, n)} for n in (5, 20))
+    assert (len(few), len(more)) == (5, 20)
+    assert few <= more
+    assert _take(rows, 5) == [r for r in rows if r.messages in few]
+    assert _take(rows, None) == _take(rows, 99) == rows
+    train, heldout, _ = _read_rows(tmp_path, ROWS, take=10, heldout_share=0.2)
+    assert (len(train), len(heldout)) == (8, 2)
+
+
+@pytest.mark.parametrize("rows", [ROWS[:1], ROWS[:1] * 5])
+def test_one_row_cannot_be_trained_and_held_out(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    with pytest.raises(DataError, match="leave none to train on"):
+        _read_rows(tmp_path, rows)
+
+
+@pytest.mark.parametrize(("num_prompts", "size"), [(10, 4), (8, 8), (7, 3), (3, 8)])
+def test_rounds_pass_over_all_prompts_before_any_comes_again(num_prompts: int, size: int) -> None:
+    requests = [GenerateRequest(key=f"p{i}", token_ids=(1, 2)) for i in range(num_prompts)]
+    trainer: Any = SimpleNamespace(
+        config=SimpleNamespace(batch_size=size), requests=requests, services=SimpleNamespace(seed=3)
+    )
+    counts = dict.fromkeys((r.key for r in requests), 0)
+    for number in range(12):
+        picked = _Trainer._pick(trainer, number)
+        assert sum(r.num_samples for r in picked) == size
+        assert len({r.key for r in picked}) == len(picked)
+        assert picked == _Trainer._pick(trainer, number), "a round is a function of its number"
+        for request in picked:
+            counts[request.key] += request.num_samples
+        assert max(counts.values()) - min(counts.values()) <= (1 if (number + 1) * size % num_prompts else 0)
+
+
+def test_curves_are_thinned_and_ends_averaged(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps({"step": i, "x/loss": float(i)}) + "\n" for i in range(1000)), encoding="utf-8")
+    (chart,) = metric_chart(
+        path, "Does it fall?", [("x/loss", "loss", "policy"), ("x/none", "none", "reward")], y_label="nats"
+    )
+    (series,) = chart.series
+    assert len(series.points) == 80
+    assert series.points[0][0] < 10
+    assert (first_metric(path, "x/loss"), last_metric(path, "x/loss")) == (49.5, 949.5)
+    assert metric_chart(path, "?", [("x/none", "none", "reward")], y_label="") == ()
+    assert last_metric(path, "x/none") != last_metric(path, "x/none")  # NaN
