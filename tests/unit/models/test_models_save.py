@@ -97,6 +97,16 @@ def test_a_kill_between_the_two_renames_leaves_the_old_checkpoint(tmp_path):
     assert load_step(folder) == 2 and [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
 
 
+def test_the_only_checkpoint_stays_until_the_new_one_is_in_place(tmp_path):
+    """A dangling link where the checkpoint should be makes the last rename fail."""
+    folder = tmp_path / "checkpoint"
+    save(tmp_path / "checkpoint.old", 1)
+    folder.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OSError, match="checkpoint"):
+        save(folder, 2)
+    assert load_step(folder) == 1
+
+
 _SAVE_FOREVER = """
 import sys, torch
 from pathlib import Path
