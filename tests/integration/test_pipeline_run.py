@@ -194,3 +194,9 @@ def test_plan_names_what_would_be_reused(micro: MicroRun) -> None:
     made = artifacts(micro.home)
     assert f"done ({made['policies.dpo']})" in outcome.out
     assert len(re.findall("to do", outcome.out)) == 3  # ppo, evals, releases
+
+
+def test_stages_without_models_run_where_the_model_is_not(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "project", {"model": "/on/another/machine", "text": {"max_length": 4096}})
+    assert fairlead("prompts", recipe, home=tmp_path / "home").code == 0
+    assert fairlead("train", recipe, "--policy", "sft", home=tmp_path / "home").code == 4

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from fairlead.core.config import resolved, write_resolved
-from fairlead.core.errors import GateStopped, Interrupted, StoreError, explain
+from fairlead.core.errors import GateStopped, Interrupted, ModelError, StoreError, explain
 from fairlead.core.gates import GateResult, allow
 from fairlead.core.io import read_json, write_json
 from fairlead.core.sections import TextSection
@@ -37,6 +37,9 @@ from fairlead.store.artifacts import Artifact, ArtifactStore, cache_key
 from fairlead.store.code_version import code_version
 from fairlead.store.locks import FileLock
 from fairlead.store.registry import Registry
+
+_MODEL_KINDS = frozenset({"policy", "reward_model", "completions", "evaluation"})
+"""Artifacts that take a model to make; the other stages run on machines that do not have it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -144,7 +147,8 @@ class Pipeline:
     def _check(self, nodes: list[Node]) -> None:
         """Find at once what would otherwise end the run after hours."""
         assert self.device
-        check_context(Path(self._base_model()[0]), self.recipe.text.max_length)
+        if any(node.kind in _MODEL_KINDS for node in nodes):
+            check_context(Path(self._base_model()[0]), self.recipe.text.max_length)
         self._text()
         self.finder.check(self.recipe, sections={node.name.partition(".")[0] for node in nodes})
 
@@ -154,9 +158,10 @@ class Pipeline:
         for node in build_plan(self.recipe):
             if node.name in names or any(n not in self.records for n in node.inputs.values() if n != BASE_MODEL):
                 continue
-            record = self._stage(node, may_run=False)
-            if record is not None:
-                self.records[node.name] = record
+            with contextlib.suppress(ModelError):  # without the model nobody can say whether it was done with this one
+                record = self._stage(node, may_run=False)
+                if record is not None:
+                    self.records[node.name] = record
         self._write_record()
 
     def load_records(self) -> None:
@@ -261,7 +266,7 @@ class Pipeline:
             self.store.draft(node.kind, stage=node.name) as draft,
             readable_faults(draft.path),
         ):
-            summary = node.run(node.config, paths, draft.path, self._services(work, paths))
+            summary = node.run(node.config, paths, draft.path, self._services(node.kind, work, paths))
             summary = dataclasses.replace(
                 summary, facts={**summary.facts, **self._criteria(), "peak_memory_mb": peak_memory_mb()}
             )
@@ -291,13 +296,14 @@ class Pipeline:
             if state == "candidate" or (state == "approved" and to == "released"):
                 state = registry.promote(policy, to=to, reason=reason).state
 
-    def _services(self, work: Path, paths: Mapping[str, Path]) -> Services:
+    def _services(self, kind: str, work: Path, paths: Mapping[str, Path]) -> Services:
         extras: dict[str, Any] = {
             "text": self._text(), "scope": self.recipe.scope, "allow": dict(self.allowed), "find_file": self.finder.find,
             "folders": self.finder.folders,
             "read_prompts": read_prompts,
-            "base_model": self._base_model()[0] if self.recipe.model else "",
         }  # fmt: skip
+        if kind in _MODEL_KINDS:
+            extras["base_model"] = self._base_model()[0]
         if "gold" in paths:
             extras["gold_scorer"] = load_gold(paths["gold"])
         return Services(work=work, seed=self.recipe.seed, device=self.device, progress=self.interface.progress, say=self.interface.say,
