@@ -31,7 +31,7 @@ $(VENV)/.dev: $(VENV)/.installed pyproject.toml constraints.txt
 	@touch $@
 
 test: $(VENV)/.dev  ## the whole suite but for what is marked slow
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.dev  ## what takes minutes
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)

@@ -34,7 +34,7 @@ def test_generating_again_gives_the_committed_bytes(generator, tmp_path):
     generator.write_all(tmp_path)
     for made in sorted(tmp_path.iterdir()):
         assert made.read_bytes() == (FOLDER / made.name).read_bytes(), f"{made.name}: run tools/quickstart_data.py"
-    assert len(list(tmp_path.iterdir())) == 6
+    assert len(list(tmp_path.iterdir())) == 7
     assert sum(p.stat().st_size for p in FOLDER.iterdir()) < 900_000
 
 
