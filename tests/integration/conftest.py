@@ -19,6 +19,8 @@ class MicroRun:
     home: Path
     recipe: Path
     outcome: micro_run.Outcome
+    first_states: dict[str, str]
+    """Stage -> made, as the first run left it (later commands on the same home reuse)."""
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +29,8 @@ def micro(tmp_path_factory: pytest.TempPathFactory) -> MicroRun:
     folder = tmp_path_factory.mktemp("micro")
     recipe = micro_run.write_recipe(folder / "project")
     home = folder / "home"
-    return MicroRun(home, recipe, micro_run.fairlead("run", recipe, home=home))
+    outcome = micro_run.fairlead("run", recipe, home=home)
+    return MicroRun(home, recipe, outcome, micro_run.states(home) if outcome.code == 0 else {})
 
 
 @pytest.fixture(autouse=True)

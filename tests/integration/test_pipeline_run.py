@@ -22,7 +22,7 @@ STAGES = ["prompts", "criteria", "gold", "sft", "completions", "feedback", "pref
 
 def test_micro_run_finishes_every_stage_and_leaves_whole_artifacts(micro: MicroRun) -> None:
     assert micro.outcome.code == 0, micro.outcome.err
-    assert list(states(micro.home).items()) == [(stage, "made") for stage in STAGES]
+    assert list(micro.first_states.items()) == [(stage, "made") for stage in STAGES]
     store = ArtifactStore(micro.home)
     for artifact_id in artifacts(micro.home).values():
         store.verify(artifact_id)
