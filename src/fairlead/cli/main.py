@@ -337,7 +337,7 @@ def main() -> None:
         extra = (
             "train"
             if (error.name or "").split(".")[0]
-            in ("torch", "transformers", "peft", "safetensors", "datasets", "psutil")
+            in ("torch", "transformers", "peft", "safetensors", "datasets")
             else "all"
         )
         terminal.fail(
