@@ -336,8 +336,7 @@ def main() -> None:
             terminal.fail(unexpected.describe(error, home()), unexpected.EXIT_CODE)
         extra = (
             "train"
-            if (error.name or "").split(".")[0]
-            in ("torch", "transformers", "peft", "safetensors", "datasets")
+            if (error.name or "").split(".")[0] in ("torch", "transformers", "peft", "safetensors", "datasets")
             else "all"
         )
         terminal.fail(
