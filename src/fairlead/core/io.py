@@ -152,7 +152,7 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
 def parse_json(text: str, where: str) -> Any:
     """Parse JSON that a user gave; NaN, Infinity, half surrogates and absurd nesting are refused with the place named."""
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float)
+        value = _DECODER.decode(text)
         if _HALF_SURROGATE.search(text):
             dump_json(value).encode()
     except (ValueError, RecursionError) as error:
@@ -176,6 +176,11 @@ def _finite_float(text: str) -> float:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(
+    parse_constant=_refuse_constant, parse_float=_finite_float
+)  # made once: files have many lines
 
 
 def _as_object(value: Any, where: str) -> dict[str, Any]:
@@ -319,7 +324,12 @@ def _open_write(path: Path, *, is_gzip: bool) -> Generator[IO[str]]:
 
 def dump_json(value: object, *, indent: int | None = None) -> str:
     """Serialise to JSON; numbers that are not finite are refused, for they are not JSON."""
+    if indent is None:
+        return _ENCODER.encode(value)
     return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 def write_json(path: Path | str, value: object) -> None:

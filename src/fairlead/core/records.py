@@ -13,12 +13,13 @@ Example:
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -33,10 +34,12 @@ FinishReason = Literal["stop", "length"]
 Split = Literal["train", "heldout"]
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
 def content_hash(payload: object, *, num_chars: int = 16) -> str:
     """Hash JSON-able content; independent of key order and of the machine."""
-    text = json.dumps(payload, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:num_chars]
+    return hashlib.sha256(_CANONICAL.encode(payload).encode()).hexdigest()[:num_chars]
 
 
 class Record:
@@ -50,7 +53,8 @@ class Record:
 
     def __post_init__(self) -> None:
         if not getattr(self, "id"):  # noqa: B009 - subclasses declare the field
-            payload = {k: v for k, v in to_dict(self).items() if k not in ("id", "meta")}
+            names = typing.cast(tuple[str, ...], _field_names(type(self)))
+            payload = {name: _plain(getattr(self, name)) for name in names if name not in ("id", "meta")}
             object.__setattr__(self, "id", f"{self.prefix}-{content_hash(payload)}")
 
 
@@ -236,14 +240,28 @@ def to_dict(record: Record) -> dict[str, Any]:
     return typing.cast(dict[str, Any], _plain(record))
 
 
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+
+
 def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    """Scalars by their exact type first: this runs for every token of every completion."""
+    kind: type = type(value)
+    if kind in _SCALARS:
+        return value
+    if (names := _field_names(kind)) is not None:
+        return {name: v if type(v := getattr(value, name)) in _SCALARS else _plain(v) for name in names}
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in typing.cast(Mapping[Any, Any], value).items()}
     if isinstance(value, (tuple, list)):
-        return [_plain(v) for v in typing.cast(list[Any], value)]
+        items = typing.cast(list[Any], value)
+        return list(items) if _SCALARS.issuperset(map(type, items)) else [_plain(v) for v in items]
     return value
+
+
+@functools.cache
+def _field_names(kind: type) -> tuple[str, ...] | None:
+    """Names of the fields of a dataclass; None for another type."""
+    return tuple(f.name for f in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else None
 
 
 def from_dict(cls: type[AnyRecord], row: Mapping[str, Any], *, where: str = "row") -> AnyRecord:
@@ -264,28 +282,79 @@ def from_dict(cls: type[AnyRecord], row: Mapping[str, Any], *, where: str = "row
     if _coerce(row.get("schema", SCHEMA_VERSION), int, f"{where}.schema") > SCHEMA_VERSION:
         raise DataError(explain(f"{where}.schema", row["schema"], "is newer than this version of Fairlead",
                                 expected=f"<= {SCHEMA_VERSION}", remedy="Upgrade fairlead"))  # fmt: skip
-    for key in row:
-        if key not in hints:
-            raise DataError(explain(f"{where}.{key}", None, f"is not a field of {cls.__name__}{nearest(key, hints)}",
-                                    expected="one of " + ", ".join(hints), remedy="Rename or remove it"))  # fmt: skip
+    if not row.keys() <= hints.keys():
+        key = next(key for key in row if key not in hints)
+        raise DataError(explain(f"{where}.{key}", None, f"is not a field of {cls.__name__}{nearest(key, hints)}",
+                                expected="one of " + ", ".join(hints), remedy="Rename or remove it"))  # fmt: skip
     values: dict[str, Any] = {}
-    for item in dataclasses.fields(cls):  # pyright: ignore[reportArgumentType] - every record is a dataclass
-        if item.name in row:
-            values[item.name] = _coerce(row[item.name], hints[item.name], f"{where}.{item.name}")
-        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
-            raise DataError(explain(f"{where}.{item.name}", None, "is missing", expected=f"a value for {cls.__name__}.{item.name}",
+    for name, read in _readers(cls).items():
+        if name in row:
+            found = read(row[name])
+            values[name] = found if found is not _UNREAD else _coerce(row[name], hints[name], f"{where}.{name}")
+        elif name in _required(cls):
+            raise DataError(explain(f"{where}.{name}", None, "is missing", expected=f"a value for {cls.__name__}.{name}",
                                     remedy="Add the field"))  # fmt: skip
     return cls(**values)
 
 
-_HINTS: dict[type, dict[str, Any]] = {}
-
-
+@functools.cache
 def _type_hints(cls: type) -> dict[str, Any]:
-    if cls not in _HINTS:
-        hints = typing.get_type_hints(cls)
-        _HINTS[cls] = {f.name: hints[f.name] for f in dataclasses.fields(cls)}
-    return _HINTS[cls]
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+
+@functools.cache
+def _required(cls: type) -> frozenset[str]:
+    """Fields without a default."""
+    missing = dataclasses.MISSING
+    return frozenset(f.name for f in dataclasses.fields(cls) if f.default is missing and f.default_factory is missing)
+
+
+_UNREAD = object()
+"""A fast reader's answer to anything that is not exactly right; `_coerce` then converts it or names the fault."""
+
+
+@functools.cache
+def _readers(cls: type) -> dict[str, Callable[[Any], Any]]:
+    """Fast readers of the fields, made once a class: types are not looked up for every value of a large file."""
+    return {name: _reader(hint) for name, hint in _type_hints(cls).items()}
+
+
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return lambda value: value if type(value) is str and value in args else _UNREAD
+    if origin is types.UnionType:
+        inner = _reader(args[0])
+        return lambda value: None if value is None else inner(value)
+    if origin is tuple:
+        return _read_messages if args[0] is Message else functools.partial(_read_list, args[0])
+    if origin is not None:  # Mapping
+        return lambda value: dict(typing.cast(dict[str, Any], value)) if type(value) is dict else _UNREAD
+    if hint is float:
+        return lambda value: value if type(value) is float and math.isfinite(value) else _UNREAD
+    return lambda value: value if type(value) is hint else _UNREAD
+
+
+def _read_list(kind: type, value: Any) -> Any:
+    """A list whose items have exactly the type (which is str or int)."""
+    items = typing.cast(list[Any], value if type(value) is list else [_UNREAD])
+    return tuple(items) if {kind}.issuperset(map(type, items)) else _UNREAD
+
+
+def _read_messages(value: Any) -> Any:
+    found: list[Message] = []
+    for row in typing.cast(list[Any], value if type(value) is list else [_UNREAD]):
+        if type(row) is not dict:
+            return _UNREAD
+        fields = typing.cast(dict[str, Any], row)
+        if fields.keys() != _MESSAGE_KEYS or fields["role"] not in _ROLES or type(fields["content"]) is not str:
+            return _UNREAD
+        found.append(Message(role=fields["role"], content=fields["content"]))
+    return tuple(found)
+
+
+_MESSAGE_KEYS, _ROLES = {"role", "content"}, typing.get_args(Role)
 
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:

@@ -1,10 +1,12 @@
 """Records: round trips through JSON, ids that follow content, located errors for rows of files."""
 
 import dataclasses
+import hashlib
 import json
 import pickle
 import types
 import typing
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
@@ -121,6 +123,60 @@ def test_faults_in_rows_are_located(cls, row, words):
         from_dict(cls, row, where="f:3")
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def plain_naive(value):
+    """What `to_dict` means, type by type and without a shortcut."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: plain_naive(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain_naive(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain_naive(v) for v in value]
+    return value
+
+
+class Word(str):
+    """A text that is not exactly `str`, as libraries return."""
+
+    __slots__ = ()
+
+
+ODD_META = [
+    {1: (Message(role="user", content="x"), [None, {"a": (1, 2.5)}])}, types.MappingProxyType({"a": Word("b"), "c": [Word("d")]}),
+    {"nested": {"deeper": types.MappingProxyType({2: [True]})}, "empty": [(), {}]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@given(data=st.data())
+def test_to_dict_equals_the_plain_way(cls, data):
+    record = data.draw(records_of(cls))
+    odd = dataclasses.replace(record, meta=data.draw(st.sampled_from(ODD_META)))
+    for one in (record, odd):
+        made, naive = to_dict(one), plain_naive(one)
+        assert made == naive and list(made) == list(naive) and dump_json(made) == dump_json(naive)
+    content = {k: v for k, v in plain_naive(record).items() if k not in ("id", "meta")}
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    assert record.id == f"{cls.prefix}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@given(data=st.data())
+def test_rows_that_are_not_plain_json_are_read_alike(cls, data):
+    """Tuples for lists, mappings that are no dicts, texts that are no plain `str`: equal values give equal records."""
+    record = data.draw(records_of(cls))
+    row = to_dict(record)
+    odd = {k: Word(v) if type(v) is str else tuple(v) if type(v) is list else v for k, v in row.items()}
+    odd["meta"] = types.MappingProxyType(row["meta"])
+    assert from_dict(cls, types.MappingProxyType(odd)) == from_dict(cls, row) == record
+
+
+def test_a_record_does_not_share_its_meta_with_the_row():
+    row = {"completion_id": "c", "scorer": "s", "value": 1.0, "meta": {"a": 1}}
+    score = from_dict(Score, row)
+    row["meta"]["a"] = 2
+    assert score.meta == {"a": 1}
 
 
 def test_whole_numbers_are_read_as_floats():
