@@ -15,6 +15,7 @@ from fairlead.core.config import parse_config
 from fairlead.pipeline.recipe import Recipe, load
 from fairlead.store.artifacts import ArtifactStore
 from fairlead.store.registry import Registry
+from fairlead.telemetry import METRICS, read_metrics
 
 STAGES = ["prompts", "criteria", "gold", "sft", "completions", "feedback", "preferences", "rewards", "policies.ppo", "policies.dpo", "evals",
           "releases"]  # fmt: skip
@@ -29,6 +30,19 @@ def test_micro_run_finishes_every_stage_and_leaves_whole_artifacts(micro: MicroR
     assert len(store.ids()) == len(STAGES)
     assert leftovers(micro.home) == []
     assert not list((micro.home / "work").iterdir())
+
+
+def test_metrics_files_hold_the_catalogue_and_summaries_the_pace(micro: MicroRun) -> None:
+    """Every metric that is declared is logged by some stage; what the clock decides is in the summaries alone."""
+    trained = [
+        folder_of(micro.home, artifacts(micro.home)[s]) for s in ("sft", "rewards", "policies.ppo", "policies.dpo")
+    ]
+    logged = {name for folder in trained for name in read_metrics(folder / "metrics.jsonl")}
+    assert logged == {metric.name for metric in METRICS if not metric.is_live}
+    for folder in trained:
+        facts = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["facts"]
+        assert facts["tokens_per_s"] > 0 and facts["step_s"] > 0
+    assert "tokens/s, " in (micro.home / "micro" / "report.html").read_text(encoding="utf-8")
 
 
 def test_trained_models_are_registered_and_the_released_policy_is_current(micro: MicroRun) -> None:

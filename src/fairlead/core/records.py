@@ -245,7 +245,7 @@ _SCALARS = frozenset({str, int, float, bool, type(None)})
 
 def _plain(value: Any) -> Any:
     """Scalars by their exact type first: this runs for every token of every completion."""
-    kind: type = type(value)
+    kind: Any = type(value)
     if kind in _SCALARS:
         return value
     if (names := _field_names(kind)) is not None:

@@ -37,6 +37,7 @@ from fairlead.store.artifacts import Artifact, ArtifactStore, cache_key
 from fairlead.store.code_version import code_version
 from fairlead.store.locks import FileLock
 from fairlead.store.registry import Registry
+from fairlead.telemetry import typical_pace
 
 _MODEL_KINDS = frozenset({"policy", "reward_model", "completions", "evaluation"})
 """Artifacts that take a model to make; the other stages run on machines that do not have it."""
@@ -268,7 +269,13 @@ class Pipeline:
         ):
             summary = node.run(node.config, paths, draft.path, self._services(node.kind, work, paths))
             summary = dataclasses.replace(
-                summary, facts={**summary.facts, **self._criteria(), "peak_memory_mb": peak_memory_mb()}
+                summary,
+                facts={
+                    **summary.facts,
+                    **self._criteria(),
+                    **typical_pace(work / "metrics.jsonl"),
+                    "peak_memory_mb": peak_memory_mb(),
+                },
             )
             artifact = draft.commit(config=resolved(node.config), inputs=dict(ids), summary=summary.to_dict(), code_version=code_version(),
                                     seconds=time.monotonic() - started, cache_key=key, name=f"{self.recipe.name}/{node.name}")  # fmt: skip

@@ -4,7 +4,6 @@ The loop of train/loop.py with batches from `collect`: each round samples with t
 optimiser steps. Killed and run again, it goes on at the last saved round.
 """
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -149,7 +148,6 @@ class _Trainer:
         with self.session:
             kl_coef = float(self.session.extra.get("kl_coef", initial_kl_coef(self.controller)))
             for number in range(self.learner.step_number // self.steps_per_round, self.config.num_iterations):
-                started = time.monotonic()
                 current = self._collect(number, kl_coef)
                 if self.preflight is None:
                     self._check(current, bos_token_id)
@@ -162,9 +160,7 @@ class _Trainer:
                                          step=self.learner.step_number)  # fmt: skip
                 self.engine.policy_version += 1
                 self.session.extra["kl_coef"] = kl_coef
-                self.session.log({**metrics, "train/step_s": time.monotonic() - started})
-                self.session.advance(metrics, self.steps_per_round)
-                self.session.checkpoint_if_due()
+                self.session.record(metrics, num_steps=self.steps_per_round)
 
     def _collect(self, number: int, kl_coef: float) -> Round:
         config = self.config
@@ -198,7 +194,7 @@ class _Trainer:
         ]
 
     def _train(self, current: Round, number: int) -> dict[str, float]:
-        """Epochs of optimiser steps on one round; metrics are means over the steps."""
+        """Epochs of optimiser steps on one round; metrics are means over the steps, num_tokens their sum."""
         rows: list[dict[str, float]] = []
         for epoch in range(self.config.num_epochs):
             order = np.random.default_rng((self.services.seed, number, epoch)).permutation(len(current.trees))
@@ -206,10 +202,8 @@ class _Trainer:
                 rows.append(
                     self.learner.step([current.trees[i] for i in order[start : start + self.config.minibatch_size]])
                 )
-        metrics = {
-            name: float(np.mean([r[name] for r in rows if name in r])) for name in rows[0] if name != "num_tokens"
-        }
-        return metrics
+        metrics = {name: float(np.mean([r[name] for r in rows if name in r])) for name in rows[0]}
+        return metrics | {"num_tokens": sum(r["num_tokens"] for r in rows)}
 
     def _check(self, current: Round, bos_token_id: int | None) -> None:
         policy, trees = self.models.policy, current.trees

@@ -176,6 +176,7 @@ class _EarlyStop:
         if learner.step_number % self.every and learner.step_number != learner.num_steps:
             return False
         loss, best = self._measure(), min(loss for _, loss in self.history)
+        metrics["sft/perplexity"] = math.exp(loss)
         self.session.extra["history"].append([float(learner.step_number), loss])
         self.session.extra["num_worse"] = 0 if loss < best else self.session.extra["num_worse"] + 1
         if loss < best:

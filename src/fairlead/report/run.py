@@ -23,6 +23,10 @@ class StageReport:
     artifact_id: str
     memory_mb: float | None
     """Peak of the process tree in MB; None when it was not measured."""
+    tokens_per_s: float | None = None
+    """Tokens trained on a second, the median of the steps; None for a stage that trains nothing."""
+    step_s: float | None = None
+    """Seconds of an optimiser step, the median."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

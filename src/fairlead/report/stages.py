@@ -45,6 +45,13 @@ def memory(megabytes: float | None) -> str:
     return f"{megabytes:,.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.1f} GB"
 
 
+def pace(tokens_per_s: float | None, step_s: float | None) -> str:
+    """Render how fast a stage trained; empty when it trained nothing."""
+    if tokens_per_s is None or step_s is None:
+        return ""
+    return f"{figure(tokens_per_s)} tokens/s, {figure(step_s)} s/step"
+
+
 def view_figure(item: Figure) -> FigureView:
     """Word a figure; one without interval says why (its note), or that none was stated."""
     count = _count(item.n) if item.n is not None else ""
@@ -109,7 +116,8 @@ def view_costs(stages: Sequence[StageReport]) -> tuple[CostRow, ...]:
         CostRow(anchor=stage_anchor(s, order=i), title=s.title, time=duration(s.seconds), seconds=repr(s.seconds),
                 share=round(100 * s.seconds / longest, 1) if math.isfinite(s.seconds) else 0.0, is_cached=s.cached,
                 cost=dollars(s.summary.cost_dollars), dollars=repr(s.summary.cost_dollars), memory=memory(s.memory_mb),
-                memory_mb="" if s.memory_mb is None else repr(s.memory_mb))
+                memory_mb="" if s.memory_mb is None else repr(s.memory_mb), pace=pace(s.tokens_per_s, s.step_s),
+                tokens_per_s="" if s.tokens_per_s is None else repr(s.tokens_per_s))
         for i, s in enumerate(stages, start=1)
     )  # fmt: skip
 

@@ -68,18 +68,14 @@ RULES: tuple[Rule, ...] = (
          remedy="Raise max_new_tokens or the penalty for a missing end of turn"),
     Rule(metric="ppo/length_tokens", side="above", warn=1.25, stop=2.0, is_relative=True,
          remedy="Add a length penalty or retrain the reward model on pairs of equal length"),
-    Rule(metric="ppo/group_score_std", side="below", warn=0.25, stop=0.05, is_relative=True,
+    Rule(metric="ppo/score_std", side="below", warn=0.25, stop=0.05, is_relative=True,
          remedy="The reward no longer tells completions apart: refresh prompts or the reward model"),
-    Rule(metric="ppo/zero_advantage_share", side="above", warn=0.5, stop=None,
-         remedy="Choose prompts that are neither always solved nor never, or raise group_size"),
     Rule(metric="ppo/sampling_gap", side="above", warn=0.05, stop=None,
          remedy="Recompute old_logprobs in the trainer or correct by importance weights"),
     Rule(metric="ppo/explained_variance", side="below", warn=-0.5, stop=None, patience=10,
          remedy="Train the value model longer before the policy, or use a method without one"),
     Rule(metric="dpo/chosen_logprobs", side="below", warn=1.5, stop=None, is_relative=True, patience=5,
          remedy="Chosen completions lose probability: raise beta, add an SFT term, or stop earlier"),
-    Rule(metric="reward/accuracy", side="above", warn=0.95, stop=None,
-         remedy="Better than people agree: look for prompts or labels that leak into the held-out pairs"),
 )  # fmt: skip
 
 

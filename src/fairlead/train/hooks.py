@@ -21,11 +21,14 @@ from fairlead.core.errors import Interrupted
 from fairlead.core.io import write_jsonl
 from fairlead.core.services import ProgressBar, Services
 from fairlead.models.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
-from fairlead.telemetry.sinks import JsonlSink
+from fairlead.telemetry.alerts import AlertSink
+from fairlead.telemetry.metrics import METRICS
+from fairlead.telemetry.pace import Pace
+from fairlead.telemetry.sinks import FanOut, JsonlSink
 from fairlead.train.loop import Learner
 
 CHECKPOINT = "checkpoint"
-_TIMINGS = frozenset({"tokens_per_s", "train/step_s"})
+_LIVE = frozenset(metric.name for metric in METRICS if metric.is_live)
 
 
 @dataclass(slots=True, eq=False)
@@ -47,21 +50,23 @@ class Session:
     extra_tensors: dict[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
     """The same for tensors (best weights so far); on the CPU after a resume."""
     resumed_from: int = 0
-    _sink: JsonlSink | None = None
+    _sink: FanOut | None = None
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _bar: ProgressBar | None = None
     _saved: float = field(default_factory=time.monotonic)
-    _started: float = field(default_factory=time.monotonic)
+    _pace: Pace = field(default_factory=Pace)
 
     def __enter__(self) -> Self:
         self._resume()
         kept = self.services.work / "metrics.jsonl"
-        self._sink = JsonlSink(kept)
-        self._sink.resume(self.learner.step_number)
+        rows = JsonlSink(kept)
+        rows.resume(self.learner.step_number)
+        self._sink = FanOut(rows, AlertSink(lambda alert: self.services.say(f"{self.title}: {alert.line()}")))
         self._bar = self._stack.enter_context(self.services.progress(self.title, self.learner.num_steps))
         if self.resumed_from:
             self._bar.advance(self.resumed_from)
             self.services.say(f"{self.title}: going on at step {self.resumed_from} of {self.learner.num_steps}")
+        self._pace.restart()
         return self
 
     def __exit__(
@@ -74,11 +79,11 @@ class Session:
             self._keep_metrics()
 
     def _keep_metrics(self) -> None:
-        """Copy the metrics to where they stay, without those that the clock decides: equal runs must leave equal files."""
+        """Copy the metrics to where they stay, without what the clock decides: equal runs must leave equal files."""
         rows = (
             json.loads(line) for line in (self.services.work / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         )
-        write_jsonl(self.metrics_path, ({k: v for k, v in row.items() if k not in _TIMINGS} for row in rows))
+        write_jsonl(self.metrics_path, ({k: v for k, v in row.items() if k not in _LIVE} for row in rows))
 
     def _names(self) -> dict[str, torch.nn.Parameter]:
         return {f"p/{i}": p for i, p in enumerate(self.learner.parameters)}
@@ -115,19 +120,22 @@ class Session:
 
     def after_step(self, learner: Learner, metrics: dict[str, float]) -> bool:
         """Hook of the loop for methods whose batches come from data."""
-        pace = metrics.pop("num_tokens") * learner.step_number / max(1e-9, time.monotonic() - self._started)
-        if not self.resumed_from:
-            metrics["tokens_per_s"] = pace
-        self.log(metrics)
-        self.advance(metrics)
-        self.checkpoint_if_due()
+        self.record(metrics)
         return False
 
-    def advance(self, metrics: Mapping[str, float], num: int = 1) -> None:
-        """Move the progress line."""
+    def record(self, metrics: dict[str, float], *, num_steps: int = 1) -> None:
+        """Log the steps since the last call with their pace, move the progress line, save when it is time.
+
+        Args:
+            metrics: with `num_tokens`, the tokens of these steps.
+        """
         assert self._bar is not None, "a session is used as a context manager"
-        note = f"{self.metric.split('/')[-1]} {metrics[self.metric]:.3f}" if self.metric in metrics else ""
-        self._bar.advance(num, note=note)
+        metrics |= self._pace.lap(num_tokens=metrics.pop("num_tokens"), num_steps=num_steps)
+        self.log(metrics)
+        shown = f"{self.metric.split('/')[-1]} {metrics[self.metric]:.3f}, " if self.metric in metrics else ""
+        self._bar.advance(num_steps, note=shown + self._pace.words())
+        self.checkpoint_if_due()
+        self._pace.restart()
 
     def checkpoint_if_due(self) -> None:
         """Save when it is time, or when the user pressed ctrl-C (then stop)."""

@@ -57,6 +57,14 @@ def test_a_bar_in_a_meaning_does_not_break_the_page_table():
     assert row.replace("\\|", "").count("|") == 5
 
 
+def test_no_metric_is_declared_that_nothing_logs():
+    sources = [
+        p for p in (ROOT / "src" / "fairlead").rglob("*.py") if p.parts[-2] != "telemetry" or p.name == "pace.py"
+    ]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    assert [metric.name for metric in METRICS if f'"{metric.name}"' not in text] == []
+
+
 def test_every_metric_that_the_code_names_is_declared():
     """Names that end in _squared are sums from which a standard deviation is made; they are never logged."""
     areas = "|".join({metric.area for metric in METRICS})

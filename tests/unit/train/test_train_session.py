@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from itertools import islice
 
 import pytest
@@ -10,6 +11,7 @@ from training_examples import METHODS, make_learner, make_trees, weights
 
 from fairlead.core.errors import Interrupted
 from fairlead.core.services import Services
+from fairlead.telemetry import read_metrics
 from fairlead.train.hooks import Session
 from fairlead.train.loop import run_loop
 
@@ -62,6 +64,39 @@ def test_rows_after_the_checkpoint_are_written_once(tmp_path):
         run_loop(again, source("sft"), [running.after_step])
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+
+
+class Bar:
+    """A progress line that keeps what it was told."""
+
+    def __init__(self):
+        self.notes = []
+
+    def advance(self, num=1, *, note=""):
+        self.notes.append((num, note))
+
+
+def test_the_progress_line_tells_the_pace_and_the_artifact_does_not(tmp_path):
+    bar, learner = Bar(), make_learner("sft", num_steps=2)
+    with session(learner, tmp_path, progress=lambda _title, _total: contextlib.nullcontext(bar)) as running:
+        run_loop(learner, islice(source("sft"), 2), [running.after_step])
+    assert [num for num, _ in bar.notes] == [1, 1]
+    assert all(re.fullmatch(r"loss \d\.\d{3}, [\d.,]+ tokens/s, [\d.]+ s/step", note) for _, note in bar.notes)
+    kept = read_metrics(tmp_path / "metrics.jsonl")
+    live = read_metrics(tmp_path / "work" / "metrics.jsonl")
+    assert set(live) - set(kept) == {"tokens_per_s", "train/step_s"}
+    assert [step for step, _ in live["train/step_s"]] == [1, 2]
+
+
+def test_a_rule_that_is_broken_is_said_while_training_goes_on(tmp_path):
+    said, learner = [], make_learner("sft", num_steps=4)
+    with session(learner, tmp_path, say=said.append) as running:
+        for _ in range(3):
+            learner.step_number += 1
+            running.log({"ppo/kl_k1": 0.75})
+    assert said == [
+        "test: WARN step 3: ppo/kl_k1 0.750 nats/token is above the limit 0.500. Raise kl_coef or lower the learning rate."
+    ]
 
 
 def test_an_interrupted_run_says_how_to_go_on(tmp_path):
