@@ -1,6 +1,6 @@
 """Train the small model that ships with the package: tokenizer, pretraining with Fairlead's own trainer, card.
 
-    python tools/bundled_model.py --data DIR [--steps 2000] [--work runs/bundled-model]
+    python tools/bundled_model.py --data DIR [--steps 3200] [--work runs/bundled-model]
 
 DIR is the folder that docs/data.md describes; read from it: text/movie_reviews, text/sentence_polarity, sft/oasst100,
 sft/self_instruct (the sets whose licences allow weights to be shipped). Killed and started again, it goes on at its last
@@ -207,7 +207,7 @@ def main() -> None:
     """Train, save, describe."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("FAIRLEAD_DATA"))
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=3200)
     parser.add_argument("--work", type=Path, default=Path("runs/bundled-model"))
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--seed", type=int, default=0)

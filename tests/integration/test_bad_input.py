@@ -210,7 +210,8 @@ def test_prompt_longer_than_the_context_is_named(tmp_path: Path) -> None:
     assert outcome.code == 3
     assert "prompt p-" in outcome.error
     assert "mine" in outcome.error
-    assert "does not fit the context; expected <= 80" in outcome.error
+    assert "does not fit the context (1 of 6 prompts are too long; this is the longest); expected <= 80" in outcome.error
+    assert "prompts.max_words" in outcome.error
     assert leftovers(tmp_path / "home") == []
     assert not list((tmp_path / "home").glob("artifacts/completions/*"))
 

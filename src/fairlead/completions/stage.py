@@ -13,7 +13,7 @@ from pydantic import Field
 
 from fairlead.completions.readiness import READINESS, readiness
 from fairlead.core.config import Config
-from fairlead.core.errors import DataError, Interrupted, explain
+from fairlead.core.errors import Interrupted
 from fairlead.core.gates import Gate
 from fairlead.core.io import read_records, write_jsonl
 from fairlead.core.protocols import GenerateRequest, Sampling
@@ -24,6 +24,7 @@ from fairlead.core.summary import Figure, StageSummary, Table
 from fairlead.engine.local import LocalEngine
 from fairlead.models.load import load_policy, load_tokenizer
 from fairlead.text.chat import ChatText
+from fairlead.text.prompts import encode_prompts
 
 GATES: tuple[Gate, ...] = (READINESS,)
 
@@ -49,22 +50,6 @@ class CompletionsConfig(Config):
     """Whether a reply that reaches max_new_tokens is a fault; false for continuations of longer texts."""
 
 
-def encode_requests(
-    chat: ChatText, prompts: list[Prompt], *, num_samples: int, max_prompt_tokens: int
-) -> list[GenerateRequest]:
-    """Tokenise prompts; a prompt that does not fit is an error that names it."""
-    requests = []
-    for prompt in prompts:
-        ids = chat.encode_prompt(prompt.messages)
-        if len(ids) > max_prompt_tokens:
-            raise DataError(
-                explain(f"prompt {prompt.id} ({prompt.source}): num_tokens", len(ids), "does not fit the context",
-                        expected=f"<= {max_prompt_tokens}", remedy="Shorten the prompt, lower max_new_tokens, or use a model with a longer context")
-            )  # fmt: skip
-        requests.append(GenerateRequest(key=prompt.id, token_ids=tuple(int(t) for t in ids), num_samples=num_samples))
-    return requests
-
-
 def run(config: CompletionsConfig, *, inputs: Mapping[str, Path], out: Path, services: Services) -> StageSummary:
     """Sample and write completions.jsonl."""
     text: TextSection = services.extras["text"]
@@ -72,8 +57,12 @@ def run(config: CompletionsConfig, *, inputs: Mapping[str, Path], out: Path, ser
     folder = str(inputs["policy"])
     chat = ChatText(load_tokenizer(folder), template=text.template, name=folder)
     model = load_policy(folder, device=services.device)
-    room = min(text.max_length, model.max_positions) - config.max_new_tokens
-    requests = encode_requests(chat, prompts, num_samples=config.num_samples, max_prompt_tokens=room)
+    max_length = min(text.max_length, model.max_positions)
+    encoded = encode_prompts(chat, prompts, max_length=max_length, max_new_tokens=config.max_new_tokens)
+    requests = [
+        GenerateRequest(key=p.id, token_ids=tuple(int(t) for t in ids), num_samples=config.num_samples)
+        for p, ids in zip(prompts, encoded, strict=True)
+    ]
     sampling = Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_p=config.top_p, top_k=config.top_k,
                         seed=services.seed, stop_token_ids=chat.stop_token_ids)  # fmt: skip
     completions = _generate(

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fairlead.core.errors import DataError, Interrupted, explain
+from fairlead.core.errors import Interrupted
 from fairlead.core.protocols import GenerateRequest, Sampling
 from fairlead.core.records import Completion, Prompt
 from fairlead.core.services import Services
@@ -18,6 +18,7 @@ from fairlead.models.heads import ScalarModel
 from fairlead.models.load import CausalModel
 from fairlead.text.chat import ChatText
 from fairlead.text.packing import Branch, Tree
+from fairlead.text.prompts import encode_prompts
 from fairlead.train.forward import PolicyLogprobs, annotate, score_trees
 
 Values = npt.NDArray[np.float64]
@@ -47,12 +48,9 @@ def answer(
     reference: CausalModel | None, reward: ScalarModel | None,
 ) -> Answers:  # fmt: skip
     """Sample replies and score them."""
-    prompt_ids = {p.id: chat.encode_prompt(p.messages) for p in prompts}
-    room = model.max_positions - config.max_new_tokens
-    for prompt in prompts:
-        if len(prompt_ids[prompt.id]) > room:
-            raise DataError(explain(f"prompt {prompt.id} ({prompt.source}): num_tokens", len(prompt_ids[prompt.id]), "does not fit the context",
-                                    expected=f"<= {room} (the model's positions less evals.max_new_tokens)", remedy="Shorten it"))  # fmt: skip
+    max_length = min(services.extras["text"].max_length, model.max_positions)
+    encoded = encode_prompts(chat, prompts, max_length=max_length, max_new_tokens=config.max_new_tokens)
+    prompt_ids = {p.id: ids for p, ids in zip(prompts, encoded, strict=True)}
     requests = [
         GenerateRequest(key=p.id, token_ids=tuple(int(t) for t in prompt_ids[p.id]), num_samples=config.num_samples)
         for p in prompts

@@ -10,11 +10,15 @@ from pathlib import Path
 from fairlead.core.errors import DataError, explain
 from fairlead.core.io import Rejects, read_records, write_json, write_jsonl
 from fairlead.core.records import Prompt, content_hash
+from fairlead.core.sections import TextSection
 from fairlead.core.services import Services
 from fairlead.core.summary import StageSummary, Table
 from fairlead.evals.config import EvalsConfig
 from fairlead.evals.criteria import freeze
 from fairlead.formats import read_prompts
+from fairlead.models.load import load_tokenizer
+from fairlead.text.chat import ChatText
+from fairlead.text.prompts import encode_prompts
 
 
 def run(config: EvalsConfig, *, inputs: Mapping[str, Path], out: Path, services: Services) -> StageSummary:
@@ -25,6 +29,7 @@ def run(config: EvalsConfig, *, inputs: Mapping[str, Path], out: Path, services:
     if len(prompts) < 2:
         raise DataError(explain("evals.prompts", len(prompts), "prompts are too few to compare on", expected=">= 2 held-out prompts",
                                 remedy="Name a file of evaluation prompts or raise prompts.heldout"))  # fmt: skip
+    _check_fit(config, prompts, services)
     frozen = freeze(config.criteria, eval_prompts_sha256=content_hash([p.id for p in prompts], num_chars=64))
     write_jsonl(out / "prompts.jsonl", prompts)
     write_json(out / "criteria.json", frozen)
@@ -38,6 +43,14 @@ def run(config: EvalsConfig, *, inputs: Mapping[str, Path], out: Path, services:
         notes=(f"{rejects.total} rows of {config.prompts} could not be read; see rejects.jsonl.",) if rejects.total else (),
         facts={"criteria_sha256": frozen["sha256"]},
     )  # fmt: skip
+
+
+def _check_fit(config: EvalsConfig, prompts: list[Prompt], services: Services) -> None:
+    """Find a prompt that no reply would fit behind now, not after hours of training."""
+    text: TextSection = services.extras["text"]
+    folder = services.extras["base_model"]
+    chat = ChatText(load_tokenizer(folder), template=text.template, name=folder)
+    encode_prompts(chat, prompts, max_length=text.max_length, max_new_tokens=config.max_new_tokens)
 
 
 def _read(config: EvalsConfig, inputs: Mapping[str, Path], rejects: Rejects, services: Services) -> list[Prompt]:

@@ -86,7 +86,7 @@ def build_plan(recipe: Recipe) -> list[Node]:
             _node("feedback", "Feedback", "feedback", recipe.feedback, feedback.run, inputs={**sampled, "gold": "gold"})
         )
     if recipe.preferences:
-        given = {"feedback": "feedback", **sampled} if recipe.feedback else {}
+        given = {"feedback": "feedback", **sampled} if recipe.feedback else prompted
         nodes.append(
             _node("preferences", "Preferences", "preferences", recipe.preferences, preferences.run, inputs=given)
         )

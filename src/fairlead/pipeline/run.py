@@ -24,7 +24,7 @@ from fairlead.core.services import Services
 from fairlead.core.summary import summary_from_dict
 from fairlead.formats import read_prompts
 from fairlead.models.device import choose_device
-from fairlead.models.load import resolve_model
+from fairlead.models.locate import locate_model, resolve_model
 from fairlead.pipeline.faults import readable_faults
 from fairlead.pipeline.files import FileFinder, check_context, folder_hash
 from fairlead.pipeline.gates import check_names
@@ -39,8 +39,8 @@ from fairlead.store.locks import FileLock
 from fairlead.store.registry import Registry
 from fairlead.telemetry import typical_pace
 
-_MODEL_KINDS = frozenset({"policy", "reward_model", "completions", "evaluation"})
-"""Artifacts that take a model to make; the other stages run on machines that do not have it."""
+_MODEL_KINDS = frozenset({"criteria", "policy", "reward_model", "completions", "evaluation"})
+"""Artifacts that take a model (or its tokenizer) to make; the other stages run on machines that do not have it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -149,7 +149,7 @@ class Pipeline:
         """Find at once what would otherwise end the run after hours."""
         assert self.device
         if any(node.kind in _MODEL_KINDS for node in nodes):
-            check_context(Path(self._base_model()[0]), self.recipe.text.max_length)
+            check_context(Path(locate_model(self._base_model()[0])), self.recipe.text.max_length)
         self._text()
         self.finder.check(self.recipe, sections={node.name.partition(".")[0] for node in nodes})
 
@@ -244,14 +244,14 @@ class Pipeline:
         shared["text"] = resolved(self.recipe.text)
         if node.kind == "evaluation":
             shared["allow"] = sorted(self.allowed)  # decides which policies may be released
-        if node.name == "sft" or BASE_MODEL in node.inputs.values():
+        if node.name in ("sft", "criteria") or BASE_MODEL in node.inputs.values():
             shared["model"] = self._base_model()[1]
         return shared
 
     def _base_model(self) -> tuple[str, str]:
         """Where the base model is, and the hash of its files (its name, when it comes from a hub)."""
         if not self._model:
-            self._model = resolve_model(self.finder.find_model(self.recipe.model))
+            self._model = resolve_model(self.finder.find_model(self.recipe.model), folders=self.finder.folders)
             self._model_hash = folder_hash(Path(self._model)) if Path(self._model).is_dir() else self._model
         return self._model, self._model_hash
 

@@ -29,6 +29,7 @@ from fairlead.policies.collect import RolloutModels, Round, collect
 from fairlead.policies.ppo_config import PpoConfig
 from fairlead.policies.telling import first_metric, last_metric, metric_chart
 from fairlead.text import ChatText, Tree, pack_trees
+from fairlead.text.prompts import encode_prompts
 from fairlead.train.forward import Models
 from fairlead.train.hooks import Session
 from fairlead.train.loop import Learner
@@ -89,15 +90,10 @@ def _requests(
         raise DataError(
             explain("prompts", None, "has no training prompts", expected="at least one", remedy="Lower prompts.heldout")
         )
-    room = text.max_length - config.max_new_tokens
-    requests = [
-        GenerateRequest(key=p.id, token_ids=tuple(int(t) for t in chat.encode_prompt(p.messages))) for p in prompts
+    encoded = encode_prompts(chat, prompts, max_length=text.max_length, max_new_tokens=config.max_new_tokens)
+    return [
+        GenerateRequest(key=p.id, token_ids=tuple(int(t) for t in ids)) for p, ids in zip(prompts, encoded, strict=True)
     ]
-    for prompt, request in zip(prompts, requests, strict=True):
-        if len(request.token_ids) > room:
-            raise DataError(explain(f"prompt {prompt.id} ({prompt.source}): num_tokens", len(request.token_ids), "does not fit the context",
-                                    expected=f"<= {room} (text.max_length less max_new_tokens)", remedy="Shorten it"))  # fmt: skip
-    return requests
 
 
 def _load_models(config: PpoConfig, inputs: Mapping[str, Path], services: Services) -> RolloutModels:

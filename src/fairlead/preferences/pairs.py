@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fairlead.core.records import Completion, Preference, Prompt, Task, content_hash
+from fairlead.core.records import Completion, Messages, Preference, Prompt, Task, content_hash
 from fairlead.preferences.aggregate import PairOutcome
 
 _MAX_MARGIN_P = 0.99  # a few unanimous votes do not show more: beyond it the log-odds measure the model of the raters
@@ -157,6 +157,21 @@ def split_by_prompt(preferences: Sequence[Preference], *, heldout: float) -> lis
         dataclasses.replace(p, split="heldout" if key in chosen else "train", id="")
         for key, p in zip(keys, preferences, strict=True)
     ]
+
+
+def follow_prompts(preferences: Sequence[Preference], prompts: Iterable[Prompt]) -> list[Preference]:
+    """Hold out the pairs whose prompt is held out among `prompts` (same turns but for case and white space).
+
+    So no prompt that a policy is evaluated on has been trained on through a file of preferences.
+    """
+    heldout = {_plain_key(prompt.messages) for prompt in prompts if prompt.split == "heldout"}
+    return [
+        dataclasses.replace(p, split="heldout", id="") if _plain_key(p.prompt) in heldout else p for p in preferences
+    ]
+
+
+def _plain_key(messages: Messages) -> tuple[tuple[str, str], ...]:
+    return tuple((m.role, " ".join(m.content.split()).casefold()) for m in messages)
 
 
 def _hashed_share(keys: set[str], share: float) -> set[str]:

@@ -35,6 +35,7 @@ from fairlead.preferences.pairs import (
     build_preferences,
     check_pairs,
     drop_repeats,
+    follow_prompts,
     split_by_prompt,
 )
 from fairlead.preferences.raters import read_raters
@@ -63,7 +64,7 @@ class PreferencesConfig(Config):
     margin: Literal["off", "log_odds"] = "off"
     """log_odds: the margin of a pair is ln(p / (1 - p)) of its probability, capped at p = 0.99; off: 0."""
     heldout: float = pydantic.Field(default=0.1, ge=0, lt=1)
-    """Share of prompts held out, by hash of the prompt; not used where the prompts already have splits. 0 for none."""
+    """Share of prompts held out, by hash of the prompt; not used where the file or the recipe's prompts have splits. 0 for none."""
     num_resamples: int = pydantic.Field(default=2000, ge=100)
     """Bootstrap resamples behind the intervals of agreement."""
 
@@ -95,6 +96,8 @@ def run(config: PreferencesConfig, *, inputs: Mapping[str, Path], out: Path, ser
     ledger = Ledger()
     if config.path is not None:
         found, votes, notes = _from_file(config, path=services.extras["find_file"](config.path), out=out, ledger=ledger)
+        if "prompts" in inputs:
+            found = follow_prompts(found, read_records(inputs["prompts"] / "prompts.jsonl", Prompt))
     else:
         material = read_material(inputs)
         votes = read_votes(material, wanted=config.aggregation, seed=services.seed, num_resamples=config.num_resamples)

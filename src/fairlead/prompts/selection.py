@@ -1,6 +1,6 @@
 """Which of the candidates stay: one filter after another, each reject entered in the ledger.
 
-Order: exact repeats, contaminated, near-duplicates, train prompts near a held-out one, surplus over the mix or the limit. Who stays
+Order: too long, exact repeats, contaminated, near-duplicates, train prompts near a held-out one, surplus over the mix or the limit. Who stays
 of several alike is decided by source (in recipe order, held-out sources first) and then by hash, never by the order of rows.
 
 Example:
@@ -30,6 +30,18 @@ def in_canonical_order(candidates: Sequence[Candidate]) -> list[Candidate]:
         return (not c.is_heldout_source, c.source, stable_hash(c.key, salt="rank"), c.slice, written)
 
     return sorted(candidates, key=rank)
+
+
+def drop_long(candidates: Sequence[Candidate], ledger: Ledger, *, max_words: int) -> list[Candidate]:
+    """Keep the prompts of at most `max_words` words, turns taken together."""
+    kept: list[Candidate] = []
+    for candidate in candidates:
+        num_words = sum(len(message.content.split()) for message in candidate.messages)
+        if num_words <= max_words:
+            kept.append(candidate)
+        else:
+            ledger.reject(candidate, "longer than max_words", num_words=str(num_words))
+    return kept
 
 
 def drop_exact(candidates: Sequence[Candidate], ledger: Ledger) -> list[Candidate]:

@@ -26,7 +26,7 @@ from fairlead.core.summary import StageSummary, Table
 from fairlead.prompts.contamination import NGRAM_WORDS
 from fairlead.prompts.coverage import PRESENT_SHARE_OF_TARGET, Contamination, Coverage
 from fairlead.prompts.ledger import Candidate, Ledger
-from fairlead.prompts.selection import Selection, drop_exact, in_canonical_order
+from fairlead.prompts.selection import Selection, drop_exact, drop_long, in_canonical_order
 from fairlead.prompts.sources import Reading, SourceConfig, read_source, source_names
 from fairlead.prompts.splits import heldout_mask
 from fairlead.prompts.words import stable_hash
@@ -65,6 +65,8 @@ class PromptsConfig(Config):
     """Drop the surplus so that the shares are met as far as the data allows; off: the mix is only compared."""
     max_prompts: int | None = pydantic.Field(default=None, ge=1)
     """At most this many prompts, held-out ones included unless they have sources of their own; None for all."""
+    max_words: int | None = pydantic.Field(default=None, ge=1)
+    """Prompts of more words, all turns together, are dropped and counted; None for no limit. Tokens are about 1.3 a word."""
     heldout: float = pydantic.Field(default=0.1, ge=0)
     """Held-out prompts: a share when below 1, else a count; 0 for none. Not used when heldout_sources are given."""
     heldout_sources: tuple[SourceConfig, ...] = ()
@@ -132,6 +134,8 @@ def _collect(config: PromptsConfig, reading: Reading, services: Services) -> Cov
     """From sources to the prompts that stay, with their sides."""
     ledger = reading.ledger
     candidates, names = _read_all(config, reading, services)
+    if config.max_words is not None:
+        candidates = drop_long(candidates, ledger, max_words=config.max_words)
     if config.dedupe != "off":
         candidates = drop_exact(candidates, ledger)
     selection = Selection(candidates, ledger=ledger, near_threshold=config.near_threshold)

@@ -6,7 +6,7 @@ from preferences_example import draw_judgments, services, write_run
 from fairlead.core.config import parse_config
 from fairlead.core.errors import ConfigError, DataError
 from fairlead.core.io import dump_json, read_json, read_records, write_jsonl
-from fairlead.core.records import Judgment, Preference
+from fairlead.core.records import Judgment, Message, Preference, Prompt
 from fairlead.core.summary import summary_from_dict
 from fairlead.preferences.stage import PreferencesConfig, run
 
@@ -114,6 +114,19 @@ def test_min_votes_and_min_posterior(tmp_path):
     assert summary.facts["num_left_out"]["tied"] == 200 - len(rows) > 0
     with pytest.raises(DataError, match=r"is empty: of 200 pairs 200 with fewer than 6 votes"):
         aggregated(tmp_path / "2", min_votes=6)
+
+
+def test_pairs_of_a_file_are_held_out_with_their_prompts(tmp_path):
+    rows = [{"prompt": f"Question {i}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(50)]
+    write_jsonl(tmp_path / "pairs.jsonl", rows)
+    held = {3, 11, 40}
+    (tmp_path / "prompts").mkdir()
+    write_jsonl(tmp_path / "prompts" / "prompts.jsonl", [
+        Prompt(messages=(Message(role="user", content=f"question  {i}"),), split="heldout" if i in held else "train") for i in range(45)
+    ])  # fmt: skip
+    _, found = stage(tmp_path, {"prompts": tmp_path / "prompts"}, path="pairs.jsonl", heldout=0.5)
+    assert len(found) == 50
+    assert {p.chosen for p in found if p.split == "heldout"} == {f"good {i}" for i in held}
 
 
 def test_a_file_of_preferences(tmp_path):

@@ -167,6 +167,17 @@ def test_limits_and_evaluation_files_leave_heldout_sources_alone(tmp_path):
     assert coverage["contamination"][0]["equal"] == 0
 
 
+def test_long_prompts_are_dropped_and_counted(tmp_path):
+    turns = [{"role": role, "content": "two words"} for role in ("user", "assistant", "user")]
+    rows = [{"prompt": "one two three four"}, {"prompt": "one two three four five"}, {"prompt": turns}]
+    _, prompts, rejects, coverage = collect(tmp_path, {"a.jsonl": rows}, max_words=4, heldout=0)
+    assert texts(prompts) == {"one two three four"}
+    assert [(row["reason"], row["row"]["num_words"]) for row in rejects] == [
+        ("longer than max_words", n) for n in ("6", "5")
+    ]
+    assert coverage["sources"][0]["rejected"] == 2
+
+
 def test_the_same_words_in_other_roles_are_another_prompt(tmp_path):
     turns = [{"role": "user", "content": "Be kind"}, {"role": "user", "content": "Who are you?"}]
     rows = [

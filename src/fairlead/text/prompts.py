@@ -1,0 +1,36 @@
+"""Prompts to token ids, all of them checked to leave room for a reply."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from fairlead.core.errors import DataError, explain
+from fairlead.core.records import Prompt
+from fairlead.text.chat import ChatText
+
+TokenIds = npt.NDArray[np.int64]
+
+
+def encode_prompts(
+    chat: ChatText, prompts: Sequence[Prompt], *, max_length: int, max_new_tokens: int
+) -> list[TokenIds]:
+    """Ids of each prompt up to where the reply begins.
+
+    Args:
+        max_length: longest prompt plus completion, tokens.
+        max_new_tokens: longest completion, tokens.
+    Raises:
+        DataError: prompts are longer than `max_length - max_new_tokens`; it names the longest and counts them.
+    """
+    room = max_length - max_new_tokens
+    encoded = [chat.encode_prompt(prompt.messages) for prompt in prompts]
+    too_long = [i for i, ids in enumerate(encoded) if len(ids) > room]
+    if too_long:
+        longest = max(too_long, key=lambda i: len(encoded[i]))
+        prompt = prompts[longest]
+        wrong = f"does not fit the context ({len(too_long):,} of {len(prompts):,} prompts are too long; this is the longest)"
+        raise DataError(explain(f"prompt {prompt.id} ({prompt.source}): num_tokens", len(encoded[longest]), wrong,
+                                expected=f"<= {room} (text.max_length {max_length} less max_new_tokens {max_new_tokens})",
+                                remedy="Set prompts.max_words, lower max_new_tokens, or raise text.max_length if the model can"))  # fmt: skip
+    return encoded
