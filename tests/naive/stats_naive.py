@@ -113,7 +113,12 @@ def dawid_skene_step(rows, posterior, num_labels, *, smoothing):
         confusion[rater] = [[cell / sum(row) for cell in row] for row in table]
     prior = [sum(p[truth] for p in posterior.values()) / len(posterior) for truth in range(num_labels)]
     result = {}
+    raters_of = {item: {r for i, r, _ in rows if i == item} for item in posterior}
+    checked = {r for raters in raters_of.values() if len(raters) > 1 for r in raters}
     for item in posterior:
+        if not raters_of[item] & checked:  # nothing says how good its only rater is
+            result[item] = posterior[item]
+            continue
         joint = []
         for truth in range(num_labels):
             p = prior[truth]

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 
 from fairlead.core.errors import DataError, explain
 from fairlead.stats.arrays import BoolArray, FloatArray, IntArray
+from fairlead.stats.intervals import aligned
 from fairlead.stats.numerics import sum_by_group
 from fairlead.stats.votes import UNKNOWN, Votes, counts, number_labels, votes_per_rater
 
@@ -27,6 +28,9 @@ _TIE = 1e-9
 """Posteriors closer than this are equal but for rounding."""
 _CONVERGED = 1e-7
 """EM stops when no posterior moves by more than this."""
+
+_IMPOSSIBLE = 1e-12
+"""Stands for 0 under a logarithm."""
 
 LabelShares = Literal["equal", "estimated"]
 
@@ -46,7 +50,7 @@ class Aggregate:
     is_tied: BoolArray
     """[I] True where another label is as probable; never settle these by their place in `labels`."""
     rater_accuracy: FloatArray
-    """[R] estimated share of right votes; nan for a rater without votes."""
+    """[R] estimated share of right votes; nan for a rater without votes, and in `dawid_skene` for one who shares no item with anyone."""
     confusion: FloatArray | None = None
     """[R, K, K] probability of the vote (last) given the truth."""
     side_bias: FloatArray | None = None
@@ -57,7 +61,7 @@ class Aggregate:
 def majority(votes: Votes) -> Aggregate:
     """Vote shares; `rater_accuracy` is the share of a rater's votes that equal the majority, ties counted in part."""
     posterior = _vote_shares(counts(votes))
-    is_top = posterior >= posterior.max(1, keepdims=True) - _TIE
+    is_top = _is_top(posterior)
     credit = (is_top / is_top.sum(1, keepdims=True))[votes.items, votes.labels]
     right = sum_by_group(credit, votes.raters, votes.num_raters)
     return _aggregate(posterior, rater_accuracy=_share(right, votes_per_rater(votes)))
@@ -73,19 +77,26 @@ def dawid_skene(
     Args:
         smoothing: votes added to every cell of every confusion matrix.
         gold: {item name: label name} of items whose truth is known; they are held fixed.
-    Source: Dawid and Skene 1979, Applied Statistics 28.
-    Differs: smoothing, so that one vote never excludes a label.
+    Raises:
+        DataError: smoothing is negative.
+    Source: Dawid and Skene 1979, Applied Statistics 28; smoothing=0 is theirs.
+    Differs: smoothing, so that one vote never excludes a label; and the votes of a rater who shares no item with anyone stand as
+        they are, for nothing says how good they are.
     """
+    if not smoothing >= 0:
+        raise DataError(explain("smoothing", smoothing, "takes votes away", expected=">= 0", remedy="Use 0.01"))
     known = _gold_posterior(votes, gold)
+    is_checked = _checked_raters(votes, known)
+    known = _hold_unchecked(votes, known, is_checked)
 
     def expect(posterior: FloatArray) -> FloatArray:
-        odds = np.log(_confusion(votes, posterior, smoothing))[votes.raters, :, votes.labels]
+        odds = np.log(np.maximum(_confusion(votes, posterior, smoothing), _IMPOSSIBLE))[votes.raters, :, votes.labels]
         return _hold(_softmax(_sum_by_item(votes, odds) + _log_shares(posterior)), known)
 
     posterior, iterations = _iterate(expect, _hold(_vote_shares(counts(votes)), known), max_iterations)
     confusion = _confusion(votes, posterior, smoothing)
     accuracy = np.einsum("k,rkk->r", np.exp(_log_shares(posterior)), confusion)
-    accuracy = np.where(votes_per_rater(votes) > 0, accuracy, np.nan)
+    accuracy = np.where(is_checked, accuracy, np.nan)
     return _aggregate(posterior, rater_accuracy=accuracy, confusion=confusion, iterations=iterations)
 
 
@@ -139,9 +150,20 @@ def weighted(votes: Votes, accuracy: ArrayLike, *, num_observed: ArrayLike | Non
     Args:
         accuracy: [R] share of right votes; nan for a rater about whom nothing is known.
         num_observed: [R] votes behind each accuracy; None takes the rater's votes in `votes`.
+    Raises:
+        DataError: not one share in [0, 1] (or nan) for each rater.
     """
-    raw = np.asarray(accuracy, dtype=np.float64)
-    seen = np.asarray(votes_per_rater(votes) if num_observed is None else num_observed, dtype=np.float64)
+    raw, seen = aligned(
+        accuracy=accuracy, num_observed=votes_per_rater(votes) if num_observed is None else num_observed
+    )
+    if (
+        len(raw) != votes.num_raters
+        or (raw < 0).any()
+        or (raw > 1).any()
+        or not (np.isfinite(seen) & (seen >= 0)).all()
+    ):
+        raise DataError(explain("accuracy", None, "does not fit the raters", expected=f"{votes.num_raters} shares in [0, 1] or nan, counts >= 0",
+                                remedy="Give one value for each of rater_names"))  # fmt: skip
     seen = np.where(np.isfinite(raw), seen, 0.0)
     shrunk = (np.nan_to_num(raw) * seen + PRIOR_RIGHT) / (seen + PRIOR_RIGHT + PRIOR_WRONG)
     both = np.stack([shrunk, shrunk], axis=1)
@@ -158,7 +180,7 @@ def accuracy_with_ties(aggregate: Aggregate, truth: IntArray) -> float:
     if not is_known.any():
         return float("nan")
     posterior = aggregate.posterior[is_known]
-    is_top = posterior >= posterior.max(1, keepdims=True) - _TIE
+    is_top = _is_top(posterior)
     credit = is_top[np.arange(len(posterior)), truth[is_known]] / is_top.sum(1)
     return float(credit.mean())
 
@@ -171,16 +193,21 @@ def _aggregate(
     side_bias: FloatArray | None = None,
     iterations: int = 0,
 ) -> Aggregate:
-    is_top = posterior >= posterior.max(1, keepdims=True) - _TIE
+    is_top = _is_top(posterior)
     return Aggregate(
         posterior=posterior,
-        labels=np.argmax(is_top, axis=1).astype(np.int64),
+        labels=np.argmax(is_top, axis=1).astype(np.int64) if is_top.size else np.zeros(len(posterior), dtype=np.int64),
         is_tied=is_top.sum(1) > 1,
         rater_accuracy=rater_accuracy,
         confusion=confusion,
         side_bias=side_bias,
         iterations=iterations,
     )
+
+
+def _is_top(posterior: FloatArray) -> BoolArray:
+    """[I, K] True for the most probable label, and for those as probable but for rounding."""
+    return posterior >= posterior.max(1, keepdims=True, initial=0.0) - _TIE
 
 
 def _coin_accuracy(votes: Votes, posterior: FloatArray) -> FloatArray:
@@ -235,8 +262,9 @@ def _confusion(votes: Votes, posterior: FloatArray, smoothing: float) -> FloatAr
     num_labels = votes.num_labels
     table = np.zeros((votes.num_raters * num_labels, num_labels))
     np.add.at(table, votes.raters * num_labels + votes.labels, posterior[votes.items])
-    confusion = table.reshape(-1, num_labels, num_labels).transpose(0, 2, 1) + smoothing
-    return confusion / confusion.sum(2, keepdims=True)
+    confusion = table.reshape(votes.num_raters, num_labels, num_labels).transpose(0, 2, 1) + smoothing
+    total = confusion.sum(2, keepdims=True)
+    return np.where(total > 0, confusion / np.where(total > 0, total, 1), 1 / max(num_labels, 1))
 
 
 def _gold_posterior(votes: Votes, gold: Mapping[str, str] | None) -> FloatArray | None:
@@ -247,6 +275,29 @@ def _gold_posterior(votes: Votes, gold: Mapping[str, str] | None) -> FloatArray 
     known = np.full((votes.num_items, votes.num_labels), np.nan)
     known[truth != UNKNOWN] = np.eye(votes.num_labels)[truth[truth != UNKNOWN]]
     return known
+
+
+def _checked_raters(votes: Votes, known: FloatArray | None) -> BoolArray:
+    """[R] True for raters who share an item with another rater, or voted on gold: only of these can anything be learned."""
+    cells = np.unique(votes.items * max(votes.num_raters, 1) + votes.raters)
+    items, raters = cells // max(votes.num_raters, 1), cells % max(votes.num_raters, 1)
+    is_checked = np.bincount(items, minlength=votes.num_items) > 1
+    if known is not None:
+        is_checked |= np.isfinite(known).all(1)
+    return sum_by_group(is_checked[items], raters, votes.num_raters) > 0
+
+
+def _hold_unchecked(votes: Votes, known: FloatArray | None, is_checked: BoolArray) -> FloatArray | None:
+    """Add the vote shares of items that only raters without any check voted on to the rows that are held fixed.
+
+    The likelihood is flat there, so that the smoothing alone would decide, and slowly turn the votes into the most frequent label.
+    """
+    is_held = np.zeros(votes.num_items, dtype=np.bool_)
+    is_held[votes.items[~is_checked[votes.raters]]] = True
+    if not is_held.any():
+        return known
+    held = np.full((votes.num_items, votes.num_labels), np.nan) if known is None else known
+    return np.where(is_held[:, None], _vote_shares(counts(votes)), held)
 
 
 def _hold(posterior: FloatArray, known: FloatArray | None) -> FloatArray:
@@ -287,5 +338,5 @@ def _iterate(
 
 
 def _softmax(x: FloatArray) -> FloatArray:
-    raised = np.exp(x - x.max(1, keepdims=True))
+    raised = np.exp(x - x.max(1, keepdims=True, initial=-np.inf))
     return raised / raised.sum(1, keepdims=True)

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fairlead.core.errors import DataError, explain
 from fairlead.stats.arrays import FloatArray, IntArray
-from fairlead.stats.intervals import Interval, correlation_interval, undefined, wilson
+from fairlead.stats.intervals import Interval, aligned, correlation_interval, undefined, wilson
 from fairlead.stats.numerics import sum_by_group, two_sided_t, two_sided_z
 
 ECE_BINS = 15
@@ -122,7 +123,8 @@ def length_slope(
         lengths: [N] tokens.
         max_tokens: unit of length; 1 gives the slope per token.
     """
-    y, x = np.asarray(scores, dtype=np.float64), np.asarray(lengths, dtype=np.float64) / max_tokens
+    y, x = aligned(scores=scores, lengths=lengths)
+    x = x / max_tokens
     n = len(y)
     if n < 3:
         return undefined("fewer than 3 completions", n=n)
@@ -138,8 +140,14 @@ def length_slope(
 
 def _evidence(margins: ArrayLike, is_correct: ArrayLike) -> FloatArray:
     """[N] margin in favour of what was preferred: the mirror images that agree with the outcome."""
-    margin = np.asarray(margins, dtype=np.float64)
-    return np.where(np.asarray(is_correct, dtype=np.bool_), margin, -margin)
+    margin, outcome = aligned(margins=margins, is_correct=is_correct)
+    if not np.isfinite(margin).all():
+        raise DataError(explain("margins", float(margin[~np.isfinite(margin)][0]), "is not a finite number", expected="differences of two scores",
+                                remedy="Find the scores that are not finite"))  # fmt: skip
+    if not np.isin(outcome, (0, 1)).all():
+        raise DataError(explain("is_correct", float(outcome[~np.isin(outcome, (0, 1))][0]), "is not an outcome", expected="True or False",
+                                remedy="Leave ties out"))  # fmt: skip
+    return np.where(outcome == 1, margin, -margin)
 
 
 def _slope(evidence: FloatArray, confidence: float) -> Interval:
@@ -147,6 +155,8 @@ def _slope(evidence: FloatArray, confidence: float) -> Interval:
     n = len(evidence)
     if n == 0:
         return undefined("no observations", n=0)
+    if not evidence.any():
+        return undefined("undefined: every margin is 0", n=n)
     if not (evidence < 0).any():
         return undefined("undefined: every margin agrees with its outcome", n=n)
     if not (evidence > 0).any():

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fairlead.core.errors import DataError, explain
 from fairlead.stats.arrays import BoolArray, FloatArray, IntArray
 from fairlead.stats.numerics import (
     binomial_at_most,
@@ -49,13 +50,36 @@ def undefined(note: str, *, n: int) -> Interval:
     return Interval(math.nan, math.nan, math.nan, n, note)
 
 
+def aligned(**columns: ArrayLike) -> tuple[FloatArray, ...]:
+    """Return columns as numbers, [N] each.
+
+    Raises:
+        DataError: they differ in length, or are not plain lists of numbers; numpy would repeat a single value for all.
+    """
+    try:
+        found = tuple(np.asarray(column, dtype=np.float64) for column in columns.values())
+    except (TypeError, ValueError) as error:
+        raise DataError(explain(", ".join(columns), None, f"are not numbers ({error})", expected="lists of numbers",
+                                remedy="Pass numbers")) from error  # fmt: skip
+    if len({column.shape for column in found}) > 1 or any(column.ndim != 1 for column in found):
+        shapes = " and ".join(str(column.shape) for column in found)
+        raise DataError(explain(", ".join(columns), None, f"have the shapes {shapes}", expected="one value of each for every item",
+                                remedy="Pass lists of the same length"))  # fmt: skip
+    return found
+
+
 def wilson(successes: float, n: int, *, confidence: float = 0.95) -> Interval:
     """Score interval of a share.
 
     Args:
         successes: may end in .5 where ties count half.
+    Raises:
+        DataError: there are more successes than observations, or fewer than none.
     Source: Wilson 1927, JASA 22.
     """
+    if not 0 <= successes <= n:
+        raise DataError(explain("successes", successes, f"do not fit {n} observations", expected="from 0 to n",
+                                remedy="Check which count is which"))  # fmt: skip
     if n == 0:
         return undefined("no observations", n=0)
     z = two_sided_z(confidence)
@@ -67,10 +91,12 @@ def wilson(successes: float, n: int, *, confidence: float = 0.95) -> Interval:
 
 def mean_interval(x: ArrayLike, *, confidence: float = 0.95) -> Interval:
     """Student interval of the mean of [N] independent observations."""
-    values = np.asarray(x, dtype=np.float64)
+    (values,) = aligned(x=x)
     n = len(values)
     if n == 0:
         return undefined("no observations", n=0)
+    if not np.isfinite(values).all():
+        return undefined(_not_finite(values), n=n)
     mean = float(values.mean())
     if n == 1:
         return Interval(mean, math.nan, math.nan, 1, "one observation has no spread")
@@ -80,9 +106,12 @@ def mean_interval(x: ArrayLike, *, confidence: float = 0.95) -> Interval:
 
 def paired_interval(before: ArrayLike, after: ArrayLike, *, confidence: float = 0.95) -> Interval:
     """Student interval of the mean of `after - before`, [N] pairs (of one prompt, one item)."""
-    return mean_interval(
-        np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64), confidence=confidence
-    )
+    first, second = aligned(before=before, after=after)
+    return mean_interval(second - first, confidence=confidence)
+
+
+def _not_finite(values: FloatArray) -> str:
+    return f"{int(np.sum(~np.isfinite(values)))} of {len(values)} values are not finite numbers"
 
 
 def correlation_interval(
@@ -99,8 +128,10 @@ def correlation_interval(
         method: `fisher` transforms with the variance (1 + r^2/2)/(n - 3); `bootstrap` resamples the pairs with `seed`.
     Source: Bonett and Wright 2000, Psychometrika 65.
     """
-    first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    first, second = aligned(x=x, y=y)
     n = len(first)
+    if not np.isfinite(first + second).all():
+        return undefined(_not_finite(first + second), n=n)
     if n < 4:
         return undefined("fewer than 4 pairs", n=n)
     if np.ptp(first) == 0 or np.ptp(second) == 0:
@@ -174,6 +205,10 @@ def replicate_interval(
     low, high = quantile(kept, tails[0]), quantile(kept, tails[1])
     lost = len(replicates) - len(kept)
     note = f"undefined on {lost} of {len(replicates)} resamples" if lost else ""
+    if n == 1:
+        return Interval(value, math.nan, math.nan, 1, "one observation has no spread")
+    if np.ptp(kept) == 0 and value == low:
+        note = f"{note}; " * bool(note) + "every resample gave the same value, so the interval has no width"
     return Interval(value, min(value, low), max(value, high), n, note)
 
 
@@ -181,7 +216,8 @@ def _bca_levels(value: float, replicates: FloatArray, left_out: FloatArray, tail
     below = float((np.sum(replicates < value) + np.sum(replicates == value) / 2) / len(replicates))
     edge = 0.5 / len(replicates)
     bias = normal_quantile(min(max(below, edge), 1 - edge))
-    gaps = np.nanmean(left_out) - left_out[np.isfinite(left_out)]
+    finite = left_out[np.isfinite(left_out)]
+    gaps = finite.mean() - finite if len(finite) else finite
     spread = float(np.sum(gaps**2)) ** 1.5
     skew = float(np.sum(gaps**3)) / (6 * spread) if spread > 0 else 0.0
     shifted = bias + normal_quantile(tails)
@@ -200,7 +236,7 @@ def mcnemar(before: BoolArray | Sequence[bool], after: BoolArray | Sequence[bool
     Equals: the sign test on the items that changed.
     Source: McNemar 1947, Psychometrika 12.
     """
-    was, is_now = np.asarray(before, dtype=np.bool_), np.asarray(after, dtype=np.bool_)
+    was, is_now = (column != 0 for column in aligned(before=before, after=after))
     return sign_test(int(np.sum(~was & is_now)), int(np.sum(was & ~is_now)))
 
 

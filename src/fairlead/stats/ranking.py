@@ -43,11 +43,21 @@ def bradley_terry(wins: ArrayLike, *, ridge: float = 0.0) -> Ranking:
         wins: [C, C] how often the row beat the column; a tie is half a win each way. The diagonal is ignored.
         ridge: strength of a Gaussian prior around 0; 0 is the maximum-likelihood estimate.
     Raises:
-        DataError: ridge is 0 and some group never beats the rest, so that its scores run off to infinity.
+        DataError: ridge is 0 and some group never beats the rest, so that its scores run off to infinity; or `wins` is not a
+            square table of counts.
     Source: Bradley and Terry 1952, Biometrika 39.
     Equals: logistic regression without intercept on +-1 design rows (tested).
     """
     table = np.array(wins, dtype=np.float64)
+    if (
+        table.ndim != 2
+        or len(table) == 0
+        or table.shape[0] != table.shape[1]
+        or not (np.isfinite(table) & (table >= 0)).all()
+        or ridge < 0
+    ):
+        raise DataError(explain("wins", None, f"of shape {table.shape} and ridge {ridge} make no ranking", expected="square counts >= 0, ridge >= 0",
+                                remedy="Give every competitor a row and a column"))  # fmt: skip
     np.fill_diagonal(table, 0)
     if ridge == 0 and not _reaches_all(table > 0):
         raise DataError(explain("wins", None, "leave some competitors without a finite score",

@@ -26,7 +26,8 @@ UNKNOWN = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Votes:
-    """Votes as parallel columns of numbers into the name tables. Immutable; a rater votes at most once on an item."""
+    """Votes as parallel columns of numbers into the name tables. Immutable; a rater votes at most once on an item, unless
+    `may_repeat` says otherwise."""
 
     items: IntArray
     """[N] in [0, I)."""
@@ -40,12 +41,15 @@ class Votes:
     """In rank order where labels are ordered."""
     swapped: BoolArray | None = None
     """[N] True where the second completion stood on the left; None where there are no sides."""
+    may_repeat: bool = False
+    """True where a rater judged items again. Aggregation then counts every vote; agreement between raters refuses such votes."""
 
     def __post_init__(self) -> None:
         lengths = {len(self.items), len(self.raters), len(self.labels)}
         lengths |= set() if self.swapped is None else {len(self.swapped)}
         assert len(lengths) == 1, f"columns of votes differ in length: {sorted(lengths)}"
-        _refuse_duplicates(self)
+        if not self.may_repeat:
+            refuse_repeats(self)
 
     @property
     def num_items(self) -> int:
@@ -65,6 +69,7 @@ def votes_from_rows(
     *,
     label_names: Sequence[str] | None = None,
     swapped: Sequence[bool] | None = None,
+    may_repeat: bool = False,
 ) -> Votes:
     """Number the items, raters and labels of (item, rater, label) rows.
 
@@ -72,6 +77,7 @@ def votes_from_rows(
         rows: (item, rater, label); items and raters are numbered in order of appearance.
         label_names: all labels that can occur, in rank order. None takes those seen, by number where all are numbers.
         swapped: for each row, whether the sides were exchanged on screen.
+        may_repeat: take several votes of a rater on an item, which only aggregation can use.
     Raises:
         DataError: a label is not in `label_names`, a rater voted twice on an item, or `swapped` does not fit the rows.
     """
@@ -94,6 +100,7 @@ def votes_from_rows(
         rater_names=tuple(rater_numbers),
         label_names=names,
         swapped=None if swapped is None else np.array(swapped, dtype=np.bool_),
+        may_repeat=may_repeat,
     )
 
 
@@ -175,7 +182,8 @@ def _unknown_label(path: str, label: str, names: Sequence[str]) -> str:
                    remedy="Correct the label or name it among the labels")  # fmt: skip
 
 
-def _refuse_duplicates(votes: Votes) -> None:
+def refuse_repeats(votes: Votes) -> None:
+    """Raise DataError when a rater voted twice on an item: a rater's agreement with himself is not agreement between raters."""
     cells = votes.items * max(votes.num_raters, 1) + votes.raters
     distinct, times = np.unique(cells, return_counts=True)
     if len(distinct) == len(cells):
@@ -183,4 +191,4 @@ def _refuse_duplicates(votes: Votes) -> None:
     item, rater = divmod(int(distinct[np.argmax(times)]), votes.num_raters)
     raise DataError(explain(f"votes.{votes.item_names[item]}", votes.rater_names[rater],
                             f"votes {int(times.max())} times on the same item", expected="one vote of a rater on an item",
-                            remedy="Keep one of the votes, or give repeats an item id of their own"))  # fmt: skip
+                            remedy="Keep one of the votes; only to aggregate, may_repeat=True takes them all"))  # fmt: skip

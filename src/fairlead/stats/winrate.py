@@ -12,8 +12,9 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fairlead.core.errors import DataError, explain
 from fairlead.stats.arrays import FloatArray
-from fairlead.stats.intervals import Interval, undefined, wilson
+from fairlead.stats.intervals import Interval, aligned, undefined, wilson
 from fairlead.stats.numerics import two_sided_z
 
 _MAX_ITERATIONS = 50
@@ -32,11 +33,16 @@ def length_controlled_win_rate(
     Args:
         preferences: [N] 1 where the policy won, 0 where it lost, 0.5 for a tie, or a judge's probability between.
         length_deltas: [N] tokens of the policy's completion minus those of the baseline.
+    Raises:
+        DataError: a preference is not in [0, 1], or a length is not a finite number.
     Source: Dubois et al. 2024, arXiv:2404.04475.
     Differs: no term for the difficulty of each prompt, which needs verdicts on many policies.
     """
-    wins, deltas = np.asarray(preferences, dtype=np.float64), np.asarray(length_deltas, dtype=np.float64)
+    wins, deltas = aligned(preferences=preferences, length_deltas=length_deltas)
     n = len(wins)
+    if not ((wins >= 0) & (wins <= 1)).all() or not np.isfinite(deltas).all():
+        raise DataError(explain("preferences, length_deltas", None, "hold values that mean nothing", expected="shares from 0 to 1 and finite lengths",
+                                remedy="Leave out comparisons without a verdict"))  # fmt: skip
     if n < 2:
         return undefined("fewer than 2 comparisons", n=n)
     if wins.min() == wins.max() and wins[0] in (0.0, 1.0):
@@ -56,7 +62,8 @@ def swap_averaged_logits(shown_first: ArrayLike, shown_second: ArrayLike) -> Flo
         shown_second: [N] log-odds for the same completion when it stood second.
     Differs: averaging probabilities instead leaves some of the bias.
     """
-    return (np.asarray(shown_first, dtype=np.float64) + np.asarray(shown_second, dtype=np.float64)) / 2
+    first, second = aligned(shown_first=shown_first, shown_second=shown_second)
+    return (first + second) / 2
 
 
 def order_consistency(wins_first: ArrayLike, wins_second: ArrayLike) -> tuple[Interval, Interval]:
@@ -66,7 +73,7 @@ def order_consistency(wins_first: ArrayLike, wins_second: ArrayLike) -> tuple[In
         wins_first: [N] whether the completion won when it stood first.
         wins_second: [N] whether the same completion won when it stood second.
     """
-    first, second = np.asarray(wins_first, dtype=np.bool_), np.asarray(wins_second, dtype=np.bool_)
+    first, second = (column != 0 for column in aligned(wins_first=wins_first, wins_second=wins_second))
     num_same, num_first = int(np.sum(first == second)), int(np.sum(first & ~second))
     return wilson(num_same, len(first)), wilson(num_first, len(first) - num_same)
 

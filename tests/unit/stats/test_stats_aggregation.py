@@ -235,7 +235,64 @@ def test_a_rater_without_votes_has_no_accuracy():
         assert np.isfinite(found.rater_accuracy[:2]).all()
 
 
-def test_no_votes_give_an_empty_aggregate():
-    empty = votes_from_rows([], label_names=("A", "B"))
+@pytest.mark.parametrize("labels", [("A", "B"), ()])
+def test_no_votes_give_an_empty_aggregate(labels):
+    empty = votes_from_rows([], label_names=labels)
     for aggregate in (majority, one_coin, dawid_skene):
-        assert aggregate(empty).posterior.shape == (0, 2)
+        assert aggregate(empty).posterior.shape == (0, len(labels))
+
+
+ANAESTHETISTS = (
+    "111 1 1 1 1|333 4 3 3 4|112 2 1 2 2|222 3 1 2 1|222 3 2 2 2|222 3 3 2 2|122 2 1 1 1|333 3 4 3 3|222 2 2 2 3|232 2 2 2 3|"
+    "444 4 4 4 4|222 3 3 4 3|111 1 1 1 1|222 3 2 1 2|121 1 1 1 1|111 2 1 1 1|111 1 1 1 1|111 1 1 1 1|222 2 2 2 1|222 1 3 2 2|"
+    "222 2 2 2 2|222 2 2 2 1|222 3 2 2 2|221 2 2 2 2|111 1 1 1 1|111 1 1 1 1|232 2 2 2 2|111 1 1 1 1|111 1 1 1 1|112 1 1 2 1|"
+    "111 1 1 1 1|333 3 2 3 3|111 1 1 1 1|222 2 2 2 2|222 3 2 3 2|433 4 3 4 3|221 2 2 3 2|232 3 2 3 3|333 3 4 3 2|111 1 1 1 1|"
+    "111 1 1 1 1|121 2 1 1 1|232 2 2 2 2|121 1 1 1 1|222 2 2 2 2"
+)
+"""Dawid and Skene 1979, table 1: fitness of 45 patients by five observers, the first of whom judged three times."""
+
+
+@pytest.mark.parametrize("smoothing", [0, 1e-6])
+def test_dawid_skene_gives_the_shares_and_error_rates_of_the_paper(smoothing):
+    rows = [(str(patient), str(observer), vote) for patient, seen in enumerate(ANAESTHETISTS.split("|"))
+            for observer, votes in enumerate(seen.split()) for vote in votes]  # fmt: skip
+    found = dawid_skene(votes_from_rows(rows, label_names="1234", may_repeat=True), smoothing=smoothing)
+    assert found.posterior.mean(0).round(2).tolist() == [0.40, 0.42, 0.11, 0.07]
+    assert found.confusion[0].round(2).tolist() == [
+        [0.89, 0.11, 0, 0],
+        [0.07, 0.88, 0.05, 0],
+        [0, 0.34, 0.66, 0],
+        [0, 0, 0.56, 0.44],
+    ]
+    assert found.confusion[1].round(2).tolist() == [
+        [0.83, 0.17, 0, 0],
+        [0.05, 0.63, 0.31, 0],
+        [0, 0, 1, 0],
+        [0, 0, 0, 1],
+    ]
+    assert found.labels[[2, 29, 35, 37]].tolist() == [1, 0, 3, 2]
+
+
+def test_dawid_skene_leaves_votes_alone_where_nobody_shares_an_item():
+    """Thirty raters, one vote an item, 3 in 5 for a: nothing can be learned, and the smoothing must not turn votes for b into a."""
+    rng = np.random.default_rng(0)
+    rows = [(str(i), str(i % 30), "ab"[int(rng.random() < 0.4)]) for i in range(100)]
+    votes = votes_from_rows(rows)
+    found = dawid_skene(votes)
+    assert (found.posterior[votes.items, votes.labels] == 1).all() and np.isnan(found.rater_accuracy).all()
+    gold = dawid_skene(votes, gold={str(i): rows[i][2] for i in range(100)})
+    assert (gold.rater_accuracy > 0.6).all(), "gold checks a rater"
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "num_observed"), [([1.2, 0.5], None), ([0.5], None), ([0.5, 0.5], [-3, 1]), ([0.5, 0.5], [np.inf, 1])]
+)
+def test_weights_that_are_not_shares_are_refused(accuracy, num_observed):
+    votes = votes_from_rows([("q", "a", "A"), ("q", "b", "B")])
+    with pytest.raises(DataError, match="accuracy"):
+        weighted(votes, accuracy, num_observed=num_observed)
+
+
+def test_smoothing_cannot_take_votes_away():
+    with pytest.raises(DataError, match="smoothing=-1 takes votes away"):
+        dawid_skene(votes_from_rows([("q", "a", "A")]), smoothing=-1)

@@ -86,6 +86,48 @@ def test_alpha_equals_the_worked_example_of_krippendorff():
     assert [round(krippendorff_alpha(votes, level=level), 3) for level in LEVELS] == [0.743, 0.815, 0.849]
 
 
+DIAGNOSES = (
+    "00060 03003 01401 00006 03030 20400 00402 20310 20040 00006 10050 11040 03300 10050 02031 00501 30012 51000 02040 10203 "
+    "00006 01050 02013 20040 10041 05010 40002 02040 10500 00006"
+)
+"""Fleiss 1971, table 1: six psychiatrists and five diagnoses of 30 patients."""
+
+
+def test_published_examples():
+    """Fleiss 1971: kappa .430. Cohen 1960, table 1: kappa .492. Gwet, abstractors: AC1 .8493305, kappa .7964094 (irrCAC)."""
+    patients = [[int(count) for count in row] for row in DIAGNOSES.split()]
+    seen = [np.repeat(range(5), row) for row in patients]
+    rows = [(str(i), str(r), str(label)) for i, labels in enumerate(seen) for r, label in enumerate(labels)]
+    assert fleiss_kappa(votes_from_rows(rows)) == pytest.approx(0.430, abs=5e-4)
+    assert cohen_kappa(*two_columns([[88, 14, 18], [10, 40, 10], [2, 6, 12]])).value == pytest.approx(0.492, abs=5e-4)
+    first, second = two_columns([[13, 0, 0], [0, 20, 7], [0, 4, 56]])
+    rows = [(str(i), r, str(x)) for r, column in (("a", first), ("b", second)) for i, x in enumerate(column)]
+    assert gwet_ac1(votes_from_rows(rows)) == pytest.approx(0.8493305)
+    assert krippendorff_alpha(votes_from_rows(rows)) == pytest.approx(0.7972585)
+    assert cohen_kappa(first, second).value == pytest.approx(0.7964094)
+
+
+def two_columns(table):
+    """Label numbers of two raters from their table of counts."""
+    cells = [(i, j) for i, row in enumerate(table) for j, count in enumerate(row) for _ in range(count)]
+    return [i for i, _ in cells], [j for _, j in cells]
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [([0], [0, 1, 1]), ([0, -1], [0, 1]), ([0.5, 1], [0, 1]), ([0, math.nan], [0, 1]), (["x"], ["y"])]
+)
+def test_cohen_refuses_what_are_not_two_columns_of_label_numbers(a, b):
+    with pytest.raises(DataError):
+        cohen_kappa(a, b)
+
+
+def test_repeats_of_a_rater_are_not_agreement_between_raters():
+    votes = votes_from_rows([("q", "ann", "1"), ("q", "ann", "1"), ("q", "bob", "0")], may_repeat=True)
+    for statistic in (percent_agreement, krippendorff_alpha, num_pairs, rater_agreement):
+        with pytest.raises(DataError, match="votes 2 times on the same item"):
+            statistic(votes)
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(2, 5))
 def test_fleiss_equals_statsmodels(seed, num_raters):
     votes = votes_of(random_rows(np.random.default_rng(seed), 12, num_raters))
@@ -262,6 +304,17 @@ def test_a_single_disagreement_leaves_some_resamples_undefined_and_counts_them()
     found = agreement_report(votes_of(rows), seed=0)["krippendorff_alpha"]
     lost = int(found.note.split()[2])
     assert 0.25 < lost / 2000 < 0.42, "(5/6)^6 = .335 of the resamples miss the item"
+
+
+def test_one_item_has_a_value_and_no_interval():
+    report = agreement_report(votes_of([("a", "x", "0"), ("a", "y", "1"), ("a", "z", "1")]), seed=0)
+    assert report["percent_agreement"].value == pytest.approx(1 / 3)
+    assert all(math.isnan(i.low) and math.isnan(i.high) and i.n == 1 and i.note for i in report.values())
+
+
+def test_perfect_agreement_has_no_width_and_says_so():
+    report = agreement_report(votes_of([("a", "x", "0"), ("a", "y", "0"), ("b", "x", "1"), ("b", "y", "1")]), seed=0)
+    assert all((i.value, i.low, i.high) == (1, 1, 1) and "no width" in i.note for i in report.values())
 
 
 def test_without_shared_items_nothing_is_measured():

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from statsmodels.api import GLM, OLS, add_constant, families
 
+from fairlead.core.errors import DataError
 from fairlead.stats.calibration import (
     agreement_ceiling,
     calibration,
@@ -99,6 +100,7 @@ def test_separated_outcomes_have_no_slope_and_say_so():
     assert math.isnan(found.temperature)
     assert calibration([1.0], [False]).slope.note == "undefined: every margin contradicts its outcome"
     assert calibration([], []).slope.note == "no observations"
+    assert calibration([0, 0], [True, False]).slope.note == "undefined: every margin is 0"
     assert math.isnan(calibration([], []).ece)
 
 
@@ -150,3 +152,12 @@ def test_length_correlation_equals_spearman():
     rng = np.random.default_rng(4)
     scores, lengths = rng.normal(size=50), rng.integers(1, 30, 50)
     assert length_correlation(scores, lengths).value == pytest.approx(scipy_stats.spearmanr(scores, lengths).statistic)
+
+
+@pytest.mark.parametrize(
+    ("margins", "outcomes", "fault"),
+    [([1, math.nan], [True, False], "margins=nan"), ([1, 2], [True], "shapes"), ([1, 2], [1, 0.5], "Leave ties out")],
+)
+def test_margins_and_outcomes_that_do_not_fit_are_refused(margins, outcomes, fault):
+    with pytest.raises(DataError, match=fault):
+        calibration(margins, outcomes)

@@ -84,3 +84,17 @@ def test_extreme_records_do_not_overflow():
 def test_elo_is_400_points_for_ten_to_one():
     assert elo([1.0])[0] == pytest.approx(173.718, abs=1e-3)
     assert elo([math.log(10)])[0] == pytest.approx(400)
+
+
+def test_baseball_scores_are_those_of_the_textbook():
+    """Agresti, Categorical Data Analysis, table 10.10: American League 1987, Baltimore at 0."""
+    wins = [[0, 7, 9, 7, 7, 9, 11], [6, 0, 7, 5, 11, 9, 9], [4, 6, 0, 7, 7, 8, 12], [6, 8, 6, 0, 6, 7, 10], [6, 2, 6, 7, 0, 7, 12],
+            [4, 4, 5, 6, 6, 0, 6], [2, 4, 1, 3, 1, 7, 0]]  # fmt: skip
+    scores, _ = bradley_terry(wins)
+    assert (scores - scores[6]).round(2).tolist() == [1.58, 1.44, 1.29, 1.25, 1.11, 0.68, 0]
+
+
+@pytest.mark.parametrize("wins", [[[0, -1], [2, 0]], [[0, math.nan], [2, 0]], [[0, 1, 2], [2, 0, 1]], []])
+def test_what_is_no_square_table_of_counts_is_refused(wins):
+    with pytest.raises(DataError, match="make no ranking"):
+        bradley_terry(wins, ridge=0.1)

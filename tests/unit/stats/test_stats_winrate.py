@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.api import GLM, families
 
+from fairlead.core.errors import DataError
 from fairlead.stats.winrate import length_controlled_win_rate, order_consistency, swap_averaged_logits
 
 
@@ -77,3 +78,9 @@ def test_consistency_and_the_side_of_the_flips():
     consistent, favours_first = order_consistency([1, 1, 1, 0, 0, 1], [1, 0, 0, 0, 1, 1])
     assert (consistent.value, consistent.n) == (0.5, 6)
     assert (favours_first.value, favours_first.n) == (pytest.approx(2 / 3), 3)
+
+
+@pytest.mark.parametrize("preferences", [[1, np.nan, 0], [2, 0, 1], [1, 0]])
+def test_verdicts_that_are_no_shares_are_refused(preferences):
+    with pytest.raises(DataError, match="preferences"):
+        length_controlled_win_rate(preferences, [1, 2, 3])
