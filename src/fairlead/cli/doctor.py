@@ -55,7 +55,7 @@ def _torch_facts() -> dict[str, str]:
     import torch
 
     from fairlead.models.device import choose_device
-    from fairlead.models.load import bundled_model
+    from fairlead.models.locate import bundled_model
     from fairlead.models.memory import keep_freed_memory
 
     return {

@@ -1,4 +1,4 @@
-"""Loading a causal language model and its tokenizer from a folder (or, with a network, by hub id), with located errors.
+"""Loading a causal language model and its tokenizer from a folder or by hub id, with located errors.
 
 Weights are safetensors only and are held in the dtype that is asked for, never in what the checkpoint happened to be.
 
@@ -8,7 +8,6 @@ Example:
     logprobs = model.logprobs(layout).logprobs         # [K]
 """
 
-import json
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -16,16 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from fairlead.core.errors import ModelError, explain
 from fairlead.models import attention
+from fairlead.models.locate import TOKENIZER_FILES, check_folder, has_tokenizer, hub_folder, locate_model, read_object
 from fairlead.models.logprobs import OutputHead, TokenLogprobs, token_logprobs
 from fairlead.text.packing import Layout
 
-BUNDLED = "bundled"
 _STATEFUL = (
     "mamba",
     "rwkv",
@@ -110,68 +110,47 @@ class CausalModel:
         return token_logprobs(hidden, self.output_head(), targets, temperature=temperature, needs=needs)
 
 
-def bundled_model() -> Path:
-    """Folder of the model that ships with the package."""
-    return Path(__file__).parents[1] / "bundled" / "model"
-
-
-def resolve_model(model: str) -> str:
-    """Turn `bundled`, a folder, or a hub id into what transformers loads; checks a folder before anything is loaded."""
-    if model == BUNDLED:
-        return str(bundled_model())
-    path = Path(model).expanduser()
-    if path.is_dir():
-        check_folder(path)
-        return str(path)
-    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
-        raise ModelError(explain("model", model, "is not a folder", expected="a model folder, a hub id (org/name), or `bundled`",
-                                 remedy="Check the path"))  # fmt: skip
-    return model
-
-
-def check_folder(path: Path) -> None:
-    """Refuse a model folder that is incomplete or holds weights only as pickles."""
-    if not (path / "config.json").is_file():
-        raise ModelError(
-            explain(path, None, "has no config.json", expected="a transformers model folder", remedy="Check the path")
-        )
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(
-                explain(index, None, "is damaged", expected="an index with a weight_map", remedy="Copy it again")
-            ) from error
-        missing = [name for name in shards if not (path / name).is_file()]
-        if missing:
-            raise ModelError(explain(path, None, f"lacks {len(missing)} of {len(shards)} weight shards (first: {missing[0]})",
-                                     expected="every shard that the index names", remedy="Copy the missing files"))  # fmt: skip
-    elif not (path / "model.safetensors").is_file() and not (path / "adapter_model.safetensors").is_file():
-        pickles = sorted(p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
-        found = f" (found {pickles[0]}, a pickle, which is never loaded)" if pickles else ""
-        raise ModelError(explain(path, None, f"has no model.safetensors{found}", expected="safetensors weights",
-                                 remedy="Convert the weights to safetensors or copy the missing file"))  # fmt: skip
-
-
 def load_tokenizer(model: str) -> Any:
     """The fast tokenizer of a model."""
     _quiet()
+    source = locate_model(model)
     try:
-        return AutoTokenizer.from_pretrained(resolve_model(model), trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises plain Exceptions for a damaged file
+        _check_tokenizer_files(Path(source))
         raise _load_error(model, error, "a tokenizer") from error
+
+
+def _check_tokenizer_files(folder: Path) -> None:
+    """Name the file of a folder that keeps its tokenizer from loading, where that can be told."""
+    if not folder.is_dir():
+        return
+    if not has_tokenizer(folder):
+        raise ModelError(explain(folder, None, "has no tokenizer.json", expected=f"one of {', '.join(TOKENIZER_FILES)}",
+                                 remedy="Copy the tokenizer's files from where the model came from"))  # fmt: skip
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / name).is_file():
+            read_object(folder / name)
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        try:
+            Tokenizer.from_file(str(path))
+        except Exception as error:  # the only kind that tokenizers raises
+            raise ModelError(
+                explain(path, None, f"is damaged ({error})", expected="a tokenizer", remedy="Copy or download it again")
+            ) from error
 
 
 def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> CausalModel:
     """Load a causal LM with fairlead attention, dropout off.
 
     Raises:
-        ModelError: not found, incomplete, damaged, or an architecture whose sequences cannot be isolated in one row.
+        ModelError: not found, incomplete, damaged, weights that are not finite, or an architecture whose sequences cannot be isolated
+            in one row.
     """
     _quiet()
     attention.register()
-    source = resolve_model(model)
+    source = locate_model(model)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         _check_architecture(config, model)
@@ -179,15 +158,34 @@ def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str =
             source, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation=attention.NAME,
             output_loading_info=True,
         )  # fmt: skip
-    except ModelError:
+    except (ModelError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # safetensors and transformers raise many kinds for a damaged file
+        _check_download(source)
         raise _load_error(model, error, "a causal language model") from error
+    _check_download(source)
     missing = sorted(info.get("missing_keys") or [])
     if missing:
         raise ModelError(explain(model, None, f"lacks {len(missing)} weights (first: {missing[0]})", expected="a complete checkpoint",
                                  remedy="Copy the missing files"))  # fmt: skip
-    return CausalModel(module=module.to(device).eval(), config=module.config, name=model, device=torch.device(device))
+    module = module.to(device).eval()
+    _require_finite(module, model)
+    return CausalModel(module=module, config=module.config, name=model, device=torch.device(device))
+
+
+def _check_download(source: str) -> None:
+    """The files of a hub model are here only once it was loaded; those of a folder were checked before."""
+    folder = None if Path(source).is_dir() else hub_folder(source)
+    if folder is not None:
+        check_folder(folder)
+
+
+def _require_finite(module: nn.Module, model: str) -> None:
+    """One pass over the weights without a copy, under 0.1 s a GB: NaN is its own minimum."""
+    for name, parameter in module.named_parameters():
+        if parameter.numel() and not all(torch.isfinite(x) for x in torch.aminmax(parameter.detach())):
+            raise ModelError(explain(model, None, f"holds NaN or infinity in {name}", expected="finite weights",
+                                     remedy="Take an earlier checkpoint, or download it again"))  # fmt: skip
 
 
 def _check_architecture(config: Any, model: str) -> None:
@@ -197,9 +195,13 @@ def _check_architecture(config: Any, model: str) -> None:
 
 
 def _load_error(model: str, error: Exception, what: str) -> ModelError:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return ModelError(explain("model", model, f"cannot be loaded ({first[:160]})", expected=f"{what} in a folder or on the hub",
-                              remedy="Check the path; without a network name a local folder"))  # fmt: skip
+    text = str(error).strip()
+    if "custom code" in text:
+        return ModelError(explain("model", model, "brings code of its own (auto_map), which is never run", expected="an architecture of transformers",
+                                  remedy="Choose another model, or one that was converted to a class of transformers"))  # fmt: skip
+    first = text.splitlines()[0] if text else type(error).__name__
+    return ModelError(explain("model", model, f"cannot be loaded ({first[:160]})", expected=f"{what} that transformers can load",
+                              remedy="Copy or download the model again, or choose another"))  # fmt: skip
 
 
 def _quiet() -> None:

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 import tiny_models
 from fairlead.core.errors import ConfigError, ModelError
 from fairlead.models.device import choose_device
-from fairlead.models.load import BUNDLED, load_policy, load_tokenizer, resolve_model
+from fairlead.models.load import load_policy, load_tokenizer
+from fairlead.models.locate import BUNDLED
 from fairlead.models.memory import keep_freed_memory
 from fairlead.text import Branch, Tree, pack_trees
 
@@ -83,7 +84,36 @@ def test_a_folder_without_weights_or_config_is_named(folder):
 def test_damaged_weights_are_refused(folder, size):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:size])
-    assert "cannot be loaded" in refusal(folder)
+    assert "model.safetensors is damaged" in refusal(folder)
+
+
+def test_a_damaged_shard_is_named(folder):
+    split(folder)
+    shard = folder / "model-00002-of-00002.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-4])
+    assert "model-00002-of-00002.safetensors is damaged" in refusal(folder)
+
+
+def test_a_pointer_of_git_lfs_is_named(folder):
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert "git lfs pull" in refusal(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_are_not_finite_are_named(folder, value, dtype):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = value
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    message = refusal(folder, lambda name: load_policy(name, dtype=dtype))
+    assert "holds NaN or infinity in model.layers.1.mlp.up_proj.weight" in message
+
+
+def test_adapters_are_refused_with_the_way_to_merge_them(folder):
+    """Beside a whole model too: transformers would attach it, and what trains would not be what was named."""
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    assert "an adapter (of org/base)" in refusal(folder)
+    assert "merge_and_unload" in refusal(folder, load_tokenizer)
 
 
 def test_missing_weights_are_refused_not_initialised(folder):
@@ -99,10 +129,26 @@ def test_weights_of_another_shape_are_refused(folder):
     assert "cannot be loaded" in refusal(folder)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "no-such-thing"}'])
-def test_damaged_configs_are_refused(folder, text):
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "config.json is damaged"),
+        ("[]", "config.json is damaged"),
+        ('{"model_type": "no-such-thing"}', "no-such-thing"),
+    ],
+)
+def test_damaged_configs_are_refused(folder, text, words):
     (folder / "config.json").write_text(text)
-    refusal(folder)
+    assert words in refusal(folder)
+
+
+def test_code_of_a_model_is_never_run(folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text())
+    own = {"model_type": "my-own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (folder / "config.json").write_text(json.dumps({**config, **own}))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    assert "brings code of its own (auto_map), which is never run" in refusal(folder)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_models_with_state_are_refused(folder):
@@ -114,13 +160,24 @@ def test_models_with_state_are_refused(folder):
 def test_a_folder_without_tokenizer_is_refused(folder):
     for path in folder.glob("*token*"):
         path.unlink()
-    refusal(folder, load_tokenizer)
+    assert "has no tokenizer.json" in refusal(folder, load_tokenizer)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("text", ["{", "[]", '{"half'])
+def test_a_damaged_tokenizer_is_named(folder, name, text):
+    (folder / name).write_text(text)
+    assert f"{name} is damaged" in refusal(folder, load_tokenizer)
+
+
+def test_a_tokenizer_without_vocabulary_is_named(folder):
+    (folder / "tokenizer.json").write_text("{}")
+    assert "tokenizer.json is damaged" in refusal(folder, load_tokenizer)
 
 
 def test_paths_that_do_not_exist_are_refused(tmp_path):
     assert "is not a folder" in refusal(tmp_path / "none")
     assert "is not a folder" in refusal("./none")
-    assert resolve_model("org/name") == "org/name"
 
 
 def test_weights_come_in_the_dtype_that_was_asked_for():
