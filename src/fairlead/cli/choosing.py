@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fairlead.core.errors import ConfigError, explain
+from fairlead.core.gates import declared
 from fairlead.core.sections import Scope
 
 Method = Literal["dpo", "ppo"]
@@ -96,8 +97,8 @@ def _ppo_is_too_large(s: Situation) -> bool:
 RULES: tuple[Rule, ...] = (
     Rule("few-pairs", "dpo", f"fewer than {MIN_PAIRS_FOR_RL:,} pairs: a reward model learned from them is near chance, so no RL",
          lambda s: s.pairs < MIN_PAIRS_FOR_RL and s.scope != "toy"),
-    Rule("low-agreement", "dpo", f"raters agree on less than {FIX_GUIDELINE_BELOW:.0%}: a policy that searches a reward learned from such votes "
-         "finds their noise", lambda s: s.agreement is not None and s.agreement < FIX_GUIDELINE_BELOW),
+    Rule("low-agreement", "dpo", f"raters agree on less than {declared(FIX_GUIDELINE_BELOW)}: a policy that searches a reward learned from such "
+         "votes finds their noise", lambda s: s.agreement is not None and s.agreement < FIX_GUIDELINE_BELOW),
     Rule("memory", "dpo", "a need speaks for PPO, but its four models do not fit this hardware, even with LoRA", _ppo_is_too_large),
     Rule("verifiable", "ppo", "rewards that can be verified are used best by sampling and scoring", lambda s: "verifiable" in s.needs),
     Rule("online", "ppo", "online data: the policy must learn from what it writes now, not from a fixed file", lambda s: "online" in s.needs),
@@ -106,7 +107,7 @@ RULES: tuple[Rule, ...] = (
          lambda s: "dimensions" in s.needs),
     Rule("few-gpus", "dpo", "fewer than 8 GPUs, and nothing that needs PPO: DPO has one model to train and nothing to sample",
          lambda s: s.hardware.num_gpus < 8),
-    Rule("clean-pairs", "dpo", f"clean pairs (agreement {CLEAN_AGREEMENT:.0%} or more): DPO uses them directly",
+    Rule("clean-pairs", "dpo", f"clean pairs (agreement {declared(CLEAN_AGREEMENT)} or more): DPO uses them directly",
          lambda s: s.agreement is not None and s.agreement >= CLEAN_AGREEMENT),
     Rule("default", "dpo", "nothing speaks for PPO: DPO is stabler and cheaper", lambda s: True),
 )  # fmt: skip
@@ -147,8 +148,8 @@ def flip_rate(agreement: float) -> float:
 def _advice(s: Situation, rule: Rule) -> list[str]:
     found: list[str] = []
     if s.agreement is not None and s.agreement < FIX_GUIDELINE_BELOW:
-        found.append(f"Fix the guideline first: raters agree on {s.agreement:.0%}, below {FIX_GUIDELINE_BELOW:.0%}. Label the same 50 pairs "
-                     "again before collecting more.")  # fmt: skip
+        found.append(f"Fix the guideline first: raters agree on {declared(s.agreement)}, below {declared(FIX_GUIDELINE_BELOW)}. Label the same 50 "
+                     "pairs again before collecting more.")  # fmt: skip
     unmet = sorted(s.needs) if rule.method == "dpo" else []
     if unmet:
         found.append(f"Not met by this recipe: {', '.join(unmet)}.")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.core.errors import StoreError, explain
-from fairlead.core.gates import figure
+from fairlead.core.gates import measure
 from fairlead.core.io import read_json, write_text
 from fairlead.core.summary import Figure
 from fairlead.pipeline.run import Pipeline, StageRecord
@@ -115,5 +115,5 @@ def describe_artifact(artifact: Artifact) -> str:
         artifact.summary.get("headline", ""),
     ]
     lines += [f"  {role}: {name}" for role, name in artifact.inputs.items()]
-    lines += [f"  {v['outcome']} {v['gate']} {figure(v['value'])} (n={v['n']})" for v in verdicts]
+    lines += [f"  {v['outcome']} {v['gate']} {measure(v['value'], v['unit'])} (n={v['n']})" for v in verdicts]
     return "\n".join([*lines, f"  {artifact.path}", f"  config {json.dumps(artifact.config)[:400]}"])

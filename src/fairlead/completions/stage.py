@@ -14,7 +14,7 @@ from pydantic import Field
 from fairlead.completions.readiness import READINESS, readiness
 from fairlead.core.config import Config
 from fairlead.core.errors import Interrupted
-from fairlead.core.gates import Gate
+from fairlead.core.gates import Gate, percent
 from fairlead.core.io import read_records, write_jsonl
 from fairlead.core.protocols import GenerateRequest, Sampling
 from fairlead.core.records import Completion, Prompt
@@ -113,11 +113,11 @@ def _summary(completions: list[Completion], heldout: set[str], *, must_finish: b
         must_finish=must_finish,
     )
     facts: dict[str, Any] = {"mean_length_tokens": float(lengths.mean()), "finished_share": float(finished.mean())}
-    quantiles = tuple((f"{q:.0%}", float(np.quantile(lengths, q))) for q in (0.05, 0.25, 0.5, 0.75, 0.95))
+    quantiles = tuple((f"{100 * q:.0f} %", float(np.quantile(lengths, q))) for q in (0.05, 0.25, 0.5, 0.75, 0.95))
     return StageSummary(
         stage="completions",
         headline=f"{len(completions):,} completions for {len({c.prompt_id for c in completions}):,} prompts, "
-        f"{lengths.mean():.1f} tokens on average, {finished.mean():.1%} finished by themselves.",
+        f"{lengths.mean():.1f} tokens on average, {percent(finished.mean())} finished by themselves.",
         figures=(
             Figure(name="completions", value=len(completions)),
             Figure(name="mean length", value=float(lengths.mean()), unit="tokens"),

@@ -13,6 +13,7 @@ Example:
 import dataclasses
 import math
 from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Literal
 
 Outcome = Literal["PASS", "WARN", "STOP"]
@@ -32,7 +33,7 @@ class GateResult:
     """Observations behind the value."""
     unit: str
     threshold: str
-    """The rule in words, for example `stop < 0.60, warn < 0.65`."""
+    """The rule in words, for example `stop < 60 %, warn < 65 %`."""
     remedy: str
     question: str = ""
     allowed: str = ""
@@ -46,9 +47,9 @@ class GateResult:
 
     def line(self) -> str:
         """One line for the terminal: verdict, gate, value, interval, n, threshold, remedy."""
-        interval = f" [{figure(self.low)}, {figure(self.high)}]" if self.low != self.high else ""
-        unit = f" {self.unit}" if self.unit else ""
-        text = f"{self.outcome} {self.gate} {figure(self.value)}{unit}{interval} (n={self.n}; {self.threshold})"
+        low, high = amount(self.low, self.unit), amount(self.high, self.unit)
+        interval = f" [{low}, {high}]" if self.low != self.high else ""
+        text = f"{self.outcome} {self.gate} {measure(self.value, self.unit)}{interval} (n={self.n}; {self.threshold})"
         if self.note:
             text += f" {self.note}."
         if self.outcome != "PASS":
@@ -78,7 +79,9 @@ class Gate:
         """The rule in words."""
         sign = "<" if self.direction == "at_least" else ">"
         parts = [
-            f"{word} {sign} {figure(v)}" for word, v in (("stop", self.stop), ("warn", self.warn)) if v is not None
+            f"{word} {sign} {declared(v, self.unit)}"
+            for word, v in (("stop", self.stop), ("warn", self.warn))
+            if v is not None
         ]
         return ", ".join(parts) if parts else "shown only"
 
@@ -121,10 +124,51 @@ def allow(result: GateResult, reasons: dict[str, str]) -> GateResult:
     return dataclasses.replace(result, allowed=reason) if reason and result.outcome != "PASS" else result
 
 
+_THREE_DIGITS = Context(prec=3, rounding=ROUND_HALF_EVEN)
+_TENTH = Decimal("0.1")
+
+
 def figure(value: float) -> str:
-    """Render a number with three significant digits, thousands separated."""
+    """Render a number with three significant digits, thousands separated; halves of the decimal number go to the even digit."""
     if not math.isfinite(value):
         return str(value)
-    if abs(value) >= 1000 or value == int(value) or abs(float(f"{value:.3g}")) >= 1000:
+    rounded = float(_THREE_DIGITS.create_decimal(repr(float(value))))
+    if abs(value) >= 1000 or value == int(value) or abs(rounded) >= 1000:
         return f"{value + 0.0:,.0f}"  # + 0.0 turns -0.0 into 0.0
-    return f"{value:#.3g}".rstrip(".")
+    return f"{rounded:#.3g}".rstrip(".")
+
+
+def percent(value: float, *, is_signed: bool = False) -> str:
+    """Render a share as `71.2 %`: the one form of rates, with one decimal; halves go to the even digit, as in `figure`."""
+    if not math.isfinite(value):
+        return str(value)
+    rounded = (Decimal(repr(float(value))) * 100).quantize(_TENTH, rounding=ROUND_HALF_EVEN) + 0  # no -0.0
+    return f"{rounded:{'+' if is_signed and rounded else ''},} %"
+
+
+def percent_interval(low: float, high: float) -> str:
+    """Render the usual interval of a share: `95 % interval 64.6 % to 77.1 %`."""
+    return f"95 % interval {percent(low)} to {percent(high)}"
+
+
+def amount(value: float, unit: str) -> str:
+    """Render a value on the scale of its unit: a share (`share`, `share of prompts`) in per cent, anything else as a figure."""
+    return percent(value) if unit.partition(" ")[0] == "share" else figure(value)
+
+
+def unit_words(unit: str) -> str:
+    """What is said of the unit behind `amount`: `share of prompts` is `of prompts`, the per cent sign being there already."""
+    first, _, rest = unit.partition(" ")
+    return rest if first == "share" else unit
+
+
+def measure(value: float, unit: str) -> str:
+    """Render a value with its unit: `71.2 % of prompts`, `0.450 kappa`."""
+    return f"{amount(value, unit)} {unit_words(unit)}".rstrip()
+
+
+def declared(value: float, unit: str = "share") -> str:
+    """Render a number that somebody wrote (a limit, a setting): a share as `65 %`, without decimals that were not written."""
+    if unit.partition(" ")[0] != "share":
+        return figure(value)
+    return f"{(Decimal(repr(float(value))) * 100).normalize() + 0:f} %"

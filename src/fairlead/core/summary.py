@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from fairlead.core.errors import DataError, explain
-from fairlead.core.gates import GateResult, figure
+from fairlead.core.gates import GateResult, amount, measure
 
 SeriesRole = Literal["policy", "reference", "reward", "people", "judge", "neutral"]
 
@@ -30,11 +30,10 @@ class Figure:
 
     def line(self) -> str:
         """Render as `name value unit [low, high] (n=..)`."""
-        interval = (
-            f" [{figure(self.low)}, {figure(self.high)}]" if self.low is not None and self.high is not None else ""
-        )
+        ends = [amount(end, self.unit) for end in (self.low, self.high) if end is not None]
+        interval = f" [{', '.join(ends)}]" if len(ends) == 2 else ""
         count = f" (n={self.n})" if self.n is not None else ""
-        return f"{self.name} {figure(self.value)}{' ' + self.unit if self.unit else ''}{interval}{count}"
+        return f"{self.name} {measure(self.value, self.unit)}{interval}{count}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fairlead.core.gates import GateResult, figure
+from fairlead.core.gates import GateResult, amount, figure, percent, percent_interval
 from fairlead.core.records import EvalResult, Prompt, to_dict
 from fairlead.core.summary import Chart, Figure, SamplePair, Series, SeriesRole, StageSummary, Table
 from fairlead.evals.answers import Answers
@@ -60,7 +60,7 @@ def answer(report: PolicyReport) -> str:
         total, i = w.num_wins + w.num_ties + w.num_losses, w.interval
         parts.append(
             f"{name} beat SFT on {w.num_wins} of {total} prompts and lost on {w.num_losses} "
-            f"(win rate {i.value:.1%}, 95 % interval {i.low:.1%} to {i.high:.1%})"
+            f"(win rate {percent(i.value)}, {percent_interval(i.low, i.high)})"
         )
     aims = [f"{r.behaviour} {r.verdict}" for r in report.results if not r.meta["guard"]]
     parts.append(", ".join(aims) if parts else f"{name}: {', '.join(aims)}")
@@ -75,15 +75,15 @@ def headline(report: PolicyReport) -> str:
     """Which behaviour went up, which went down, with intervals, at what KL, and what the gates say."""
     parts = [_moved(r) for r in report.results if not r.meta["guard"]]
     if report.wins:
-        w = report.wins
+        w, i = report.wins, report.wins.interval
         total = w.num_wins + w.num_ties + w.num_losses
         parts.append(f"better on {w.num_wins}, worse on {w.num_losses} of {total} prompts "
-                     f"(win rate {w.interval.value:.1%}, 95 % interval {w.interval.low:.1%} to {w.interval.high:.1%})")  # fmt: skip
+                     f"(win rate {percent(i.value)}, {percent_interval(i.low, i.high)})")  # fmt: skip
     length = report.signals.num_tokens.mean() / max(report.reference.num_tokens.mean(), 1e-9) - 1
     kl = mean_interval(report.answers.kl) if report.answers.kl is not None else None
     if kl is not None:
         parts.append(
-            f"length {length:+.0%}, KL {figure(kl.value)} nats/token ({figure(report.answers.kl_per_reply)} a reply)"
+            f"length {percent(length, is_signed=True)}, KL {figure(kl.value)} nats/token ({figure(report.answers.kl_per_reply)} a reply)"
         )
     stops = sorted({v.gate for v in report.verdicts if v.outcome == "STOP"})
     warns = sorted({v.gate for v in report.verdicts if v.outcome == "WARN"})
@@ -95,8 +95,15 @@ def headline(report: PolicyReport) -> str:
 
 def _moved(result: EvalResult) -> str:
     way = "rose" if result.effect > 0 else "fell" if result.effect < 0 else "stayed"
-    return (f"{result.behaviour} {way} {figure(result.before)} to {figure(result.after)} ({result.verdict}, effect {result.effect:+.2f}, "
-            f"95 % interval {result.low:+.2f} to {result.high:+.2f})")  # fmt: skip
+    before, after = amount(result.before, result.unit), amount(result.after, result.unit)
+    if result.unit == "share":
+        effect, low, high = (
+            percent(x, is_signed=True).removesuffix(" %") for x in (result.effect, result.low, result.high)
+        )
+        effect += " points"
+    else:
+        effect, low, high = (f"{x:+.2f}" for x in (result.effect, result.low, result.high))
+    return f"{result.behaviour} {way} {before} to {after} ({result.verdict}, effect {effect}, 95 % interval {low} to {high})"
 
 
 def key_figures(report: PolicyReport) -> list[Figure]:
@@ -105,7 +112,9 @@ def key_figures(report: PolicyReport) -> list[Figure]:
     if report.wins:
         i = report.wins.interval
         found.append(
-            Figure(name=f"{report.name} beats SFT", value=i.value, low=i.low, high=i.high, n=i.n, unit="of prompts")
+            Figure(
+                name=f"{report.name} beats SFT", value=i.value, low=i.low, high=i.high, n=i.n, unit="share of prompts"
+            )
         )
     else:
         first = next(r for r in report.results if not r.meta["guard"])

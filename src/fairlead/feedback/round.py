@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fairlead.core.gates import Gate, GateResult
+from fairlead.core.gates import Gate, GateResult, percent, percent_interval
 from fairlead.core.records import Judgment
 from fairlead.core.summary import Figure, StageSummary, Table
 from fairlead.feedback.simulated import RaterTraits
@@ -70,7 +70,7 @@ def rater_table(judgments: Verdicts) -> Table:
         rows.append((rater, len(own), *shares, num_ties, "favours a side" if is_skewed else ""))
     return Table(
         title="Raters of this round", columns=("rater", "judgments", "left share", "low", "high", "ties", "remark"), rows=tuple(rows),
-        caption=f"Intervals at {confidence:.2%}, so that the whole panel gives one false alarm in twenty rounds.",
+        caption=f"Intervals at {100 * confidence:.2f} %, so that the whole panel gives one false alarm in twenty rounds.",
     )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def summarise(round_: Collected) -> StageSummary:
     accuracy = _accuracy(round_)
     headline = f"{num:,} judgments of {num_pairs:,} pairs by {len(round_.panel)} simulated raters"
     if accuracy.n:
-        headline += f"; {accuracy.value:.1%} name the better completion by the gold score (95 % interval {accuracy.low:.1%} to {accuracy.high:.1%})"
+        headline += f"; {percent(accuracy.value)} name the better completion by the gold score ({percent_interval(accuracy.low, accuracy.high)})"
     facts = {"num_tasks": num_pairs, "num_judgments": num, "num_prompts": plan.num_prompts, "num_prompts_identical": plan.num_identical,
              "num_prompts_single": plan.num_single, "ties": round_.ties, "rater_kind": "simulated"}  # fmt: skip
     return StageSummary(

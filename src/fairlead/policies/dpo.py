@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from fairlead.algos import get_algorithm
 from fairlead.core.config import Config
 from fairlead.core.errors import explain
-from fairlead.core.gates import Gate
+from fairlead.core.gates import Gate, percent
 from fairlead.core.io import read_records
 from fairlead.core.records import Preference
 from fairlead.core.sections import TextSection, TrainSection, learning_rate_note
@@ -160,7 +160,7 @@ def _summary(
     )
     return StageSummary(
         stage="dpo",
-        headline=f"{config.algorithm} on {num_pairs:,} pairs orders {interval.value:.1%} of {len(margins)} held-out pairs as people did.",
+        headline=f"{config.algorithm} on {num_pairs:,} pairs orders {percent(interval.value)} of {len(margins)} held-out pairs as people did.",
         figures=(Figure(name="held-out accuracy", value=interval.value, low=interval.low, high=interval.high, n=len(margins), unit="share"),
                  Figure(name="margin", value=last_metric(metrics, "dpo/margin"), unit="nats", note="mean of the last steps")),
         verdicts=(verdict,), charts=charts, tables=(preflight,), notes=tuple(notes),

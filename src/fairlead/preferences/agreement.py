@@ -10,9 +10,10 @@ Example:
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from fairlead.core.gates import Gate, GateResult, figure
+from fairlead.core.gates import Gate, GateResult, declared
+from fairlead.core.gates import percent as percent_words
 from fairlead.core.summary import Figure, Table
 from fairlead.stats.agreement import REFERENCE_ROWS, Level, agreement_report, kappa_from_percent, num_pairs
 from fairlead.stats.calibration import agreement_ceiling, flip_rate
@@ -30,9 +31,11 @@ ALPHA = Gate(
     name="preferences.alpha", question="Do raters agree beyond chance?", unit="kappa", direction="at_least", stop=0.4, warn=0.6,
     remedy="Amend the guideline or replace raters near chance; below 0.6 do not buy more votes yet",
     guide="kappa below 0.4 is noise, above 0.6 before scaling (G1)",
-    reason="Krippendorff's alpha, which is kappa for any number of votes a pair; 0.4 to 0.6 is normal for preferences, so it warns",
+    reason="Krippendorff's alpha, which is kappa for any number of votes a pair; 0.4 to 0.6 is normal for preferences, so it warns. For two "
+    "balanced labels its limits are 70 % and 80 % agreement, above those of preferences.agreement: the report says so where the two differ",
 )  # fmt: skip
 GATES: tuple[Gate, ...] = (AGREEMENT, ALPHA)
+_SEVERITY = ("PASS", "WARN", "STOP")
 
 KAPPA_NOTE = "For two balanced choices kappa = 2p - 1: 65 % agreement is kappa 0.30, 75 % is 0.50, and 0.6 needs 80 %."
 _NAMES = {
@@ -74,12 +77,31 @@ class AgreementReading:
         return f"labels {', '.join(self.label_names)}"
 
     def verdicts(self) -> tuple[GateResult, ...]:
-        """Both gates."""
-        statistic = f"Statistic: Krippendorff's alpha, {self.level}, {self.policy}"
-        return (
-            judge_interval(AGREEMENT, self.percent, note=f"Pairs of votes on one item, {self.policy}"),
-            judge_interval(ALPHA, self.alpha, note=statistic),
-        )
+        """Both gates; where they differ, the severer one says why."""
+        percent = judge_interval(AGREEMENT, self.percent, note=f"Pairs of votes on one item, {self.policy}")
+        alpha = judge_interval(ALPHA, self.alpha, note=f"Statistic: Krippendorff's alpha, {self.level}, {self.policy}")
+        why = self._why_they_differ(percent, alpha)
+        if not why:
+            return percent, alpha
+        if _SEVERITY.index(percent.outcome) > _SEVERITY.index(alpha.outcome):
+            return replace(percent, note=f"{percent.note}. {why}"), alpha
+        return percent, replace(alpha, note=f"{alpha.note}. {why}")
+
+    def _why_they_differ(self, percent: GateResult, alpha: GateResult) -> str:
+        """The limits of alpha on the scale of per cent; empty when the verdicts are the same or one of them measured nothing."""
+        if percent.outcome == alpha.outcome or not percent.n or not alpha.n:
+            return ""
+        text = f"{AGREEMENT.name} says {percent.outcome} of the same votes: it counts equal labels, alpha subtracts what chance alone gives"
+        if self.level != "nominal" or alpha.value >= 1:
+            return text
+        chance_disagreement = (1 - percent.value) / (1 - alpha.value)  # of alpha = 1 - observed / expected disagreement
+        at = [
+            percent_words(1 - (1 - limit) * chance_disagreement)
+            for limit in (ALPHA.stop, ALPHA.warn)
+            if limit is not None
+        ]
+        return (f"{text}. Its limits {ALPHA.stop} and {ALPHA.warn} lie at {' and '.join(at)} agreement here, those of {AGREEMENT.name} at "
+                f"{declared(AGREEMENT.stop or 0)} and {declared(AGREEMENT.warn or 0)}: the guides give both, and neither is bent")  # fmt: skip
 
     def figures(self) -> tuple[Figure, ...]:
         """Every statistic that is defined, and what the percentage means on the scale of kappa."""
@@ -158,7 +180,7 @@ class Ceiling:
         return (
             as_figure("estimated flip rate", "share", self.flip_rate, note="p = f^2 + (1 - f)^2, equal and independent errors"),
             as_figure("implied ceiling on single votes", "share", self.vote,
-                      note=f"if every pair is equally hard; {figure(self.vote_low)} if some are certain and others coin flips"),
+                      note=f"if every pair is equally hard; {percent_words(self.vote_low)} if some are certain and others coin flips"),
         )  # fmt: skip
 
     def facts(self) -> dict[str, float]:

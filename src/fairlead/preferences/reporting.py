@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fairlead.core.gates import GateResult
+from fairlead.core.gates import GateResult, percent, percent_interval
 from fairlead.core.records import Preference
 from fairlead.core.sections import Scope
 from fairlead.core.summary import Figure, StageSummary, Table
@@ -70,10 +70,10 @@ def _headline(preferences: Sequence[Preference], votes: VoteReading | None, ledg
         text += f" of {ledger.total_in:,} pairs ({ledger.reasons()} left out)"
     if votes is None:
         return f"{text}, read from a file."
-    percent = votes.agreement.percent
-    if not math.isfinite(percent.value):
+    p = votes.agreement.percent
+    if not math.isfinite(p.value):
         return f"{text}; agreement was not measured, for no pair has two votes."
-    return f"{text}; raters agree on {percent.value:.1%} of shared pairs (95 % interval {percent.low:.1%} to {percent.high:.1%})."
+    return f"{text}; raters agree on {percent(p.value)} of shared pairs ({percent_interval(p.low, p.high)})."
 
 
 def _count_figures(preferences: Sequence[Preference], ledger: Ledger) -> list[Figure]:

@@ -18,7 +18,7 @@ import pydantic
 
 from fairlead.core.config import Config
 from fairlead.core.errors import DataError, explain, nearest
-from fairlead.core.gates import Gate, GateResult
+from fairlead.core.gates import Gate, GateResult, declared
 from fairlead.core.io import Rejects, write_json, write_jsonl
 from fairlead.core.records import Prompt
 from fairlead.core.services import Services
@@ -43,7 +43,7 @@ COVERAGE = Gate(
     name="prompts.coverage", question="Is every declared slice of the prompt mix there?", unit="share", direction="at_least",
     stop=None, warn=1.0, remedy="Add prompts for the missing slices or change prompts.mix",
     guide="Diverse prompt distributions, safety weighted on purpose, lower the alignment tax",
-    reason=f"The guides give no figure; a slice below {PRESENT_SHARE_OF_TARGET:.0%} of its target counts as missing",
+    reason=f"The guides give no figure; a slice below {declared(PRESENT_SHARE_OF_TARGET)} of its target counts as missing",
 )  # fmt: skip
 HELDOUT = Gate(
     name="prompts.heldout", question="Are prompts kept back to check the model on?", unit="prompts", direction="at_least",

@@ -10,7 +10,7 @@ from typing import Any
 
 from fairlead.core.config import Config
 from fairlead.core.errors import DataError, explain
-from fairlead.core.gates import Gate, figure
+from fairlead.core.gates import Gate, amount
 from fairlead.core.io import read_json, write_json, write_text
 from fairlead.core.services import Services
 from fairlead.core.summary import Figure, StageSummary, summary_from_dict
@@ -72,8 +72,10 @@ def _card(chosen: Mapping[str, Any], evaluation: Mapping[str, Any], artifact: st
              "against criteria that were frozen before training.", "", "| behaviour | before | after | effect | 95 % interval | verdict |",
              "|---|---|---|---|---|---|"]  # fmt: skip
     for row in chosen["results"]:
-        lines.append(f"| {row['behaviour']} | {figure(row['before'])} | {figure(row['after'])} | {figure(row['effect'])} | "
-                     f"{figure(row['low'])} to {figure(row['high'])} | {row['verdict']} |")  # fmt: skip
+        before, after, effect, low, high = (
+            amount(row[name], row["unit"]) for name in ("before", "after", "effect", "low", "high")
+        )
+        lines.append(f"| {row['behaviour']} | {before} | {after} | {effect} | {low} to {high} | {row['verdict']} |")
     lines += [
         "",
         "## Gates",

@@ -9,7 +9,9 @@ from fairlead.core.gates import GateResult
 from fairlead.report.scales import Scale, axis_range
 
 WIDTH, HEIGHT = 168, 24
-_LIMIT = re.compile(r"(stop|warn) ([<>]) (-?[\d,]+(?:\.\d+)?(?:e[+-]?\d+)?)")  # as core.gates.Gate.threshold writes it
+_LIMIT = re.compile(
+    r"(stop|warn) ([<>]) (-?[\d,]+(?:\.\d+)?(?:e[+-]?\d+)?)( %)?"
+)  # as core.gates.Gate.threshold writes it
 _SEVERITY = {"PASS": 0, "WARN": 1, "STOP": 2}
 
 
@@ -46,8 +48,8 @@ class GaugeDrawing:
 def limits(threshold: str) -> tuple[Limit, ...]:
     """Read the limits back from a gate's rule in words; empty when it has another form."""
     return tuple(
-        Limit(outcome=word, sign=sign, value=float(number.replace(",", "")))
-        for word, sign, number in _LIMIT.findall(threshold)
+        Limit(outcome=word, sign=sign, value=float(number.replace(",", "")) / (100 if is_percent else 1))
+        for word, sign, number, is_percent in _LIMIT.findall(threshold)
     )
 
 

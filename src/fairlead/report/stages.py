@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from fairlead.core.gates import GateResult, figure
+from fairlead.core.gates import GateResult, amount, figure, unit_words
 from fairlead.core.summary import Figure, SamplePair
 from fairlead.report.charts import draw_chart
 from fairlead.report.context import CostRow, FigureView, OverrideView, SampleView, StageView, VerdictView
@@ -18,9 +18,9 @@ MAX_OPEN_SAMPLES = 2
 _KEEPS_SAMPLES = {"evals"}
 
 
-def number(value: float) -> str:
-    """Render three significant digits with a true minus sign."""
-    return figure(value).replace("-", MINUS) if math.isfinite(value) else "not measured"
+def number(value: float, unit: str = "") -> str:
+    """Render three significant digits (of a share: per cent) with a true minus sign."""
+    return amount(value, unit).replace("-", MINUS) if math.isfinite(value) else "not measured"
 
 
 def duration(seconds: float) -> str:
@@ -56,11 +56,12 @@ def view_figure(item: Figure) -> FigureView:
     """Word a figure; one without interval says why (its note), or that none was stated."""
     count = _count(item.n) if item.n is not None else ""
     if item.low is not None and item.high is not None:
-        interval = f"interval {number(item.low)} to {number(item.high)}"
+        interval = f"interval {number(item.low, item.unit)} to {number(item.high, item.unit)}"
     else:
         interval = "" if item.note else "no interval stated"
     words = ", ".join(part for part in (interval, count) if part)
-    return FigureView(name=item.name, value=number(item.value), unit=item.unit, interval=words, note=item.note)
+    value = number(item.value, item.unit)
+    return FigureView(name=item.name, value=value, unit=unit_words(item.unit), interval=words, note=item.note)
 
 
 def view_stage(stage: StageReport, *, order: int, shows_reference: bool) -> StageView:
@@ -147,12 +148,14 @@ def _outcome_word(result: GateResult | None) -> str:
 
 
 def _value(result: GateResult) -> str:
-    return f"{number(result.value)}{' ' + result.unit if result.unit and math.isfinite(result.value) else ''}"
+    if not math.isfinite(result.value):
+        return number(result.value)
+    return f"{number(result.value, result.unit)} {unit_words(result.unit)}".rstrip()
 
 
 def _view_verdict(result: GateResult) -> VerdictView:
     interval = (
-        f"{number(result.low)} to {number(result.high)}, "
+        f"{number(result.low, result.unit)} to {number(result.high, result.unit)}, "
         if result.low != result.high and math.isfinite(result.value)
         else ""
     )

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 
 from fairlead.core.config import Config
 from fairlead.core.errors import ConfigError, DataError, explain
-from fairlead.core.gates import Gate
+from fairlead.core.gates import Gate, percent
 from fairlead.core.io import read_json, read_rows, write_json
 from fairlead.core.protocols import Scorer
 from fairlead.core.records import Completion, Prompt
@@ -133,7 +133,7 @@ def _fit(config: ClassifierGold, path: Path, out: Path, services: Services) -> S
     write_json(out / "classifier.json", {"bias": bias, "scale": config.scale, "heldout_accuracy": interval.value})
     return StageSummary(
         stage="gold",
-        headline=f"A sentiment classifier fitted on {len(texts) - cut:,} texts is right on {interval.value:.1%} of {cut:,} held-out ones.",
+        headline=f"A sentiment classifier fitted on {len(texts) - cut:,} texts is right on {percent(interval.value)} of {cut:,} held-out ones.",
         figures=(
             Figure(
                 name="held-out accuracy",

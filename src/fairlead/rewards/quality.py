@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fairlead.core.gates import Gate, GateResult, figure
+from fairlead.core.gates import Gate, GateResult, figure, percent, percent_interval
 from fairlead.core.records import Preference
 from fairlead.core.summary import Chart, Figure, Series, Table, Threshold
 from fairlead.stats.calibration import Calibration, ReliabilityBin, calibration, length_correlation, reliability_bins
@@ -55,7 +55,7 @@ class Quality:
     def headline(self) -> str:
         """One sentence."""
         a = self.accuracy
-        return f"The reward model orders {a.value:.1%} of {a.n} held-out pairs as the votes do (95 % interval {a.low:.1%} to {a.high:.1%})."
+        return f"The reward model orders {percent(a.value)} of {a.n} held-out pairs as the votes do ({percent_interval(a.low, a.high)})."
 
     def figures(self, facts: Mapping[str, float]) -> tuple[Figure, ...]:
         """Figures of the report."""
@@ -82,7 +82,7 @@ class Quality:
         results = [ACCURACY.judge(a.value, low=a.low, high=a.high, n=a.n)]
         ceiling = preference_facts.get("ceiling_label", preference_facts.get("ceiling_high"))
         if ceiling is not None:
-            note = f"Agreement allows {figure(float(ceiling))} on these labels"
+            note = f"Agreement allows {percent(float(ceiling))} on these labels"
             results.append(CEILING.judge(a.low - float(ceiling), n=a.n, note=note))
         if slope.value > 0 and np.isfinite(slope.value):
             results.append(SLOPE.judge(abs(float(np.log(slope.value))), n=a.n, note=f"Slope {figure(slope.value)}"))

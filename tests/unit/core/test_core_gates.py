@@ -1,12 +1,16 @@
 """Gates: the verdict rule against a naive restatement, and the words of the line."""
 
 import math
+import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.core.gates import Gate, allow, figure
+import fairlead
+from fairlead.core.gates import Gate, allow, declared, figure, measure, percent
 
 VALUES = st.floats(-10, 10)
 
@@ -73,7 +77,7 @@ def test_allowed_stop_keeps_its_verdict_and_says_why():
 
 def test_line_has_value_interval_n_threshold_and_remedy():
     line = gate().judge(0.64, low=0.58, high=0.7, n=400, note="On held-out pairs").line()
-    assert line == ("WARN reward.accuracy 0.640 share [0.580, 0.700] (n=400; stop < 0.600, warn < 0.650) On held-out pairs. "
+    assert line == ("WARN reward.accuracy 64.0 % [58.0 %, 70.0 %] (n=400; stop < 60 %, warn < 65 %) On held-out pairs. "
                     "Collect more.")  # fmt: skip
     assert gate(stop=None, warn=None).threshold() == "shown only"
 
@@ -85,6 +89,53 @@ def test_line_has_value_interval_n_threshold_and_remedy():
 )  # fmt: skip
 def test_figure_has_three_significant_digits(value, text):
     assert figure(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.7125, "71.2 %"), (0.7135, "71.4 %"), (0.712501, "71.3 %"), (1.0, "100.0 %"), (0.0, "0.0 %"), (-0.0001, "0.0 %"), (-0.25, "-25.0 %"),
+     (12.5, "1,250.0 %"), (math.nan, "nan"), (np.float64(0.65), "65.0 %"), (2 / 3, "66.7 %")],
+)  # fmt: skip
+def test_percent_rounds_halves_of_the_decimal_number_to_the_even_digit(value, text):
+    assert percent(value) == text
+
+
+@given(
+    st.integers(0, 1000).map(lambda n: n / 1000) | st.integers(0, 200).map(lambda n: n / 200) | st.floats(0.1, 0.999)
+)
+def test_a_rate_is_the_same_number_in_every_form(value):
+    """The figure of a share and its per cent are one rounding: 0.712 and 71.2 %, never 0.713 and 71.2 %."""
+    if 0.1 <= value < 0.9995:
+        assert percent(value) == f"{100 * float(figure(value)):.1f} %"
+
+
+def test_no_rate_is_written_in_another_form():
+    """Python's own per cent format multiplies before it rounds, and so contradicts `figure`."""
+    sources = Path(fairlead.__file__).parent.rglob("*.py")
+    found = [
+        f"{p}:{i}"
+        for p in sources
+        for i, line in enumerate(p.read_text("utf-8").splitlines(), 1)
+        if re.search(r":[+,]?[.\d]*%}", line)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(0.7125, "share", "71.2 %"), (0.7125, "share of prompts", "71.2 % of prompts"), (0.45, "kappa", "0.450 kappa"), (3.0, "", "3"),
+     (0.5, "shares of stock", "0.500 shares of stock"), (12, "tokens", "12 tokens")],
+)  # fmt: skip
+def test_shares_are_per_cent_and_other_units_are_not(value, unit, text):
+    assert measure(value, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.65, "65 %"), (0.0125, "1.25 %"), (1.0, "100 %"), (0.0, "0 %"), (-0.5, "-50 %"), (0.1, "10 %")],
+)
+def test_what_was_declared_keeps_its_digits(value, text):
+    assert declared(value) == text
 
 
 @given(st.floats(1e-3, 1e6))

@@ -77,5 +77,5 @@ def test_missing_field_is_a_located_error():
 
 def test_figure_line():
     line = Figure(name="win rate", value=0.655, low=0.587, high=0.718, n=200, unit="share").line()
-    assert line == "win rate 0.655 share [0.587, 0.718] (n=200)"
+    assert line == "win rate 65.5 % [58.7 %, 71.8 %] (n=200)"
     assert Figure(name="steps", value=12).line() == "steps 12"

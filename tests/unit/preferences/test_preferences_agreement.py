@@ -52,6 +52,24 @@ def test_agreement_and_what_it_implies_by_hand():
     assert any("65 % agreement is kappa 0.30" in note and "0.6 needs 80 %" in note for note in reading.notes())
 
 
+def test_where_the_gates_differ_the_severer_one_says_why():
+    """67 % of 300 balanced pairs agree: kappa 0.34, so the first passes and the second does not. Chance disagreement is one half (but
+    for the small-sample term), so alpha 0.4 and 0.6 lie at 1 - 0.6 / 2 = 70 % and 80 %."""
+    items = ["aa"] * 100 + ["bb"] * 101 + ["ab"] * 50 + ["ba"] * 49
+    percent, alpha = read_agreement(votes(*items), seed=0, num_resamples=200).verdicts()
+    assert (percent.outcome, alpha.outcome) == ("PASS", "WARN")
+    assert (
+        "Its limits 0.4 and 0.6 lie at 70.0 % and 80.0 % agreement here, those of preferences.agreement at 60 % and 65 %"
+        in alpha.note
+    )
+    assert "preferences.agreement says PASS of the same votes" in alpha.line() and "Its limits" not in percent.note
+
+
+@pytest.mark.parametrize("items", [["aa"] * 45 + ["bb"] * 45 + ["ab"] * 5, ["aa", "aa"]])
+def test_gates_that_say_the_same_or_measured_nothing_need_no_reason(items):
+    assert not any("says" in v.note for v in read_agreement(votes(*items), seed=0, num_resamples=200).verdicts())
+
+
 def test_unanimous_votes_give_no_made_up_alpha():
     reading = read_agreement(votes("aa", "aa", "aa"), seed=0, num_resamples=200)
     assert "Krippendorff's alpha" not in {f.name for f in reading.figures()}

@@ -21,6 +21,7 @@ def _row(policy: str, *, is_releasable: bool) -> dict[str, Any]:
         "low": 0.1,
         "high": 0.5,
         "verdict": "improved",
+        "unit": "share",
     }
     return {"policy": policy, "headline": f"{policy} is kinder.", "is_releasable": is_releasable, "results": [result]}
 
@@ -73,7 +74,7 @@ def test_folder_holds_the_model_and_its_card_only(tmp_path: Path) -> None:
     assert sorted(p.name for p in out.iterdir()) == ["RELEASE.md", "config.json", "model.safetensors", "release.json"]
     assert json.loads((out / "release.json").read_text(encoding="utf-8")) == {
         "policy": "a", "artifact": "policy-a", "evaluation": "evaluation-1"}  # fmt: skip
-    assert "| kindness | 0.100 | 0.400 | 0.300 | 0.100 to 0.500 | improved |" in (out / "RELEASE.md").read_text(
+    assert "| kindness | 10.0 % | 40.0 % | 30.0 % | 10.0 % to 50.0 % | improved |" in (out / "RELEASE.md").read_text(
         encoding="utf-8"
     )
 

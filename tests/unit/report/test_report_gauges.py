@@ -18,6 +18,16 @@ def gate(direction: str = "at_least", stop: float | None = 0.6, warn: float | No
 
 @settings(deadline=None, max_examples=25)
 @given(stop=LIMITS, warn=LIMITS, direction=st.sampled_from(["at_least", "at_most"]))
+def test_limits_of_shares_are_written_in_per_cent_and_read_back(stop: float | None, warn: float | None, direction: str):
+    rule = Gate(name="g", question="", unit="share", direction=direction, stop=stop, warn=warn, remedy="r")  # type: ignore[arg-type]
+    found = {limit.outcome: limit.value for limit in limits(rule.threshold())}
+    assert found == pytest.approx(
+        {word: value for word, value in (("stop", stop), ("warn", warn)) if value is not None}
+    )
+
+
+@settings(deadline=None, max_examples=25)
+@given(stop=LIMITS, warn=LIMITS, direction=st.sampled_from(["at_least", "at_most"]))
 def test_limits_are_what_the_gate_wrote(stop: float | None, warn: float | None, direction: str):
     found = {limit.outcome: limit for limit in limits(gate(direction, stop, warn).threshold())}
     wanted = {word: value for word, value in (("stop", stop), ("warn", warn)) if value is not None}
