@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from micro import artifacts, fairlead, folder_of, leftovers, record, states, write_recipe
+from micro import BUNDLED, artifacts, fairlead, folder_of, leftovers, record, states, write_recipe
 
 from conftest import MicroRun
 from fairlead.core.config import parse_config
@@ -72,9 +72,34 @@ def test_record_holds_seed_command_seconds_and_reasons_of_overrides(micro: Micro
         assert gate in (micro.home / "micro" / "report.html").read_text(encoding="utf-8")
 
 
-def test_resolved_recipe_loads_back_equal(micro: MicroRun) -> None:
-    resolved = json.loads((micro.home / "micro" / "recipe.json").read_text(encoding="utf-8"))
-    assert parse_config(Recipe, resolved) == load(micro.recipe)
+def test_kept_recipe_differs_from_the_original_in_paths_alone(micro: MicroRun) -> None:
+    text = (micro.home / "micro" / "recipe.json").read_text(encoding="utf-8")
+    assert parse_config(Recipe, json.loads(text.replace(f"{BUNDLED}/", ""))) == load(micro.recipe)
+
+
+def test_kept_recipe_runs_from_where_it_lies_and_reuses_everything(micro: MicroRun, tmp_path: Path) -> None:
+    """Files beside the recipe, found only from there, and a gate that was passed on the command line."""
+    home = tmp_path / "home"
+    shutil.copytree(micro.home, home)
+    project = tmp_path / "project"
+    project.mkdir()
+    shutil.copy(BUNDLED / "quickstart" / "demonstrations.jsonl", project / "mine.jsonl")
+    (project / "t.jinja").write_text(
+        "{% for m in messages %}{{ m['content'] }}{{ eos_token }}\n{% endfor %}", encoding="utf-8"
+    )
+    changes = {"sft": {"data": [{"path": "mine.jsonl", "take": 64}]}, "text": {"template": "t.jinja"}}
+    recipe = write_recipe(project, changes, keep=("sft",))
+    first = fairlead("run", recipe, "--allow", "sft.count=few", home=home)
+    assert first.code == 0, first.err
+    kept = home / "micro" / "recipe.json"
+    again = fairlead("run", kept, home=home)
+    assert again.code == 0, again.err
+    assert states(home) == {"sft": "reused"}
+    assert record(home)["stages"]["sft"]["verdicts"][0]["allowed"] == "few"
+    moved = tmp_path / "other" / "recipe.json"
+    moved.parent.mkdir()
+    shutil.copy(kept, moved)
+    assert fairlead("run", moved, home=tmp_path / "fresh").code == 0
 
 
 def test_report_stands_alone(micro: MicroRun) -> None:

@@ -3,14 +3,16 @@
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fairlead.core.config import Config
+from fairlead.core.config import Config, resolved
 from fairlead.core.errors import ConfigError, FairleadError, explain
 from fairlead.core.io import require_file
 
+TEMPLATES = ("plain", "chatml")
+"""Values of text.template that are no file."""
 _FILE_FIELDS = frozenset({"path", "prompts", "minimal_pairs", "heldout_text"})
 
 
@@ -62,16 +64,39 @@ class FileFinder:
                     return str(folder / Path(name).expanduser())
         return names[-1]
 
-    def fingerprints(self, config: Mapping[str, Any]) -> dict[str, str]:
-        """Content hash of every file that a section names, so that a changed file means a new artifact."""
-        found: dict[str, str] = {}
-        for text in sorted(set(_strings(config))):
-            try:
-                path = self.find(text)
-            except (FairleadError, OSError, ValueError):
-                continue
-            found[text] = file_hash(path)
-        return found
+    def by_content(self, config: Any) -> Any:
+        """A section with `name@hash` for every file that it names: a changed file means a new artifact, a moved one does not."""
+
+        def replace(_key: str, text: str) -> str:
+            path = self._find_any(text) if _may_be_file(text) else None
+            return text if path is None else f"{path.name}@{file_hash(path)}"
+
+        return _map_strings(config, replace)
+
+    def standing_alone(self, recipe: Config) -> dict[str, Any]:
+        """A recipe's data with absolute paths for the files and model folders that are there, so that it can be run from anywhere."""
+
+        def replace(key: str, text: str) -> str:
+            path = self._find_any(text) if key in _FILE_FIELDS or (key == "template" and text not in TEMPLATES) else None
+            return text if path is None else str(path.resolve())
+
+        data = _map_strings(resolved(recipe), replace)
+        model = data["model"]
+        data["model"] = (
+            self._absolute_model(model) if isinstance(model, str) else [self._absolute_model(m) for m in model]
+        )
+        return data
+
+    def _find_any(self, text: str) -> Path | None:
+        """The file of this name, if there is one that can be read."""
+        try:
+            return self.find(text) if text else None
+        except (FairleadError, OSError, ValueError):
+            return None
+
+    def _absolute_model(self, name: str) -> str:
+        found = Path(self.find_model(name))
+        return str(found.resolve()) if (found / "config.json").is_file() else name
 
 
 def check_context(model: Path, max_length: int) -> None:
@@ -124,12 +149,16 @@ def _named_files(value: Any, *, key: str) -> Iterator[tuple[str, str]]:
             yield from _named_files(item, key=f"{key}.{number}")
 
 
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str) and "." in value and len(value) < 1024 and "\n" not in value:
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _strings(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _strings(item)
+def _may_be_file(text: str) -> bool:
+    return "." in text and len(text) < 1024 and "\n" not in text
+
+
+def _map_strings(value: Any, replace: Callable[[str, str], str], *, key: str = "") -> Any:
+    """A copy of plain data with each text replaced by `replace(its key, text)`."""
+    if isinstance(value, str):
+        return replace(key, value)
+    if isinstance(value, Mapping):
+        return {name: _map_strings(item, replace, key=str(name)) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_map_strings(item, replace, key=key) for item in value]
+    return value

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
 
-from fairlead.core.config import resolved, write_resolved
+from fairlead.core.config import resolved
 from fairlead.core.errors import GateStopped, Interrupted, ModelError, StoreError, explain
 from fairlead.core.gates import GateResult, allow
 from fairlead.core.io import read_json, write_json
@@ -26,7 +26,7 @@ from fairlead.formats import read_prompts
 from fairlead.models.device import choose_device
 from fairlead.models.locate import locate_model, resolve_model
 from fairlead.pipeline.faults import readable_faults
-from fairlead.pipeline.files import FileFinder, check_context, folder_hash
+from fairlead.pipeline.files import TEMPLATES, FileFinder, check_context, folder_hash
 from fairlead.pipeline.gates import check_names
 from fairlead.pipeline.plan import BASE_MODEL, Node, build_plan, select
 from fairlead.pipeline.recipe import Recipe
@@ -129,7 +129,8 @@ class Pipeline:
         wanted = self._nodes(target)
         self._check(wanted)
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_resolved(self.folder / "recipe.json", self.recipe)
+        kept = self.recipe.model_copy(update={"allow": dict(self.allowed)})
+        write_json(self.folder / "recipe.json", self.finder.standing_alone(kept))
         for node in wanted:
             if self.interface.should_stop():
                 raise Interrupted(
@@ -232,8 +233,7 @@ class Pipeline:
 
     def _key(self, node: Node, input_ids: Mapping[str, str]) -> str:
         config = {
-            "config": resolved(node.config),
-            "files": self.finder.fingerprints({"config": resolved(node.config), "text": self.recipe.text.template}),
+            "config": self.finder.by_content(resolved(node.config)),
             **self._shared(node),
         }
         return cache_key(node.name, config, dict(input_ids), code_version())
@@ -241,7 +241,7 @@ class Pipeline:
     def _shared(self, node: Node) -> dict[str, Any]:
         """Settings outside its section that a stage depends on."""
         shared: dict[str, Any] = {"seed": self.recipe.seed, "scope": self.recipe.scope, "device": self.device}
-        shared["text"] = resolved(self.recipe.text)
+        shared["text"] = self.finder.by_content(resolved(self.recipe.text))
         if node.kind == "evaluation":
             shared["allow"] = sorted(self.allowed)  # decides which policies may be released
         if node.name in ("sft", "criteria") or BASE_MODEL in node.inputs.values():
@@ -319,7 +319,7 @@ class Pipeline:
     def _text(self) -> TextSection:
         """The text section with a template file where it is."""
         text = self.recipe.text
-        if text.template in (None, "plain", "chatml"):
+        if text.template is None or text.template in TEMPLATES:
             return text
         return text.model_copy(update={"template": str(self.finder.find(text.template, key="text.template"))})
 

@@ -44,17 +44,20 @@ def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
         FileFinder(tmp_path).find("rows.jsonl")
 
 
-def test_fingerprints_follow_content_of_named_files_only(tmp_path: Path) -> None:
+def test_configs_by_content_follow_named_files_and_not_where_they_lie(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("1\n", encoding="utf-8")
     (tmp_path / "b.jsonl").write_text("1\n", encoding="utf-8")
     finder = FileFinder(tmp_path)
     config: dict[str, Any] = {"data": [{"path": "a.jsonl", "take": None}], "note": "see b for more", "rate": 0.1}
-    before = finder.fingerprints(config)
-    assert before == {"a.jsonl": file_hash(tmp_path / "a.jsonl")}
+    before = finder.by_content(config)
+    named = f"a.jsonl@{file_hash(tmp_path / 'a.jsonl')}"
+    assert before == {"data": [{"path": named, "take": None}], "note": "see b for more", "rate": 0.1}
+    moved = {**config, "data": [{"path": str(tmp_path / "a.jsonl"), "take": None}]}
+    assert FileFinder(tmp_path / "elsewhere").by_content(moved) == before
     (tmp_path / "b.jsonl").write_text("2\n", encoding="utf-8")
-    assert finder.fingerprints(config) == before
+    assert finder.by_content(config) == before
     (tmp_path / "a.jsonl").write_text("2\n", encoding="utf-8")
-    assert finder.fingerprints(config) != before
+    assert finder.by_content(config) != before
 
 
 def test_folder_hash_sees_names_and_contents(tmp_path: Path) -> None:

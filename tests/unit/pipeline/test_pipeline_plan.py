@@ -54,7 +54,7 @@ def test_without_sft_stages_read_the_base_model(tmp_path: Path) -> None:
 def test_preferences_from_a_file_need_no_votes(tmp_path: Path) -> None:
     recipe = _recipe(tmp_path, feedback=None, gold=None, preferences={"path": "pairs.jsonl"})
     nodes = {n.name: n for n in build_plan(recipe)}
-    assert nodes["preferences"].inputs == {}
+    assert nodes["preferences"].inputs == {"prompts": "prompts"}  # whose split it follows
     assert "feedback" not in nodes
 
 
