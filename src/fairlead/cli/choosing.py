@@ -27,7 +27,7 @@ USABLE_SHARE = 0.85  # of a device's memory, after the runtime and fragmentation
 # Bytes a parameter with weights in float32: 16 trained (weights, gradients, two Adam moments), 4 frozen. DPO computes its
 # reference logprobs beforehand; PPO trains policy and value model and holds reference and reward model; with LoRA the
 # reference is inside the policy. In mixed precision full PPO takes 36, which gives the guides' 4 x 80 GB for 7B.
-BYTES_PER_PARAMETER = {"sft": (16, 4), "rewards": (16, 4), "dpo": (16, 4), "ppo": (40, 24)}  # (all weights, LoRA)
+BYTES_PER_PARAMETER = {"sft": (16, 4), "rewards": (16, 4), "dpo": (16, 4), "ppo": (40, 12)}  # (all weights, LoRA)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

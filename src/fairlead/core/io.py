@@ -263,8 +263,7 @@ def atomic_path(path: Path | str) -> Generator[Path]:
         temporary = Path(name)
         temporary.chmod(0o644)
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        sync_file(temporary)
         temporary.replace(path)
         temporary = None
         sync_folder(path.parent)
@@ -273,6 +272,12 @@ def atomic_path(path: Path | str) -> Generator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of a file survive a power cut."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from fairlead.core.errors import Interrupted
+
 
 class ProgressBar(Protocol):
     """One progress line: stage, done of total, rate, time left, the one metric that matters."""
@@ -57,3 +59,14 @@ class Services:
     """True once the user pressed ctrl-C: save and raise Interrupted at the next safe point."""
     extras: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Objects that the pipeline wires in by name: engine factories, scorers, judges."""
+
+    def heed(self, what: str) -> None:
+        """Between the parts of a long computation that saves nothing: stop once the user pressed ctrl-C.
+
+        Raises:
+            Interrupted: says that `what` starts again.
+        """
+        if self.should_stop():
+            raise Interrupted(
+                f"{what} was interrupted and starts again with the same command; finished stages are kept."
+            )

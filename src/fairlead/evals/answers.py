@@ -1,5 +1,6 @@
 """The same prompts answered by each policy with the same seeds, and what the models say about the answers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fairlead.core.errors import Interrupted
 from fairlead.core.protocols import GenerateRequest, Sampling
 from fairlead.core.records import Completion, Prompt
 from fairlead.core.services import Services
@@ -61,13 +61,14 @@ def answer(
         seed=services.seed,
         stop_token_ids=chat.stop_token_ids,
     )
+
+    def heed() -> None:
+        services.heed("the evaluation")
+
     samples = []
     with services.progress(f"evaluate {name}", len(prompts) * config.num_samples) as bar:
         for sample in LocalEngine(model, max_slots=config.max_slots).generate(requests, sampling):
-            if services.should_stop():
-                raise Interrupted(
-                    "the evaluation was interrupted and starts again with the same command; finished stages are kept."
-                )
+            services.heed("the evaluation")
             samples.append(sample)
             bar.advance()
     found = {(s.key, s.sample_index): s for s in samples}
@@ -80,20 +81,23 @@ def answer(
     trees = [Tree(prompt_ids=prompt_ids[p.id], branches=tuple(
         Branch(token_ids=np.asarray(c.token_ids, dtype=np.int64), arrays={"logprobs": found[p.id, c.sample_index].sampling_logprobs})
         for c in group)) for p, group in zip(prompts, groups, strict=True)]  # fmt: skip
-    kl, kl_per_reply = _kl(trees, reference, config) if reference is not None else (None, 0.0)
+    kl, kl_per_reply = _kl(trees, reference, config, heed) if reference is not None else (None, 0.0)
     rewards = None
     if reward is not None:
-        raw = score_trees(reward, trees, max_tokens=config.max_tokens_per_microbatch)
+        raw = score_trees(reward, trees, max_tokens=config.max_tokens_per_microbatch, heed=heed)
         rewards = reward.normalised(torch.from_numpy(raw)).numpy().astype(np.float64)
     return Answers(name=name, groups=groups, kl=kl, kl_per_reply=kl_per_reply, rewards=rewards)
 
 
-def _kl(trees: list[Tree], reference: CausalModel, config: EvalsConfig) -> tuple[Values, float]:
+def _kl(
+    trees: list[Tree], reference: CausalModel, config: EvalsConfig, heed: Callable[[], None]
+) -> tuple[Values, float]:
     scored = annotate(
         trees,
         "ref_logprobs",
         PolicyLogprobs(reference, config.temperature),
         max_tokens=config.max_tokens_per_microbatch,
+        heed=heed,
     )
     by_prompt, sums = [], []
     for tree in scored:

@@ -1,5 +1,6 @@
 """What must not get worse: minimal pairs by likelihood, and perplexity on general text."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,12 @@ def read_texts(path: Path, *fields: str, limit: int) -> list[tuple[str, ...]]:
 
 
 def text_logprobs(
-    model: CausalModel, chat: ChatText, texts: list[str], *, max_tokens: int
+    model: CausalModel, chat: ChatText, texts: list[str], *, max_tokens: int, heed: Callable[[], None]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Summed logprob and number of scored tokens of each plain text (after BOS; the first token is not scored without one)."""
+    """Summed logprob and number of scored tokens of each plain text (after BOS; the first token is not scored without one).
+
+    `heed` is called before each forward and raises to stop.
+    """
     bos = chat.tokenizer.bos_token_id
     trees = []
     for text in texts:
@@ -41,6 +45,7 @@ def text_logprobs(
     sums, counts = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int64)
     with torch.no_grad():
         for row in plan_microbatches([t.num_tokens for t in trees], max_tokens=max_tokens):
+            heed()
             layout = pack_trees([trees[i] for i in row])
             logprobs = model.logprobs(layout).logprobs.double().cpu().numpy()
             sums[row] = np.bincount(layout.sequence_index, weights=logprobs, minlength=len(row))
@@ -49,14 +54,16 @@ def text_logprobs(
 
 
 def minimal_pairs(
-    model: CausalModel, chat: ChatText, pairs: list[tuple[str, ...]], *, max_tokens: int
+    model: CausalModel, chat: ChatText, pairs: list[tuple[str, ...]], *, max_tokens: int, heed: Callable[[], None]
 ) -> npt.NDArray[np.bool_]:
     """[N] whether the good sentence is more likely than the bad one."""
-    sums, _ = text_logprobs(model, chat, [text for pair in pairs for text in pair], max_tokens=max_tokens)
+    sums, _ = text_logprobs(model, chat, [text for pair in pairs for text in pair], max_tokens=max_tokens, heed=heed)
     return sums[0::2] > sums[1::2]
 
 
-def perplexity(model: CausalModel, chat: ChatText, texts: list[tuple[str, ...]], *, max_tokens: int) -> float:
+def perplexity(
+    model: CausalModel, chat: ChatText, texts: list[tuple[str, ...]], *, max_tokens: int, heed: Callable[[], None]
+) -> float:
     """exp of the mean negative logprob a token."""
-    sums, counts = text_logprobs(model, chat, [t[0] for t in texts], max_tokens=max_tokens)
+    sums, counts = text_logprobs(model, chat, [t[0] for t in texts], max_tokens=max_tokens, heed=heed)
     return float(np.exp(-sums.sum() / counts.sum()))

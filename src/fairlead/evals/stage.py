@@ -98,10 +98,16 @@ class _Evaluation:
         """Capability and drift of one model."""
         tokens = self.config.max_tokens_per_microbatch
         found: dict[str, Any] = {}
+
+        def heed() -> None:
+            self.services.heed("the evaluation")
+
         if self.pairs:
-            found["minimal_pairs"] = capability.minimal_pairs(model, self.chat, self.pairs, max_tokens=tokens)
+            found["minimal_pairs"] = capability.minimal_pairs(
+                model, self.chat, self.pairs, max_tokens=tokens, heed=heed
+            )
         if self.texts:
-            found["perplexity"] = capability.perplexity(model, self.chat, self.texts, max_tokens=tokens)
+            found["perplexity"] = capability.perplexity(model, self.chat, self.texts, max_tokens=tokens, heed=heed)
         return found
 
     def compare(

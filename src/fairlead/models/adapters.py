@@ -5,6 +5,8 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
+
 from fairlead.models.load import CausalModel
 
 
@@ -17,8 +19,8 @@ class LoraSettings:
     target_modules: str = "all-linear"
 
 
-def add_lora(model: CausalModel, settings: LoraSettings) -> CausalModel:
-    """Wrap the model; only the adapter is trainable afterwards."""
+def add_lora(model: CausalModel, settings: LoraSettings, *, seed: int) -> CausalModel:
+    """Wrap the model; only the adapter is trainable afterwards. It starts as a function of the seed, and changes no output yet."""
     from peft import LoraConfig, get_peft_model  # slow to import, and most runs have no adapter
 
     config = LoraConfig(
@@ -28,7 +30,9 @@ def add_lora(model: CausalModel, settings: LoraSettings) -> CausalModel:
         target_modules=settings.target_modules,
         task_type="CAUSAL_LM",
     )
-    with warnings.catch_warnings():
+    devices = [model.device] if model.device.type == "cuda" else []
+    with warnings.catch_warnings(), torch.random.fork_rng(devices):
+        torch.manual_seed(seed)  # peft draws from the global generator, whose state depends on what ran before
         # peft advises on tied heads and on save_embedding_layers; both are handled by merging before a release.
         warnings.simplefilter("ignore", UserWarning)
         module = get_peft_model(model.causal_lm, config).eval()

@@ -1,6 +1,7 @@
 """Saving: a policy as a plain transformers folder, and a training checkpoint (weights, optimiser, random state) without pickle.
 
-Tensors go to safetensors, everything else to JSON. A checkpoint appears whole or not at all: it is written beside and renamed.
+Tensors go to safetensors, everything else to JSON. A checkpoint appears whole or not at all, after a power cut too: it is written
+beside, synced to disk, and renamed.
 """
 
 import json
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fairlead.core.errors import ModelError, explain
+from fairlead.core.io import sync_file, sync_folder
 from fairlead.models.adapters import merged
 from fairlead.models.load import CausalModel
 
@@ -32,7 +34,10 @@ def save_policy(model: CausalModel, tokenizer: Any, folder: Path) -> None:
 
 
 def save_checkpoint(folder: Path, *, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Replace the checkpoint at `folder` by this one. Killed at any moment, it leaves the old one or the new one."""
+    """Replace the checkpoint at `folder` by this one. Killed at any moment, it leaves the old one or the new one.
+
+    Once it returns, the new one is on disk and not only in the system's memory.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob(f".{folder.name}.*"):  # drafts of a process that was killed
         shutil.rmtree(left, ignore_errors=True)
@@ -40,11 +45,15 @@ def save_checkpoint(folder: Path, *, tensors: dict[str, Tensor], state: dict[str
     try:
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, draft / "tensors.safetensors")
         (draft / "state.json").write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
+        for file in draft.iterdir():
+            sync_file(file)
+        sync_folder(draft)
         old = folder.with_name(folder.name + ".old")
         if folder.exists():  # else `.old` is the only checkpoint there is
             shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
         draft.rename(folder)
+        sync_folder(folder.parent)  # before the old one goes
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -5,7 +5,8 @@
 Legend: N sampled tokens of the round, B completions.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from fairlead.algos.advantages import gae, length_penalty, mean_and_std, token_rewards, whiten, whitening_statistics
 from fairlead.algos.kl import kl_k1, kl_k3
 from fairlead.core.protocols import GenerateRequest, Sampler, Sampling
-from fairlead.models.adapters import has_adapter, reference_mode
+from fairlead.models.adapters import reference_mode
 from fairlead.models.heads import ScalarModel
 from fairlead.models.load import CausalModel
 from fairlead.policies.ppo_config import PpoConfig
@@ -45,13 +46,14 @@ class Round:
 
 def collect(
     models: RolloutModels, engine: Sampler, requests: Sequence[GenerateRequest], sampling: Sampling, config: PpoConfig, *, kl_coef: float,
-    length_coef: float,
+    length_coef: float, heed: Callable[[], None],
 ) -> Round:  # fmt: skip
     """Run one round.
 
     Args:
         kl_coef: of this round, reward units a nat.
         length_coef: see PpoConfig.length_coef, resolved.
+        heed: called before each forward of a frozen model; raises to stop.
     """
     prompts = {request.key: np.asarray(request.token_ids, dtype=np.int64) for request in requests}
     samples = sorted(engine.generate(requests, sampling), key=lambda s: (s.key, s.sample_index))
@@ -59,9 +61,9 @@ def collect(
                                                                                               "old_logprobs": s.sampling_logprobs}),))
              for s in samples]  # fmt: skip
     tokens = config.training.max_tokens_per_microbatch
-    raw = score_trees(models.reward, trees, max_tokens=tokens)
-    trees = _reference_logprobs(models, trees, config)
-    trees = annotate(trees, "old_values", StateValues(models.value), max_tokens=tokens)
+    raw = score_trees(models.reward, trees, max_tokens=tokens, heed=heed)
+    trees = _reference_logprobs(models, trees, config, heed)
+    trees = annotate(trees, "old_values", StateValues(models.value), max_tokens=tokens, heed=heed)
     lengths = np.array([len(s.token_ids) for s in samples])
     scores = models.reward.normalised(torch.from_numpy(raw)).float()
     has_eos = torch.tensor([s.finish_reason == "stop" for s in samples])
@@ -84,13 +86,13 @@ def collect(
     return Round(trees=trees, metrics=metrics, kl_per_sequence=metrics["ppo/kl_k1_sequence"])
 
 
-def _reference_logprobs(models: RolloutModels, trees: list[Tree], config: PpoConfig) -> list[Tree]:
-    tokens = config.training.max_tokens_per_microbatch
-    if models.reference is not None:
-        return annotate(trees, "ref_logprobs", PolicyLogprobs(models.reference, config.temperature), max_tokens=tokens)
-    assert has_adapter(models.policy), "a fully trained policy needs a reference model of its own"
-    with reference_mode(models.policy) as reference:
-        return annotate(trees, "ref_logprobs", PolicyLogprobs(reference, config.temperature), max_tokens=tokens)
+def _reference_logprobs(
+    models: RolloutModels, trees: list[Tree], config: PpoConfig, heed: Callable[[], None]
+) -> list[Tree]:
+    with contextlib.ExitStack() as stack:
+        reference = models.reference or stack.enter_context(reference_mode(models.policy))
+        compute = PolicyLogprobs(reference, config.temperature)
+        return annotate(trees, "ref_logprobs", compute, max_tokens=config.training.max_tokens_per_microbatch, heed=heed)
 
 
 def _flat(trees: Sequence[Tree], name: str) -> torch.Tensor:

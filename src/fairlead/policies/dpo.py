@@ -3,7 +3,7 @@
 The reference is the SFT policy; its logprobs are computed once before the first step. Votes enter as soft labels (p_chosen).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self
@@ -92,16 +92,18 @@ def run(config: DpoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     for part in encoded.values():
         if not config.use_soft_labels:
             part.trees = [replace(t, numbers={**t.numbers, "p_chosen": 1.0}) for t in part.trees]
-        part.trees = annotate(part.trees, "ref_logprobs", PolicyLogprobs(model), max_tokens=tokens)
+        part.trees = annotate(
+            part.trees, "ref_logprobs", PolicyLogprobs(model), max_tokens=tokens, heed=lambda: services.heed("dpo")
+        )
     train = encoded["train"]
-    model = with_adapter(model, config.training.lora)
+    model = with_adapter(model, config.training.lora, seed=services.seed)
     checks = [check_masks(train.trees), check_terminators(train.trees, chat.stop_token_ids, max_length=text.max_length),
               check_bos(train.trees, tokenizer.bos_token_id),
               *check_layout(model, train.trees), check_reference(model, train.trees)]  # fmt: skip
     require_passed("dpo", checks)
-    _train(config, model, train, out=out, services=services)
+    session = _train(config, model, train, out=out, services=services)
     heldout_margins = (
-        implicit_margins(model, encoded["heldout"], beta=config.beta, max_tokens=tokens)
+        implicit_margins(model, encoded["heldout"], beta=config.beta, max_tokens=tokens, heed=session.heed)
         if "heldout" in encoded
         else np.zeros(0)
     )
@@ -117,7 +119,7 @@ def run(config: DpoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     return _summary(config, out / "metrics.jsonl", heldout_margins, len(train.trees), preflight_table(checks), notes)
 
 
-def _train(config: DpoConfig, model: CausalModel, train: Encoded, *, out: Path, services: Services) -> None:
+def _train(config: DpoConfig, model: CausalModel, train: Encoded, *, out: Path, services: Services) -> Session:
     algo, training = get_algorithm(config.algorithm), config.training
     settings = {"beta": config.beta, "flip_rate": config.flip_rate}
     known = algo.config.__dataclass_fields__
@@ -132,11 +134,14 @@ def _train(config: DpoConfig, model: CausalModel, train: Encoded, *, out: Path, 
     )
     with session:
         run_loop(learner, source, hooks=[session.after_step])
+    return session
 
 
-def implicit_margins(model: CausalModel, pairs: Encoded, *, beta: float, max_tokens: int) -> np.ndarray:
-    """[P] beta * (log-ratio of chosen minus log-ratio of rejected), nats."""
-    trees = annotate(pairs.trees, "logprobs", PolicyLogprobs(model), max_tokens=max_tokens)
+def implicit_margins(
+    model: CausalModel, pairs: Encoded, *, beta: float, max_tokens: int, heed: Callable[[], None]
+) -> np.ndarray:
+    """[P] beta * (log-ratio of chosen minus log-ratio of rejected), nats; `heed` as in `annotate`."""
+    trees = annotate(pairs.trees, "logprobs", PolicyLogprobs(model), max_tokens=max_tokens, heed=heed)
     ratios = torch.tensor(
         [[float((b.arrays["logprobs"] - b.arrays["ref_logprobs"]).sum()) for b in t.branches] for t in trees]
     )

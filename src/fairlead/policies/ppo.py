@@ -98,15 +98,16 @@ def _requests(
 
 def _load_models(config: PpoConfig, inputs: Mapping[str, Path], services: Services) -> RolloutModels:
     folder, reward_folder = str(inputs["policy"]), inputs["rewards"]
-    policy = with_adapter(load_policy(folder, device=services.device), config.training.lora)
+    lora, seed = config.training.lora, services.seed
+    policy = with_adapter(load_policy(folder, device=services.device), lora, seed=seed)
     reference = None
-    if config.training.lora is None:
+    if lora is None:
         reference = load_policy(folder, device=services.device)
         reference.module.requires_grad_(False)
     reward = load_head(load_policy(str(reward_folder), device=services.device), reward_folder)
     reward.base.module.requires_grad_(False)
     # The value model begins as the reward model: it already knows what will be scored.
-    value = new_value_head(load_policy(str(reward_folder), device=services.device))
+    value = new_value_head(with_adapter(load_policy(str(reward_folder), device=services.device), lora, seed=seed))
     return RolloutModels(policy=policy, reference=reference, reward=reward, value=value)
 
 
@@ -123,7 +124,6 @@ class _Trainer:
         metrics_path: Path,
     ) -> None:
         self.config, self.models, self.requests, self.chat, self.services = config, models, requests, chat, services
-        self.engine = LocalEngine(models.policy, max_slots=config.max_slots)
         algo = get_algorithm("ppo")
         algo_config = algo.config(clip_low=config.clip_low, clip_high=config.clip_high, value_coef=config.value_coef,
                                   value_clip=config.value_clip, entropy_coef=config.entropy_coef)  # fmt: skip
@@ -136,6 +136,10 @@ class _Trainer:
         self.length_coef = resolve_length_coef(config, models.reward)
         self.session = Session(
             self.learner, services=services, title="ppo", metric="ppo/kl_k1", metrics_path=metrics_path
+        )
+        # Until a round's first optimiser step the state is that of the last round, so sampling and scoring may stop anywhere.
+        self.engine = LocalEngine(
+            models.policy, max_slots=config.max_slots, on_token=lambda _num_tokens: self.session.heed()
         )
         self.preflight: Table | None = None
 
@@ -170,6 +174,7 @@ class _Trainer:
             config,
             kl_coef=kl_coef,
             length_coef=self.length_coef,
+            heed=self.session.heed,
         )
 
     def _pick(self, number: int) -> list[GenerateRequest]:

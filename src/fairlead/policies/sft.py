@@ -6,7 +6,7 @@ share chosen by a hash of their first message.
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -94,7 +94,7 @@ def run(config: SftConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     train_rows, heldout_rows, num_rejects = _read(config, out, services)
     train = encode_demonstrations(chat, train_rows, max_length=text.max_length)
     heldout = encode_demonstrations(chat, heldout_rows, max_length=text.max_length)
-    model = with_adapter(load_policy(source, device=services.device), config.training.lora)
+    model = with_adapter(load_policy(source, device=services.device), config.training.lora, seed=services.seed)
     checks = [check_masks(train.trees), check_terminators(train.trees, chat.stop_token_ids, max_length=text.max_length),
               check_bos(train.trees, tokenizer.bos_token_id),
               check_dropout(model, train.trees), *check_layout(model, train.trees)]  # fmt: skip
@@ -131,11 +131,12 @@ def _take(rows: list[Demonstration], count: int | None) -> list[Demonstration]:
     return [row for i, row in enumerate(rows) if i in chosen]
 
 
-def mean_loss(model: CausalModel, trees: Sequence[Tree], *, max_tokens: int) -> float:
-    """Nats a kept token."""
+def mean_loss(model: CausalModel, trees: Sequence[Tree], *, max_tokens: int, heed: Callable[[], None]) -> float:
+    """Nats a kept token; `heed` is called before each forward and raises to stop."""
     total, count = 0.0, 0
     with torch.no_grad():
         for row in plan_microbatches([t.num_tokens for t in trees], max_tokens=max_tokens):
+            heed()
             logprobs = model.logprobs(pack_trees([trees[i] for i in row])).logprobs
             total, count = total - float(logprobs.sum()), count + len(logprobs)
     return total / count
@@ -153,7 +154,7 @@ class _EarlyStop:
         self.session, self.model, self.heldout = session, model, heldout
         self.every, self.patience, self.max_tokens = every, patience, max_tokens
         if "history" not in session.extra:
-            session.extra |= {"history": [[0.0, self._measure()]], "num_worse": 0}
+            session.extra |= {"history": [[0.0, self._measure(None)]], "num_worse": 0}
 
     @property
     def history(self) -> list[tuple[float, float]]:
@@ -165,8 +166,10 @@ class _EarlyStop:
         """True once patience is over."""
         return bool(self.patience) and self.session.extra["num_worse"] > self.patience
 
-    def _measure(self) -> float:
-        loss = mean_loss(self.model, self.heldout.trees, max_tokens=self.max_tokens)
+    def _measure(self, metrics: Mapping[str, float] | None) -> float:
+        loss = mean_loss(
+            self.model, self.heldout.trees, max_tokens=self.max_tokens, heed=lambda: self.session.heed(metrics)
+        )
         if not math.isfinite(loss):
             raise TrainError(explain(f"sft: step {self.session.learner.step_number}: held-out loss", loss, "is not finite",
                                      expected="a finite number", remedy="Lower learning_rate or look at the held-out rows"))  # fmt: skip
@@ -175,7 +178,7 @@ class _EarlyStop:
     def __call__(self, learner: Learner, metrics: dict[str, float]) -> bool:
         if learner.step_number % self.every and learner.step_number != learner.num_steps:
             return False
-        loss, best = self._measure(), min(loss for _, loss in self.history)
+        loss, best = self._measure(metrics), min(loss for _, loss in self.history)
         metrics["sft/perplexity"] = math.exp(loss)
         self.session.extra["history"].append([float(learner.step_number), loss])
         self.session.extra["num_worse"] = 0 if loss < best else self.session.extra["num_worse"] + 1
@@ -204,8 +207,9 @@ def _train(
     with session:
         stopper = _EarlyStop(session, model, heldout, every=max(1, steps // (2 * training.num_epochs)), patience=config.patience,
                              max_tokens=training.max_tokens_per_microbatch)  # fmt: skip
-        if not stopper.is_done:
-            run_loop(learner, source, hooks=[stopper, session.after_step])
+        hooks = [stopper, session.after_step]
+        if not stopper.is_done and not session.finish_step(hooks):
+            run_loop(learner, source, hooks=hooks)
     stopper.restore_best()
     return stopper.history
 

@@ -72,20 +72,21 @@ def run(config: RewardsConfig, *, inputs: Mapping[str, Path], out: Path, service
         raise DataError(explain("preferences", len(rows), "rows hold none out", expected="pairs of held-out prompts to measure the reward model on",
                                 remedy="Set preferences.heldout"))  # fmt: skip
     heldout = encode_preferences(chat, heldout_rows, max_length=text.max_length)
-    base = with_adapter(load_policy(folder, device=services.device), config.training.lora)
+    base = with_adapter(load_policy(folder, device=services.device), config.training.lora, seed=services.seed)
     model = new_reward_head(base, seed=services.seed)
     num_frozen = freeze_embeddings(base) if config.freeze_embeddings else 0
     checks = [check_masks(train.trees), check_bos(train.trees, tokenizer.bos_token_id), *check_layout(base, train.trees),
               check_scores(model, train.trees)]  # fmt: skip
     require_passed("rewards", checks)
-    history = _train(config, model, train, heldout, out=out, services=services)
-    _normalise(config, model, chat, inputs, services)
-    measured = quality.measure(score_trees(model, heldout.trees, max_tokens=config.training.max_tokens_per_microbatch), heldout.trees,
-                               [heldout_rows[i] for i in heldout.kept_rows])  # fmt: skip
+    session = _train(config, model, train, heldout, out=out, services=services)
+    _normalise(config, model, chat, inputs, services, session)
+    scores = score_trees(model, heldout.trees, max_tokens=config.training.max_tokens_per_microbatch, heed=session.heed)
+    measured = quality.measure(scores, heldout.trees, [heldout_rows[i] for i in heldout.kept_rows])
     model.facts["accuracy"] = measured.accuracy.value
     save_policy(base, tokenizer, out)
     save_head(model, out)
     facts = read_json(inputs["preferences"] / "summary.json").get("facts", {})
+    history = [(step, train_share, heldout_share) for step, train_share, heldout_share in session.extra["history"]]
     return _summary(
         config, model, measured, train, heldout, checks, history, num_frozen=num_frozen, preference_facts=facts
     )
@@ -93,8 +94,8 @@ def run(config: RewardsConfig, *, inputs: Mapping[str, Path], out: Path, service
 
 def _train(
     config: RewardsConfig, model: ScalarModel, train: Encoded, heldout: Encoded, *, out: Path, services: Services
-) -> list[tuple[float, float, float]]:
-    """Optimise; returns (step, training accuracy, held-out accuracy) along the way."""
+) -> Session:
+    """Optimise; `history` of the session's extras holds [step, training accuracy, held-out accuracy] along the way."""
     algo = get_algorithm("reward")
     training = config.training
     steps = num_steps(len(train.trees), batch_size=training.batch_size, num_epochs=training.num_epochs)
@@ -115,21 +116,31 @@ def _train(
     )  # fmt: skip
 
     def measure(_learner: Any, metrics: dict[str, float]) -> bool:
-        history, recent = session.extra["history"], session.extra["recent"]
-        recent += [metrics["reward/accuracy"]] if "reward/accuracy" in metrics else []
+        recent = session.extra["recent"] + [metrics[name] for name in ("reward/accuracy",) if name in metrics]
         if recent and (learner.step_number % every == 0 or learner.step_number == steps):
-            scores = score_trees(model, heldout.trees, max_tokens=training.max_tokens_per_microbatch)
-            history.append([float(learner.step_number), float(np.mean(recent)), quality.pair_accuracy(scores)])
-            recent.clear()
+            scores = score_trees(
+                model, heldout.trees, max_tokens=training.max_tokens_per_microbatch, heed=lambda: session.heed(metrics)
+            )
+            row = [float(learner.step_number), float(np.mean(recent)), quality.pair_accuracy(scores)]
+            session.extra["history"].append(row)
+            recent = []
+        session.extra["recent"] = recent
         return False
 
+    hooks = [measure, session.after_step]
     with session:
-        run_loop(learner, source, hooks=[measure, session.after_step])
-    return [(step, train_share, heldout_share) for step, train_share, heldout_share in session.extra["history"]]
+        if not session.finish_step(hooks):
+            run_loop(learner, source, hooks=hooks)
+    return session
 
 
 def _normalise(
-    config: RewardsConfig, model: ScalarModel, chat: ChatText, inputs: Mapping[str, Path], services: Services
+    config: RewardsConfig,
+    model: ScalarModel,
+    chat: ChatText,
+    inputs: Mapping[str, Path],
+    services: Services,
+    session: Session,
 ) -> None:
     """Mean 0, sd 1 on samples of the SFT policy, and how much score a longer reply buys."""
     if "completions" not in inputs:
@@ -149,7 +160,7 @@ def _normalise(
                 )
             )
             lengths.append(len(ids))
-    scores = score_trees(model, trees, max_tokens=config.training.max_tokens_per_microbatch)
+    scores = score_trees(model, trees, max_tokens=config.training.max_tokens_per_microbatch, heed=session.heed)
     model.mean, model.std = float(scores.mean()), max(float(scores.std()), 1e-6)
     model.facts["length_slope_per_token"] = length_slope((scores - model.mean) / model.std, lengths).value
     model.facts["reference_samples"] = float(len(trees))

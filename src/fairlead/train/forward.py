@@ -4,7 +4,7 @@ What needs randomness or a model lives here; losses stay pure. Frozen quantities
 branches, computed once by `annotate`, never in the step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,15 +111,23 @@ def _rollout_batch(models: Models, batch: MicroBatch, needs: frozenset[str]) -> 
     )
 
 
-def annotate(trees: Sequence[Tree], name: str, compute: "TokenFunction", *, max_tokens: int) -> list[Tree]:
+def _go_on() -> None:
+    """Never stop."""
+
+
+def annotate(
+    trees: Sequence[Tree], name: str, compute: "TokenFunction", *, max_tokens: int, heed: Callable[[], None] = _go_on
+) -> list[Tree]:
     """Attach a frozen per-token array to every branch.
 
     Args:
         compute: maps a MicroBatch to [K] values; run without gradient.
+        heed: called before each forward; raises to stop (`Services.heed`, `Session.heed`).
     """
     found: dict[int, np.ndarray] = {}
     with torch.no_grad():
         for row in plan_microbatches([t.num_tokens for t in trees], max_tokens=max_tokens):
+            heed()
             part = tuple(trees[i] for i in row)
             batch = MicroBatch(part, pack_trees(part))
             values = compute(batch).float().cpu().numpy()
@@ -160,11 +168,14 @@ class StateValues(TokenFunction):
         return self.model.values(batch.layout)
 
 
-def score_trees(model: ScalarModel, trees: Sequence[Tree], *, max_tokens: int) -> np.ndarray:
-    """[B] raw scores of all completions, in tree and branch order, without gradient."""
+def score_trees(
+    model: ScalarModel, trees: Sequence[Tree], *, max_tokens: int, heed: Callable[[], None] = _go_on
+) -> np.ndarray:
+    """[B] raw scores of all completions, in tree and branch order, without gradient; `heed` as in `annotate`."""
     scores: dict[int, np.ndarray] = {}
     with torch.no_grad():
         for row in plan_microbatches([t.num_tokens for t in trees], max_tokens=max_tokens):
+            heed()
             part = [trees[i] for i in row]
             values = model.scores(pack_trees(part)).cpu().numpy()
             for i, piece in zip(row, np.split(values, np.cumsum([len(t.branches) for t in part])[:-1]), strict=True):

@@ -9,7 +9,7 @@ Example:
 import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -25,9 +25,10 @@ from fairlead.telemetry.alerts import AlertSink
 from fairlead.telemetry.metrics import METRICS
 from fairlead.telemetry.pace import Pace
 from fairlead.telemetry.sinks import FanOut, JsonlSink
-from fairlead.train.loop import Learner
+from fairlead.train.loop import Hook, Learner
 
 CHECKPOINT = "checkpoint"
+_UNFINISHED = "unfinished_step"
 _LIVE = frozenset(metric.name for metric in METRICS if metric.is_live)
 
 
@@ -36,7 +37,8 @@ class Session:
     """One training run as its surroundings see it: resumable, visible, interruptible. Single-use context manager.
 
     The checkpoint holds trainable weights, optimiser state, the step, and the extras. Sources of batches are pure functions of the
-    seed, so the step is also the position in the data. Hooks that keep state in the extras come before `after_step`, which saves.
+    seed, so the step is also the position in the data. Hooks that keep state in the extras come before `after_step`, which saves;
+    those that take long give `heed` the step's metrics and change nothing before they are done.
     """
 
     learner: Learner
@@ -139,10 +141,31 @@ class Session:
 
     def checkpoint_if_due(self) -> None:
         """Save when it is time, or when the user pressed ctrl-C (then stop)."""
-        is_interrupted = self.services.should_stop()
-        if is_interrupted or time.monotonic() - self._saved > self.services.checkpoint_every_s:
+        self.heed()
+        if time.monotonic() - self._saved > self.services.checkpoint_every_s:
             self.save()
-        if is_interrupted:
-            raise Interrupted(
-                f"{self.title} was interrupted at step {self.learner.step_number} and saved. Run the same command to go on."
-            )
+
+    def heed(self, unfinished: Mapping[str, float] | None = None) -> None:
+        """Between the parts of a long computation: save and stop once the user pressed ctrl-C.
+
+        Args:
+            unfinished: metrics of a step whose hooks are not done yet; `finish_step` goes on with them.
+        Raises:
+            Interrupted: says how to go on.
+        """
+        if not self.services.should_stop():
+            return
+        if unfinished is not None:  # as text, for JSON has no NaN
+            self.extra[_UNFINISHED] = {name: repr(float(value)) for name, value in unfinished.items()}
+        self.save()
+        raise Interrupted(
+            f"{self.title} was interrupted at step {self.learner.step_number} and saved. Run the same command to go on."
+        )
+
+    def finish_step(self, hooks: Sequence[Hook]) -> bool:
+        """Call the hooks of the step in whose hooks an earlier run was interrupted, if any; True when one of them stops the run."""
+        texts: dict[str, str] | None = self.extra.pop(_UNFINISHED, None)
+        if texts is None:
+            return False
+        metrics = {name: float(text) for name, text in texts.items()}
+        return any([bool(hook(self.learner, metrics)) for hook in hooks])  # noqa: C419 - every hook must run

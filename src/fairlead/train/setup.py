@@ -46,8 +46,10 @@ def make_learner(
                    max_tokens=training.max_tokens_per_microbatch)  # fmt: skip
 
 
-def with_adapter(model: CausalModel, lora: _Lora | None) -> CausalModel:
+def with_adapter(model: CausalModel, lora: _Lora | None, *, seed: int) -> CausalModel:
     """Add a LoRA adapter when the recipe asks for one."""
     if lora is None:
         return model
-    return add_lora(model, LoraSettings(rank=lora.rank, alpha=lora.alpha, target_modules=lora.target_modules))
+    return add_lora(
+        model, LoraSettings(rank=lora.rank, alpha=lora.alpha, target_modules=lora.target_modules), seed=seed
+    )

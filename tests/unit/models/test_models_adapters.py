@@ -25,7 +25,7 @@ def logprobs(model, layout):
 
 def moved(kind):
     """A model whose adapter is no longer zero."""
-    model = add_lora(tiny_models.load(kind), LoraSettings(rank=4, alpha=8.0))
+    model = add_lora(tiny_models.load(kind), LoraSettings(rank=4, alpha=8.0), seed=0)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.module.named_parameters():
@@ -35,9 +35,24 @@ def moved(kind):
 
 
 def test_a_new_adapter_is_the_base_model(kind, layout):
-    model = add_lora(tiny_models.load(kind), LoraSettings(rank=4, alpha=8.0))
+    model = add_lora(tiny_models.load(kind), LoraSettings(rank=4, alpha=8.0), seed=0)
     assert has_adapter(model) and not has_adapter(tiny_models.load(kind))
     assert torch.equal(logprobs(model, layout), logprobs(tiny_models.load(kind), layout))
+
+
+def test_an_adapter_starts_as_a_function_of_the_seed(kind):
+    """And the global generator, which the adapter's maker draws from, is left as it was."""
+    state = torch.random.get_rng_state()
+
+    def start(seed):
+        torch.rand(seed + 3)
+        module = add_lora(tiny_models.load(kind), LoraSettings(rank=4, alpha=8.0), seed=seed).module
+        return torch.cat([p.detach().flatten() for n, p in module.named_parameters() if "lora_A" in n])
+
+    assert torch.equal(start(1), start(1)) and not torch.equal(start(1), start(2))
+    torch.random.set_rng_state(state)
+    add_lora(tiny_models.load(kind), LoraSettings(rank=4, alpha=8.0), seed=1)
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_with_the_adapter_off_it_is_the_base_model_bit_for_bit(kind, layout):

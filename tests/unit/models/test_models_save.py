@@ -1,10 +1,12 @@
 """Saved policies load in plain transformers; checkpoints survive a kill at any moment; heads come back as they were."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,7 +46,7 @@ def test_a_saved_policy_is_a_plain_model_folder(kind, tmp_path):
 
 
 def test_a_saved_adapter_is_merged_in(tmp_path):
-    model = add_lora(tiny_models.load("llama"), LoraSettings(rank=2, alpha=4.0))
+    model = add_lora(tiny_models.load("llama"), LoraSettings(rank=2, alpha=4.0), seed=0)
     with torch.no_grad():
         for name, parameter in model.module.named_parameters():
             if "lora_B" in name:
@@ -129,6 +131,26 @@ def test_a_killed_process_leaves_a_whole_checkpoint(tmp_path):
         told = process.stdout.read().split()
     step = load_step(folder)
     assert step is not None and step >= int(told[-1]) > 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the names of open files from /proc")
+def test_a_checkpoint_is_on_disk_before_the_old_one_goes(tmp_path, monkeypatch):
+    folder, synced, fsync = tmp_path / "checkpoint", [], os.fsync
+
+    def record(handle):
+        place = Path(f"/proc/self/fd/{handle}").resolve()
+        synced.append((place.name.split(".")[0], (tmp_path / "checkpoint.old").exists()))
+        fsync(handle)
+
+    save(folder, 1)
+    monkeypatch.setattr(os, "fsync", record)
+    save(folder, 2)
+    assert sorted(synced[:3]) == [
+        ("", False),
+        ("state", False),
+        ("tensors", False),
+    ]  # the draft's name begins with a dot
+    assert synced[3:] == [(tmp_path.name, True)]
 
 
 def test_a_damaged_checkpoint_says_so(tmp_path):
