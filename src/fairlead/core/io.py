@@ -174,12 +174,21 @@ def _finite_float(text: str) -> float:
     return value
 
 
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{shorten(twice)} stands twice in one object")
+    return found
+
+
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
 _DECODER = json.JSONDecoder(
-    parse_constant=_refuse_constant, parse_float=_finite_float
+    parse_constant=_refuse_constant, parse_float=_finite_float, object_pairs_hook=_unique_keys
 )  # made once: files have many lines
 
 
@@ -193,13 +202,29 @@ def _as_object(value: Any, where: str) -> dict[str, Any]:
 
 def _read_json(path: Path) -> Iterator[Row]:
     with _open_text(path) as file:
-        value = parse_json(file.read(), str(path))
+        text = file.read()
+    if _is_json_lines(text):
+        yield from _read_jsonl(path)
+        return
+    value = parse_json(text, str(path))
     if not isinstance(value, list):
         raise DataError(
             explain(path, value, "is not a list", expected="a JSON list of objects", remedy="Wrap the rows in [ ]")
         )
     for i, row in enumerate(cast(list[Any], value)):
         yield Row(f"{path}[{i}]", i + 1, _as_object(row, f"{path}[{i}]"))
+
+
+def _is_json_lines(text: str) -> bool:
+    """Does a `.json` file hold one object a line? Many data sets are published so."""
+    first, _, rest = text.strip().partition("\n")
+    if not first.startswith("{") or not rest:
+        return False
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
@@ -360,7 +385,9 @@ def read_json(path: Path | str) -> Any:
 def write_parquet(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> int:
     """Write rows as Parquet; return how many."""
     pyarrow, parquet = _import_parquet()
-    table = pyarrow.Table.from_pylist([dict(row) for row in rows])
+    found = list(rows)
+    names = list(dict.fromkeys(name for row in found for name in row))  # pyarrow alone takes those of the first row
+    table = pyarrow.Table.from_pylist([{name: row.get(name) for name in names} for row in found])
     with atomic_path(path) as temporary:
         parquet.write_table(table, temporary)
     return int(table.num_rows)

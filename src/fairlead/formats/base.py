@@ -10,7 +10,7 @@ Example:
     MINE = Format(name="mine", kind="preferences", detect=mostly(lambda v: "winner" in v), read=read, doc="Our own export.")
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -61,6 +61,17 @@ class Neighbours:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """Rows, from wherever they stand in the file, that are one thing."""
+
+    members: Sequence[Row]
+    row: Row | None
+    """Them together, in the form that `Format.read` takes; None when they make nothing."""
+    left_out: Sequence[LeftOut] = ()
+    """Members that do not belong; each names its row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """One kind of file that other people write. Pure data and pure functions; readers raise only `Unusable`."""
 
@@ -77,6 +88,10 @@ class Format:
     also: Mapping[Kind, Read] = field(default_factory=dict[Kind, Read])
     """Further kinds of record that the same file gives."""
     neighbours: Neighbours | None = None
+    gather: Callable[[Sequence[Row]], Iterator[Gathered]] | None = None
+    """For files whose rows are parts of one thing in any order: such a file is read whole before its first record."""
+    is_named_only: bool = False
+    """Never detected, because its files look like those of another format."""
     is_own: bool = False
     """Fairlead's own records, which name their source themselves."""
     pairings: tuple[Pairing, ...] = ()

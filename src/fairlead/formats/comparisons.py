@@ -11,7 +11,7 @@ from fairlead.formats.fields import is_messages, items, keep, mapping, messages,
 
 HELD_OUT = ("valid", "test", "heldout", "dev")
 """Beginnings of the names that other data sets give to the part that is not trained on."""
-_TIES = ("tie", "tie (bothbad)", "tie (inconsistent)")
+_TIES = ("tie", "tie (bothbad)", "tie (inconsistent)", "both_bad")
 
 
 def split_of(values: Values) -> Split:
@@ -45,17 +45,17 @@ def _read_openai(row: Row) -> list[Item]:
     extra = values.get("extra")
     meta = keep(values, "worker", "batch") | (keep(extra, "confidence") if isinstance(extra, dict) else {})
     pair = Preference(
-        prompt=_openai_prompt(values), chosen=text(summaries[0], "text"),
+        prompt=openai_prompt(values), chosen=text(summaries[0], "text"),
         rejected=text(summaries[1], "text"), num_votes=1, split=split_of(values), meta=meta,
     )  # fmt: skip
     return [compared(pair, "ab"[choice])]
 
 
-def _openai_prompt(values: Values) -> Messages:
+def openai_prompt(values: Values) -> Messages:
     """The query of Stiennon et al. 2020 (arXiv:2009.01325), appendix B: post or article with a cue at the end."""
     info = mapping(values.get("info"), "info")
     title = optional_text(info, "title") or ""
-    if info.get("post") is not None:
+    if (optional_text(info, "post") or "").strip():
         subreddit = optional_text(info, "subreddit") or ""
         query = f"SUBREDDIT: r/{subreddit}\n\nTITLE: {title}\n\nPOST: {text(info, 'post')}\n\nTL;DR:"
     else:
@@ -131,7 +131,7 @@ def _is_arena(values: Values) -> bool:
 
 OPENAI_COMPARISONS = Format(
     name="openai_comparisons", kind="preferences", detect=mostly(lambda v: {"info", "summaries", "choice"} <= set(v)), read=_read_openai,
-    also={"prompts": prompts_by(_openai_prompt)},
+    also={"prompts": prompts_by(openai_prompt)},
     doc="OpenAI summarize-from-feedback: `info` (post or article), two `summaries`, `choice` 0 or 1; the confidence goes to `meta`.",
 )  # fmt: skip
 ARENA = Format(

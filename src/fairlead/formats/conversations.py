@@ -10,8 +10,8 @@ from typing import Any
 
 from fairlead.core.io import Row
 from fairlead.core.records import Demonstration, Message, Messages, Preference, Prompt
-from fairlead.formats.base import Item, Read, Unusable, Values
-from fairlead.formats.fields import keep
+from fairlead.formats.base import Item, LeftOut, Read, Unusable, Values
+from fairlead.formats.fields import keep, optional_text
 
 IDENTICAL = "chosen and rejected are identical"
 EMPTY_PROMPT = "empty prompt"
@@ -31,6 +31,13 @@ def user(content: str) -> Messages:
 def assistant(content: str) -> Message:
     """Plain text as a reply."""
     return Message(role="assistant", content=content)
+
+
+def with_system(values: Values, turns: Messages) -> Messages:
+    """Put the text of a `system` column before turns that have no system turn of their own."""
+    system = optional_text(values, "system") or ""
+    has_own = bool(turns) and turns[0].role == "system"
+    return turns if has_own or not system.strip() else (Message(role="system", content=system), *turns)
 
 
 def split_conversations(chosen: Messages, rejected: Messages) -> tuple[Messages, str, str]:
@@ -86,6 +93,15 @@ def prompts_by(prompt_of: Callable[[Values], Messages]) -> Read:
         return [Prompt(messages=prompt, meta=keep(row.values, "id", "prompt_id"))]
 
     return read
+
+
+BAD_EXAMPLE = LeftOut(reason="label is false", is_fault=False)
+"""Of a conversation that a file for KTO marks as an example of what not to do."""
+
+
+def is_bad_example(values: Values) -> bool:
+    """Does a truth value beside a conversation say that it is not to be imitated?"""
+    return any(str(values.get(name)).lower() == "false" for name in ("label", "kto_tag"))
 
 
 def tied(preference: Preference) -> Preference:

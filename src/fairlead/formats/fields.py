@@ -6,7 +6,10 @@ from typing import Any
 
 from fairlead.core.records import Message, Messages, Role
 from fairlead.formats.base import Unusable, Values
+from fairlead.formats.cells import is_undecoded
 
+TURN_KEYS = (("role", "content"), ("from", "value"))
+"""What a turn is made of: the names of OpenAI, and those of ShareGPT."""
 ROLES: dict[str, Role] = {
     "user": "user", "human": "user", "prompter": "user",
     "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bard": "assistant", "model": "assistant",
@@ -22,6 +25,8 @@ def text(values: Values, name: str) -> str:
         raise Unusable(f"missing {name}")
     if not value.strip():
         raise Unusable(f"empty {name}")
+    if is_undecoded(value):
+        raise Unusable(f"{name} is a list of messages written as text")
     return value
 
 
@@ -39,18 +44,28 @@ def valid_text(value: Any, name: str) -> str:
 
 
 def messages(value: Any, name: str) -> Messages:
-    """Read a list of {role, content}; names of roles differ between data sets (see `ROLES`)."""
+    """Read a list of {role, content} or {from, value}; names of roles differ between data sets (see `ROLES`)."""
     if not isinstance(value, (list, tuple)):
         raise Unusable(f"{name} is not a list of messages")
     return tuple(_message(item, name) for item in value)
 
 
 def _message(value: Any, name: str) -> Message:
-    if not isinstance(value, dict) or "role" not in value or "content" not in value:
+    keys = next((keys for keys in TURN_KEYS if isinstance(value, dict) and set(keys) <= set(value)), None)
+    if keys is None:
         raise Unusable(f"{name} has a message without role and content")
     if value.get("tool_calls"):
         raise Unusable(f"{name} has a message with tool calls")
-    return Message(role=role(value["role"], name), content=valid_text(value["content"], f"{name} content"))
+    speaker, content = (value[key] for key in keys)
+    return Message(role=role(speaker, name), content=content_of(content, f"{name} content"))
+
+
+def content_of(value: Any, name: str) -> str:
+    """Text of a turn, also when it is a list of parts {type: text, text}; an image or another part is no text."""
+    if isinstance(value, (list, tuple)) and value:
+        parts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in value]
+        return "".join(valid_text(part, name) for part in parts)
+    return valid_text(value, name)
 
 
 def role(value: Any, name: str) -> Role:
@@ -70,6 +85,12 @@ def is_messages(value: Any) -> bool:
     )
 
 
+def has_turns(value: Any) -> bool:
+    """Does a value look like a conversation of {role, content} or {from, value}? (For detection.)"""
+    first = value[0] if isinstance(value, list) and value else None
+    return isinstance(first, dict) and any(set(keys) <= set(first) for keys in TURN_KEYS)
+
+
 def number(value: Any) -> float | None:
     """Return a finite number, also when it is written as text ("4"); None for everything else ("N/A", true, NaN)."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
@@ -85,6 +106,15 @@ def whole(value: Any) -> int | None:
     """Return a whole number or None."""
     result = number(value)
     return int(result) if result is not None and result == int(result) else None
+
+
+def truth(value: Any) -> bool | None:
+    """Return a truth value, also as 0 or 1 or as the text of a CSV cell; None for everything else."""
+    if not isinstance(value, (bool, int, float, str)):
+        return None
+    return {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}.get(
+        str(value).strip().lower()
+    )
 
 
 def items(values: Values, name: str) -> Sequence[Any]:

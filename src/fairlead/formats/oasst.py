@@ -10,7 +10,7 @@ from fairlead.core.io import Row
 from fairlead.core.records import Message, Messages, Prompt
 from fairlead.formats.base import Format, Item, LeftOut, Pairing, Unusable, Values, mostly
 from fairlead.formats.conversations import assistant, demonstration
-from fairlead.formats.fields import keep, mapping, number, role, valid_text
+from fairlead.formats.fields import keep, mapping, number, role, truth, valid_text
 from fairlead.formats.ranking import Candidate, ranked_preferences
 
 NO_RANK = "completion: no rank"
@@ -106,9 +106,9 @@ def _children(path: Messages, node: Values, left_out: list[Item]) -> list[tuple[
 
 
 def _turn(node: Values) -> Message:
-    if node.get("deleted") is True:
+    if truth(node.get("deleted")) is True:
         raise Unusable(DELETED)
-    if node.get("review_result") is False:
+    if truth(node.get("review_result")) is False:
         raise Unusable(FAILED_REVIEW)
     content = valid_text(node.get("text"), "text")
     if not content.strip():

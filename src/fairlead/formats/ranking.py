@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fairlead.core.records import Messages, Preference
+from fairlead.core.records import Messages, Preference, Split
 from fairlead.formats.base import Item, LeftOut, Pairing, Unusable
 from fairlead.formats.conversations import checked
 
@@ -39,7 +39,9 @@ def cut_pairs(candidates: Sequence[Candidate], *, pairs: Pairing) -> Iterator[tu
         yield from [(ordered[0], ordered[-1])][: len(ordered) - 1]
 
 
-def ranked_preferences(prompt: Messages, candidates: Sequence[Candidate], *, pairs: Pairing) -> list[Item]:
+def ranked_preferences(
+    prompt: Messages, candidates: Sequence[Candidate], *, pairs: Pairing, split: Split = "train"
+) -> list[Item]:
     """Make preferences of a ranking; equal scores, equal texts and a lone completion are left out and counted."""
     if len(candidates) < 2:
         return [LeftOut(reason=NO_SECOND, is_fault=False) for _ in candidates]
@@ -50,7 +52,8 @@ def ranked_preferences(prompt: Messages, candidates: Sequence[Candidate], *, pai
             continue
         meta = {f"chosen_{k}": v for k, v in better.meta.items()} | {f"rejected_{k}": v for k, v in worse.meta.items()}
         try:
-            found.append(checked(Preference(prompt=prompt, chosen=better.text, rejected=worse.text, meta=meta)))
+            pair = Preference(prompt=prompt, chosen=better.text, rejected=worse.text, split=split, meta=meta)
+            found.append(checked(pair))
         except Unusable as fault:
             found.append(LeftOut(reason=str(fault)))
     return found

@@ -17,7 +17,8 @@ from typing import Any, Generic, TypeVar, cast
 from fairlead.core.errors import ConfigError, DataError, explain
 from fairlead.core.io import Rejects, Row, read_rows
 from fairlead.core.records import Demonstration, Preference, Prompt, Record
-from fairlead.formats.base import Format, Item, Kind, LeftOut, Pairing, Read, ReadReport, Unusable
+from fairlead.formats.base import Format, Gathered, Item, Kind, LeftOut, Pairing, Read, ReadReport, Unusable
+from fairlead.formats.cells import decode
 from fairlead.formats.conversations import IDENTICAL, check_prompt
 from fairlead.formats.nesting import cut_deep
 from fairlead.formats.registry import detect_format, find_format
@@ -149,7 +150,8 @@ class _Account:
             elif records:
                 _count(self.report.left_out, item.reason)
         nothing = next(
-            (item for item in sorted(left, key=lambda item: not item.is_fault)), LeftOut(reason=NOTHING, is_fault=False)
+            (item for item in sorted(left, key=lambda item: not item.is_fault) if item.row is None),
+            LeftOut(reason=NOTHING, is_fault=False),
         )
         for row in rows:
             if id(row) in named:
@@ -169,7 +171,7 @@ def _records(path: Path, known: Format, read: Read | None, kind: Kind, account: 
     stamp = _stamper(path, known)
     first: Record | None = None
     all_alike = True
-    for rows, found in _outcomes(_counted(read_rows(path), account.report), known, read, kind, account):
+    for rows, found in _outcomes(_counted(read_rows(path), known, account.report), known, read, kind, account):
         for record in account.book(rows, found):
             first = first or record
             all_alike = all_alike and _content(record) == _content(first)
@@ -177,10 +179,10 @@ def _records(path: Path, known: Format, read: Read | None, kind: Kind, account: 
     _refuse_useless(account.report, all_alike=all_alike and kind == "preferences")
 
 
-def _counted(rows: Iterator[Row], report: ReadReport) -> Iterator[Row]:
+def _counted(rows: Iterator[Row], known: Format, report: ReadReport) -> Iterator[Row]:
     for row in rows:
         report.rows += 1
-        yield row
+        yield row if known.is_own else decode(row)
 
 
 def _outcomes(
@@ -193,13 +195,13 @@ def _outcomes(
             yield together, group.read(together)
         return
     assert read is not None, (known.name, kind)
-    for row in rows:
+    parts = known.gather(list(rows)) if known.gather else (Gathered(members=[row], row=row) for row in rows)
+    for part in parts:
         try:
-            found = read(row)
+            found = [*part.left_out, *(read(part.row) if part.row is not None else ())]
         except Unusable as fault:
-            account.reject(row, str(fault))
-        else:
-            yield [row], found
+            found = [*part.left_out, LeftOut(reason=str(fault))]
+        yield part.members, found
 
 
 def _content(record: Record) -> object:

@@ -6,12 +6,16 @@ from pathlib import Path
 from fairlead.core.errors import ConfigError, DataError, explain, nearest
 from fairlead.core.io import read_rows
 from fairlead.formats.base import Format
+from fairlead.formats.cells import decode
 from fairlead.formats.comparisons import ARENA, ARENA_FLAGS, OPENAI_COMPARISONS
 from fairlead.formats.helpsteer import HELPSTEER2, HELPSTEER2_PREFERENCE, HELPSTEER3
-from fairlead.formats.instructions import ALPACA, SHAREGPT
+from fairlead.formats.instructions import ALPACA, ALPACA_PREFERENCES, SHAREGPT, SHAREGPT_PREFERENCES
+from fairlead.formats.labelled_pairs import ALPACA_EVAL, PKU_SAFERLHF, PKU_SAFERLHF_SAFER, SHP
 from fairlead.formats.oasst import OASST
+from fairlead.formats.oasst_messages import OASST_MESSAGES
+from fairlead.formats.openai_ratings import OPENAI_AXIS, WEBGPT
 from fairlead.formats.own import FAIRLEAD, FAIRLEAD_DEMONSTRATIONS, FAIRLEAD_PROMPTS
-from fairlead.formats.transcripts import HH, NECTAR
+from fairlead.formats.transcripts import HH, HH_RED_TEAM, NECTAR
 from fairlead.formats.trl import TRL, TRL_IMPLICIT, TRL_UNPAIRED
 from fairlead.formats.trl_language import TRL_MESSAGES, TRL_PROMPT, TRL_PROMPT_COMPLETION, TRL_TEXT
 from fairlead.formats.ultrafeedback import ARGILLA_BINARIZED, ULTRAFEEDBACK, ULTRAFEEDBACK_BINARIZED
@@ -21,9 +25,10 @@ SAMPLE_ROWS = 50
 
 FORMATS: tuple[Format, ...] = (
     FAIRLEAD, FAIRLEAD_DEMONSTRATIONS, FAIRLEAD_PROMPTS,
-    HH, TRL, TRL_IMPLICIT, TRL_UNPAIRED, TRL_PROMPT_COMPLETION, TRL_MESSAGES, TRL_TEXT, TRL_PROMPT,
-    ULTRAFEEDBACK, ULTRAFEEDBACK_BINARIZED, ARGILLA_BINARIZED, OASST, ALPACA, SHAREGPT, OPENAI_COMPARISONS,
-    HELPSTEER2, HELPSTEER2_PREFERENCE, HELPSTEER3, NECTAR, ARENA, ARENA_FLAGS, VOTES,
+    HH, HH_RED_TEAM, TRL, TRL_IMPLICIT, TRL_UNPAIRED, TRL_PROMPT_COMPLETION, TRL_MESSAGES, TRL_TEXT, TRL_PROMPT,
+    ULTRAFEEDBACK, ULTRAFEEDBACK_BINARIZED, ARGILLA_BINARIZED, OASST, OASST_MESSAGES,
+    ALPACA, ALPACA_PREFERENCES, SHAREGPT, SHAREGPT_PREFERENCES, OPENAI_COMPARISONS, OPENAI_AXIS, WEBGPT,
+    HELPSTEER2, HELPSTEER2_PREFERENCE, HELPSTEER3, PKU_SAFERLHF, PKU_SAFERLHF_SAFER, SHP, NECTAR, ARENA, ARENA_FLAGS, ALPACA_EVAL, VOTES,
 )  # fmt: skip
 
 
@@ -42,7 +47,7 @@ def detect_format(path: Path | str) -> Format:
     Raises:
         DataError: none fits or more than one does; the message lists the columns found and the known formats.
     """
-    sample = [row.values for row in itertools.islice(read_rows(path), SAMPLE_ROWS)]
+    sample = [decode(row).values for row in itertools.islice(read_rows(path), SAMPLE_ROWS)]
     matching = [known for known in FORMATS if known.detect(sample)]
     if len(matching) == 1:
         return matching[0]

@@ -15,7 +15,7 @@ from fairlead.formats.conversations import IDENTICAL, assistant, checked, prompt
 from fairlead.formats.fields import has_text, items, keep, mapping, number, text
 from fairlead.formats.ranking import Candidate, ranked_preferences
 
-_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+_TURN = re.compile(r"(?:\A\s*|\r?\n\r?\n)(Human|Assistant):")
 _NAMES = {"user": "Human", "assistant": "Assistant"}
 
 
@@ -79,6 +79,17 @@ HH = Format(
     name="hh", kind="preferences", detect=mostly(_is_hh), read=_read_hh, write=_write_hh,
     doc="Anthropic HH: `chosen` and `rejected` are whole transcripts. The prompt is the common prefix of whole turns; both must "
         "then differ in exactly one assistant turn.",
+)  # fmt: skip
+
+
+def _opening(values: Values) -> Messages:
+    """The first question of a red-team transcript; the turns after it depend on the model that was attacked."""
+    return parse_transcript(text(values, "transcript"))[:1]
+
+
+HH_RED_TEAM = Format(
+    name="hh_red_team", kind="prompts", detect=mostly(lambda v: is_transcript(v.get("transcript")) and "chosen" not in v), read=prompts_by(_opening),
+    doc="Anthropic's red-team attempts: `transcript`, of which the first question is the prompt.",
 )  # fmt: skip
 
 

@@ -23,17 +23,42 @@ from fairlead.formats.conversations import (
     prompts_by,
     split_conversations,
     user,
+    with_system,
 )
-from fairlead.formats.fields import is_messages, keep, messages, number, text
+from fairlead.formats.fields import is_messages, keep, messages, number, text, truth
 from fairlead.formats.transcripts import is_transcript, parse_transcript
 
 _LINE_END = re.compile(r"\n+(?:[A-Z]\w*(?: \w+)?:)?")  # with the name of a speaker, for it belongs to the prompt
 _WORD_END = re.compile(r"\s+")
-_SCORES = (("score_chosen", "score_rejected"), ("chosen_rating", "rejected_rating"), ("chosen_score", "rejected_score"))
+_SCORES = (
+    ("score_chosen", "score_rejected"), ("chosen_rating", "rejected_rating"), ("chosen_score", "rejected_score"),
+    ("chosen-rating", "rejected-rating"), ("rating_chosen", "rating_rejected"),
+)  # fmt: skip
+ASKING = frozenset(
+    (
+        "prompt",
+        "instruction",
+        "question",
+        "query",
+        "input",
+        "context",
+        "conversation",
+        "conversations",
+        "messages",
+        "history",
+        "post",
+    )
+)
+"""Columns that may hold the prompt: beside one of these, text sides are completions and hold no prompt of their own."""
 NO_LABEL = "label is not true or false"
 
 
 def prompt_of(values: Values) -> Messages:
+    """Read `prompt`, after the text of a `system` column if there is one."""
+    return with_system(values, _asked(values))
+
+
+def _asked(values: Values) -> Messages:
     """Read `prompt`: messages, a transcript that ends with an open assistant turn, or plain text."""
     value = values.get("prompt")
     if isinstance(value, (list, tuple)):
@@ -47,9 +72,9 @@ def prompt_of(values: Values) -> Messages:
 def completion_of(values: Values, name: str, *, prompt: Messages) -> str:
     """Read a completion: text, one assistant message, or the whole conversation with the prompt repeated."""
     value = values.get(name)
-    if not isinstance(value, (list, tuple)):
+    if not isinstance(value, (list, tuple, dict)):
         return text(values, name)
-    turns = messages(value, name)
+    turns = messages([value] if isinstance(value, dict) else value, name)
     if turns[: len(prompt)] == prompt:
         turns = turns[len(prompt) :]
     if len(turns) != 1:
@@ -66,18 +91,21 @@ def sides_of(values: Values) -> tuple[Messages, str, str]:
     Of conversations the prompt is what both share, and the field `prompt` must be said in it (data sets put only one turn of a
     longer conversation there).
     """
-    if not all(_is_conversation(values.get(side)) for side in ("chosen", "rejected")):
-        prompt = prompt_of(values)
-        return prompt, completion_of(values, "chosen", prompt=prompt), completion_of(values, "rejected", prompt=prompt)
-    chosen, rejected = messages(values["chosen"], "chosen"), messages(values["rejected"], "rejected")
+    if all(is_transcript(values.get(name)) for name in ("prompt", "chosen", "rejected")):
+        chosen, rejected = parse_transcript(values["chosen"]), parse_transcript(values["rejected"])
+    elif all(_is_conversation(values.get(side)) for side in ("chosen", "rejected")):
+        chosen, rejected = messages(values["chosen"], "chosen"), messages(values["rejected"], "rejected")
+    else:
+        asked, prompt = _asked(values), prompt_of(values)
+        return prompt, completion_of(values, "chosen", prompt=asked), completion_of(values, "rejected", prompt=asked)
     if chosen == rejected:
         raise Unusable(IDENTICAL)
     shared, better, worse = split_conversations(chosen, rejected)
     if values.get("prompt") is not None:
         said = {turn.content.strip() for turn in shared}
-        if not all(turn.content.strip() in said for turn in prompt_of(values)):
+        if not all(turn.content.strip() in said for turn in _asked(values)):
             raise Unusable("prompt is not in the conversations")
-    return shared, better, worse
+    return with_system(values, shared), better, worse
 
 
 def _is_conversation(value: Any) -> bool:
@@ -87,7 +115,7 @@ def _is_conversation(value: Any) -> bool:
 def _read_explicit(row: Row) -> list[Item]:
     values = row.values
     prompt, chosen, rejected = sides_of(values)
-    margin, p_chosen = _optional_number(values, "margin", 0.0), _optional_number(values, "p_chosen", 1.0)
+    margin, p_chosen = optional_number(values, "margin", 0.0), optional_number(values, "p_chosen", 1.0)
     if not 0.5 <= p_chosen <= 1:
         raise Unusable("p_chosen is not in [0.5, 1]")
     preference = Preference(
@@ -96,8 +124,9 @@ def _read_explicit(row: Row) -> list[Item]:
     return [checked(preference)]
 
 
-def _optional_number(values: Values, name: str, default: float) -> float:
-    if values.get(name) is None:
+def optional_number(values: Values, name: str, default: float) -> float:
+    """Return a number, or the default when it is missing, null, or an empty cell."""
+    if values.get(name) is None or values[name] == "":
         return default
     value = number(values[name])
     if value is None:
@@ -130,6 +159,7 @@ def _read_implicit(row: Row) -> list[Item]:
     if chosen == rejected:
         raise Unusable(IDENTICAL)
     prompt, better, worse = split_conversations(chosen, rejected)
+    prompt = with_system(values, prompt)
     return [checked(Preference(prompt=prompt, chosen=better, rejected=worse, meta=keep(values, "id")))]
 
 
@@ -166,12 +196,10 @@ def _read_unpaired(row: Row) -> list[Item]:
 
 def label_of(row: Row) -> bool:
     """Read `label`, also as 0/1 or as the text of a CSV file."""
-    value = row.values.get("label")
-    known = {"true": True, "false": False, "1": True, "0": False}
-    plain = str(value).lower() if isinstance(value, (bool, int, str)) else ""
-    if plain not in known:
+    label = truth(row.values.get("label"))
+    if label is None:
         raise Unusable(NO_LABEL)
-    return known[plain]
+    return label
 
 
 def _read_unpaired_group(rows: Sequence[Row]) -> list[Item]:
@@ -214,11 +242,21 @@ def _is_explicit(values: Values) -> bool:
     return {"prompt", "chosen", "rejected"} <= set(values) and "schema" not in values and score_fields(values) is None
 
 
+def sides_stand_alone(values: Values) -> bool:
+    """Are both sides bare completions whose prompt stands in another column than `prompt`?"""
+    sides = [values.get("chosen"), values.get("rejected")]
+    are_bare = all(not isinstance(side, list) or len(side) == 1 for side in sides) and not all(
+        map(is_transcript, sides)
+    )
+    return {"chosen", "rejected"} <= set(values) and "prompt" not in values and are_bare and bool(ASKING & set(values))
+
+
 def _is_implicit(values: Values) -> bool:
     if "prompt" in values or not {"chosen", "rejected"} <= set(values) or score_fields(values) is not None:
         return False
     chosen, rejected = values["chosen"], values["rejected"]
-    return isinstance(chosen, (str, list)) and not (is_transcript(chosen) and is_transcript(rejected))
+    is_hh = is_transcript(chosen) and is_transcript(rejected)
+    return isinstance(chosen, (str, list)) and not is_hh and not sides_stand_alone(values)
 
 
 TRL = Format(

@@ -2,7 +2,15 @@
 
 from fairlead.core.io import Row
 from fairlead.formats.base import Format, Item, mostly
-from fairlead.formats.conversations import assistant, check_prompt, demonstration, prompts_by
+from fairlead.formats.conversations import (
+    BAD_EXAMPLE,
+    assistant,
+    check_prompt,
+    demonstration,
+    is_bad_example,
+    prompts_by,
+    with_system,
+)
 from fairlead.formats.fields import is_messages, keep, messages, text
 from fairlead.formats.trl import completion_of, prompt_of
 
@@ -19,7 +27,10 @@ def _read_text(row: Row) -> list[Item]:
 
 
 def _read_messages(row: Row) -> list[Item]:
-    return [demonstration(messages(row.values.get("messages"), "messages"), meta=keep(row.values, "id"))]
+    if is_bad_example(row.values):
+        return [BAD_EXAMPLE]
+    turns = with_system(row.values, messages(row.values.get("messages"), "messages"))
+    return [demonstration(turns, meta=keep(row.values, "id"))]
 
 
 TRL_PROMPT_COMPLETION = Format(
@@ -30,7 +41,7 @@ TRL_PROMPT_COMPLETION = Format(
 )  # fmt: skip
 TRL_TEXT = Format(
     name="trl_text", kind="demonstrations",
-    detect=mostly(lambda v: isinstance(v.get("text"), str) and not {"prompt", "instruction", "messages", "item"} & set(v)),
+    detect=mostly(lambda v: isinstance(v.get("text"), str) and not {"prompt", "instruction", "messages", "item", "message_id"} & set(v)),
     read=_read_text, doc="TRL language modelling: `text`, read as one assistant message without a prompt.",
 )  # fmt: skip
 TRL_MESSAGES = Format(
@@ -43,4 +54,4 @@ TRL_PROMPT = Format(
     detect=mostly(lambda v: (isinstance(v.get("prompt"), str) or is_messages(v.get("prompt"))) and set(v) <= _PROMPT_ONLY),
     read=prompts_by(prompt_of), doc="TRL prompt-only: `prompt` as text or messages, with nothing else but an id, a source or a category.",
 )  # fmt: skip
-_PROMPT_ONLY = {"prompt", "id", "prompt_id", "source", "category", "slice", "split"}
+_PROMPT_ONLY = {"prompt", "system", "id", "prompt_id", "source", "category", "slice", "split"}

@@ -13,7 +13,7 @@ from fairlead.formats.base import Format, Item, LeftOut, Pairing, Unusable, Valu
 from fairlead.formats.conversations import assistant, checked, prompts_by, tied, user
 from fairlead.formats.fields import has_text, items, keep, mapping, number, text
 from fairlead.formats.ranking import Candidate, ranked_preferences
-from fairlead.formats.trl import score_fields, sides_of, to_message
+from fairlead.formats.trl import optional_number, score_fields, sides_of, sides_stand_alone, to_message
 
 _SUPPORTS_TEN = 4.0
 """Mean aspect rating (1 to 5) above which the maintainers' own repair believes an overall score of 10."""
@@ -69,7 +69,12 @@ def _read_h4(row: Row) -> list[Item]:
     prompt, chosen, rejected = sides_of(values)
     better, worse = score_fields(values) or ("score_chosen", "score_rejected")
     meta = keep(values, "prompt_id", better, worse)
-    return [scored(Preference(prompt=prompt, chosen=chosen, rejected=rejected, meta=meta), values, better, worse)]
+    margin = optional_number(values, "margin", 0.0)
+    return [
+        scored(
+            Preference(prompt=prompt, chosen=chosen, rejected=rejected, margin=margin, meta=meta), values, better, worse
+        )
+    ]
 
 
 def scored(preference: Preference, values: Values, chosen: str, rejected: str) -> Preference:
@@ -98,7 +103,8 @@ def _write_h4(preference: Preference) -> dict[str, Any]:
 
 def _scores(preference: Preference) -> tuple[float, float]:
     """The scores that the pair came with, or else the probabilities that each side is the better one."""
-    better, worse = (number(preference.meta.get(name)) for name in ("score_chosen", "score_rejected"))
+    names = score_fields(preference.meta) or ("score_chosen", "score_rejected")
+    better, worse = (number(preference.meta.get(name)) for name in names)
     if better is not None and worse is not None and (better == worse if preference.is_tie else better > worse):
         return better, worse
     if preference.p_chosen == 0.5 and not preference.is_tie:
@@ -130,7 +136,8 @@ def _is_raw(values: Values) -> bool:
 
 
 def _is_h4(values: Values) -> bool:
-    return {"chosen", "rejected"} <= set(values) and score_fields(values) is not None and "schema" not in values
+    is_scored = {"chosen", "rejected"} <= set(values) and score_fields(values) is not None
+    return is_scored and "schema" not in values and not sides_stand_alone(values)
 
 
 ULTRAFEEDBACK = Format(

@@ -1,5 +1,7 @@
 """Hostile rows and useless files: a located DataError or a counted reject, never another exception, never a silent drop."""
 
+import csv
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -233,3 +235,67 @@ def test_votes_without_a_usable_label_are_located(label, tmp_path):
     path.write_text(json.dumps({"item": "q", "rater": "r", "label": label}) + "\n")
     with pytest.raises(DataError, match=r"v\.jsonl:1\.label.* is "):
         read_votes(path)
+
+
+def as_json(cell: Any) -> Any:
+    return json.dumps(cell, ensure_ascii=False) if isinstance(cell, (list, dict)) else cell
+
+
+def as_python(cell: Any) -> Any:
+    """What pandas writes into a CSV file."""
+    return str(cell) if isinstance(cell, (list, dict)) else cell
+
+
+@pytest.mark.parametrize("write_cell", [as_json, as_python])
+@pytest.mark.parametrize("name", [f.name for f in FORMATS if f.kind in READERS and not f.is_own])
+def test_nested_cells_of_a_table_read_like_json(name, write_cell, tmp_path):
+    """Records agree with those of the JSONL file, but for the row and the meta that a table has only as text."""
+    rows = [row.values for row in read_rows(FIXTURES / f"{name}.jsonl")]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with (tmp_path / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(columns)
+        table.writerows([write_cell(row.get(column, "")) for column in columns] for row in rows)
+    read = READERS[find_format(name).kind]
+    found = [
+        list(read(path, rejects=Rejects(tmp_path / "r.jsonl"), format=name))
+        for path in (FIXTURES / f"{name}.jsonl", tmp_path / f"{name}.csv")
+    ]
+    first, second = ([dataclasses.replace(r, meta={}, source="", id="") for r in records] for records in found)
+    assert first == second
+    if not find_format(name).is_named_only:
+        assert detect_format(tmp_path / f"{name}.csv").name == name
+
+
+def test_messages_that_cannot_be_parsed_are_rejected_not_read_as_text(tmp_path):
+    """The printed form of a numpy array has no commas."""
+    broken = "[{'role': 'user', 'content': 'Hi'}\n {'role': 'assistant', 'content': 'Hello.'}]"
+    with pytest.raises(DataError, match="chosen is a list of messages written as text"):
+        read_all([{"prompt": "Hi", "chosen": broken, "rejected": "No."}], tmp_path)
+
+
+def test_a_completion_that_is_json_stays_text(tmp_path):
+    (found,) = read_all([pair('{"answer": 4}', "[1, 2]")], tmp_path)
+    assert (found.chosen, found.rejected) == ('{"answer": 4}', "[1, 2]")
+
+
+def test_an_empty_cell_is_no_margin(tmp_path):
+    (tmp_path / "in.csv").write_text("prompt,chosen,rejected,margin\nQ?,a,b,\nQ?,c,d,0.5\n")
+    found = list(read_preferences(tmp_path / "in.csv", rejects=Rejects(tmp_path / "r.jsonl")))
+    assert [p.margin for p in found] == [0.0, 0.5]
+
+
+def test_json_lines_under_the_name_json(tmp_path):
+    lines = [json.dumps(pair("a", "b")), json.dumps(pair("c\u2028d", "e"), ensure_ascii=False)]
+    for text in ("\n".join(lines), "\ufeff\r\n" + "\r\n".join(lines) + "\r\n"):
+        (tmp_path / "in.json").write_bytes(text.encode())
+        found = list(read_preferences(tmp_path / "in.json", rejects=Rejects(tmp_path / "r.jsonl")))
+        assert [p.chosen for p in found] == ["a", "c\u2028d"]
+
+
+def test_a_key_that_stands_twice_is_located(tmp_path):
+    (tmp_path / "in.jsonl").write_text(
+        json.dumps(pair("a", "b")) + '\n{"prompt": "q", "chosen": "a", "chosen": "z", "rejected": "b"}\n'
+    )
+    with pytest.raises(DataError, match=r"in\.jsonl:2.*chosen stands twice"):
+        list(read_preferences(tmp_path / "in.jsonl", rejects=Rejects(tmp_path / "r.jsonl"), format="trl"))

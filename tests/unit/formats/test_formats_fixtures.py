@@ -6,7 +6,15 @@ import pytest
 
 from fairlead.core.io import Rejects, read_rows, write_jsonl
 from fairlead.core.records import Demonstration, Preference, Prompt, from_dict, to_dict
-from fairlead.formats import FORMATS, Reading, detect_format, read_demonstrations, read_preferences, read_prompts
+from fairlead.formats import (
+    FORMATS,
+    Reading,
+    detect_format,
+    find_format,
+    read_demonstrations,
+    read_preferences,
+    read_prompts,
+)
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "formats"
 NAMES = [known.name for known in FORMATS if known.name != "votes"]
@@ -52,6 +60,23 @@ EXPECTED: dict[tuple[str, str], tuple[int, int, int, dict[str, int], dict[str, i
     ("oasst", "demonstrations"): (5, 3, 3, {"deleted": 1}, {"prompt: no reply": 1}, {"completion: deleted": 1}),
     ("oasst", "prompts"): (5, 4, 7, {"deleted": 1}, {}, {"completion: deleted": 1}),
     ("alpaca", "demonstrations"): (4, 3, 3, {"empty output": 1}, {}, {}),
+    ("alpaca_preferences", "preferences"): (6, 4, 4, {"missing rejected": 1, "empty instruction": 1}, {}, {}),
+    ("sharegpt_preferences", "preferences"): (4, 2, 2, {
+        "prompt ends with an assistant turn": 1, "last turn is not the assistant's": 1,
+    }, {}, {}),
+    ("hh_red_team", "prompts"): (4, 2, 2, {
+        "transcript does not begin with a turn": 1, "prompt ends with an assistant turn": 1,
+    }, {}, {}),
+    ("oasst_messages", "preferences"): (11, 8, 2, {"no chain of parents to a first message": 1, "message_id stands twice": 1},
+                                        {"prompt: no reply": 1}, {"completion: deleted": 1, NO_RANK: 1}),
+    ("oasst_messages", "demonstrations"): (11, 8, 1, {"no chain of parents to a first message": 1, "message_id stands twice": 1},
+                                           {"prompt: no reply": 1}, {"completion: deleted": 1}),
+    ("openai_axis", "preferences"): (8, 4, 3, {"no overall rating": 1}, {TIE: 2, "completion: nothing to compare it with": 1}, {}),
+    ("webgpt", "preferences"): (5, 3, 3, {"empty answer_0": 1, "score_0 or score_1 is not a number": 1}, {}, {}),
+    ("pku_saferlhf", "preferences"): (4, 2, 2, {"better_response_id is not 0 or 1": 2}, {}, {}),
+    ("pku_saferlhf_safer", "preferences"): (4, 2, 2, {"safer_response_id is not 0 or 1": 2}, {}, {}),
+    ("shp", "preferences"): (4, 2, 2, {"labels contradicts the scores": 1, "labels is not 0 or 1": 1}, {}, {}),
+    ("alpaca_eval", "preferences"): (6, 4, 4, {"preference is not from 1 to 2": 2}, {}, {}),
     ("sharegpt", "demonstrations"): (4, 2, 2, {"conversations has an unknown role": 1, "empty conversations": 1}, {}, {}),
     ("openai_comparisons", "preferences"): (5, 3, 3, {"choice is not 0 or 1": 1, "chosen and rejected are identical": 1}, {}, {}),
     ("helpsteer2", "preferences"): (9, 6, 3, {"helpfulness is not a whole number": 1}, {"completion: nothing to compare it with": 2}, {}),
@@ -68,13 +93,15 @@ EXPECTED: dict[tuple[str, str], tuple[int, int, int, dict[str, int], dict[str, i
 
 
 def run(name: str, kind: str, tmp_path: Path, **options) -> tuple[list, Reading]:
+    if find_format(name).is_named_only:
+        options.setdefault("format", name)
     with Rejects(tmp_path / "rejects.jsonl") as rejects:
         reading = READERS[kind](FIXTURES / f"{name}.jsonl", rejects=rejects, **options)
         records = list(reading)
     return records, reading
 
 
-@pytest.mark.parametrize("name", [known.name for known in FORMATS])
+@pytest.mark.parametrize("name", [known.name for known in FORMATS if not known.is_named_only])
 def test_detects_its_own_fixture_and_no_other_format_claims_it(name):
     path = FIXTURES / ("votes.csv" if name == "votes" else f"{name}.jsonl")
     assert detect_format(path).name == name

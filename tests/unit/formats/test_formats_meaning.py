@@ -218,3 +218,133 @@ def test_demonstrations_keep_system_history_and_cut_what_follows_the_last_reply(
 def test_pairs_for_a_file_that_holds_pairs_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="does not apply to hh"):
         preferences("hh", tmp_path, pairs="all")
+
+
+def test_the_prompt_of_an_instruction_pair_is_never_cut_from_the_replies(tmp_path):
+    """The replies begin alike ("It is", "It has"), which is no prompt where another column asks."""
+    first, second, third, tie = preferences("alpaca_preferences", tmp_path)
+    assert turns(first.prompt) == [("user", "Add the numbers.\n\n2, 3")] and sides([first]) == [
+        ("It is 5.", "It is 6.")
+    ]
+    assert [m.role for m in second.prompt] == ["system", "user", "assistant", "user"]
+    assert turns(third.prompt) == [("user", "How many legs has a cat?")] and third.rejected == "It has five."
+    assert tie.is_tie
+    with pytest.raises(DataError, match="is in no known format"):
+        read_one({"context": "A cat.", "chosen": "It has four.", "rejected": "It has five."}, tmp_path)
+
+
+def test_sharegpt_pairs_keep_the_whole_conversation(tmp_path):
+    first, second = preferences("sharegpt_preferences", tmp_path)
+    assert [m.role for m in first.prompt] == ["system", "user", "assistant", "user"]
+    assert sides([first, second]) == [("Good bye.", "Go."), ("An oak.", "A rock.")]
+
+
+def test_scores_with_hyphens_are_not_overlooked(tmp_path):
+    row = {
+        "prompt": "p",
+        "chosen": say("", "p", "x")[1:],
+        "rejected": say("", "p", "y")[1:],
+        "chosen-rating": 4.0,
+        "rejected-rating": 4.0,
+    }
+    assert read_one(row, tmp_path).is_tie
+    assert not read_one(row | {"rejected-rating": 3.5, "margin": 0.5}, tmp_path).is_tie
+    assert read_one(row | {"rejected-rating": 3.5, "margin": 0.5}, tmp_path).margin == 0.5
+
+
+def test_messages_of_a_table_are_the_trees_that_they_form(tmp_path):
+    found = preferences("oasst_messages", tmp_path)
+    assert sides(found) == [("They dance.", "They sing."), ("Yes, the waggle dance.", "No.")]
+    assert turns(found[1].prompt) == [("user", "How do bees talk?"), ("assistant", "They dance."), ("user", "Really?")]
+    best = list(read_demonstrations(FIXTURES / "oasst_messages.jsonl", rejects=Rejects(tmp_path / "r.jsonl")))
+    assert [m.content for m in best[0].messages] == [
+        "How do bees talk?",
+        "They dance.",
+        "Really?",
+        "Yes, the waggle dance.",
+    ]
+
+
+def test_axis_ratings_of_one_post_are_a_ranking_by_their_mean(tmp_path):
+    """keys: blocks keyboard (7 + 5) / 2, Cats 4, I have a cat 2; the one without a rating is no summary."""
+    found = preferences("openai_axis", tmp_path)
+    keyboard, cats, cat = " Cat blocks keyboard.", " Cats.", " I have a cat."
+    assert sides(found) == [(keyboard, cats), (keyboard, cat), (cats, cat)]
+    assert (
+        found[0].meta["chosen_score"] == 6 and found[0].meta["chosen_num_ratings"] == 2 and found[0].split == "heldout"
+    )
+
+
+def test_webgpt_prefers_the_higher_score(tmp_path):
+    found = preferences("webgpt", tmp_path)
+    assert (
+        sides(found[:2]) == [("Because one.", "Because zero."), ("Because zero.", "Because one.")] and found[2].is_tie
+    )
+    assert found[0].prompt[0].content == "Why 1?" and found[0].meta["score_1"] == 0.33
+
+
+def test_pku_helpfulness_and_harmlessness_are_two_formats(tmp_path):
+    helpful = sides(preferences("pku_saferlhf", tmp_path))
+    assert helpful == [("One says.", "Zero says."), ("Zero says.", "One says.")]
+    harmless = sides(preferences("pku_saferlhf_safer", tmp_path, format="pku_saferlhf_safer"))
+    assert harmless == [(b, a) for a, b in helpful]
+
+
+def test_shp_label_one_means_the_first(tmp_path):
+    first, second = preferences("shp", tmp_path)
+    assert sides([first, second]) == [("A says.", "B says."), ("B says.", "A says.")]
+    assert (first.slice, first.split, second.slice, second.split) == ("askculinary", "train", "legaladvice", "heldout")
+
+
+def test_alpaca_eval_preference_is_one_plus_the_probability_of_the_second(tmp_path):
+    second, first, nearly, tie = preferences("alpaca_eval", tmp_path)
+    assert sides([second, first, nearly]) == [("Second.", "First."), ("First.", "Second."), ("First.", "Second.")]
+    assert (
+        (second.p_chosen, first.p_chosen, nearly.p_chosen) == (1, 1, pytest.approx(0.9))
+        and tie.is_tie
+        and tie.p_chosen == 0.5
+    )
+
+
+def test_arena_reads_parts_of_text_and_both_bad(tmp_path):
+    def said(reply: str) -> list[dict]:
+        return [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": [{"type": "text", "text": reply, "image": None}]},
+        ]
+
+    row = {
+        "model_a": "x",
+        "model_b": "y",
+        "winner": "both_bad",
+        "conversation_a": said("A."),
+        "conversation_b": said("B."),
+    }
+    assert read_one(row, tmp_path).is_tie
+    assert read_one(row | {"winner": "model_b"}, tmp_path).chosen == "B."
+    with pytest.raises(DataError, match="conversation_a content is not text"):
+        picture = [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": [{"type": "image", "image": "x"}]},
+        ]
+        read_one(row | {"conversation_a": picture}, tmp_path)
+
+
+def test_a_system_column_leads_the_prompt(tmp_path):
+    row = {"system": "Be kind.", "prompt": "Hi", "chosen": "Hello.", "rejected": "No."}
+    assert turns(read_one(row, tmp_path).prompt) == [("system", "Be kind."), ("user", "Hi")]
+    own = row | {"prompt": say("Be brief.", "Hi")}
+    assert turns(read_one(own, tmp_path).prompt) == [("system", "Be brief."), ("user", "Hi")]
+
+
+def test_transcripts_that_repeat_an_explicit_transcript_prompt(tmp_path):
+    start = "\n\nHuman: Hi\n\nAssistant:"
+    found = read_one({"prompt": start, "chosen": f"{start} Hello.", "rejected": f"{start} No."}, tmp_path)
+    assert (turns(found.prompt), found.chosen, found.rejected) == ([("user", "Hi")], "Hello.", "No.")
+
+
+def test_an_example_of_what_not_to_say_is_no_demonstration(tmp_path):
+    good, bad = ({"messages": say("", "Hi", reply)[1:], "label": reply == "Hello."} for reply in ("Hello.", "Go."))
+    write_jsonl(tmp_path / "kto.jsonl", [good, bad])
+    reading = read_demonstrations(tmp_path / "kto.jsonl", rejects=Rejects(tmp_path / "r.jsonl"))
+    assert [d.messages[-1].content for d in reading] == ["Hello."] and reading.report.skips == {"label is false": 1}

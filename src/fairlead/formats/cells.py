@@ -1,0 +1,71 @@
+"""Lists and objects that a file carries as text: CSV has no other way, and some JSONL does it too.
+
+A cell becomes data again where its column is known to hold data, or where it plainly is a conversation. All other text stays
+text, also when it looks like JSON: a completion may be JSON.
+"""
+
+import ast
+import re
+from typing import Any
+
+from fairlead.core.errors import DataError
+from fairlead.core.io import Row, parse_json
+
+NESTED = frozenset(
+    {
+        "all_preferences_unprocessed", "answers", "completions", "conversations", "conversation_a", "conversation_b", "extra",
+        "individual_preference", "info", "messages", "summaries", "summary",
+    }
+)  # fmt: skip
+"""Columns that hold a list or an object in every format that has them."""
+
+_MAX_CHARS = 2**20
+"""Of a Python literal, whose parser takes a hundred times its size in memory."""
+_TURNS = re.compile(r"""\s*\[\s*\{\s*(['"])(role|content|from|value|type|text)\1\s*:""")
+_TURN_KEYS = ({"role", "content"}, {"from", "value"})
+_OBJECT_KEYS = (*_TURN_KEYS, {"role", "text"}, {"full_text"})
+
+
+def decode(row: Row) -> Row:
+    """The row with its nested cells as data; the same row when it has none."""
+    found = {name: data for name, value in row.values.items() if (data := _data(name, value)) is not None}
+    return Row(row.where, row.number, row.values | found) if found else row
+
+
+def is_undecoded(text: str) -> bool:
+    """Does a text begin like a list of messages? It could not be parsed then, and is no completion."""
+    return _TURNS.match(text) is not None
+
+
+def _data(name: str, value: Any) -> Any:
+    if not isinstance(value, str) or value[:64].lstrip()[:1] not in ("[", "{"):
+        return None
+    parsed = _parsed(value)
+    if not isinstance(parsed, (list, dict)):
+        return None
+    return parsed if name in NESTED or _is_turns(parsed) or _is_pairs(name, parsed) else None
+
+
+def _parsed(text: str) -> Any:
+    """JSON, or else the literal that Python and pandas write ({'role': 'user'}, None, True)."""
+    try:
+        return parse_json(text, "cell")
+    except DataError:
+        pass
+    try:
+        return ast.literal_eval(text.strip()) if len(text) <= _MAX_CHARS else None
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+
+
+def _is_turns(data: Any) -> bool:
+    if isinstance(data, dict):
+        return any(keys <= set(data) for keys in _OBJECT_KEYS)
+    return bool(data) and all(isinstance(turn, dict) and any(keys <= set(turn) for keys in _TURN_KEYS) for turn in data)
+
+
+def _is_pairs(name: str, data: Any) -> bool:
+    """The `history` of Alpaca, a list of [instruction, reply]; in other data a column of that name is plain text."""
+    return (
+        name == "history" and isinstance(data, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in data)
+    )
