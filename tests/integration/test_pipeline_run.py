@@ -33,12 +33,14 @@ def test_micro_run_finishes_every_stage_and_leaves_whole_artifacts(micro: MicroR
 
 
 def test_metrics_files_hold_the_catalogue_and_summaries_the_pace(micro: MicroRun) -> None:
-    """Every metric that is declared is logged by some stage; what the clock decides is in the summaries alone."""
+    """Every method logs its metrics, all of them declared; what the clock decides is in the summaries alone."""
     trained = [
         folder_of(micro.home, artifacts(micro.home)[s]) for s in ("sft", "rewards", "policies.ppo", "policies.dpo")
     ]
     logged = {name for folder in trained for name in read_metrics(folder / "metrics.jsonl")}
-    assert logged == {metric.name for metric in METRICS if not metric.is_live}
+    assert logged <= {metric.name for metric in METRICS if not metric.is_live}
+    areas = {name.partition("/")[0] for name in logged}
+    assert areas >= {"loss", "grad_norm", "learning_rate", "sft", "reward", "ppo", "dpo"}
     for folder in trained:
         facts = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["facts"]
         assert facts["tokens_per_s"] > 0 and facts["step_s"] > 0
