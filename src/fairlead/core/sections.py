@@ -33,8 +33,8 @@ class TrainSection(Config):
     """One optimiser run."""
 
     learning_rate: float = Field(default=2e-5, gt=0)
-    """Peak rate of AdamW; the band of the guides is 1e-5 to 3e-5 for full fine-tuning of models above 1B parameters, about ten
-    times that for LoRA, and 1e-4 to 3e-3 for models below 100M."""
+    """Peak rate of AdamW. Usual for SFT of models above 1B parameters: 1e-5 to 3e-5; for DPO a tenth of that or less; ten times as much
+    with LoRA, more for small models. The bands by kind of training are in docs/defaults.md."""
     num_epochs: int = Field(default=1, ge=1)
     """Passes over the data."""
     batch_size: int = Field(default=16, ge=1)
@@ -61,12 +61,30 @@ class TrainSection(Config):
     """null trains all weights."""
 
 
-def learning_rate_note(rate: float, *, num_parameters: int, is_lora: bool) -> str:
-    """A sentence when the rate lies outside the band for this size of model; empty when it lies inside."""
-    low, high = (1e-5, 3e-5) if num_parameters >= 1e9 else (1e-5, 1e-3) if num_parameters >= 1e8 else (1e-6, 5e-3)
+Training = Literal["sft", "reward", "preference", "policy_gradient"]
+"""Kinds of training that take different learning rates."""
+LEARNING_RATES: dict[Training, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
+    "sft": ((1e-5, 3e-5), (1e-5, 1e-3), (1e-6, 5e-3)),
+    "reward": ((3e-6, 3e-5), (3e-6, 5e-4), (1e-6, 5e-3)),
+    "preference": ((2e-7, 5e-6), (5e-7, 1e-4), (1e-6, 1e-3)),
+    "policy_gradient": ((3e-7, 3e-5), (1e-6, 3e-4), (1e-6, 1e-3)),
+}
+"""Usual bands for all weights of models with 1B parameters and more, 100M and more, and fewer. Sources: docs/defaults.md."""
+_TOO_HIGH: dict[Training, str] = {
+    "sft": "forgetting is likely",
+    "reward": "it may learn the pairs by heart",
+    "preference": "both replies of a pair may become unlikely",
+    "policy_gradient": "the policy may run away from its reference",
+}
+
+
+def learning_rate_note(rate: float, *, training: Training, num_parameters: int, is_lora: bool) -> str:
+    """A sentence when the rate lies outside the band for this training and size of model; empty when it lies inside."""
+    low, high = LEARNING_RATES[training][0 if num_parameters >= 1e9 else 1 if num_parameters >= 1e8 else 2]
     if is_lora:
-        low, high = low * 5, max(high * 10, 3e-4)
+        low, high = low * 5, high * 10
     if low <= rate <= high:
         return ""
-    side = "below" if rate < low else "above (forgetting is likely)"
-    return f"learning_rate={rate:g} is {side} the usual band {low:g} to {high:g} for {num_parameters:,} parameters{' with LoRA' if is_lora else ''}"
+    size = f"{num_parameters:,} parameters{' with LoRA' if is_lora else ''}"
+    side, ending = ("below", "") if rate < low else ("above", f": {_TOO_HIGH[training]}")
+    return f"learning_rate={rate:g} is {side} the usual band, {low:g} to {high:g} for {size}{ending}."

@@ -109,9 +109,8 @@ def run(config: DpoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     )
     save_policy(model, tokenizer, out)
     num_parameters = sum(p.numel() for p in model.module.parameters())
-    note = learning_rate_note(
-        config.training.learning_rate, num_parameters=num_parameters, is_lora=config.training.lora is not None
-    )
+    note = learning_rate_note(config.training.learning_rate, training="preference", num_parameters=num_parameters,
+                              is_lora=config.training.lora is not None)  # fmt: skip
     dropped = sum(part.num_dropped for part in encoded.values())
     notes = [
         n for n in (note, f"{dropped} pairs dropped: a side is longer than text.max_length." if dropped else "") if n

@@ -76,9 +76,8 @@ def run(config: PpoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     trainer.run(tokenizer.bos_token_id)
     save_policy(models.policy, tokenizer, out)
     num_parameters = sum(p.numel() for p in models.policy.module.parameters())
-    note = learning_rate_note(
-        config.training.learning_rate, num_parameters=num_parameters, is_lora=config.training.lora is not None
-    )
+    note = learning_rate_note(config.training.learning_rate, training="policy_gradient", num_parameters=num_parameters,
+                              is_lora=config.training.lora is not None)  # fmt: skip
     return _summary(config, out / "metrics.jsonl", trainer.preflight, trainer.length_coef, [note] if note else [])
 
 

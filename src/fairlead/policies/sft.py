@@ -224,9 +224,8 @@ def _summary(
     if num_rejects:
         notes.append(f"{num_rejects} rows could not be read; see rejects.jsonl.")
     num_parameters = sum(p.numel() for p in model.module.parameters())
-    note = learning_rate_note(
-        config.training.learning_rate, num_parameters=num_parameters, is_lora=config.training.lora is not None
-    )
+    note = learning_rate_note(config.training.learning_rate, training="sft", num_parameters=num_parameters,
+                              is_lora=config.training.lora is not None)  # fmt: skip
     if note:
         notes.append(note)
     points = tuple((step, math.exp(loss)) for step, loss in history)

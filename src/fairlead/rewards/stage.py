@@ -171,9 +171,8 @@ def _summary(
     history: list[tuple[float, float, float]], *, num_frozen: int, preference_facts: Mapping[str, Any],
 ) -> StageSummary:  # fmt: skip
     num_parameters = sum(p.numel() for p in model.base.module.parameters())
-    note = learning_rate_note(
-        config.training.learning_rate, num_parameters=num_parameters, is_lora=config.training.lora is not None
-    )
+    note = learning_rate_note(config.training.learning_rate, training="reward", num_parameters=num_parameters,
+                              is_lora=config.training.lora is not None)  # fmt: skip
     notes = [f"{num_frozen:,} embedding parameters frozen."] if num_frozen else []
     notes += [note] if note else []
     if train.num_dropped + heldout.num_dropped:

@@ -17,7 +17,7 @@ from fairlead.cli.starters import STARTERS
 from fairlead.core.config import parse_config, parse_yaml
 from fairlead.core.errors import ConfigError
 from fairlead.core.io import Rejects, read_rows
-from fairlead.core.sections import learning_rate_note
+from fairlead.core.sections import Training, learning_rate_note
 from fairlead.core.services import Services
 from fairlead.formats import read_demonstrations, read_preferences
 from fairlead.pipeline.plan import build_plan
@@ -91,11 +91,16 @@ def test_full_ppo_of_7b_needs_280_gb_and_lora_where_it_does_not_fit() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("stage", "training"), [("sft", "sft"), ("rewards", "reward"), ("dpo", "preference"), ("ppo", "policy_gradient")]
+)
 @pytest.mark.parametrize("size", [1.6e6, 1.6e8, 5e8, 1.5e9, 7e9])
 @pytest.mark.parametrize("is_lora", [False, True])
-def test_sft_rates_lie_in_the_band_that_the_package_itself_warns_about(size: float, is_lora: bool) -> None:
-    rate = learning_rate("sft", num_parameters=size, is_lora=is_lora)
-    assert learning_rate_note(rate.value, num_parameters=int(size), is_lora=is_lora) == ""
+def test_rates_lie_in_the_bands_that_the_package_itself_warns_about(
+    stage: str, training: Training, size: float, is_lora: bool
+) -> None:
+    rate = learning_rate(stage, num_parameters=size, is_lora=is_lora)
+    assert learning_rate_note(rate.value, training=training, num_parameters=int(size), is_lora=is_lora) == ""
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""The remark about a learning rate: by kind of training, size and adapters, and as the documentation has it."""
+
+from pathlib import Path
+
+import pytest
+
+from fairlead.core.sections import LEARNING_RATES, Training, learning_rate_note
+
+DEFAULTS = Path(__file__).parents[3] / "docs" / "defaults.md"
+TITLES: dict[str, Training] = {
+    "SFT": "sft",
+    "reward model": "reward",
+    "DPO and its links": "preference",
+    "PPO": "policy_gradient",
+}
+
+
+@pytest.mark.parametrize(
+    ("training", "rate"), [("sft", 2e-5), ("reward", 1e-5), ("preference", 5e-7), ("policy_gradient", 1.41e-5)]
+)
+def test_the_published_rates_of_a_7b_draw_no_remark(training: Training, rate: float) -> None:
+    assert learning_rate_note(rate, training=training, num_parameters=7_000_000_000, is_lora=False) == ""
+    assert learning_rate_note(10 * rate, training=training, num_parameters=7_000_000_000, is_lora=True) == ""
+
+
+def test_the_remark_names_band_size_and_what_may_happen() -> None:
+    note = learning_rate_note(2e-5, training="preference", num_parameters=7_000_000_000, is_lora=False)
+    assert note == ("learning_rate=2e-05 is above the usual band, 2e-07 to 5e-06 for 7,000,000,000 parameters: "
+                    "both replies of a pair may become unlikely.")  # fmt: skip
+    note = learning_rate_note(5e-7, training="sft", num_parameters=7_000_000_000, is_lora=True)
+    assert (
+        note == "learning_rate=5e-07 is below the usual band, 5e-05 to 0.0003 for 7,000,000,000 parameters with LoRA."
+    )
+
+
+def test_the_documentation_has_the_same_bands() -> None:
+    text = DEFAULTS.read_text(encoding="utf-8").partition("## Learning rates")[2].partition("\n## ")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if " to " in line and line.startswith("|")
+    ]
+    found = {TITLES[row[0]]: tuple(tuple(map(float, cell.split(" to "))) for cell in row[1:4]) for row in rows}
+    assert found == LEARNING_RATES
