@@ -26,8 +26,8 @@ def run_report(pipeline: Pipeline) -> RunReport:
     records = list(pipeline.records.values())
     stages = tuple(
         StageReport(title=r.node.title, summary=r.summary, seconds=r.seconds, cached=r.is_cached, artifact_id=r.artifact.id,
-                    memory_mb=r.summary.facts.get("peak_memory_mb"), tokens_per_s=r.summary.facts.get("tokens_per_s"),
-                    step_s=r.summary.facts.get("step_s"))
+                    memory_mb=r.summary.facts.get("peak_memory_mb"), is_memory_of_process=r.summary.facts.get("peak_memory_of") != "stage",
+                    tokens_per_s=r.summary.facts.get("tokens_per_s"), step_s=r.summary.facts.get("step_s"))
         for r in records if r.summary is not None and r.artifact is not None
     )  # fmt: skip
     lines = ending_lines(pipeline)

@@ -148,7 +148,6 @@ def _report(pipeline: "Pipeline") -> Path:  # pyright: ignore[reportUndefinedVar
 def _print_ending(pipeline: "Pipeline", report: Path, seconds: float) -> None:  # pyright: ignore[reportUndefinedVariable]
     """What changed, at what KL, where the report lies, what to do next."""
     from fairlead.cli.run_report import ending_lines
-    from fairlead.pipeline.run import peak_memory_mb
 
     terminal.say("")
     for line in ending_lines(pipeline):
@@ -156,7 +155,7 @@ def _print_ending(pipeline: "Pipeline", report: Path, seconds: float) -> None:  
     overrides: list[GateResult] = [v for r in pipeline.records.values() for v in r.verdicts if v.allowed]
     for verdict in overrides:
         terminal.say(f"Passed on record: {verdict.gate} ({verdict.allowed}).")
-    terminal.say(f"Time {seconds:.0f} s, peak memory {peak_memory_mb() / 1024:.2f} GB. Report: {report}")
+    terminal.say(f"Time {seconds:.0f} s, peak memory {pipeline.memory.of_run / 1024:.2f} GB. Report: {report}")
     terminal.say(f"Next: open the report, or fairlead lineage {pipeline.recipe.name}")
 
 

@@ -1,11 +1,15 @@
-"""Allocator settings for long runs on Linux: keep freed memory instead of giving it back to the kernel.
+"""Allocator settings for long runs on Linux, and the peak of memory by stage.
 
-glibc returns every tensor above 32 MiB to the kernel when it is freed, and the next one faults all its pages in again; on
-machines with expensive page faults that costs more than the arithmetic.
+Freed memory is kept instead of given back to the kernel: glibc returns every tensor above 32 MiB when it is freed, and the next one
+faults all its pages in again; on machines with expensive page faults that costs more than the arithmetic.
 """
 
+import contextlib
 import ctypes
+import gc
+import resource
 import sys
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _TOP_PAD_BYTES = 64 * 2**20
@@ -21,3 +25,37 @@ def keep_freed_memory() -> bool:
         return False
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, _TOP_PAD_BYTES))
     return all(mallopt(name, value) == 1 for name, value in settings)
+
+
+class PeakMemory:
+    """Peak resident memory of the stages that one process runs, MB of 2^20 bytes.
+
+    Of each stage by itself where the kernel can forget a peak (Linux); else of the process so far. Not thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._highest = 0.0
+        self.is_of_stage = False
+
+    def start_stage(self) -> None:
+        """Give back what earlier stages freed (0.1 s a GB) and forget their peak."""
+        self._highest = self.of_run
+        gc.collect()
+        if sys.platform != "linux":
+            return
+        with contextlib.suppress(OSError, AttributeError):  # no glibc: what was freed counts as used
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        with contextlib.suppress(OSError):  # some containers do not allow it
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+            self.is_of_stage = True
+
+    @property
+    def of_stage(self) -> float:
+        """Since `start_stage`, or since the process began."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+    @property
+    def of_run(self) -> float:
+        """Of the process so far."""
+        return max(self._highest, self.of_stage)

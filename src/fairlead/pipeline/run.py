@@ -6,9 +6,7 @@ from using that artifact; stages that do not need it go on, and the run ends wit
 
 import contextlib
 import dataclasses
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +23,7 @@ from fairlead.core.summary import summary_from_dict
 from fairlead.formats import read_prompts
 from fairlead.models.device import choose_device
 from fairlead.models.locate import locate_model, resolve_model
+from fairlead.models.memory import PeakMemory
 from fairlead.pipeline.faults import readable_faults
 from fairlead.pipeline.files import TEMPLATES, FileFinder, check_context, folder_hash
 from fairlead.pipeline.gates import check_names
@@ -74,6 +73,7 @@ class Pipeline:
     records: dict[str, StageRecord] = field(default_factory=dict[str, StageRecord])
     store: ArtifactStore = field(init=False)
     finder: FileFinder = field(init=False)
+    memory: PeakMemory = field(default_factory=PeakMemory)
     _device: str = ""
     _model: str = ""
     _model_hash: str = ""
@@ -267,6 +267,7 @@ class Pipeline:
             self.store.draft(node.kind, stage=node.name) as draft,
             readable_faults(draft.path),
         ):
+            self.memory.start_stage()
             summary = node.run(node.config, paths, draft.path, self._services(node.kind, work, paths))
             summary = dataclasses.replace(
                 summary,
@@ -274,7 +275,8 @@ class Pipeline:
                     **summary.facts,
                     **self._criteria(),
                     **typical_pace(work / "metrics.jsonl"),
-                    "peak_memory_mb": peak_memory_mb(),
+                    "peak_memory_mb": self.memory.of_stage,
+                    "peak_memory_of": "stage" if self.memory.is_of_stage else "process",
                 },
             )
             artifact = draft.commit(config=resolved(node.config), inputs=dict(ids), summary=summary.to_dict(), code_version=code_version(),
@@ -352,9 +354,3 @@ def _alone(work: Path, stage: str) -> Generator[None]:
         with contextlib.suppress(OSError):
             work.rmdir()
         lock.release(remove=True)
-
-
-def peak_memory_mb() -> float:
-    """Peak resident memory of this process so far (stages run inside it)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

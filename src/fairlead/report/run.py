@@ -22,7 +22,9 @@ class StageReport:
     """True: the artifact of an earlier run was taken."""
     artifact_id: str
     memory_mb: float | None
-    """Peak of the process tree in MB; None when it was not measured."""
+    """Peak in MB; None when it was not measured."""
+    is_memory_of_process: bool = False
+    """True: the peak of the process up to the stage's end, which the stage itself may not have reached."""
     tokens_per_s: float | None = None
     """Tokens trained on a second, the median of the steps; None for a stage that trains nothing."""
     step_s: float | None = None

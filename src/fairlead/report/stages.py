@@ -38,11 +38,12 @@ def dollars(amount: float) -> str:
     return f"${amount:,.2f}" if amount < 100 else f"${amount:,.0f}"
 
 
-def memory(megabytes: float | None) -> str:
+def memory(stage: StageReport) -> str:
     """Render peak memory."""
-    if megabytes is None:
+    if stage.memory_mb is None:
         return "not measured"
-    return f"{megabytes:,.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.1f} GB"
+    text = f"{stage.memory_mb:,.0f} MB" if stage.memory_mb < 1000 else f"{stage.memory_mb / 1000:.1f} GB"
+    return f"at most {text}" if stage.is_memory_of_process else text
 
 
 def pace(tokens_per_s: float | None, step_s: float | None) -> str:
@@ -82,7 +83,7 @@ def view_stage(stage: StageReport, *, order: int, shows_reference: bool) -> Stag
         reference=view_table(REFERENCE_TABLE) if shows_reference else None,
         first_samples=first, more_samples=more, sample_hint=_SAMPLE_HINT if has_hint else "", notes=summary.notes,
         time=duration(stage.seconds), cached="reused from an earlier run" if stage.cached else "",
-        cost=dollars(summary.cost_dollars), memory=memory(stage.memory_mb), artifact_id=stage.artifact_id,
+        cost=dollars(summary.cost_dollars), memory=memory(stage), artifact_id=stage.artifact_id,
     )  # fmt: skip
 
 
@@ -116,7 +117,7 @@ def view_costs(stages: Sequence[StageReport]) -> tuple[CostRow, ...]:
     return tuple(
         CostRow(anchor=stage_anchor(s, order=i), title=s.title, time=duration(s.seconds), seconds=repr(s.seconds),
                 share=round(100 * s.seconds / longest, 1) if math.isfinite(s.seconds) else 0.0, is_cached=s.cached,
-                cost=dollars(s.summary.cost_dollars), dollars=repr(s.summary.cost_dollars), memory=memory(s.memory_mb),
+                cost=dollars(s.summary.cost_dollars), dollars=repr(s.summary.cost_dollars), memory=memory(s),
                 memory_mb="" if s.memory_mb is None else repr(s.memory_mb), pace=pace(s.tokens_per_s, s.step_s),
                 tokens_per_s="" if s.tokens_per_s is None else repr(s.tokens_per_s))
         for i, s in enumerate(stages, start=1)

@@ -15,7 +15,7 @@ from fairlead.core.errors import ConfigError, ModelError
 from fairlead.models.device import choose_device
 from fairlead.models.load import load_policy, load_tokenizer
 from fairlead.models.locate import BUNDLED
-from fairlead.models.memory import keep_freed_memory
+from fairlead.models.memory import PeakMemory, keep_freed_memory
 from fairlead.text import Branch, Tree, pack_trees
 
 
@@ -204,3 +204,17 @@ def test_devices_that_are_not_there_are_refused():
 
 def test_memory_settings_are_accepted_on_linux():
     assert keep_freed_memory() == (os.uname().sysname == "Linux")
+
+
+def test_the_peak_of_a_stage_is_not_that_of_the_stage_before():
+    memory = PeakMemory()
+    memory.start_stage()
+    if not memory.is_of_stage:
+        pytest.skip("the kernel does not forget a peak")
+    large = torch.ones(64 * 2**20)  # 256 MB
+    first = memory.of_stage
+    del large
+    memory.start_stage()
+    second = memory.of_stage
+    assert first - second > 200
+    assert memory.of_run >= first
