@@ -5,7 +5,10 @@ text, also when it looks like JSON: a completion may be JSON.
 """
 
 import ast
+import io
 import re
+import tokenize
+import warnings
 from typing import Any
 
 from fairlead.core.errors import DataError
@@ -22,6 +25,7 @@ NESTED = frozenset(
 _MAX_CHARS = 2**20
 """Of a Python literal, whose parser takes a hundred times its size in memory."""
 _TURNS = re.compile(r"""\s*\[\s*\{\s*(['"])(role|content|from|value|type|text)\1\s*:""")
+_PRINTED = re.compile(r"""\s*(\[\s*)*(\{\s*)?['"]""")
 _TURN_KEYS = ({"role", "content"}, {"from", "value"})
 _OBJECT_KEYS = (*_TURN_KEYS, {"role", "text"}, {"full_text"})
 
@@ -47,15 +51,44 @@ def _data(name: str, value: Any) -> Any:
 
 
 def _parsed(text: str) -> Any:
-    """JSON, or else the literal that Python and pandas write ({'role': 'user'}, None, True)."""
+    """JSON, or else what Python, pandas and numpy print ({'role': 'user'}, None, True, nan, array([...]))."""
     try:
         return parse_json(text, "cell")
     except DataError:
         pass
-    try:
-        return ast.literal_eval(text.strip()) if len(text) <= _MAX_CHARS else None
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+    if len(text) > _MAX_CHARS or _PRINTED.match(text) is None:
         return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of backslashes in what turns out to be plain text
+            return ast.literal_eval(_Literal().visit(ast.parse(_with_commas(text.strip()), mode="eval")))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, tokenize.TokenError):
+        return None
+
+
+def _with_commas(text: str) -> str:
+    """Put the comma between an object that ends and one that begins, which numpy does not print."""
+    lines = io.StringIO(text).readlines()
+    before = ""
+    missing: list[tuple[int, int]] = []
+    for token in tokenize.generate_tokens(iter(lines).__next__):
+        if before == "}" and token.string == "{":
+            missing.append(token.start)
+        before = token.string if token.string.strip() else before
+    for line, column in reversed(missing):
+        lines[line - 1] = lines[line - 1][:column] + "," + lines[line - 1][column:]
+    return "".join(lines)
+
+
+class _Literal(ast.NodeTransformer):
+    """Replaces what tables print inside of a literal: missing numbers, and nested arrays."""
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.Constant(None) if node.id in ("nan", "NaN", "NA", "null") else node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        is_array = isinstance(node.func, ast.Name) and node.func.id == "array" and len(node.args) == 1
+        return self.visit(node.args[0]) if is_array else node
 
 
 def _is_turns(data: Any) -> bool:

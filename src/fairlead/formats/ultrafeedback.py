@@ -17,7 +17,6 @@ from fairlead.formats.trl import optional_number, score_fields, sides_of, sides_
 
 _SUPPORTS_TEN = 4.0
 """Mean aspect rating (1 to 5) above which the maintainers' own repair believes an overall score of 10."""
-_AVERAGES = ("fine-grained_score", "overall_score")
 
 
 def _instruction(values: Values) -> Messages:
@@ -26,22 +25,28 @@ def _instruction(values: Values) -> Messages:
 
 def _read_raw(row: Row, *, pairs: Pairing = "best_vs_each") -> list[Item]:
     prompt = _instruction(row.values)
+    completions = items(row.values, "completions")
+    has_ratings = any(isinstance(value, dict) and _mean_rating(value) is not None for value in completions)
     candidates: list[Candidate] = []
     left_out: list[Item] = []
-    for value in items(row.values, "completions"):
+    for value in completions:
         try:
-            candidates.append(_candidate(mapping(value, "completions")))
+            candidates.append(_candidate(mapping(value, "completions"), has_ratings=has_ratings))
         except Unusable as fault:
             left_out.append(LeftOut(reason=f"completion: {fault}"))
     return ranked_preferences(prompt, candidates, pairs=pairs) + left_out
 
 
-def _candidate(completion: Values) -> Candidate:
+def _mean_rating(completion: Values) -> float | None:
+    """Mean of the aspect ratings, 1 to 5; `fine-grained_score` is the same number, for copies without the annotations."""
     ratings = aspect_ratings(completion)
-    overall = number(completion.get("overall_score"))
-    average = sum(ratings.values()) / len(ratings) if ratings else None
-    scores = [average, *(number(completion.get(name)) for name in _AVERAGES)]
-    score = next((s for s in scores if s is not None), None)
+    return sum(ratings.values()) / len(ratings) if ratings else number(completion.get("fine-grained_score"))
+
+
+def _candidate(completion: Values, *, has_ratings: bool) -> Candidate:
+    """Scored by its mean rating; by the overall score, which runs to 10, only where no completion of the prompt has ratings."""
+    average, overall = _mean_rating(completion), number(completion.get("overall_score"))
+    score = average if has_ratings else overall
     if score is None:
         raise Unusable("no rating")
     meta = keep(completion, "model") | {"score": score}

@@ -268,15 +268,17 @@ def test_nested_cells_of_a_table_read_like_json(name, write_cell, tmp_path):
 
 
 def test_messages_that_cannot_be_parsed_are_rejected_not_read_as_text(tmp_path):
-    """The printed form of a numpy array has no commas."""
-    broken = "[{'role': 'user', 'content': 'Hi'}\n {'role': 'assistant', 'content': 'Hello.'}]"
+    """The end was cut off."""
+    broken = "[{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Hel"
     with pytest.raises(DataError, match="chosen is a list of messages written as text"):
         read_all([{"prompt": "Hi", "chosen": broken, "rejected": "No."}], tmp_path)
 
 
 def test_a_completion_that_is_json_stays_text(tmp_path):
-    (found,) = read_all([pair('{"answer": 4}', "[1, 2]")], tmp_path)
-    assert (found.chosen, found.rejected) == ('{"answer": 4}', "[1, 2]")
+    rows = [pair('{"answer": 4}', "[1, 2]"), pair(r"{'\d': '\alpha'}", r"{\beta} {")]
+    assert [(p.chosen, p.rejected) for p in read_all(rows, tmp_path)] == [
+        (row["chosen"], row["rejected"]) for row in rows
+    ]
 
 
 def test_an_empty_cell_is_no_margin(tmp_path):
@@ -299,3 +301,18 @@ def test_a_key_that_stands_twice_is_located(tmp_path):
     )
     with pytest.raises(DataError, match=r"in\.jsonl:2.*chosen stands twice"):
         list(read_preferences(tmp_path / "in.jsonl", rejects=Rejects(tmp_path / "r.jsonl"), format="trl"))
+
+
+@pytest.mark.parametrize("between", [" ", "\n "])
+def test_printed_arrays_of_turns_are_read(between, tmp_path):
+    """numpy prints rows without commas, nested arrays by name, and missing numbers as nan."""
+    reply = "{'content': '%s } {', 'role': 'assistant', 'score': nan, 'n': array([1], dtype=object)}"
+    shown = "[{'content': 'Why?', 'role': 'user'}" + between + reply + "]"
+    (found,) = read_all([{"prompt": "Why?", "chosen": shown % "So.", "rejected": shown % "No."}], tmp_path)
+    assert (found.prompt[0].content, found.chosen, found.rejected) == ("Why?", "So. } {", "No. } {")
+
+
+def test_a_cell_is_never_run(tmp_path):
+    cell = "[{'role': 'user', 'content': __import__('os').system('touch ran')}]"
+    with pytest.raises(DataError, match="chosen is a list of messages written as text"):
+        read_all([{"prompt": "q", "chosen": cell, "rejected": "b"}], tmp_path)

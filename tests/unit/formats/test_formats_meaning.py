@@ -75,6 +75,18 @@ def test_ultrafeedback_orders_by_mean_rating_not_by_the_faulty_overall_score(tmp
     ]
 
 
+def test_an_overall_score_of_ten_steps_is_never_compared_with_ratings_of_five(tmp_path):
+    """b has no rating but an overall score of 7, which is no more than a's ratings of 4.5; alone, overall scores do order."""
+
+    def rated(text: str, rating: str, overall: float) -> dict:
+        return {"response": text, "annotations": {"helpfulness": {"Rating": rating}}, "overall_score": overall}
+
+    row = {"instruction": "q", "completions": [rated("a", "4.5", 8), rated("b", "N/A", 7), rated("c", "2", 3)]}
+    assert sides([read_one(row, tmp_path)]) == [("a", "c")]
+    row["completions"] = [rated("a", "N/A", 3), rated("b", "N/A", 7)]
+    assert sides([read_one(row, tmp_path)]) == [("b", "a")]
+
+
 def test_aspect_ratings_read_text_and_ignore_not_available():
     annotations = {
         "a": {"Rating": "4"},
