@@ -1,0 +1,83 @@
+"""What both sides of the comparison share: arguments, the clock, memory, and how a cell reports. Standard library and torch only."""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+LEARNING_RATE = 1e-5
+WARMUP_STEPS = 3
+NUM_REFERENCE = 256
+"""Pairs over which the reference pass is timed; training then goes over these."""
+METHODS = ("sft", "reward", "dpo")
+
+
+def parse_args(doc: str | None, settings: tuple[str, ...]) -> argparse.Namespace:
+    """The arguments of a cell."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of one size that benchmarks.offline.work made")
+    parser.add_argument("--method", choices=METHODS, required=True)
+    parser.add_argument("--setting", choices=settings, default=settings[0])
+    parser.add_argument("--seconds", type=float, default=30.0, help="of measured steps")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--max-tokens", type=int, default=8192)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--agree", type=int, default=0, help="instead of timing: losses of so many steps in row order")
+    return parser.parse_args()
+
+
+class Clock:
+    """Times optimiser steps after a warm-up, beside a GEMM of fixed size that shows how fast the machine is just then."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.steps: list[tuple[float, int, int]] = []
+        self.gemm: list[float] = []
+        self.seen = 0
+        self._a, self._b, self._c = torch.randn(2048, 288), torch.randn(288, 768), torch.empty(2048, 768)
+        self.last = time.perf_counter()
+
+    def tick(self, *, rows: int, tokens: int) -> bool:
+        """Enter one finished step; True when there are enough."""
+        spent = time.perf_counter() - self.last
+        self.seen += 1
+        if self.seen > WARMUP_STEPS:
+            self.steps.append((spent, rows, tokens))
+        self.gemm.append(self._gemm_flops())
+        self.last = time.perf_counter()
+        return sum(s[0] for s in self.steps) >= self.seconds
+
+    def _gemm_flops(self) -> float:
+        best = 0.0
+        for _ in range(2):
+            started = time.perf_counter()
+            torch.mm(self._a, self._b, out=self._c)
+            best = max(best, 2 * 2048 * 288 * 768 / (time.perf_counter() - started))
+        return best
+
+    def summary(self) -> dict[str, float]:
+        """Totals, and the median step's rates."""
+        seconds = sum(s[0] for s in self.steps)
+        return {
+            "num_steps": len(self.steps), "seconds": seconds, "rows_per_s": sum(s[1] for s in self.steps) / seconds,
+            "tokens_per_s": sum(s[2] for s in self.steps) / seconds,
+            "median_tokens_per_s": statistics.median(s[2] / s[0] for s in self.steps),
+            "gemm_gflops": statistics.median(self.gemm) / 1e9, "gemm_gflops_max": max(self.gemm) / 1e9,
+        }  # fmt: skip
+
+
+def peak_memory_mb() -> float:
+    """Peak resident memory of this process so far."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def report(**values: object) -> None:
+    """Print the cell."""
+    print(json.dumps(values), flush=True)
