@@ -156,7 +156,7 @@ def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str =
         _check_architecture(config, model)
         module, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
             source, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation=attention.NAME,
-            output_loading_info=True,
+            output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
     except (ModelError, MemoryError, torch.OutOfMemoryError):
         raise
@@ -164,13 +164,21 @@ def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str =
         _check_download(source)
         raise _load_error(model, error, "a causal language model") from error
     _check_download(source)
+    _require_complete(info, model)
+    module = module.to(device).eval()
+    _require_finite(module, model)
+    return CausalModel(module=module, config=module.config, name=model, device=torch.device(device))
+
+
+def _require_complete(info: dict[str, Any], model: str) -> None:
+    """Every weight of the architecture came from the checkpoint, in its shape; the loader would make up the others."""
+    for name, found, wanted in sorted(info.get("mismatched_keys") or []):
+        raise ModelError(explain(model, None, f"holds {name} as {list(found)}", expected=f"{list(wanted)}, by its config.json",
+                                 remedy="Copy config.json and the weights from one place"))  # fmt: skip
     missing = sorted(info.get("missing_keys") or [])
     if missing:
         raise ModelError(explain(model, None, f"lacks {len(missing)} weights (first: {missing[0]})", expected="a complete checkpoint",
                                  remedy="Copy the missing files"))  # fmt: skip
-    module = module.to(device).eval()
-    _require_finite(module, model)
-    return CausalModel(module=module, config=module.config, name=model, device=torch.device(device))
 
 
 def _check_download(source: str) -> None:

@@ -126,7 +126,9 @@ def test_missing_weights_are_refused_not_initialised(folder):
 def test_weights_of_another_shape_are_refused(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 40}))
-    assert "cannot be loaded" in refusal(folder)
+    assert "holds model.layers.0.mlp.down_proj.weight as [32, 48]; expected [32, 40], by its config.json" in refusal(
+        folder
+    )
 
 
 @pytest.mark.parametrize(
