@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairlead.models.attention import attend_by_formula, attend_masked
+from fairlead.models.attention import Scoring, attend_by_formula, attend_masked
 
 PREFILL_TOKENS = 16
 KEY_TOKENS = 32
@@ -65,21 +65,13 @@ class PrefillAttention:
     mask: Tensor
     """[S, 1, T, T]"""
 
-    def attend(
-        self,
-        module: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        scale: float,
-        window: int | None,
-        softcap: float | None,
-    ) -> Tensor:
+    def attend(self, module: Any, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
         """[S, H, T, D] -> [S, T, H, D]."""
         self.cache.write_prefill(module.layer_idx, key, value)
-        mask = self.mask if window is None else self.mask & _within(window, query.shape[2], query.device)
-        return attend_masked(query, key, value, mask, scale=scale, softcap=softcap).transpose(1, 2)
+        mask = (
+            self.mask if scoring.window is None else self.mask & _within(scoring.window, query.shape[2], query.device)
+        )
+        return attend_masked(query, key, value, mask, scoring).transpose(1, 2)
 
 
 def prefill_mask(lengths: Tensor, longest: int) -> Tensor:
@@ -105,27 +97,17 @@ class DecodeAttention:
     mask: Tensor
     """[S, 1, 1, L], see `decode_mask`."""
 
-    def attend(
-        self,
-        module: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        scale: float,
-        window: int | None,
-        softcap: float | None,
-    ) -> Tensor:
+    def attend(self, module: Any, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
         """[S, H, 1, D] -> [S, 1, H, D]."""
         layer, longest = module.layer_idx, self.mask.shape[-1]
         self.cache.append(layer, key, value)
         mask = self.mask
-        if window is not None:
+        if scoring.window is not None:
             position = torch.arange(longest, device=query.device)
-            mask = mask & (self.cache.lengths[:, None, None, None] - position < window)
+            mask = mask & (self.cache.lengths[:, None, None, None] - position < scoring.window)
         keys, values = self.cache.keys[layer][:, :, :longest], self.cache.values[layer][:, :, :longest]
         # One query a slot: the plain formula is faster than SDPA on CPU, and does not change with the number of slots.
-        return attend_by_formula(query, keys, values, mask, scale=scale, softcap=softcap).transpose(1, 2)
+        return attend_by_formula(query, keys, values, mask, scoring).transpose(1, 2)
 
 
 def decode_mask(lengths: Tensor) -> Tensor:

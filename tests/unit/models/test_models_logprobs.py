@@ -15,6 +15,7 @@ from fairlead.models.logprobs import OutputHead, token_logprobs
 from naive import logprobs_naive
 
 BOTH = ("entropy", "mean_logprobs")
+ALL = (*BOTH, "collision_logprobs")
 
 
 def problem(seed, *, num=5, hidden=4, vocabulary=7, has_bias=True, dtype=torch.float64):
@@ -31,7 +32,7 @@ def problem(seed, *, num=5, hidden=4, vocabulary=7, has_bias=True, dtype=torch.f
 def test_logprobs_entropy_and_mean_are_the_plain_loop(seed, has_bias, softcap, scale, temperature):
     states, weight, bias, targets = problem(seed, has_bias=has_bias)
     found = token_logprobs(
-        states, OutputHead(weight, bias, softcap, scale), targets, temperature=temperature, needs=BOTH
+        states, OutputHead(weight, bias, softcap, scale), targets, temperature=temperature, needs=ALL
     )
     expected = logprobs_naive.token_logprobs(
         states.tolist(), weight.tolist(), None if bias is None else bias.tolist(), targets.tolist(),
@@ -40,9 +41,11 @@ def test_logprobs_entropy_and_mean_are_the_plain_loop(seed, has_bias, softcap, s
     np.testing.assert_allclose(torch.stack(found, 1).detach().numpy(), expected, atol=1e-10)
 
 
+@pytest.mark.parametrize("kept_bytes", [0, 1 << 20])
 @pytest.mark.parametrize("needs", [(), ("entropy",), ("mean_logprobs",), BOTH])
 @pytest.mark.parametrize(("softcap", "has_bias"), [(None, False), (2.5, True)])
-def test_gradients_are_those_of_finite_differences(needs, softcap, has_bias):
+def test_gradients_are_those_of_finite_differences(needs, softcap, has_bias, kept_bytes, monkeypatch):
+    monkeypatch.setattr(module, "KEPT_BYTES", kept_bytes)
     states, weight, bias, targets = problem(3, num=3, vocabulary=5, has_bias=has_bias)
     inputs = [x for x in (states, weight, bias) if x is not None]
 
@@ -55,9 +58,9 @@ def test_gradients_are_those_of_finite_differences(needs, softcap, has_bias):
 
 
 def test_a_uniform_distribution_by_hand():
-    """Zero weights: every logprob and the mean are -log V, the entropy is log V."""
-    found = token_logprobs(torch.ones(3, 2), OutputHead(torch.zeros(8, 2)), torch.tensor([0, 3, 7]), needs=BOTH)
-    for values, expected in zip(found, (-math.log(8), math.log(8), -math.log(8)), strict=True):
+    """Zero weights: every logprob and the mean are -log V, the entropy is log V, the summed squares are V / V^2 = 1 / V."""
+    found = token_logprobs(torch.ones(3, 2), OutputHead(torch.zeros(8, 2)), torch.tensor([0, 3, 7]), needs=ALL)
+    for values, expected in zip(found, (-math.log(8), math.log(8), -math.log(8), -math.log(8)), strict=True):
         torch.testing.assert_close(values, torch.full((3,), expected))
 
 
@@ -65,16 +68,17 @@ def test_two_tokens_by_hand():
     """Logits (log 3, 0) at temperature 1: p = (3/4, 1/4). At temperature 1/2 they double: p = (9/10, 1/10)."""
     head = OutputHead(torch.tensor([[math.log(3)], [0.0]]))
     for temperature, p in ((1.0, 0.75), (0.5, 0.9)):
-        found = token_logprobs(torch.ones(1, 1), head, torch.tensor([1]), temperature=temperature, needs=BOTH)
+        found = token_logprobs(torch.ones(1, 1), head, torch.tensor([1]), temperature=temperature, needs=ALL)
         assert found.logprobs.item() == pytest.approx(math.log(1 - p), abs=1e-6)
         assert found.entropy.item() == pytest.approx(-p * math.log(p) - (1 - p) * math.log(1 - p), abs=1e-6)
         assert found.mean_logprobs.item() == pytest.approx((math.log(p) + math.log(1 - p)) / 2, abs=1e-6)
+        assert found.collision_logprobs.item() == pytest.approx(math.log(p**2 + (1 - p) ** 2), abs=1e-6)
 
 
 def test_only_what_is_asked_for_comes_back():
     states, weight, _, targets = problem(0)
     found = token_logprobs(states, OutputHead(weight), targets)
-    assert found.entropy is None and found.mean_logprobs is None
+    assert found.entropy is None and found.mean_logprobs is None and found.collision_logprobs is None
     both = token_logprobs(states, OutputHead(weight), targets, needs=("values", *BOTH))
     assert torch.equal(both.logprobs, found.logprobs) and both.entropy is not None and both.mean_logprobs is not None
 
@@ -89,9 +93,11 @@ def rows_per_chunk(vocabulary):
     return module._CHUNK_ELEMENTS // vocabulary
 
 
+@pytest.mark.parametrize("kept_bytes", [0, 1 << 30])
 @pytest.mark.parametrize("extra", [-1, 0, 1])
-def test_chunk_boundaries_change_nothing(extra):
+def test_chunk_boundaries_change_nothing(extra, kept_bytes, monkeypatch):
     """Values and gradients of one row less than a chunk, a whole chunk, one more: against torch's own log_softmax."""
+    monkeypatch.setattr(module, "KEPT_BYTES", kept_bytes)
     vocabulary = 1 << 17
     num = 2 * rows_per_chunk(vocabulary) + extra
     states, weight, _, targets = problem(1, num=num, hidden=2, vocabulary=vocabulary, has_bias=False)
@@ -115,15 +121,18 @@ class _Largest(TorchDispatchMode):
         return output
 
 
-def test_the_logits_of_all_positions_never_exist():
+@pytest.mark.parametrize("kept_chunks", [0, 2])
+def test_the_logits_of_all_positions_never_exist(kept_chunks, monkeypatch):
+    """Beyond the bytes that may be kept; up to them the whole vocabulary of the batch is held once."""
     vocabulary = 1 << 16
     num = 3 * rows_per_chunk(vocabulary)
+    monkeypatch.setattr(module, "KEPT_BYTES", kept_chunks * module._CHUNK_ELEMENTS * 4)
     states, weight, _, targets = problem(
         0, num=num, hidden=2, vocabulary=vocabulary, has_bias=False, dtype=torch.float32
     )
     with _Largest() as spy:
         found = token_logprobs(states, OutputHead(weight), targets, needs=BOTH)
-        sum(x.sum() for x in found).backward()
+        sum(x.sum() for x in found[:3]).backward()
     assert spy.largest <= module._CHUNK_ELEMENTS < num * vocabulary
     with _Largest() as spy:
         (states @ weight.t()).log_softmax(-1)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny_models
-from fairlead.models.attention import TreeAttention, attend_by_formula, attend_masked
+from fairlead.models.attention import Scoring, TreeAttention, attend_by_formula, attend_masked
 from fairlead.text import Branch, Layout, Tree, pack_trees, unshare
 from naive import attention_naive
 
@@ -148,7 +148,7 @@ def test_tree_attention_is_the_plain_loop(seed, window, softcap):
     ]
     layout = pack_trees(trees)
     q, k, v = (torch.from_numpy(rng.normal(size=(1, heads, len(layout.token_ids), 4))) for heads in (4, 2, 2))
-    found = TreeAttention(layout).attend(None, q, k, v, scale=0.5, window=window, softcap=softcap)
+    found = TreeAttention(layout).attend(None, q, k, v, Scoring(scale=0.5, window=window, softcap=softcap))
 
     def rows_of(query):
         return attention_naive.visible(
@@ -165,9 +165,8 @@ def test_the_plain_formula_is_the_fused_kernel():
     rng = np.random.default_rng(0)
     q, k, v = (torch.from_numpy(rng.normal(size=(3, heads, length, 8))) for heads, length in ((4, 2), (2, 6), (2, 6)))
     mask = torch.from_numpy(rng.random((3, 1, 2, 6)) < 0.5) | torch.eye(6, dtype=torch.bool)[:2]
-    torch.testing.assert_close(
-        attend_by_formula(q, k, v, mask, scale=0.3, softcap=None), attend_masked(q, k, v, mask, scale=0.3, softcap=None)
-    )
+    scoring = Scoring(scale=0.3)
+    torch.testing.assert_close(attend_by_formula(q, k, v, mask, scoring), attend_masked(q, k, v, mask, scoring))
 
 
 def test_unshared_rows_have_the_same_logprobs():
