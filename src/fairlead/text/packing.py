@@ -11,6 +11,7 @@ Example, a prompt of 2 tokens with completions of 2 and 1:
     tokens    p0 p1 | a0 a1 | b0      positions 0 1 | 2 3 | 2      a0 and b0 are both predicted at p1
 """
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -46,9 +47,13 @@ class Tree:
     prompt_ids: Ints
     branches: tuple[Branch, ...]
     ranks: tuple[int, ...] = ()
-    """Rank of each branch, 0 best; empty when the branches are not compared."""
+    """Rank of each branch, 0 best; empty when the branches are not compared. Of unpaired labels 0 is good and 1 is bad."""
     numbers: dict[str, float] = field(default_factory=dict[str, float])
     """Per group: p_chosen, margin, is_tie, weight."""
+    targets: tuple[tuple[float, ...], ...] = ()
+    """Ratings of each branch, one an output of the reward model; NaN where there is none. Empty when branches are not rated."""
+    mismatched: tuple[Branch, ...] = ()
+    """Completions of another prompt, which `statistics` alone reads (KTO); never in a row with `branches`."""
 
     @property
     def num_tokens(self) -> int:
@@ -136,22 +141,30 @@ def _append(columns: dict[str, list[Ints]], ids: Ints, positions: Ints, *, tree:
 
 
 def plan_microbatches(sizes: Sequence[int], *, max_tokens: int) -> list[list[int]]:
-    """Best-fit decreasing: put trees of the given sizes into as few rows of at most `max_tokens` as it can.
+    """Best-fit decreasing: put trees of the given sizes into as few rows of at most `max_tokens` as it can, in O(n log n) searches.
 
     Deterministic; a tree is never split. A tree larger than the budget gets a row of its own. Rows keep input order inside.
     """
     bins: list[list[int]] = []
-    free: list[int] = []
+    free: list[
+        tuple[int, int]
+    ] = []  # (free tokens, bin), ascending: the tightest bin that fits comes first, then the oldest
     for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        fits = [(free[b], b) for b in range(len(bins)) if free[b] >= sizes[i]]
-        if fits:
-            _, b = min(fits)
+        place = bisect.bisect_left(free, (sizes[i], -1))
+        if place < len(free):
+            left, b = free.pop(place)
             bins[b].append(i)
-            free[b] -= sizes[i]
+            bisect.insort(free, (left - sizes[i], b))
         else:
             bins.append([i])
-            free.append(max(0, max_tokens - sizes[i]))
+            bisect.insort(free, (max(0, max_tokens - sizes[i]), len(bins) - 1))
     return sorted((sorted(row) for row in bins), key=lambda row: row[0])
+
+
+def fill_rate(sizes: Sequence[int], plan: Sequence[Sequence[int]], *, max_tokens: int) -> float:
+    """Share of the planned rows' budget that tokens fill, in (0, 1]; a row that is larger than the budget counts as full."""
+    rows = [sum(sizes[i] for i in row) for row in plan]
+    return sum(rows) / sum(max(row, max_tokens) for row in rows) if rows else 1.0
 
 
 def unshare(trees: Sequence[Tree]) -> list[Tree]:

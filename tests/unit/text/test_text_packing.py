@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead.text import Branch, Tree, pack_trees, plan_microbatches, unshare
+from fairlead.text.packing import fill_rate
 
 
 @st.composite
@@ -110,6 +111,26 @@ def test_microbatches_are_nearly_as_few_as_can_be(sizes, max_tokens):
     first-fit rules need at most 3/2 of that bound, plus one row (Martello and Toth 1990, chapter 8)."""
     least = max(-(-sum(sizes) // max_tokens), sum(2 * s > max_tokens for s in sizes))
     assert len(plan_microbatches(sizes, max_tokens=max_tokens)) <= 1.5 * least + 1
+
+
+@given(st.lists(st.integers(1, 30), max_size=40), st.integers(10, 60))
+def test_the_plan_is_that_of_the_plain_loop(sizes, max_tokens):
+    """Each tree, largest first, goes where it leaves the least room; of equal rows to the oldest."""
+    bins = []
+    for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        rooms = [(max(0, max_tokens - sum(sizes[k] for k in row)), b) for b, row in enumerate(bins)]
+        fitting = [(room, b) for room, b in rooms if room >= sizes[i]]
+        if fitting:
+            bins[min(fitting)[1]].append(i)
+        else:
+            bins.append([i])
+    assert plan_microbatches(sizes, max_tokens=max_tokens) == sorted(sorted(row) for row in bins)
+
+
+def test_fill_rate_by_hand():
+    """Rows of 10 and 6 of 10 tokens fill 16 of 20; a tree of 30 fills its own row."""
+    assert fill_rate([3, 6, 7], [[0, 2], [1]], max_tokens=10) == 0.8
+    assert fill_rate([30], [[0]], max_tokens=10) == 1.0
 
 
 def test_best_fit_decreasing_by_hand():
