@@ -4,7 +4,7 @@ import math
 
 
 def token_logprobs(hidden, weight, bias, targets, *, softcap=None, scale=1.0, temperature=1.0):
-    """(logprob of the target, entropy, mean logprob) of every position, nats.
+    """(logprob of the target, entropy, mean logprob, log of the summed squares) of every position, nats.
 
     Args:
         hidden: [K][H];  weight: [V][H];  bias: [V] or None;  targets: [K].
@@ -20,5 +20,6 @@ def token_logprobs(hidden, weight, bias, targets, *, softcap=None, scale=1.0, te
         largest = max(logits)
         norm = largest + math.log(sum(math.exp(logit - largest) for logit in logits))
         logps = [logit - norm for logit in logits]
-        rows.append((logps[target], -sum(math.exp(p) * p for p in logps), sum(logps) / len(logps)))
+        collision = math.log(sum(math.exp(2 * p) for p in logps))
+        rows.append((logps[target], -sum(math.exp(p) * p for p in logps), sum(logps) / len(logps), collision))
     return rows

@@ -54,6 +54,7 @@ def random_batch(kind: BatchKind, *, seed: int, num_units: int = 6) -> Batch:
             num_groups=num_units,
             logprobs=logprobs,
             ref_logprobs=near,
+            collision_logprobs=-positive(num_tokens),
             scores=normal(num_sequences),
             p_chosen=torch.rand(num_units, generator=generator, dtype=torch.float64),
             margins=positive(num_units),

@@ -52,6 +52,8 @@ class GroupBatch:
     logprobs: Float[Tensor, "N"] | None = None
     """Policy, with gradient; for methods that read likelihoods."""
     ref_logprobs: Float[Tensor, "N"] | None = None
+    collision_logprobs: Float[Tensor, "N"] | None = None
+    """log of the policy's summed squared probabilities at each token, without gradient; for WPO's weights."""
     scores: Float[Tensor, "B"] | None = None
     """Reward-model output at the last token, with gradient; for reward models."""
     p_chosen: Float[Tensor, "P"] | None = None
@@ -116,7 +118,7 @@ class Algorithm:
     """(batch, config) -> scalar; from masks and sizes only, never from the model."""
     loss: Callable[[Any, Any], Loss]
     needs: frozenset[str] = frozenset()
-    """What forward.py must fill beyond `logprobs`: any of ref_logprobs, scores, values, entropy, mean_logprobs."""
+    """What forward.py must fill beyond `logprobs`: any of ref_logprobs, scores, values, entropy, mean_logprobs, collision_logprobs."""
     optional_needs: Callable[[Any], frozenset[str]] | None = None
     """config -> what its settings need beyond `needs` (label smoothing reads mean_logprobs, at a price only when on)."""
     statistics: Callable[[Any, Any], dict[str, float]] | None = None

@@ -15,7 +15,7 @@ from fairlead.core.errors import ConfigError, explain, nearest
 from fairlead.core.sections import Scope, TextSection
 from fairlead.evals.stage import EvalsConfig
 from fairlead.feedback.stage import FeedbackConfig
-from fairlead.policies.dpo import DpoConfig
+from fairlead.policies.dpo_config import PAIR_METHODS, DpoConfig
 from fairlead.policies.ppo_config import PpoConfig
 from fairlead.policies.sft import SftConfig
 from fairlead.preferences.stage import PreferencesConfig
@@ -24,7 +24,7 @@ from fairlead.releases.stage import ReleasesConfig
 from fairlead.rewards.gold import GoldConfig
 from fairlead.rewards.stage import RewardsConfig
 
-_POLICIES: dict[str, type[Config]] = {"ppo": PpoConfig, **dict.fromkeys(("dpo", "cdpo", "robust", "ipo"), DpoConfig)}
+_POLICIES: dict[str, type[Config]] = {"ppo": PpoConfig, **dict.fromkeys(PAIR_METHODS, DpoConfig)}
 PolicyConfig = Annotated[PpoConfig | DpoConfig, Field(union_mode="smart")]
 
 

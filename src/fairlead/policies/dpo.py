@@ -1,31 +1,30 @@
-"""Stage: direct preference optimisation (and its links) from the SFT policy on aggregated preferences.
+"""Stage: direct preference optimisation, its links, and its relatives without a reference, on aggregated preferences.
 
-The reference is the SFT policy; its logprobs are computed once before the first step. Votes enter as soft labels (p_chosen).
+The reference is the SFT policy; its logprobs are computed once before the first step, or on the way when it is refreshed; methods
+that read none (orpo, simpo, cpo) skip that. Votes enter as soft labels (p_chosen).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 
 from fairlead.algos import get_algorithm
-from fairlead.core.config import Config
-from fairlead.core.errors import explain
 from fairlead.core.gates import Gate, percent
 from fairlead.core.io import read_records
 from fairlead.core.records import Preference
-from fairlead.core.sections import TextSection, TrainSection, learning_rate_note
+from fairlead.core.sections import TextSection, learning_rate_note
 from fairlead.core.services import Services
 from fairlead.core.summary import Figure, StageSummary, Table, Threshold
 from fairlead.models.checkpoint import save_policy
 from fairlead.models.load import CausalModel, load_policy, load_tokenizer
+from fairlead.policies.dpo_config import DpoConfig, has_reference, settings_of
+from fairlead.policies.reference import MovingReference
 from fairlead.policies.telling import last_metric, metric_chart
 from fairlead.stats.intervals import wilson
-from fairlead.text import ChatText, Encoded, encode_preferences
+from fairlead.text import Branch, ChatText, Encoded, Tree, encode_preferences
 from fairlead.train.batches import epoch_batches, num_steps
 from fairlead.train.forward import Models, PolicyLogprobs, annotate
 from fairlead.train.hooks import Session
@@ -48,30 +47,7 @@ DPO_ACCURACY = Gate(
 GATES: tuple[Gate, ...] = (DPO_ACCURACY,)
 
 
-class DpoConfig(Config):
-    """Direct preference optimisation."""
-
-    algorithm: Literal["dpo", "cdpo", "robust", "ipo"] = "dpo"
-    """Link function: sigmoid, label-smoothed, noise-robust, or squared."""
-    beta: float = Field(default=0.1, gt=0)
-    """Strength of the pull towards the reference (tau of IPO)."""
-    flip_rate: float = Field(default=0.0, ge=0, lt=0.5)
-    """Share of preferences assumed to be flipped; cdpo and robust need one above 0 and the others take none."""
-    use_soft_labels: bool = True
-    """Train on the aggregated probability that chosen is better, not on 1."""
-    training: TrainSection = TrainSection(
-        learning_rate=5e-7, num_epochs=1, batch_size=32, warmup_share=0.1, schedule="linear"
-    )
-    """Optimiser run; the DPO paper uses 5e-7 to 1e-6 for models above 1B parameters."""
-
-    @model_validator(mode="after")
-    def _flips_where_read(self) -> Self:
-        is_read = self.algorithm in ("cdpo", "robust")
-        if is_read != (self.flip_rate > 0):
-            wrong = "makes this method plain DPO" if is_read else f"is not read by {self.algorithm}"
-            raise ValueError(explain("flip_rate", self.flip_rate, wrong, expected="> 0 for cdpo and robust, 0 otherwise",
-                                     remedy="Use (1 - sqrt(2A - 1)) / 2 with the raters' agreement A, or change algorithm"))  # fmt: skip
-        return self
+_NUM_CHECKED = 4  # pairs that preflight compares with the reference
 
 
 def run(config: DpoConfig, *, inputs: Mapping[str, Path], out: Path, services: Services) -> StageSummary:
@@ -88,22 +64,19 @@ def run(config: DpoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     }
     model = load_policy(folder, device=services.device)
     tokens = config.training.max_tokens_per_microbatch
-    services.say("dpo: computing reference logprobs once")
-    for part in encoded.values():
-        if not config.use_soft_labels:
+    if not config.use_soft_labels:
+        for part in encoded.values():
             part.trees = [replace(t, numbers={**t.numbers, "p_chosen": 1.0}) for t in part.trees]
-        part.trees = annotate(
-            part.trees, "ref_logprobs", PolicyLogprobs(model), max_tokens=tokens, heed=lambda: services.heed("dpo")
-        )
+    compared = _add_reference(config, encoded, model, services=services)
     train = encoded["train"]
     model = with_adapter(model, config.training.lora, seed=services.seed)
     checks = [check_masks(train.trees), check_terminators(train.trees, chat.stop_token_ids, max_length=text.max_length),
-              check_bos(train.trees, tokenizer.bos_token_id),
-              *check_layout(model, train.trees), check_reference(model, train.trees)]  # fmt: skip
+              check_bos(train.trees, tokenizer.bos_token_id), *check_layout(model, train.trees),
+              *([check_reference(model, compared)] if compared else [])]  # fmt: skip
     require_passed("dpo", checks)
     session = _train(config, model, train, out=out, services=services)
     heldout_margins = (
-        implicit_margins(model, encoded["heldout"], beta=config.beta, max_tokens=tokens, heed=session.heed)
+        implicit_margins(model, encoded["heldout"], config, max_tokens=tokens, heed=session.heed)
         if "heldout" in encoded
         else np.zeros(0)
     )
@@ -112,39 +85,73 @@ def run(config: DpoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     note = learning_rate_note(config.training.learning_rate, training="preference", num_parameters=num_parameters,
                               is_lora=config.training.lora is not None)  # fmt: skip
     dropped = sum(part.num_dropped for part in encoded.values())
+    free = "" if compared else f"{config.algorithm} has no reference: nothing was checked against one."
     notes = [
-        n for n in (note, f"{dropped} pairs dropped: a side is longer than text.max_length." if dropped else "") if n
+        n
+        for n in (note, free, f"{dropped} pairs dropped: a side is longer than text.max_length." if dropped else "")
+        if n
     ]
     return _summary(config, out / "metrics.jsonl", heldout_margins, len(train.trees), preflight_table(checks), notes)
 
 
 def _train(config: DpoConfig, model: CausalModel, train: Encoded, *, out: Path, services: Services) -> Session:
     algo, training = get_algorithm(config.algorithm), config.training
-    settings = {"beta": config.beta, "flip_rate": config.flip_rate}
-    known = algo.config.__dataclass_fields__
-    algo_config = algo.config(**{k: v for k, v in settings.items() if k in known})
     steps = num_steps(len(train.trees), batch_size=training.batch_size, num_epochs=training.num_epochs)
-    learner = make_learner(Models(policy=model), algo, algo_config, training, num_steps=steps)
-    source = epoch_batches(
+    learner = make_learner(Models(policy=model), algo, settings_of(config), training, num_steps=steps)
+    source: Iterable[Sequence[Tree]] = epoch_batches(
         train.trees, batch_size=training.batch_size, num_epochs=training.num_epochs, seed=services.seed
     )
     session = Session(
         learner, services=services, title=config.algorithm, metric="dpo/accuracy", metrics_path=out / "metrics.jsonl"
     )
+    if config.refresh_every_steps is not None:
+        source = MovingReference(session=session, model=model, batches=list(source), every_steps=config.refresh_every_steps,
+                                 alpha=config.refresh_alpha, max_tokens=training.max_tokens_per_microbatch)  # fmt: skip
     with session:
         run_loop(learner, source, hooks=[session.after_step])
     return session
 
 
+def _add_reference(
+    config: DpoConfig, encoded: Mapping[str, Encoded], model: CausalModel, *, services: Services
+) -> list[Tree]:
+    """Annotate the pairs with the reference; returns some of those to train on, none for methods without a reference.
+
+    With a refresh the pairs to train on get theirs on the way, and the held-out ones keep that of the start.
+    """
+    if not has_reference(config):
+        return []
+    services.say("dpo: computing reference logprobs once")
+
+    def annotated(trees: Sequence[Tree]) -> list[Tree]:
+        return annotate(trees, "ref_logprobs", PolicyLogprobs(model), max_tokens=config.training.max_tokens_per_microbatch,
+                        heed=lambda: services.heed("dpo"))  # fmt: skip
+
+    is_moving = config.refresh_every_steps is not None
+    for split, part in encoded.items():
+        if split != "train" or not is_moving:
+            part.trees = annotated(part.trees)
+    few = encoded["train"].trees[:_NUM_CHECKED]
+    return annotated(few) if is_moving else few
+
+
 def implicit_margins(
-    model: CausalModel, pairs: Encoded, *, beta: float, max_tokens: int, heed: Callable[[], None]
+    model: CausalModel, pairs: Encoded, config: DpoConfig, *, max_tokens: int, heed: Callable[[], None]
 ) -> np.ndarray:
-    """[P] beta * (log-ratio of chosen minus log-ratio of rejected), nats; `heed` as in `annotate`."""
+    """[P] beta * (reward of chosen minus reward of rejected), nats; `heed` as in `annotate`.
+
+    Rewards are log-ratios with the reference of the start, or log-probabilities without one; means over tokens where the method
+    averages, else sums.
+    """
     trees = annotate(pairs.trees, "logprobs", PolicyLogprobs(model), max_tokens=max_tokens, heed=heed)
-    ratios = torch.tensor(
-        [[float((b.arrays["logprobs"] - b.arrays["ref_logprobs"]).sum()) for b in t.branches] for t in trees]
-    )
-    return (beta * (ratios[:, 0] - ratios[:, 1])).numpy()
+    is_mean = config.algorithm in ("orpo", "simpo") or getattr(settings_of(config), "average", False)
+
+    def reward(branch: Branch) -> float:
+        values = branch.arrays["logprobs"] - branch.arrays.get("ref_logprobs", np.float32(0))
+        return float(values.mean() if is_mean else values.sum())
+
+    rewards = torch.tensor([[reward(branch) for branch in tree.branches] for tree in trees])
+    return (config.beta * (rewards[:, 0] - rewards[:, 1])).numpy()
 
 
 def _summary(

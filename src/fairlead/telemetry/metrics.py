@@ -62,14 +62,16 @@ _REWARD = (
     Metric("reward/score_std", "score", "Standard deviation of scores over both sides; near 0 the model gives no signal"),
 )  # fmt: skip
 _DPO = (
-    Metric("dpo/loss", "nats", "DPO loss of the pairs; log 2 = 0.693 at the reference", (0.0, 0.7)),
+    Metric("dpo/loss", "nats", "Pair loss of the direct methods, without added likelihood; its value at the reference is on the method's page (dpo: log 2)"),
     Metric("dpo/chosen_logprobs", "nats/sequence", "Summed log-probability of chosen completions; a slow fall is normal, a collapse is not"),
     Metric("dpo/rejected_logprobs", "nats/sequence", "Summed log-probability of rejected completions"),
-    Metric("dpo/chosen_reward", "nats", "beta times log(policy/reference) of chosen completions"),
-    Metric("dpo/rejected_reward", "nats", "beta times log(policy/reference) of rejected completions"),
-    Metric("dpo/margin", "nats", "Implicit reward of chosen minus rejected; exactly 0 at the first step"),
-    Metric("dpo/accuracy", "share", "Pairs whose chosen side has the higher implicit reward", (0.5, 0.98)),
+    Metric("dpo/chosen_reward", "nats", "What the method calls the reward of chosen completions; dpo: beta times log(policy/reference)"),
+    Metric("dpo/rejected_reward", "nats", "The same of rejected completions"),
+    Metric("dpo/margin", "nats", "Reward of chosen minus rejected; exactly 0 at the first step of methods with a reference"),
+    Metric("dpo/accuracy", "share", "Pairs whose chosen side has the higher reward", (0.5, 0.98)),
     Metric("dpo/kl_k1", "nats/token", "Mean log(policy/reference) on the chosen side; not a KL on the policy's own samples", (-0.5, 0.5)),
+    Metric("dpo/nll", "nats", "Where it is added: negative log-likelihood of the better side, a token, or a completion with nll_average=sum"),
+    Metric("dpo/policy_weight", "share", "WPO: mean weight of the pairs; near 0 the policy would write none of them", (0.01, 1.0)),
 )  # fmt: skip
 _PPO = (
     Metric("ppo/reward", "reward", "Mean of what is optimised: score after KL penalty, length penalty and clipping, summed over the sequence"),

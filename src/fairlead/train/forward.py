@@ -79,8 +79,9 @@ def _group_batch(models: Models, batch: MicroBatch, needs: frozenset[str]) -> Gr
     if "scores" in needs:
         assert models.reward is not None, "this algorithm trains a reward model"
         return replace(groups, scores=models.reward.scores(layout))
-    logprobs = _policy(models).logprobs(layout, temperature=models.temperature).logprobs
-    return replace(groups, logprobs=logprobs, ref_logprobs=batch.per_token("ref_logprobs"))
+    out = _policy(models).logprobs(layout, temperature=models.temperature, needs=needs)
+    ref_logprobs = batch.per_token("ref_logprobs") if "ref_logprobs" in needs else None
+    return replace(groups, logprobs=out.logprobs, ref_logprobs=ref_logprobs, collision_logprobs=out.collision_logprobs)
 
 
 def _groups(batch: MicroBatch) -> GroupBatch:

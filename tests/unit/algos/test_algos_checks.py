@@ -22,7 +22,7 @@ _VARIANTS = {
         SFTConfig(average="sequence", label_smoothing=0.2),
     ],
     "reward": [RewardConfig(ties="davidson"), RewardConfig(ties="rao_kupper", center_coef=0.0)],
-    "ipo": [IPOConfig(ipo_average=False)],
+    "ipo": [IPOConfig(average=False)],
     "ppo": [
         PPOConfig(entropy_coef=0.01, dual_clip=1.5, clip_high=0.28),
         PPOConfig(value_clip=None, value_coef=1.0),

@@ -6,9 +6,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from fairlead.algos import DPO, IPO, PPO
+from fairlead.algos import DPO, IPO, PPO, get_algorithm
 from fairlead.algos.advantages import gae, token_rewards
-from fairlead.algos.dpo import DPOConfig, IPOConfig
+from fairlead.algos.dpo import DPOConfig, ExoConfig, IPOConfig
 from fairlead.algos.kl import kl_k1
 from fairlead.algos.ppo import PPOConfig
 from fairlead.algos.spec import GroupBatch, RolloutBatch
@@ -173,6 +173,41 @@ def test_the_implicit_reward_of_dpo_is_the_reward_up_to_beta_log_z(dpo_logprobs)
     offset = _PROBLEM.beta * (dpo_logprobs - _PROBLEM.ref_logprobs) - _PROBLEM.rewards
     assert float(offset.std()) < 1e-3
     assert float(offset.mean()) == pytest.approx(-_best_objective(), abs=1e-3)
+
+
+def test_exo_has_the_same_optimum():
+    """It compares the same preferences by the KL the other way round."""
+    config = ExoConfig(beta=_PROBLEM.beta, smoothing=1e-9)
+    logprobs = _train_dpo(get_algorithm("exo"), config, labels=_true_labels)
+    assert float(kl(logprobs, _PROBLEM.best_logprobs)) < 1e-4
+
+
+def test_ipo_has_it_when_preferences_are_linear_in_the_reward():
+    """p = 1/2 + tau (r_i - r_j) / beta makes its goals (2p - 1) / (2 tau) the log-ratio differences of the optimum."""
+    tau = 0.02
+
+    def labels(first, second):
+        return {"p_chosen": 0.5 + tau * (_PROBLEM.rewards[first] - _PROBLEM.rewards[second]) / _PROBLEM.beta}
+
+    logprobs = _train_dpo(IPO, IPOConfig(beta=tau, average=False), labels=labels)
+    assert float(kl(logprobs, _PROBLEM.best_logprobs)) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("divergence", "slope"),
+    [
+        ("forward_kl", lambda u: 1 - 1 / u),
+        ("js", lambda u: torch.log(2 * u / (1 + u))),
+        ("alpha", lambda u: 2 * (1 - u**-0.5)),
+    ],
+)
+def test_dpo_solves_the_problem_of_its_divergence(divergence, slope):
+    """At the optimum of E[r] - beta D_f the slope f'(u) is (r - c) / beta for every sequence, with the same c."""
+    config = DPOConfig(beta=_PROBLEM.beta, divergence=divergence)
+    logprobs = _train_dpo(DPO, config, labels=_true_labels)
+    offset = _PROBLEM.beta * slope((logprobs - _PROBLEM.ref_logprobs).exp()) - _PROBLEM.rewards
+    assert float(offset.std()) < 1e-3
+    assert float(kl(logprobs, _PROBLEM.best_logprobs)) > 1e-2
 
 
 def test_dpo_with_labels_upside_down_does_not():

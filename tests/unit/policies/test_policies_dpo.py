@@ -1,0 +1,155 @@
+"""The section of the direct methods: settings of each method, and a reference that moves."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tiny_models
+from fairlead.algos import ALGORITHMS, get_algorithm
+from fairlead.core.config import parse_config
+from fairlead.core.errors import ConfigError, Interrupted
+from fairlead.core.services import Services
+from fairlead.policies.dpo_config import PAIR_METHODS, DpoConfig, has_reference, settings_of
+from fairlead.policies.reference import MovingReference
+from fairlead.text import Branch, Tree
+from fairlead.train.forward import Models, PolicyLogprobs, annotate
+from fairlead.train.hooks import Session
+from fairlead.train.loop import run_loop
+from fairlead.train.setup import make_learner
+
+
+def _parse(**section):
+    return parse_config(DpoConfig, section, where="policies.x")
+
+
+def test_every_registered_method_on_pairs_of_likelihoods_can_be_named():
+    found = {
+        a.name for a in ALGORITHMS if any(issubclass(type(a.config()), get_algorithm(n).config) for n in PAIR_METHODS)
+    }
+    assert found == set(PAIR_METHODS)
+
+
+@pytest.mark.parametrize("method", PAIR_METHODS)
+def test_a_method_has_its_own_beta_unless_the_recipe_says_one(method):
+    flips = {"flip_rate": 0.1} if method in ("cdpo", "robust") else {}
+    assert settings_of(_parse(algorithm=method, **flips)) == get_algorithm(method).config()
+    assert settings_of(_parse(algorithm=method, beta=0.7, **flips)).beta == 0.7
+    assert has_reference(_parse(algorithm=method, **flips)) == (method not in ("orpo", "simpo", "cpo"))
+
+
+def test_options_reach_the_method():
+    config = _parse(algorithm="simpo", options={"gamma": 1.6, "nll_coef": 1})
+    assert settings_of(config) == get_algorithm("simpo").config(gamma=1.6, nll_coef=1.0)
+    config = _parse(algorithm="dpo", options={"average": True, "weighting": "aligned", "nll_coef": 0.2})
+    assert settings_of(config) == get_algorithm("dpo").config(average=True, weighting="aligned", nll_coef=0.2)
+    assert parse_config(DpoConfig, config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"algorithm": "simpo", "options": {"gama": 1}}, r"options.gama=1.0 is not a setting of simpo \(did you mean gamma\?\); expected one of"),
+        ({"algorithm": "orpo", "options": {"gamma": 1}}, "options.gamma=1.0 is not a setting of orpo; expected no options"),
+        ({"algorithm": "dpo", "options": {"beta": 1}}, "options.beta=1.0 is a key of its own"),
+        ({"algorithm": "dpo", "options": {"weighting": "wpo"}}, "options.weighting=wpo has a wrong value; expected 'off', 'policy' or 'aligned'"),
+        ({"algorithm": "dpo", "options": {"average": "perhaps"}}, "options.average=perhaps has a wrong value; expected a valid boolean"),
+        ({"algorithm": "dpo", "options": {"ld_alpha": 2}}, "policies.x: options.ld_alpha=2.0 is out of range"),
+        ({"algorithm": "ipo", "options": {"divergence": "js", "average": False}}, "options.divergence=js has no meaning for ipo"),
+        ({"algorithm": "dpo", "flip_rate": 0.1}, "flip_rate=0.1 is not read by dpo"),
+        ({"algorithm": "simpo", "refresh_every_steps": 10}, "refresh_every_steps=10 has no meaning for simpo"),
+        ({"refresh_alpha": 0.5}, "refresh_alpha=0.5 is not read without refresh_every_steps"),
+        ({"refresh_every_steps": 4, "refresh_alpha": 0.5, "training": {"lora": {}}}, "refresh_alpha=0.5 cannot mix adapters"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused_in_one_line(section, words):
+    with pytest.raises(ConfigError, match=words):
+        _parse(**section)
+
+
+def _batches():
+    rng = np.random.default_rng(0)
+
+    def side():
+        return Branch(token_ids=np.concatenate([rng.integers(6, tiny_models.VOCABULARY, int(rng.integers(2, 8))), [5]]))
+
+    return [
+        [Tree(prompt_ids=np.array([1, 9, 8]), branches=(side(), side()), ranks=(0, 1)) for _ in range(3)] for _ in range(7)
+    ]  # fmt: skip
+
+
+class _Button:
+    """Ctrl-C at the n-th time that somebody looks; n = 0 is never."""
+
+    def __init__(self, at):
+        self.at, self.num_looks = at, 0
+
+    def __call__(self):
+        self.num_looks += 1
+        return 0 < self.at <= self.num_looks
+
+
+def _run(folder: Path, *, every: int, alpha: float, stop_at: int = 0):
+    """Seven steps with a moving reference; the learner, and the batches that it saw."""
+    config = _parse(training={"learning_rate": 1e-2}, refresh_every_steps=every, refresh_alpha=alpha)
+    model = tiny_models.load("llama")
+    learner = make_learner(
+        Models(policy=model), get_algorithm("dpo"), settings_of(config), config.training, num_steps=7
+    )
+    services = Services(work=folder / "work", should_stop=_Button(stop_at))
+    session = Session(
+        learner, services=services, title="dpo", metric="dpo/accuracy", metrics_path=folder / "metrics.jsonl"
+    )
+    seen = []
+
+    def source():
+        moving = MovingReference(
+            session=session, model=model, batches=_batches(), every_steps=every, alpha=alpha, max_tokens=64
+        )
+        for batch in moving:
+            seen.append(batch)
+            yield batch
+
+    with session:
+        run_loop(learner, source(), hooks=[session.after_step])
+    return learner, seen
+
+
+def _ref(batches):
+    return [b.arrays["ref_logprobs"] for batch in batches for t in batch for b in t.branches]
+
+
+def test_the_reference_follows_the_policy(tmp_path):
+    """Every 3 steps: steps 0 to 2 see the start, 3 to 5 the policy after 3 steps (or its mean with the start), and a hard refresh
+    makes the margin of step 3 exactly what it is for equal policies."""
+    _, hard_seen = _run(tmp_path / "hard", every=3, alpha=1.0)
+    _, soft_seen = _run(tmp_path / "soft", every=3, alpha=0.5)
+    start = tiny_models.load("llama")
+    expected = [annotate(b, "ref_logprobs", PolicyLogprobs(start), max_tokens=64) for b in _batches()[:3]]
+    for seen in (hard_seen, soft_seen):
+        for found, other in zip(_ref(seen[:3]), _ref(expected), strict=True):
+            np.testing.assert_array_equal(found, other)
+    rows = [float(row["dpo/margin"]) for row in _metrics(tmp_path / "hard")]
+    assert [abs(rows[step]) < 1e-6 for step in (0, 3, 6)] == [True] * 3 and abs(rows[2]) > 1e-3 and abs(rows[5]) > 1e-3
+    mixed = [float(row["dpo/margin"]) for row in _metrics(tmp_path / "soft")]
+    assert mixed[:3] == rows[:3] and abs(mixed[3]) > 1e-3
+
+
+def _metrics(folder: Path):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("alpha", "stop_at"), [(0.6, 1), (0.6, 3), (0.6, 6), (0.6, 7), (0.6, 9), (0.6, 12), (1.0, 7), (1.0, 9)]
+)
+def test_a_resumed_run_sees_the_same_references(tmp_path, alpha, stop_at):
+    """Looks 1 to 4 come while the first block is annotated, 5 to 7 after its steps, 8 to 11 just after the first refresh."""
+    whole, _ = _run(tmp_path / "a", every=3, alpha=alpha)
+    with pytest.raises(Interrupted):
+        _run(tmp_path / "b", every=3, alpha=alpha, stop_at=stop_at)
+    resumed, _ = _run(tmp_path / "b", every=3, alpha=alpha)
+    for expected, found in zip(whole.parameters, resumed.parameters, strict=True):
+        assert torch.equal(expected, found)
+    assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == (tmp_path / "b" / "metrics.jsonl").read_bytes()
