@@ -8,13 +8,17 @@ from fairlead.algos.cpo import CPO
 from fairlead.algos.dpo import APO_DOWN, APO_ZERO, CDPO, DISCOPOP, DPO, EXO, HINGE, IPO, NCA, ROBUST, SPPO
 from fairlead.algos.orpo import ORPO
 from fairlead.algos.ppo import PPO
+from fairlead.algos.ranking import RANKING
 from fairlead.algos.registry import find_algorithm
+from fairlead.algos.regression import REGRESSION
 from fairlead.algos.reward import REWARD
 from fairlead.algos.sft import SFT
 from fairlead.algos.simpo import SIMPO
 from fairlead.algos.spec import Algorithm
 
-ALGORITHMS: tuple[Algorithm, ...] = (SFT, REWARD, DPO, CDPO, ROBUST, IPO, HINGE, EXO, NCA, SPPO, APO_ZERO, APO_DOWN, DISCOPOP, ORPO, SIMPO, CPO, PPO)
+ALGORITHMS: tuple[Algorithm, ...] = (
+    SFT, REWARD, RANKING, REGRESSION, DPO, CDPO, ROBUST, IPO, HINGE, EXO, NCA, SPPO, APO_ZERO, APO_DOWN, DISCOPOP, ORPO, SIMPO, CPO, PPO,
+)  # fmt: skip
 
 
 def get_algorithm(name: str) -> Algorithm:

@@ -60,6 +60,7 @@ def random_batch(kind: BatchKind, *, seed: int, num_units: int = 6) -> Batch:
             margins=positive(num_units),
             is_tie=torch.arange(num_units) % 3 == 2,
             weights=positive(num_units),
+            targets=normal(num_sequences),
         )
     if kind == "unpaired":
         is_good = torch.arange(num_sequences) % 2 == 0

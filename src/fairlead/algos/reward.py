@@ -10,7 +10,6 @@ Example:
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +20,7 @@ from torch.nn.functional import logsigmoid
 
 from fairlead.algos.masks import sum_and_count
 from fairlead.algos.pairs import pair_accuracy, pair_count, pair_labels, pair_weights
+from fairlead.algos.ranking import with_score_std
 from fairlead.algos.spec import Algorithm, GroupBatch, Loss, pair_rows
 from fairlead.core.errors import ConfigError, explain
 
@@ -129,13 +129,6 @@ def _rao_kupper_threshold(config: RewardConfig) -> float:
     return 2 * math.atanh(config.tie_rate)
 
 
-def _derived(means: Mapping[str, float]) -> dict[str, float]:
-    logged = dict(means)
-    mean_square = logged.pop("reward/score_squared")
-    logged["reward/score_std"] = math.sqrt(max(mean_square - means["reward/score_mean"] ** 2, 0.0))
-    return logged
-
-
 REWARD = Algorithm(
     name="reward",
     paper="Ouyang et al. 2022, arXiv:2203.02155, section 3.5 (step 2)",
@@ -144,5 +137,5 @@ REWARD = Algorithm(
     count=count,
     loss=loss,
     needs=frozenset({"scores"}),
-    derived=_derived,
+    derived=with_score_std,
 )

@@ -56,6 +56,8 @@ class GroupBatch:
     """log of the policy's summed squared probabilities at each token, without gradient; for WPO's weights."""
     scores: Float[Tensor, "B"] | None = None
     """Reward-model output at the last token, with gradient; for reward models."""
+    targets: Float[Tensor, "B"] | None = None
+    """Rating that the score should equal; for regression."""
     p_chosen: Float[Tensor, "P"] | None = None
     """Probability that rank 0 is really better (soft label); None means 1."""
     margins: Float[Tensor, "P"] | None = None

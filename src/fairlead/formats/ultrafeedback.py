@@ -49,7 +49,7 @@ def _candidate(completion: Values, *, has_ratings: bool) -> Candidate:
     score = average if has_ratings else overall
     if score is None:
         raise Unusable("no rating")
-    meta = keep(completion, "model") | {"score": score}
+    meta = aspect_ratings(completion) | keep(completion, "model") | {"score": score}
     if overall == 10 and (average is None or average <= _SUPPORTS_TEN):
         meta["suspect_overall_score"] = True
     return Candidate(text=text(completion, "response"), score=score, meta=meta)

@@ -47,7 +47,7 @@ def encode_demonstrations(chat: ChatText, rows: Iterable[Demonstration], *, max_
             continue
         result.trees.append(Tree(prompt_ids=_NO_PROMPT, branches=(Branch(token_ids=ids, kept=mask),)))
         result.kept_rows.append(number)
-    _require_some(result, "demonstrations", max_length)
+    require_some(result, "demonstrations", max_length)
     return result
 
 
@@ -65,11 +65,12 @@ def encode_preferences(chat: ChatText, rows: Iterable[Preference], *, max_length
             Tree(prompt_ids=prompt, branches=tuple(Branch(token_ids=s) for s in sides), ranks=(0, 1), numbers=numbers)
         )
         result.kept_rows.append(number)
-    _require_some(result, "preferences", max_length)
+    require_some(result, "preferences", max_length)
     return result
 
 
-def _require_some(result: Encoded, what: str, max_length: int) -> None:
+def require_some(result: Encoded, what: str, max_length: int) -> None:
+    """Raise when no row was left."""
     if not result.trees:
         raise DataError(explain(what, result.num_dropped, "rows do not fit", expected=f"rows of at most {max_length} tokens with something to learn",
                                 remedy="Raise text.max_length or shorten the data"))  # fmt: skip
