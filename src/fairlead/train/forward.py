@@ -17,6 +17,7 @@ from fairlead.models.heads import ScalarModel
 from fairlead.models.load import CausalModel
 from fairlead.text.packing import Branch, Tree, pack_trees, plan_microbatches
 from fairlead.train.batches import MicroBatch
+from fairlead.train.views import expand_views, pick_outputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -78,7 +79,7 @@ def _group_batch(models: Models, batch: MicroBatch, needs: frozenset[str]) -> Gr
     layout, groups = batch.layout, _groups(batch)
     if "scores" in needs:
         assert models.reward is not None, "this algorithm trains a reward model"
-        return replace(groups, scores=models.reward.scores(layout))
+        return replace(groups, scores=pick_outputs(batch, models.reward.outputs(layout)))
     out = _policy(models).logprobs(layout, temperature=models.temperature, needs=needs)
     ref_logprobs = batch.per_token("ref_logprobs") if "ref_logprobs" in needs else None
     return replace(groups, logprobs=out.logprobs, ref_logprobs=ref_logprobs, collision_logprobs=out.collision_logprobs)
@@ -86,11 +87,12 @@ def _group_batch(models: Models, batch: MicroBatch, needs: frozenset[str]) -> Gr
 
 def _groups(batch: MicroBatch) -> GroupBatch:
     layout = batch.layout
-    return GroupBatch(
+    groups = GroupBatch(
         sequence_index=torch.from_numpy(layout.sequence_index), group_index=torch.from_numpy(layout.group_index), ranks=batch.ranks(),
         num_groups=layout.num_trees, p_chosen=batch.per_tree("p_chosen", 1.0), margins=batch.per_tree("margin", 0.0),
         is_tie=batch.per_tree("is_tie", 0.0) > 0, weights=batch.per_tree("weight", 1.0),
     )  # fmt: skip
+    return expand_views(batch, groups)
 
 
 def _rollout_batch(models: Models, batch: MicroBatch, needs: frozenset[str]) -> RolloutBatch:
