@@ -115,10 +115,19 @@ class Recipe(Config):
                         remedy="Add it",
                     )
                 )
+            if isinstance(policy, PpoConfig):
+                _check_uncertainty(name, policy, self.rewards)
         if self.releases is not None and self.releases.policy not in (*self.policies, "best"):
             raise ValueError(explain("releases.policy", self.releases.policy, "is not trained by this recipe",
                                      expected="best, or one of " + ", ".join(self.policies), remedy="Change it"))  # fmt: skip
         return self
+
+
+def _check_uncertainty(name: str, policy: PpoConfig, rewards: RewardsConfig | None) -> None:
+    if policy.uncertainty_coef and (rewards is None or not rewards.ensemble.has_disagreement):
+        raise ValueError(explain(f"policies.{name}.uncertainty_coef", policy.uncertainty_coef, "has no ensemble whose members could disagree",
+                                 expected="rewards.ensemble with a kind other than none and combine: scores",
+                                 remedy="Train an ensemble, or set it to 0"))  # fmt: skip
 
 
 def load(path: Path | str, *, sets: tuple[str, ...] = ()) -> Recipe:

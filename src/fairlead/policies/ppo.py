@@ -105,6 +105,7 @@ def _load_models(config: PpoConfig, inputs: Mapping[str, Path], services: Servic
         reference.module.requires_grad_(False)
     reward = load_head(load_policy(str(reward_folder), device=services.device), reward_folder)
     reward.base.module.requires_grad_(False)
+    reward.uncertainty_coef = config.uncertainty_coef
     # The value model begins as the reward model: it already knows what will be scored.
     value = new_value_head(with_adapter(load_policy(str(reward_folder), device=services.device), lora, seed=seed))
     return RolloutModels(policy=policy, reference=reference, reward=reward, value=value)

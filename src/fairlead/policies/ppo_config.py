@@ -84,6 +84,8 @@ class PpoConfig(Config):
     """Taken off the reward of a completion that was cut off, in reference standard deviations."""
     score_clip: float | None = Field(default=5.0, gt=0)
     """Normalised scores are clipped to plus and minus this; null is off."""
+    uncertainty_coef: float = Field(default=0.0, ge=0)
+    """Score taken off a unit of the reward ensemble's disagreement (sd of its members' normalised scores); needs rewards.ensemble."""
     length_coef: float | None = Field(default=None, ge=0)
     """score - length_coef * tokens / max_new_tokens; null takes max(0.1, the reward model's measured length slope)."""
     training: TrainSection = TrainSection(

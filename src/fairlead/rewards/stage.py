@@ -1,35 +1,46 @@
 """Stage: a reward model from preferences, measured on held-out prompts, normalised on the policy's own samples.
 
 Reads preferences.jsonl and the SFT policy (and its completions, as reference samples); writes a model folder with a scalar
-head. Its summary's facts carry what later stages need: mean and sd of reference scores, the length slope, accuracy.
+head (an ensemble: further trunks in member-1, member-2, ..., and scores.jsonl). Its summary's facts carry what later stages need:
+mean and sd of reference scores, the length slope, accuracy.
 """
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import numpy as np
-from pydantic import Field
+import numpy.typing as npt
+import torch
 
-from fairlead.algos import get_algorithm
-from fairlead.core.config import Config
-from fairlead.core.errors import DataError, explain
 from fairlead.core.gates import Gate
-from fairlead.core.io import read_json, read_records
-from fairlead.core.records import Completion, Preference, Prompt
-from fairlead.core.sections import TextSection, TrainSection, learning_rate_note
+from fairlead.core.io import read_json
+from fairlead.core.sections import TextSection, learning_rate_note
 from fairlead.core.services import Services
-from fairlead.core.summary import StageSummary
+from fairlead.core.summary import StageSummary, Table
+from fairlead.models.averaging import average_reward_models
 from fairlead.models.checkpoint import save_policy
-from fairlead.models.heads import ScalarModel, freeze_embeddings, new_reward_head, save_head
+from fairlead.models.heads import (
+    MEMBER_FOLDER,
+    Readout,
+    ScalarModel,
+    even_readout,
+    freeze_embeddings,
+    load_head,
+    new_reward_head,
+    save_head,
+)
 from fairlead.models.load import load_policy, load_tokenizer
-from fairlead.rewards import quality
+from fairlead.rewards import ensemble, quality
+from fairlead.rewards.attributes import attribute_table
+from fairlead.rewards.config import RewardsConfig
+from fairlead.rewards.data import Data, read_data
+from fairlead.rewards.training import History, Member, plan_members, read_history, train_member
 from fairlead.stats.calibration import length_slope
-from fairlead.text import Branch, ChatText, Encoded, Tree, encode_preferences
-from fairlead.train.batches import epoch_batches, num_steps
-from fairlead.train.forward import Models, score_trees
-from fairlead.train.hooks import Session
-from fairlead.train.loop import run_loop
+from fairlead.text import ChatText, Layout, Tree
+from fairlead.train.forward import score_trees
 from fairlead.train.preflight import (
     Check,
     check_bos,
@@ -39,24 +50,47 @@ from fairlead.train.preflight import (
     preflight_table,
     require_passed,
 )
-from fairlead.train.setup import make_learner, with_adapter
+from fairlead.train.setup import with_adapter
 
 GATES: tuple[Gate, ...] = quality.GATES
+__all__ = ["GATES", "RewardsConfig", "run"]
+
+Outputs = npt.NDArray[np.float32]
 
 
-class RewardsConfig(Config):
-    """How the reward model is trained. The guides' setting: one epoch, 1e-5, batch 8, embeddings frozen."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Said:
+    """All outputs of a model on held-out pairs [2P, M] and reference samples [R, M]."""
 
-    training: TrainSection = TrainSection(learning_rate=1e-5, num_epochs=1, batch_size=8)
-    """Optimiser run; more than one epoch over-fits preferences quickly."""
-    freeze_embeddings: bool = True
-    """Keep the input embeddings as they are: rare words cannot be turned into reward, and the optimiser state shrinks."""
-    center_coef: float = Field(default=0.01, ge=0)
-    """Weight of (chosen + rejected)^2, which keeps scores near zero; 0 is off."""
-    ties: Literal["soft", "davidson", "rao_kupper"] = "soft"
-    """Likelihood of a tie: half a win each way, or an explicit tie probability."""
-    max_reference_samples: int = Field(default=1024, ge=16)
-    """Completions of the SFT policy on which scores are normalised to mean 0 and sd 1."""
+    heldout: Outputs
+    reference: Outputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Stage:
+    """What every step of the stage needs."""
+
+    config: RewardsConfig
+    data: Data
+    members: Sequence[Member]
+    policy: str
+    tokenizer: Any
+    out: Path
+    services: Services
+
+    def folder(self, number: int) -> Path:
+        """Where a member of several is saved: beside the first, or out of the way when weights are averaged."""
+        if self.config.ensemble.combine == "weights":
+            return self.services.work / f"trained-{number}"
+        return self.out if number == 0 else self.out / MEMBER_FOLDER.format(number)
+
+    def ask(self, model: ScalarModel, heed: Callable[[], None]) -> _Said:
+        """All outputs on both sets."""
+        tokens = self.config.training.max_tokens_per_microbatch
+        return _Said(
+            heldout=read_outputs(model, self.data.heldout.trees, max_tokens=tokens, heed=heed),
+            reference=read_outputs(model, self.data.reference, max_tokens=tokens, heed=heed),
+        )
 
 
 def run(config: RewardsConfig, *, inputs: Mapping[str, Path], out: Path, services: Services) -> StageSummary:
@@ -65,120 +99,183 @@ def run(config: RewardsConfig, *, inputs: Mapping[str, Path], out: Path, service
     folder = str(inputs["policy"])
     tokenizer = load_tokenizer(folder)
     chat = ChatText(tokenizer, template=text.template, name=folder)
-    rows = list(read_records(inputs["preferences"] / "preferences.jsonl", Preference))
-    train = encode_preferences(chat, [r for r in rows if r.split == "train"], max_length=text.max_length)
-    heldout_rows = [r for r in rows if r.split == "heldout" and not r.is_tie]
-    if not heldout_rows:
-        raise DataError(explain("preferences", len(rows), "rows hold none out", expected="pairs of held-out prompts to measure the reward model on",
-                                remedy="Set preferences.heldout"))  # fmt: skip
-    heldout = encode_preferences(chat, heldout_rows, max_length=text.max_length)
-    base = with_adapter(load_policy(folder, device=services.device), config.training.lora, seed=services.seed)
-    model = new_reward_head(base, seed=services.seed)
-    num_frozen = freeze_embeddings(base) if config.freeze_embeddings else 0
-    checks = [check_masks(train.trees), check_bos(train.trees, tokenizer.bos_token_id), *check_layout(base, train.trees),
-              check_scores(model, train.trees)]  # fmt: skip
-    require_passed("rewards", checks)
-    session = _train(config, model, train, heldout, out=out, services=services)
-    _normalise(config, model, chat, inputs, services, session)
-    scores = score_trees(model, heldout.trees, max_tokens=config.training.max_tokens_per_microbatch, heed=session.heed)
-    measured = quality.measure(scores, heldout.trees, [heldout_rows[i] for i in heldout.kept_rows])
+    data = read_data(config, chat, inputs, max_length=text.max_length)
+    members = plan_members(config, data.train.trees, seed=services.seed)
+    stage = _Stage(config=config, data=data, members=members, policy=folder, tokenizer=tokenizer, out=out, services=services)  # fmt: skip
+    model, each, history, checks = _train(stage)
+    model, said = _together(stage, model, each)
+    _normalise(model, said, data, services)
+    measured = quality.measure(_scores(model.readout, said.heldout), data.heldout.trees, data.heldout_rows)
     model.facts["accuracy"] = measured.accuracy.value
-    save_policy(base, tokenizer, out)
+    save_policy(model.base, tokenizer, out)
+    found = _ensemble_report(stage, model, said, each, measured)
+    model.facts |= found.facts
     save_head(model, out)
     facts = read_json(inputs["preferences"] / "summary.json").get("facts", {})
-    history = [(step, train_share, heldout_share) for step, train_share, heldout_share in session.extra["history"]]
-    return _summary(
-        config, model, measured, train, heldout, checks, history, num_frozen=num_frozen, preference_facts=facts
-    )
-
-
-def _train(
-    config: RewardsConfig, model: ScalarModel, train: Encoded, heldout: Encoded, *, out: Path, services: Services
-) -> Session:
-    """Optimise; `history` of the session's extras holds [step, training accuracy, held-out accuracy] along the way."""
-    algo = get_algorithm("reward")
-    training = config.training
-    steps = num_steps(len(train.trees), batch_size=training.batch_size, num_epochs=training.num_epochs)
-    learner = make_learner(
-        Models(reward=model),
-        algo,
-        algo.config(center_coef=config.center_coef, ties=config.ties),
-        training,
-        num_steps=steps,
-    )
-    source = epoch_batches(
-        train.trees, batch_size=training.batch_size, num_epochs=training.num_epochs, seed=services.seed
-    )
-    every = max(1, steps // 6)
-    session = Session(
-        learner, services=services, title="reward model", metric="reward/accuracy", metrics_path=out / "metrics.jsonl",
-        extra={"history": [], "recent": []},
+    tables = (preflight_table(checks), *measured.tables(), *found.tables, *_attributes(stage, said))
+    return StageSummary(
+        stage="rewards", headline=measured.headline(), figures=(*measured.figures(model.facts), *found.figures),
+        verdicts=measured.verdicts(facts), charts=(*measured.charts(), *quality.history_chart(history)), tables=tables,
+        notes=_notes(stage, model),
+        facts={"accuracy": measured.accuracy.value, "mean": model.mean, "std": model.std, "num_train_pairs": data.num_train_pairs, **model.facts},
     )  # fmt: skip
 
-    def measure(_learner: Any, metrics: dict[str, float]) -> bool:
-        recent = session.extra["recent"] + [metrics[name] for name in ("reward/accuracy",) if name in metrics]
-        if recent and (learner.step_number % every == 0 or learner.step_number == steps):
-            scores = score_trees(
-                model, heldout.trees, max_tokens=training.max_tokens_per_microbatch, heed=lambda: session.heed(metrics)
-            )
-            row = [float(learner.step_number), float(np.mean(recent)), quality.pair_accuracy(scores)]
-            session.extra["history"].append(row)
-            recent = []
-        session.extra["recent"] = recent
-        return False
 
-    hooks = [measure, session.after_step]
-    with session:
-        if not session.finish_step(hooks):
-            run_loop(learner, source, hooks=hooks)
-    return session
+def _train(stage: _Stage) -> tuple[ScalarModel | None, list[_Said], History, list[Check]]:
+    """Train every member; of several each is saved and let go, so that one is in memory at a time.
+
+    Returns:
+        The model when it is the only one, what each said, the first one's history, the preflight.
+    """
+    each: list[_Said] = []
+    history: History = []
+    checks: list[Check] = []
+    for member in stage.members:
+        model = _start(stage, member)
+        if member.number == 0:
+            checks = _preflight(stage, model)
+        session = train_member(stage.config, model, member, stage.data, out=stage.out, services=stage.services)
+        history = history or read_history(session)
+        each.append(stage.ask(model, session.heed))
+        if member.of == 1:
+            return model, each, history, checks
+        _normalise(model, each[-1], stage.data, stage.services)
+        save_policy(model.base, stage.tokenizer, stage.folder(member.number))
+        save_head(model, stage.folder(member.number))
+        del model, session
+    return None, each, history, checks
 
 
-def _normalise(
-    config: RewardsConfig,
-    model: ScalarModel,
-    chat: ChatText,
-    inputs: Mapping[str, Path],
-    services: Services,
-    session: Session,
-) -> None:
+def _start(stage: _Stage, member: Member) -> ScalarModel:
+    """The SFT policy with a fresh head."""
+    config = stage.config
+    base = load_policy(stage.policy, device=stage.services.device)
+    base = with_adapter(base, config.training.lora, seed=member.head_seed)
+    num_heads = config.ensemble.num_heads
+    model = new_reward_head(base, seed=member.head_seed, num_outputs=len(config.attributes) or num_heads)
+    if config.attributes:
+        size = len(config.attributes)
+        model.readout = Readout(names=tuple(config.attributes), means=(0.0,) * size, stds=(1.0,) * size,
+                                weights=tuple(config.attributes.values()), is_ensemble=False)  # fmt: skip
+    elif num_heads > 1:
+        model.readout = even_readout([f"head {i + 1}" for i in range(num_heads)])
+    if config.freeze_embeddings:
+        freeze_embeddings(base)
+    return model
+
+
+def _preflight(stage: _Stage, model: ScalarModel) -> list[Check]:
+    trees = stage.data.train.trees
+    checks = [check_masks(trees), check_bos(trees, stage.tokenizer.bos_token_id), *check_layout(model.base, trees),
+              check_scores(model, trees)]  # fmt: skip
+    require_passed("rewards", checks)
+    return checks
+
+
+def _together(stage: _Stage, model: ScalarModel | None, each: Sequence[_Said]) -> tuple[ScalarModel, _Said]:
+    """The model that the members make, with its outputs on both sets."""
+    config, services = stage.config, stage.services
+    if config.ensemble.combine == "weights":
+        folders = [stage.folder(i) for i in range(len(each))]
+        model = average_reward_models(folders, device=services.device)
+        return model, stage.ask(model, lambda: services.heed("averaging reward models"))
+    said = each[0]
+    if model is None:
+        model = load_head(load_policy(str(stage.out), device=services.device), stage.out)
+        model.facts = {}
+        said = _Said(
+            heldout=np.concatenate([one.heldout for one in each], axis=1),
+            reference=np.concatenate([one.reference for one in each], axis=1),
+        )
+    if config.ensemble.kind != "none":
+        sample = said.reference if len(said.reference) else said.heldout
+        names = [f"member {i + 1}" for i in range(sample.shape[1])]
+        model.readout = ensemble.fit_readout(sample.astype(np.float64), names)
+    return model, said
+
+
+def _normalise(model: ScalarModel, said: _Said, data: Data, services: Services) -> None:
     """Mean 0, sd 1 on samples of the SFT policy, and how much score a longer reply buys."""
-    if "completions" not in inputs:
+    if not len(said.reference):
         services.say("rewards: no completions to normalise on; scores keep mean 0 and sd 1 of nothing (raw)")
         return
-    prompts = {p.id: p for p in read_records(inputs["prompts"] / "prompts.jsonl", Prompt)}
-    trees, lengths = [], []
-    for completion in list(read_records(inputs["completions"] / "completions.jsonl", Completion))[
-        : config.max_reference_samples
-    ]:
-        ids = np.asarray(completion.token_ids, dtype=np.int64)
-        if len(ids):
-            trees.append(
-                Tree(
-                    prompt_ids=chat.encode_prompt(prompts[completion.prompt_id].messages),
-                    branches=(Branch(token_ids=ids),),
-                )
-            )
-            lengths.append(len(ids))
-    scores = score_trees(model, trees, max_tokens=config.training.max_tokens_per_microbatch, heed=session.heed)
+    scores = _scores(model.readout, said.reference)
+    lengths = [len(tree.branches[0].token_ids) for tree in data.reference]
     model.mean, model.std = float(scores.mean()), max(float(scores.std()), 1e-6)
     model.facts["length_slope_per_token"] = length_slope((scores - model.mean) / model.std, lengths).value
-    model.facts["reference_samples"] = float(len(trees))
+    model.facts["reference_samples"] = float(len(lengths))
 
 
-def _summary(
-    config: RewardsConfig, model: ScalarModel, measured: quality.Quality, train: Encoded, heldout: Encoded, checks: list[Check],
-    history: list[tuple[float, float, float]], *, num_frozen: int, preference_facts: Mapping[str, Any],
-) -> StageSummary:  # fmt: skip
+def _scores(readout: Readout | None, outputs: Outputs) -> npt.NDArray[Any]:
+    """[B] scores of [B, M] outputs."""
+    if readout is None:
+        return np.ascontiguousarray(outputs[:, 0])
+    return readout.scores(torch.from_numpy(outputs.astype(np.float64))).numpy()
+
+
+class _AllOutputs:
+    """A model that answers with all its outputs where its score is asked for."""
+
+    def __init__(self, model: ScalarModel) -> None:
+        self.model = model
+
+    def scores(self, layout: Layout) -> torch.Tensor:
+        """[B, M]"""
+        return self.model.outputs(layout)
+
+
+def read_outputs(model: ScalarModel, trees: Sequence[Tree], *, max_tokens: int, heed: Callable[[], None]) -> Outputs:
+    """[B, M] raw outputs of all completions, in tree and branch order; [0, M] without trees."""
+    if not trees:
+        return np.zeros((0, model.head.out_features), dtype=np.float32)
+    return score_trees(cast(ScalarModel, _AllOutputs(model)), trees, max_tokens=max_tokens, heed=heed)
+
+
+def _ensemble_report(
+    stage: _Stage, model: ScalarModel, said: _Said, each: Sequence[_Said], measured: quality.Quality
+) -> ensemble.EnsembleReport:
+    """Members, their disagreement, and their scores as a file; nothing for one model."""
+    section, readout = stage.config.ensemble, model.readout
+    if section.kind == "none":
+        return ensemble.EnsembleReport()
+    sizes = [len(member.trees) for member in stage.members] * section.num_heads
+    if section.combine == "weights":
+        heldout = np.stack([_scores(readout, one.heldout) for one in each], axis=1)
+        return ensemble.EnsembleReport(
+            tables=(ensemble.members_table(heldout, sizes, whole=measured.accuracy, label="weights averaged"),)
+        )
+    assert readout is not None, "an ensemble has a readout"
+    heldout, reference = said.heldout.astype(np.float64), said.reference.astype(np.float64)
+    table = ensemble.members_table(heldout, sizes, whole=measured.accuracy, label="mean of scores")
+    found = ensemble.report(readout, reference, heldout)
+    if len(reference):
+        ensemble.write_scores(
+            stage.out / "scores.jsonl", readout, reference, ids=stage.data.reference_ids, mean=model.mean, std=model.std
+        )
+    return dataclasses.replace(found, tables=(table, *found.tables))
+
+
+def _attributes(stage: _Stage, said: _Said) -> tuple[Table, ...]:
+    weights = stage.config.attributes
+    if not weights:
+        return ()
+    return (attribute_table(weights, stage.data.scales, said.heldout.astype(np.float64), stage.data.heldout_rows),)
+
+
+def _notes(stage: _Stage, model: ScalarModel) -> tuple[str, ...]:
+    config, section = stage.config, stage.config.ensemble
     num_parameters = sum(p.numel() for p in model.base.module.parameters())
-    note = learning_rate_note(config.training.learning_rate, training="reward", num_parameters=num_parameters,
+    frozen = model.base.causal_lm.get_input_embeddings().weight.numel()
+    rate = learning_rate_note(config.training.learning_rate, training="reward", num_parameters=num_parameters,
                               is_lora=config.training.lora is not None)  # fmt: skip
-    notes = [f"{num_frozen:,} embedding parameters frozen."] if num_frozen else []
-    notes += [note] if note else []
-    if train.num_dropped + heldout.num_dropped:
-        notes.append(f"{train.num_dropped + heldout.num_dropped} pairs dropped: a side is longer than text.max_length.")
-    return StageSummary(
-        stage="rewards", headline=measured.headline(), figures=measured.figures(model.facts), verdicts=measured.verdicts(preference_facts),
-        charts=(*measured.charts(), *quality.history_chart(history)), tables=(preflight_table(checks), *measured.tables()), notes=tuple(notes),
-        facts={"accuracy": measured.accuracy.value, "mean": model.mean, "std": model.std, "num_train_pairs": len(train.trees), **model.facts},
-    )  # fmt: skip
+    ways = {
+        "heads": "heads on one trunk, each with its own random weights of the prompts",
+        "seeds": "models that differ in the start of the head and the order of the data",
+        "bootstrap": "models, each on prompts drawn with replacement",
+        "disjoint": f"models, each on its own {1 / section.size:.0%} of the prompts",
+    }
+    notes = [f"{frozen:,} embedding parameters frozen."] if config.freeze_embeddings else []
+    if section.kind != "none":
+        how = "their weights are averaged" if section.combine == "weights" else "their normalised scores are averaged"
+        notes.append(f"{section.size} {ways[section.kind]}; {how}.")
+    return (*notes, *([rate] if rate else []), *stage.data.notes)

@@ -1,0 +1,178 @@
+"""What a reward model is trained and measured on: preferences as trees, by the loss that reads them.
+
+Held-out data is always pairs: every kind of reward model is measured by whether it orders them as the votes do.
+"""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fairlead.algos.ranking import MAX_TIED
+from fairlead.core.errors import DataError, explain, nearest
+from fairlead.core.io import read_records
+from fairlead.core.records import Completion, Preference, Prompt
+from fairlead.rewards.config import RANKED, RATED, RewardsConfig
+from fairlead.text import Branch, ChatText, Encoded, Tree, encode_preferences
+from fairlead.text.rankings import encode_rankings
+from fairlead.text.ratings import encode_ratings, known_attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Mean and standard deviation of an attribute's ratings in training, and how many there are."""
+
+    mean: float
+    std: float
+    num: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Data:
+    """Trees to train on, pairs to measure on, samples to normalise on."""
+
+    train: Encoded
+    num_train_pairs: int
+    heldout: Encoded
+    heldout_rows: tuple[Preference, ...]
+    """The preference of each held-out tree."""
+    reference: tuple[Tree, ...]
+    """One sampled completion each; empty without a completions stage."""
+    reference_ids: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    scales: Mapping[str, Scale] = field(default_factory=dict[str, Scale])
+    """By attribute, when completions are rated."""
+
+
+def read_data(config: RewardsConfig, chat: ChatText, inputs: Mapping[str, Path], *, max_length: int) -> Data:
+    """Read and encode everything.
+
+    Raises:
+        DataError: nothing is held out, nothing fits, or what the loss asks for (votes, ratings) is not there.
+    """
+    rows = list(read_records(inputs["preferences"] / "preferences.jsonl", Preference))
+    heldout_rows = [row for row in rows if row.split == "heldout" and not row.is_tie]
+    if not heldout_rows:
+        raise DataError(explain("preferences", len(rows), "rows hold none out", expected="pairs of held-out prompts to measure the reward model on",
+                                remedy="Set preferences.heldout"))  # fmt: skip
+    train_rows = [row for row in rows if row.split == "train"]
+    notes: tuple[str, ...] = ()
+    if config.use_vote_weights:
+        train_rows, notes = _weighed(train_rows)
+    train, num_pairs, scales, more = _encode_train(config, chat, train_rows, max_length=max_length)
+    heldout = encode_preferences(chat, heldout_rows, max_length=max_length)
+    reference, ids = _reference(config, chat, inputs)
+    return Data(
+        train=train, num_train_pairs=num_pairs, heldout=heldout, heldout_rows=tuple(heldout_rows[i] for i in heldout.kept_rows),
+        reference=reference, reference_ids=ids, notes=(*notes, *more, *_dropped(train, heldout, config)), scales=scales,
+    )  # fmt: skip
+
+
+def _weighed(rows: Sequence[Preference]) -> tuple[list[Preference], tuple[str, ...]]:
+    """Pairs with their weight multiplied by their votes; a pair whose source does not say counts as one vote."""
+    num_unknown = sum(row.num_votes == 0 for row in rows)
+    if num_unknown == len(rows):
+        raise DataError(explain("rewards.use_vote_weights", True, "finds no votes: the preferences do not say how many there were",
+                                expected="pairs with num_votes", remedy="Set it to false"))  # fmt: skip
+    weighed = [dataclasses.replace(row, weight=row.weight * max(1, row.num_votes)) for row in rows]
+    total = sum(max(1, row.num_votes) for row in rows)
+    notes = [f"Pairs are weighed by their {total:,} votes ({total / len(rows):.1f} a pair)."]
+    if num_unknown:
+        notes.append(f"{num_unknown:,} pairs without a number of votes count as one vote each.")
+    return weighed, tuple(notes)
+
+
+def _encode_train(
+    config: RewardsConfig, chat: ChatText, rows: Sequence[Preference], *, max_length: int
+) -> tuple[Encoded, int, dict[str, Scale], tuple[str, ...]]:
+    """Trees, how many pairs stand in them, scales of attributes, notes."""
+    if config.loss in RANKED:
+        train, counts = encode_rankings(chat, rows, max_length=max_length)
+        _check_ties(train.trees, config.top)
+        return train, counts.num_rows, {}, counts.notes()
+    if config.loss in RATED:
+        names = tuple(config.attributes)
+        _check_names(names, rows)
+        train = encode_ratings(chat, rows, names, max_length=max_length)
+        scales = _scales(names, train.trees)
+        if config.loss == "regression":
+            train.trees = [_standardised(tree, list(scales.values())) for tree in train.trees]
+        return train, len(rows), scales, ()
+    train = encode_preferences(chat, rows, max_length=max_length)
+    return train, len(train.trees), {}, ()
+
+
+def _check_ties(trees: Sequence[Tree], top: int | None) -> None:
+    for tree in trees:
+        for rank, num in Counter(tree.ranks).items():
+            is_read = top is None or sum(other < rank for other in tree.ranks) < top
+            if num > MAX_TIED and is_read:
+                raise DataError(explain("preferences", num, "completions of one prompt have the same rank", expected=f"at most {MAX_TIED}",
+                                        remedy="Set rewards.loss: all_pairs, or rewards.top to what is really ordered"))  # fmt: skip
+
+
+def _check_names(names: Sequence[str], rows: Sequence[Preference]) -> None:
+    known = known_attributes(rows)
+    for name in names:
+        if name not in known:
+            raise DataError(explain(f"rewards.attributes.{name}", None, f"is rated in no pair{nearest(name, known)}",
+                                    expected="one of " + (", ".join(known) or "none: these preferences carry no ratings"),
+                                    remedy="Correct the name, or take preferences with ratings (HelpSteer2, UltraFeedback)"))  # fmt: skip
+
+
+def _scales(names: Sequence[str], trees: Sequence[Tree]) -> dict[str, Scale]:
+    """Mean and spread of every attribute over the rated completions."""
+    ratings = np.array([targets for tree in trees for targets in tree.targets], dtype=float)
+    found: dict[str, Scale] = {}
+    for name, column in zip(names, ratings.T, strict=True):
+        known = column[~np.isnan(column)]
+        if not len(known) or known.std() == 0:
+            raise DataError(explain(f"rewards.attributes.{name}", None, "has one rating only, so there is nothing to learn",
+                                    expected="ratings that differ", remedy="Remove the attribute"))  # fmt: skip
+        found[name] = Scale(float(known.mean()), float(known.std()), len(known))
+    return found
+
+
+def _standardised(tree: Tree, scales: Sequence[Scale]) -> Tree:
+    """Ratings in standard deviations from their mean, so that attributes weigh alike whatever their scale."""
+    targets = tuple(
+        tuple(math.nan if math.isnan(value) else (value - s.mean) / s.std for value, s in zip(row, scales, strict=True))
+        for row in tree.targets
+    )
+    return dataclasses.replace(tree, targets=targets)
+
+
+def _dropped(train: Encoded, heldout: Encoded, config: RewardsConfig) -> tuple[str, ...]:
+    if config.loss == "bradley_terry":
+        total = train.num_dropped + heldout.num_dropped
+        return (f"{total} pairs dropped: a side is longer than text.max_length.",) if total else ()
+    found: list[str] = []
+    if train.num_dropped:
+        why = "is longer than text.max_length" + (", or has no rating" if config.loss in RATED else "")
+        found.append(f"{train.num_dropped} completions dropped: each {why}.")
+    if heldout.num_dropped:
+        found.append(f"{heldout.num_dropped} held-out pairs dropped: a side is longer than text.max_length.")
+    return tuple(found)
+
+
+def _reference(
+    config: RewardsConfig, chat: ChatText, inputs: Mapping[str, Path]
+) -> tuple[tuple[Tree, ...], tuple[str, ...]]:
+    """Samples of the SFT policy with their ids."""
+    if "completions" not in inputs:
+        return (), ()
+    prompts = {p.id: p for p in read_records(inputs["prompts"] / "prompts.jsonl", Prompt)}
+    trees: list[Tree] = []
+    ids: list[str] = []
+    completions = list(read_records(inputs["completions"] / "completions.jsonl", Completion))
+    for completion in completions[: config.max_reference_samples]:
+        tokens = np.asarray(completion.token_ids, dtype=np.int64)
+        if len(tokens):
+            prompt = chat.encode_prompt(prompts[completion.prompt_id].messages)
+            trees.append(Tree(prompt_ids=prompt, branches=(Branch(token_ids=tokens),)))
+            ids.append(completion.id)
+    return tuple(trees), tuple(ids)
