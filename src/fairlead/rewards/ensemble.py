@@ -122,5 +122,5 @@ def _mean_correlation(outputs: Floats) -> float:
     """Over all pairs of members; 0 when a member is constant."""
     if (outputs.std(axis=0) == 0).any():
         return 0.0
-    matrix = np.corrcoef(outputs.T)
+    matrix = np.atleast_2d(np.corrcoef(outputs.T))
     return float(matrix[np.triu_indices(len(matrix), k=1)].mean())
