@@ -1,0 +1,107 @@
+"""Preflight checks on the model that is about to learn: what trains, in which precision, and whether its parts still belong together.
+
+Faults of this kind do not stop a run either: adapters that nothing reads, frozen weights that move, tied weights that came apart, a
+vocabulary that the tokenizer outgrew.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from fairlead.models.adapters import has_adapter, reference_mode
+from fairlead.models.load import CausalModel
+from fairlead.text.packing import Tree, pack_trees
+from fairlead.train.preflight import Check
+
+_SPOILED = 0.05
+MOST_TRUNCATED = 0.5
+"""Share of rows dropped for length from which a run is refused: it would learn from the short half of its data."""
+
+
+def check_model(model: CausalModel, trees: Sequence[Tree], *, num_dropped: int = 0) -> list[Check]:
+    """All checks of this file.
+
+    Args:
+        trees: what will be trained on.
+        num_dropped: rows that were dropped because they do not fit into the context.
+    """
+    checks = [check_trainable(model, trees), check_precision(model), check_tied(model), check_vocabulary(model, trees),
+              check_truncation(num_dropped, len(trees))]  # fmt: skip
+    return [*checks, check_adapter(model, trees)] if has_adapter(model) else checks
+
+
+def check_trainable(model: CausalModel, trees: Sequence[Tree]) -> Check:
+    """A backward of one tree reaches everything that is trained but the head's unread part, and nothing that is frozen."""
+    tree = min(trees[:16], key=lambda t: t.num_tokens)
+    was = [p.grad for p in model.module.parameters()]
+    total = model.logprobs(pack_trees([tree])).logprobs.sum()
+    if total.requires_grad:
+        total.backward()
+    frozen = [n for n, p in model.module.named_parameters() if not p.requires_grad and p.grad is not None]
+    trained = [n for n, p in model.module.named_parameters() if p.requires_grad]
+    silent = [n for n, p in model.module.named_parameters() if p.requires_grad and p.grad is None]
+    for parameter, grad in zip(model.module.parameters(), was, strict=True):
+        parameter.grad = grad
+    wrong = [*frozen, *silent] if trained else ["nothing is trained"]
+    limit = "0 parameters frozen with or trained without" + (f" (first: {wrong[0]})" if wrong else "")
+    return Check(name="what trains gets gradients", is_passed=not wrong, found=len(wrong), limit=limit,
+                 remedy="Frozen parts must stay out of the graph and trained parts in it; check lora.target_modules")  # fmt: skip
+
+
+def check_adapter(model: CausalModel, trees: Sequence[Tree]) -> Check:
+    """The adapter is read: with its weights spoiled the logprobs move, and with it switched off they do not."""
+    layout = pack_trees([min(trees[:16], key=lambda t: t.num_tokens)])
+    adapters = [p for n, p in model.module.named_parameters() if "lora_" in n and p.requires_grad]
+    saved = [p.detach().clone() for p in adapters]
+    with torch.no_grad():
+        before = model.logprobs(layout).logprobs
+        for parameter in adapters:
+            parameter.add_(_SPOILED)
+        spoiled = model.logprobs(layout).logprobs
+        with reference_mode(model):
+            reference = model.logprobs(layout).logprobs
+        for parameter, old in zip(adapters, saved, strict=True):
+            parameter.copy_(old)
+    moved, base = float((spoiled - before).abs().max()), float((reference - before).abs().max())
+    is_passed = moved > 0 and base <= 2e-4
+    return Check(name="the adapter is attached", is_passed=is_passed, found=moved if base <= 2e-4 else base,
+                 limit="> 0 nats when its weights move, 0 when it is off",
+                 remedy="No module matched lora.target_modules, or the adapter is not the one in use")  # fmt: skip
+
+
+def check_precision(model: CausalModel) -> Check:
+    """Everything that is trained is in one precision, of 32 bits or more."""
+    kinds = {p.dtype for p in model.module.parameters() if p.requires_grad}
+    low = sorted(str(k) for k in kinds if torch.finfo(k).bits < 32)
+    is_passed = len(kinds) <= 1 and not low
+    return Check(name="trained weights are fp32", is_passed=is_passed, found=len(kinds), limit="one precision, 32 bits or more",
+                 remedy="Small updates round to nothing in 16 bits: keep master weights in fp32")  # fmt: skip
+
+
+def check_tied(model: CausalModel) -> Check:
+    """Input and output embeddings are one tensor where the config says so."""
+    config = model.config.get_text_config()
+    says = bool(getattr(config, "tie_word_embeddings", False))
+    lm = model.causal_lm
+    inputs, outputs = lm.get_input_embeddings().weight, lm.get_output_embeddings().weight
+    is_tied = inputs.data_ptr() == outputs.data_ptr()
+    limit = "1 where the config ties them" if says else "not tied"
+    return Check(name="tied weights are one", is_passed=not says or is_tied, found=float(is_tied), limit=limit,
+                 remedy="The head was saved apart from the embeddings; set tie_word_embeddings to false or save it again")  # fmt: skip
+
+
+def check_vocabulary(model: CausalModel, trees: Sequence[Tree]) -> Check:
+    """Every token of the data has an embedding."""
+    size = model.causal_lm.get_input_embeddings().weight.shape[0]
+    highest = max(
+        int(ids.max()) for t in trees for ids in (t.prompt_ids, *(b.token_ids for b in t.branches)) if len(ids)
+    )
+    return Check(name="tokens have embeddings", is_passed=highest < size, found=highest, limit=f"< {size} rows of the embedding",
+                 remedy="Tokens were added to the tokenizer and not to the model: resize its embeddings")  # fmt: skip
+
+
+def check_truncation(num_dropped: int, num_kept: int) -> Check:
+    """Not most of the data was dropped for its length."""
+    share = num_dropped / max(1, num_dropped + num_kept)
+    return Check(name="most rows fit", is_passed=share <= MOST_TRUNCATED, found=share, limit=f"<= {MOST_TRUNCATED:g} of rows dropped",
+                 remedy="Raise text.max_length, or shorten or split the rows")  # fmt: skip
