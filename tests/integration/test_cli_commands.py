@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from micro import artifacts, fairlead
+from micro import artifacts, fairlead, write_recipe
 
 from conftest import MicroRun
 from fairlead.store.artifacts import ArtifactStore
@@ -28,7 +28,7 @@ def test_overview_shows_each_stage_of_the_newest_run(micro: MicroRun) -> None:
     assert outcome.code == 0
     for artifact_id in (artifacts(micro.home)[s] for s in ("prompts", "sft", "rewards", "policies.dpo", "releases")):
         assert artifact_id in outcome.out
-    assert "STOP" not in outcome.out.replace("STOP evals", "")
+    assert not [line for line in outcome.out.splitlines() if "STOP" in line and "(allowed)" not in line]
 
 
 def test_version_and_help(tmp_path: Path) -> None:
@@ -61,6 +61,42 @@ def test_fresh_run_as_json_prints_nothing_but_json(micro: MicroRun, tmp_path: Pa
     outcome = fairlead("train", micro.recipe, "--policy", "dpo", "--json", home=tmp_path)
     assert outcome.code == 0
     assert json.loads(outcome.out)["stages"]["policies.dpo"]["artifact"]
+
+
+def test_plan_names_everything_that_is_missing_at_once(tmp_path: Path) -> None:
+    changes = {
+        "model": str(tmp_path / "no-model"), "sft": {"data": [{"path": "gone.jsonl"}]}, "evals": {"heldout_text": "lost.jsonl"},
+        "text": {"template": "away.jinja"},
+    }  # fmt: skip
+    recipe = write_recipe(tmp_path / "project", changes)
+    outcome = fairlead("plan", recipe, home=tmp_path / "home")
+    assert outcome.code != 0 and "policies.ppo" in outcome.out and "Next:" not in outcome.out
+    lines = outcome.err.strip().splitlines()
+    assert len(lines) == 4
+    for line, words in zip(
+        lines, ("no-model", "away.jinja", "sft.data.0.path=gone.jsonl", "evals.heldout_text=lost.jsonl"), strict=True
+    ):
+        assert words in line
+    data = json.loads(fairlead("plan", recipe, "--json", home=tmp_path / "home").out)
+    assert len(data["missing"]) == 4 and data["stages"][0]["stage"] == "prompts"
+    assert not (tmp_path / "home").exists()
+
+
+def test_plan_of_a_finished_run_names_its_artifacts_and_the_command(micro: MicroRun) -> None:
+    outcome = fairlead("plan", micro.recipe, home=micro.home)
+    assert outcome.code == 0 and f"Next: fairlead run {micro.recipe}" in outcome.out
+    assert all(f"done ({artifact})" in outcome.out for artifact in artifacts(micro.home).values())
+
+
+def test_an_artifact_is_shown_with_its_figures(micro: MicroRun) -> None:
+    shown = fairlead("registry", "show", artifacts(micro.home)["rewards"], home=micro.home).out
+    assert "held-out accuracy" in shown and " %" in shown and '"center_coef"' in shown
+
+
+def test_a_mistyped_run_is_named_with_the_nearest(micro: MicroRun) -> None:
+    outcome = fairlead("lineage", "mirco", home=micro.home)
+    assert outcome.code == 8
+    assert "no run has this name (did you mean micro?)" in outcome.error
 
 
 def test_report_is_drawn_again_from_artifacts(home: Path, tmp_path: Path) -> None:

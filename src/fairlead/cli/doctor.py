@@ -27,7 +27,8 @@ def show_doctor(home: Path, *, as_json: bool) -> None:
     """Print one line a fact; missing things say how to get them."""
     facts: dict[str, str] = {
         "fairlead": __version__, "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
-        "cores": str(os.cpu_count()), "home": f"{home.resolve()} ({shutil.disk_usage(_existing(home)).free / 2**30:.1f} GB free)",
+        "cores": str(os.cpu_count()), "memory": _memory(),
+        "home": f"{home.resolve()} ({shutil.disk_usage(_existing(home)).free / 2**30:.1f} GB free)",
         "FAIRLEAD_DATA": os.environ.get("FAIRLEAD_DATA", "not set (only needed for recipes that name its files)"),
     }  # fmt: skip
     for package, extra in _PACKAGES.items():
@@ -42,7 +43,19 @@ def show_doctor(home: Path, *, as_json: bool) -> None:
     for name, value in facts.items():
         terminal.say(f"{name:<14} {value}")
     missing = [name for name, value in facts.items() if value.startswith("missing")]
-    terminal.say("Everything that the quickstart needs is there." if not missing else f"Missing: {', '.join(missing)}.")
+    if missing:
+        terminal.say(f"Missing: {', '.join(missing)}.")
+    else:
+        terminal.say("Everything that the quickstart needs is there. Next: fairlead quickstart")
+
+
+def _memory() -> str:
+    """Physical memory, where the system tells."""
+    try:
+        page, total, free = (os.sysconf(f"SC_{name}") for name in ("PAGE_SIZE", "PHYS_PAGES", "AVPHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return "not known"
+    return f"{page * total / 2**30:.1f} GB ({page * free / 2**30:.1f} GB unused)"
 
 
 def _existing(path: Path) -> Path:
@@ -58,8 +71,9 @@ def _torch_facts() -> dict[str, str]:
     from fairlead.models.locate import bundled_model
     from fairlead.models.memory import keep_freed_memory
 
+    num_threads = torch.get_num_threads()
     return {
-        "device": f"{choose_device('auto')} ({torch.get_num_threads()} threads)",
+        "device": f"{choose_device('auto')} ({num_threads} thread{'' if num_threads == 1 else 's'})",
         "allocator": "keeps freed memory" if keep_freed_memory() else "the system's own",
         "bundled model": str(bundled_model())
         if (bundled_model() / "model.safetensors").is_file()

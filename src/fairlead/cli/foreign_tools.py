@@ -72,6 +72,12 @@ class Tool:
         entry = self.left[name]
         return entry if isinstance(entry, Left) else entry(value)
 
+    def num_known(self, keys: Mapping[str, Any], kind: Kind) -> int:
+        """How many of the keys are this tool's."""
+        return sum(
+            bool(self.meaning(k, kind)) or self.leaving(k, v).category != "unknown to us" for k, v in keys.items()
+        )
+
 
 _MACHINE = needless("a matter of the machine; changes no result")
 _SAVING = needless("saving, logging and resuming are the store's")
@@ -192,7 +198,8 @@ _HF_LEFT: dict[str, Leaving] = {
     "load_in_8bit": _QUANTISED, "load_in_4bit": _QUANTISED, "lora_dropout": _ADAPTER_DROPOUT,
     "lora_modules_to_save": off_or("only linear layers get adapters; nothing else is trained beside them"),
     "neftune_noise_alpha": off_or("no embedding noise"),
-    "trust_remote_code": off_or("code from a model folder is never run"), "remove_unused_columns": _COLUMNS, "group_by_length": _MEMORY,
+    "trust_remote_code": off_or("code from a model folder is never run"), "remove_unused_columns": _COLUMNS,
+    "no_remove_unused_columns": _COLUMNS, "group_by_length": _MEMORY,
     "trl": needless("settings of another trainer"),
 }  # fmt: skip
 
@@ -240,7 +247,9 @@ TRL = Tool(
     },
     by_kind={"ppo": {"max_length": "max_length"}},
     left={
-        **_HF_LEFT, "dataset_train_split": _COLUMNS, "dataset_test_split": _EVALUATION, "dataset_config": _COLUMNS,
+        **_HF_LEFT, "eos_token": lacking("the tokenizer is taken as it is; change it in the model's folder"),
+        "pad_token": lacking("the tokenizer is taken as it is; change it in the model's folder"), "dataset_streaming": _MACHINE,
+        "dataset_train_split": _COLUMNS, "dataset_test_split": _EVALUATION, "dataset_config": _COLUMNS,
         "dataset_text_field": _COLUMNS,
         "dataset_kwargs": _COLUMNS, "packing*": _MEMORY, "disable_dropout": needless("dropout is always off"),
         "truncation_mode": needless("pairs that are too long are dropped and counted"),

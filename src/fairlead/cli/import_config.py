@@ -15,7 +15,7 @@ from typing import Any
 
 from fairlead.cli.accounting import Account
 from fairlead.cli.foreign_files import Unresolved, read_foreign
-from fairlead.cli.foreign_tools import TOOLS, Category, Kind
+from fairlead.cli.foreign_tools import TOOLS, Category, Kind, Tool
 from fairlead.cli.recipe_text import Key, Section, Tree, render
 from fairlead.cli.translating import translate
 from fairlead.core.config import parse_config, parse_yaml
@@ -47,6 +47,7 @@ def translate_file(source: str, file: Path, out: Path, *, force: bool) -> list[s
     tool = TOOLS[source]
     foreign = read_foreign(file, program=tool.program, takes_tables=tool.takes_tables)
     kind = tool.kind(foreign, file)
+    _require_own_file(tool, foreign.keys, kind, file)
     account = translate(tool, kind, foreign, name=_slug(file.stem))
     text = render(
         _tree(account.keys),
@@ -59,6 +60,16 @@ def translate_file(source: str, file: Path, out: Path, *, force: bool) -> list[s
         f"{source}, {_KINDS[kind]}: {account.num_translated} of {len(foreign.keys)} keys of {file.name} translated, {len(account.left)} not:",
         *_left_lines(account, is_short=True), *account.notes, f"Written: {out}", f"Next: fairlead plan {out}",
     ]  # fmt: skip
+
+
+def _require_own_file(tool: Tool, keys: Mapping[str, Any], kind: Kind, file: Path) -> None:
+    """Refuse a file that is mostly foreign to the tool and that another tool knows better: the recipe would be empty."""
+    known = {other.name: other.num_known(keys, kind) for other in TOOLS.values()}
+    best = max(known, key=lambda name: known[name])
+    if 2 * known[tool.name] < len(keys) and known[best] > known[tool.name]:
+        raise ConfigError(explain(file, None, f"has {len(keys)} keys, of which {tool.name} has {known[tool.name]} and {best} has {known[best]}",
+                                  expected=f"a configuration of {tool.name}",
+                                  remedy=f"If it is {best}'s: fairlead import-config {best} {file}"))  # fmt: skip
 
 
 def _head(account: Account, source: str, file: Path, kind: Kind) -> Iterable[str]:

@@ -7,12 +7,12 @@ Example:
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fairlead.cli import choosing
-from fairlead.cli.choosing import HARDWARE, NEEDS, Choice, Situation
+from fairlead.cli.choosing import HARDWARE, NEEDS, Choice, Hardware, Situation
 from fairlead.cli.composing import Plan, compose
 from fairlead.cli.recipe_text import render
 from fairlead.cli.starters import STARTERS, Starter
@@ -68,17 +68,17 @@ def write_project(answers: Answers, out: Path, *, force: bool, ask: Ask | None) 
     starter = _starter(answers.narrow)
     if starter is not None and out == Path("recipe.yaml"):
         out = Path(starter.name)
+    path = out if starter is None else out / "recipe.yaml"
+    beside = {} if starter is None else {out / name: text for name, text in starter.files().items()}
+    _require_free([path, *beside], force=force)  # before anybody types answers
     said = _complete(answers, starter, ask)
-    plan, assumed = _plan(said, starter, is_stated=answers)
+    plan, assumed = _plan(said, starter, unstated=[] if ask else [n for n in _QUESTIONS if getattr(answers, n) is None])
     recipe = _render(plan, goal=said["goal"], assumed=assumed)
     _require_parses(recipe)
-    files = (
-        {out: recipe}
-        if starter is None
-        else {out / name: text for name, text in {"recipe.yaml": recipe, **starter.files()}.items()}
-    )
-    _write(files, out=out, force=force)
-    path = out if starter is None else out / "recipe.yaml"
+    files = {path: recipe, **beside}
+    for place, text in files.items():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_text(place, text)
     return [*_decision(plan.choice), *plan.choice.advice, *assumed, f"Written: {', '.join(str(f) for f in files)}" if starter is None
             else f"Written: {len(files)} files in {out}; README.md says what to fill in.", f"Next: fairlead run {path} --dry-run"]  # fmt: skip
 
@@ -96,33 +96,47 @@ def _complete(answers: Answers, starter: Starter | None, ask: Ask | None) -> dic
     """Every answer as text: what was said, what is asked for, what is assumed."""
     defaults = {**_DEFAULTS, **({"goal": starter.goal} if starter else {})}
     said: dict[str, str] = {}
-    for name, question in _QUESTIONS.items():
+    for name in _QUESTIONS:
         given = getattr(answers, name)
         default = defaults.get(name) or _MODELS.get(said.get("hardware", ""), _MODELS["laptop"])
-        said[name] = str(given) if given is not None else ask(question, default).strip() or default if ask else default
+        said[name] = str(given) if given is not None else _ask_until_understood(ask, name, default) if ask else default
     return said
 
 
-def _plan(said: Mapping[str, str], starter: Starter | None, *, is_stated: Answers) -> tuple[Plan, list[str]]:
-    hardware = HARDWARE.get(said["hardware"])
-    if hardware is None:
-        raise ConfigError(explain("--hardware", said["hardware"], f"is not known{nearest(said['hardware'], HARDWARE)}",
-                                  expected="one of " + ", ".join(HARDWARE), remedy="Choose the nearest"))  # fmt: skip
+def _ask_until_understood(ask: Ask, name: str, default: str) -> str:
+    """Ask, and ask again with what was wrong above the question."""
+    question = _QUESTIONS[name]
+    while True:
+        text = ask(question, default).strip() or default
+        try:
+            _CHECKS.get(name, str)(text)
+        except ConfigError as error:
+            question = f"{str(error).removeprefix('--')}\n{_QUESTIONS[name]}"
+        else:
+            return text
+
+
+def _plan(said: Mapping[str, str], starter: Starter | None, *, unstated: list[str]) -> tuple[Plan, list[str]]:
+    hardware = _hardware(said["hardware"])
     size, size_note = num_parameters(said["model"])
     scope: Scope = "toy" if said["model"] == "bundled" and starter is None else "narrow"
     situation = Situation(pairs=_pairs(said["pairs"]), hardware=hardware, num_parameters=size, agreement=_agreement(said["agreement"]),
                           needs=_needs(said["needs"]), scope=scope)  # fmt: skip
-    missing = [name for name in _QUESTIONS if getattr(is_stated, name) is None]
     assumed = [f"Taken as {hardware.says}; {situation.pairs:,} pairs; {_size_text(size)} parameters{size_note}."]
-    if missing:
-        assumed.append(
-            "Not stated on the command line: " + ", ".join(f"{name} ({said[name]})" for name in missing) + "."
-        )
+    if unstated:
+        assumed.append("Not stated, so assumed: " + ", ".join(f"{name} ({said[name]})" for name in unstated) + ".")
     plan = Plan(name=_slug(starter.name if starter else said["goal"]), model=said["model"], situation=situation, choice=choosing.choose(situation),
                 has_sft=starter is not None or not _INSTRUCT.search(said["model"]))  # fmt: skip
     if size < 1e7:  # the bundled model reads 256 tokens
         plan = replace(plan, max_length=256, max_new_tokens=48)
     return (plan if starter is None else starter.shape(plan)), assumed
+
+
+def _hardware(text: str) -> Hardware:
+    if text not in HARDWARE:
+        raise ConfigError(explain("--hardware", text, f"is not known{nearest(text, HARDWARE)}", expected="one of " + ", ".join(HARDWARE),
+                                  remedy="Choose the nearest"))  # fmt: skip
+    return HARDWARE[text]
 
 
 def _pairs(text: str) -> int:
@@ -155,6 +169,13 @@ def _needs(text: str) -> frozenset[str]:
             raise ConfigError(explain("--needs", name, f"is not known{nearest(name, NEEDS)}", expected="some of " + ", ".join(NEEDS) + ", or none",
                                       remedy="Choose from these"))  # fmt: skip
     return frozenset(found)
+
+
+_CHECKS: Mapping[str, Callable[[str], object]] = {
+    "hardware": _hardware, "pairs": _pairs, "needs": _needs,
+    "agreement": lambda text: Situation(pairs=1, hardware=HARDWARE["laptop"], num_parameters=1e9, agreement=_agreement(text)),
+}  # fmt: skip
+"""What refuses an answer, by its name."""
 
 
 def num_parameters(model: str) -> tuple[float, str]:
@@ -208,7 +229,7 @@ def _require_parses(text: str) -> None:
     parse_config(Recipe, parse_yaml(text, where="recipe"))
 
 
-def _write(files: Mapping[Path, str], *, out: Path, force: bool) -> None:
+def _require_free(files: Sequence[Path], *, force: bool) -> None:
     existing = [path for path in files if path.exists()]
     if existing and not force:
         raise ConfigError(
@@ -233,6 +254,3 @@ def _write(files: Mapping[Path, str], *, out: Path, force: bool) -> None:
                 remedy="Name another --out",
             )
         )
-    for path, text in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, text)

@@ -11,19 +11,22 @@ from typing import Annotated
 import typer
 
 from fairlead import __version__
-from fairlead.cli import terminal, unexpected
+from fairlead.cli import terminal, unexpected, usage
 from fairlead.core.errors import FairleadError, Interrupted, explain
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False,
-                  help="Take a language model from raters to release. Run `fairlead quickstart` to see the whole loop.")  # fmt: skip
+                  help="Take a language model from raters to release. Run `fairlead quickstart` to see the whole loop.",
+                  epilog="Example: fairlead quickstart")  # fmt: skip
 registry_app = typer.Typer(
-    help="Policies and reward models: list, show, promote, roll back, clean up.", no_args_is_help=True
-)
-votes_app = typer.Typer(help="A table of item, rater, label to agreement and aggregated labels.", no_args_is_help=True)
+    help="List, show, promote, roll back and clean up models.", no_args_is_help=True, epilog="Example: fairlead registry ls"
+)  # fmt: skip
+votes_app = typer.Typer(
+    help="From a table of votes to agreement and labels.", no_args_is_help=True, epilog="Example: fairlead votes agreement votes.csv"
+)  # fmt: skip
 app.add_typer(registry_app, name="registry")
 app.add_typer(votes_app, name="votes")
 
-Recipe = Annotated[Path, typer.Argument(help="Recipe file (YAML).", show_default=False)]
+Recipe = Annotated[Path, typer.Argument(help="Recipe file (YAML).", show_default=False, metavar="RECIPE")]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a key: path.to.key=value (YAML). May be repeated.", metavar="PATH=VALUE"),
@@ -33,7 +36,7 @@ Allow = Annotated[
     typer.Option("--allow", help="Pass a gate on record: gate=reason. May be repeated.", metavar="GATE=REASON"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-ArtifactId = Annotated[str, typer.Argument(help="Artifact id or its beginning.")]
+ArtifactId = Annotated[str, typer.Argument(help="Artifact id or its beginning.", metavar="ARTIFACT")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
 
 
@@ -59,7 +62,7 @@ def root(
 
 @app.command(epilog="Example: fairlead quickstart --set seed=1")
 def quickstart(sets: Sets = None, allow: Allow = None, dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Run the whole loop on the bundled model: SFT to released policy and report, in minutes on a laptop."""
+    """Run the whole loop on the bundled model in minutes. SFT to released policy and report, on a laptop, without a network."""
     from fairlead.cli.running import run_recipe
 
     bundled = Path(__file__).parents[1] / "bundled" / "quickstart" / "recipe.yaml"
@@ -72,7 +75,7 @@ def quickstart(sets: Sets = None, allow: Allow = None, dry_run: DryRun = False, 
     epilog="Example: fairlead run recipes/imdb_sentiment.yaml --set seed=1 --allow rewards.accuracy='first look'"
 )
 def run(recipe: Recipe, sets: Sets = None, allow: Allow = None, dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Run a recipe from prompts to release; finished stages are reused, a killed run goes on."""
+    """Run a recipe from prompts to release. Finished stages are reused, a killed run goes on."""
     from fairlead.cli.running import run_recipe
 
     run_recipe(
@@ -81,11 +84,13 @@ def run(recipe: Recipe, sets: Sets = None, allow: Allow = None, dry_run: DryRun 
 
 
 @app.command(epilog="Example: fairlead plan recipes/harmless_hh.yaml")
-def plan(recipe: Recipe, sets: Sets = None) -> None:
-    """Print what a run would do: stages, inputs, what would be reused."""
+def plan(recipe: Recipe, sets: Sets = None, as_json: Json = False) -> None:
+    """Print what a run would do and what it lacks. Stages, inputs, what would be reused; files and models that are not there."""
     from fairlead.cli.running import run_recipe
 
-    run_recipe(recipe, sets=sets, allow=None, home=home(), dry_run=True, as_json=False, command="")
+    run_recipe(
+        recipe, sets=sets, allow=None, home=home(), dry_run=True, as_json=as_json, command=f"fairlead run {recipe}"
+    )
 
 
 def _stage_command(name: str, target: str, what: str) -> None:
@@ -113,10 +118,8 @@ for _name, _target, _what in (
     ("prompts", "prompts", "Collect, de-duplicate and split prompts."),
     ("complete", "completions", "Sample completions for each prompt."),
     ("judge", "feedback", "Have completions judged."),
-    ("prefer", "preferences", "Turn judgments (or a file) into preferences and measure agreement."),
+    ("prefer", "preferences", "Turn judgments or a file into preferences."),
     ("reward", "rewards", "Train and measure the reward model."),
-    ("eval", "evals", "Measure what changed against the frozen criteria."),
-    ("release", "releases", "Choose and write the released model."),
 ):
     _stage_command(_name, _target, _what)
 
@@ -143,25 +146,33 @@ def train(
     )
 
 
+_stage_command("eval", "evals", "Measure what changed against the frozen criteria.")
+_stage_command("release", "releases", "Choose and write the released model.")
+
+
 @app.command(epilog="Example: fairlead report quickstart")
 def report(
-    name: Annotated[str | None, typer.Argument(help="Name of a run; the newest when left out.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Name of a run; the newest when left out.", metavar="RUN")] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write it; the run's folder when left out.")] = None,
 ) -> None:
     """Draw the report of a run again from its artifacts."""
     from fairlead.cli.reporting import redraw
 
     terminal.say(f"Report: {redraw(home(), name, out)}")
+    terminal.say("Next: open it in a browser; it is one file and needs no network.")
 
 
 @app.command(epilog="Example: fairlead lineage quickstart")
 def lineage(
     artifact: Annotated[
-        str, typer.Argument(help="Artifact id (or its beginning), or the name of a run for its release.")
+        str,
+        typer.Argument(
+            help="Artifact id (or its beginning), or the name of a run for its last artifact.", metavar="ARTIFACT"
+        ),
     ],
     as_json: Json = False,
 ) -> None:
-    """Walk from an artifact back to the votes and files it was made from."""
+    """Walk from an artifact back to its votes and files."""
     from fairlead.cli.registry import show_lineage
 
     show_lineage(home(), artifact, as_json=as_json)
@@ -187,7 +198,7 @@ def init(
     ),
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:
-    """Ask a few questions and write a commented recipe, with the rule that decided."""
+    """Write a commented recipe from a few answers. The rule that decided is named; nothing is asked where no terminal is."""
     from fairlead.cli.init import Answers, write_project
 
     answers = Answers(
@@ -203,12 +214,14 @@ def _ask(question: str, default: str) -> str:
 
 @app.command("import-config", epilog="Example: fairlead import-config axolotl dpo.yml --out recipe.yaml")
 def import_config(
-    source: Annotated[str, typer.Argument(help="axolotl, trl, dschat or openrlhf.")],
-    file: Annotated[Path, typer.Argument(help="The configuration (YAML, JSON, or a shell script with flags).")],
+    source: Annotated[str, typer.Argument(help="axolotl, trl, dschat or openrlhf.", metavar="TOOL")],
+    file: Annotated[
+        Path, typer.Argument(help="The configuration (YAML, JSON, or a shell script with flags).", metavar="FILE")
+    ],
     out: Annotated[Path, typer.Option(help="Recipe file to write.")] = Path("recipe.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:
-    """Translate another tool's configuration into a recipe and list every key that it could not."""
+    """Translate another tool's configuration to a recipe. Every key that could not be translated is listed with its reason."""
     from fairlead.cli.import_config import translate_file
 
     for line in translate_file(source, file, out, force=force):
@@ -217,7 +230,7 @@ def import_config(
 
 @app.command(epilog="Example: fairlead doctor")
 def doctor(as_json: Json = False) -> None:
-    """Look at this machine and installation: versions, devices, memory, disk, what is missing."""
+    """Look at this machine and installation. Versions, devices, memory, disk, what is missing."""
     from fairlead.cli.doctor import show_doctor
 
     show_doctor(home(), as_json=as_json)
@@ -233,7 +246,7 @@ def registry_ls(as_json: Json = False) -> None:
 
 @registry_app.command("show", epilog="Example: fairlead registry show policy-3f2a")
 def registry_show(artifact: ArtifactId, as_json: Json = False) -> None:
-    """Show one artifact: where it came from, its figures, its verdicts."""
+    """Show where an artifact came from, its figures and verdicts."""
     from fairlead.cli.registry import show_artifact
 
     show_artifact(home(), artifact, as_json=as_json)
@@ -255,7 +268,8 @@ def registry_promote(
 
 @registry_app.command("rollback", epilog="Example: fairlead registry rollback")
 def registry_rollback(
-    kind: Annotated[str, typer.Option(help="policies or reward_models.")] = "policies", reason: str = ""
+    kind: Annotated[str, typer.Option(help="policies or reward_models.")] = "policies",
+    reason: Annotated[str, typer.Option(help="Why; kept in the log.")] = "",
 ) -> None:
     """Make the previous release current again."""
     from fairlead.cli.registry import roll_back
@@ -275,7 +289,7 @@ def registry_gc(
     collect_garbage(home(), keep_last=keep_last, is_dry=not apply, as_json=as_json)
 
 
-VotesFile = Annotated[Path, typer.Argument(help="CSV or JSONL of item, rater, label.")]
+VotesFile = Annotated[Path, typer.Argument(help="CSV or JSONL of item, rater, label.", metavar="FILE")]
 Column = Annotated[str, typer.Option(help="Column name.")]
 
 
@@ -314,7 +328,7 @@ def votes_aggregate(
     method: Annotated[str, typer.Option(help="majority, dawid_skene, one_coin, one_coin_side_bias or weighted.")] = "dawid_skene",
     items: Annotated[Path | None, typer.Option(help="Texts (item, prompt, a, b): then labels a and b become preferences.")] = None,
 ) -> None:  # fmt: skip
-    """One label an item with its probability; with the texts, preferences to train on."""
+    """One label an item with its probability. With the texts, preferences to train on."""
     from fairlead.cli.votes import aggregate_file
 
     aggregate_file(file, out, item=item, rater=rater, label=label, method=method, items=items)
@@ -326,10 +340,15 @@ def main() -> None:
     # slower (measured), and a short spin costs nothing on a quiet machine. Read once, when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
-        app()
+        code = app(prog_name="fairlead", standalone_mode=False)
+        if code == Interrupted.exit_code:  # Typer turns ctrl-C into this code and says nothing
+            raise KeyboardInterrupt
+        sys.exit(code if isinstance(code, int) else 0)
+    except usage.UsageError as error:
+        usage.fail(error)
     except FairleadError as error:
         terminal.fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         terminal.fail("interrupted; run the same command again to go on", Interrupted.exit_code)
     except ModuleNotFoundError as error:
         if (error.name or "fairlead").startswith("fairlead"):

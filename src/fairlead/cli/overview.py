@@ -22,15 +22,19 @@ def show_overview(home: Path) -> None:
         return
     record = read_json(runs[-1])
     terminal.say(f"Newest run: {record['name']} (scope {record['scope']}, seed {record['seed']}) in {home}")
+    width = max((len(row["artifact"] or "") for row in record["stages"].values()), default=0)
     for key, title in FLOW:
         rows = {name: row for name, row in record["stages"].items() if name == key or name.startswith(key + ".")}
         if not rows:
             terminal.say(f"  -     {title:<13} not part of this recipe, or not reached")
         for name, row in rows.items():
             terminal.say(
-                f"  {_state(row):<5} {title if name == key else name:<13} {row['artifact'] or ''} {_worst(row)}".rstrip()
+                f"  {_state(row):<5} {title if name == key else name:<13} {row['artifact'] or '':<{width}}  {_worst(row)}".rstrip()
             )
-    terminal.say(f"Next: fairlead report {record['name']}, fairlead lineage {record['name']}, or fairlead --help")
+    if any(row["stopped_by"] for row in record["stages"].values()):
+        terminal.say(f"Next: fairlead report {record['name']} says why it stopped; then {record['command']}")
+    else:
+        terminal.say(f"Next: fairlead report {record['name']}, fairlead lineage {record['name']}, or fairlead --help")
 
 
 def _state(row: dict) -> str:  # pyright: ignore[reportMissingTypeArgument]
@@ -39,4 +43,8 @@ def _state(row: dict) -> str:  # pyright: ignore[reportMissingTypeArgument]
 
 def _worst(row: dict) -> str:  # pyright: ignore[reportMissingTypeArgument]
     """The gates that did not pass."""
-    return ", ".join(f"{v['outcome']} {v['gate']}" for v in row["verdicts"] if v["outcome"] != "PASS")
+    return ", ".join(
+        f"{v['outcome']} {v['gate']}{' (allowed)' if v['allowed'] else ''}"
+        for v in row["verdicts"]
+        if v["outcome"] != "PASS"
+    )

@@ -9,7 +9,7 @@ from rich.table import Table
 from fairlead.cli import terminal
 from fairlead.cli.run_report import describe_artifact
 from fairlead.cli.running import as_data
-from fairlead.core.errors import ConfigError, explain
+from fairlead.core.errors import ConfigError, StoreError, explain, nearest
 from fairlead.core.io import read_json
 from fairlead.store.artifacts import ArtifactStore
 from fairlead.store.gc import apply_gc, plan_gc
@@ -32,7 +32,15 @@ def resolve(home: Path, store: ArtifactStore, name: str) -> Artifact:
         made = [row["artifact"] for row in stages.values() if row["artifact"]]
         if made:
             return store.get(made[-1])
-    return store.get(name)
+    try:
+        return store.get(name)
+    except StoreError as error:
+        runs = sorted(p.parent.name for p in home.glob("*/run.json"))
+        if not nearest(name, runs):
+            raise
+        raise StoreError(explain("artifact", name, f"is not in {home}, and no run has this name{nearest(name, runs)}",
+                                 expected="an id, a unique beginning of one, or one of the runs: " + ", ".join(runs),
+                                 remedy="Correct the name")) from error  # fmt: skip
 
 
 def show_lineage(home: Path, name: str, *, as_json: bool) -> None:
@@ -81,14 +89,13 @@ def list_entries(home: Path, *, as_json: bool) -> None:
             f"Nothing is registered in {home} yet. Policies and reward models appear here once trained: fairlead quickstart"
         )
         return
-    table = Table(box=None)
-    for column in ("registry", "artifact", "name", "state"):
+    table = Table(box=None)  # an id begins with its registry: reward_model- or policy-
+    for column in ("artifact", "name", "state"):
         table.add_column(column)
     for row in rows:
-        table.add_row(
-            row["registry"], row["artifact_id"], row["name"], row["state"] + (" (current)" if row["is_current"] else "")
-        )
+        table.add_row(row["artifact_id"], row["name"], row["state"] + (" (current)" if row["is_current"] else ""))
     terminal.show_table(table)
+    terminal.say("Next: fairlead registry show ARTIFACT, fairlead registry promote ARTIFACT --reason WHY")
 
 
 def show_artifact(home: Path, name: str, *, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from fairlead.core.errors import StoreError, explain
 from fairlead.core.gates import measure
 from fairlead.core.io import read_json, write_text
-from fairlead.core.summary import Figure
+from fairlead.core.summary import Figure, summary_from_dict
 from fairlead.pipeline.run import Pipeline, StageRecord
 from fairlead.report import LineageNode, RunReport, StageReport, build_report
 from fairlead.store.artifacts import Artifact
@@ -110,10 +110,12 @@ def newest_run(home: Path) -> str:
 def describe_artifact(artifact: Artifact) -> str:
     """One artifact as text."""
     verdicts = artifact.summary.get("verdicts", [])
+    when = datetime.fromisoformat(artifact.created)
     lines = [
-        f"{artifact.id} ({artifact.stage}, {artifact.created}, {artifact.seconds:.1f} s)",
+        f"{artifact.id} ({artifact.stage}, {when:%Y-%m-%d %H:%M} UTC, {artifact.seconds:.1f} s)",
         artifact.summary.get("headline", ""),
     ]
     lines += [f"  {role}: {name}" for role, name in artifact.inputs.items()]
+    lines += [f"  {row.line()}" for row in summary_from_dict(artifact.summary).figures]
     lines += [f"  {v['outcome']} {v['gate']} {measure(v['value'], v['unit'])} (n={v['n']})" for v in verdicts]
-    return "\n".join([*lines, f"  {artifact.path}", f"  config {json.dumps(artifact.config)[:400]}"])
+    return "\n".join([*lines, f"  {artifact.path}", f"  config {json.dumps(artifact.config)}"])

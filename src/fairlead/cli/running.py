@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -59,7 +60,7 @@ def run_recipe(
         checkpoint_seconds(),
     )
     if dry_run:
-        _print_plan(pipeline, target)
+        _show_plan(pipeline, target, as_json=as_json, command=command)
         return
     if not as_json:
         terminal.say(
@@ -110,19 +111,43 @@ def checkpoint_seconds() -> float:
     return seconds
 
 
-def _print_plan(pipeline: "Pipeline", target: str | None) -> None:  # pyright: ignore[reportUndefinedVariable]
+def _show_plan(
+    pipeline: "Pipeline",  # pyright: ignore[reportUndefinedVariable]
+    target: str | None,
+    *,
+    as_json: bool,
+    command: str,
+) -> None:
+    """Stages and their state, then everything that would end the run before its first stage, one line each."""
+    plan, faults = pipeline.plan(target), pipeline.faults(target)
+    if as_json:
+        rows = [
+            {"stage": n.name, "title": n.title, "inputs": dict(n.inputs), "artifact": a.id if a else None}
+            for n, a in plan
+        ]
+        terminal.say(as_data({"name": pipeline.recipe.name, "stages": rows, "missing": [str(f) for f in faults]}))
+    else:
+        _print_plan(pipeline, plan)
+    for fault in faults[:-1]:
+        terminal.note(f"fairlead: {fault}")
+    if faults:
+        terminal.fail(str(faults[-1]), faults[-1].exit_code)
+    if not as_json:
+        terminal.say(f"Next: {command}. Artifacts go to {pipeline.home}.")
+
+
+def _print_plan(pipeline: "Pipeline", plan: list[Any]) -> None:  # pyright: ignore[reportUndefinedVariable]
     table = Table(
-        title=f"Plan of {pipeline.recipe.name} (scope {pipeline.recipe.scope}, device {pipeline.device})",
+        title=f"Plan of {pipeline.recipe.name} (scope {pipeline.recipe.scope}, device {pipeline.recipe.device})",
         title_justify="left",
         box=None,
     )
     for column in ("stage", "what", "reads", "state"):
         table.add_column(column)
-    for node, artifact in pipeline.plan(target):
+    for node, artifact in plan:
         reads = ", ".join(sorted({name.replace("@base", pipeline.model_name) for name in node.inputs.values()}))
         table.add_row(node.name, node.title, reads, f"done ({artifact.id})" if artifact else "to do")
     terminal.show_table(table)
-    terminal.say(f"Next: the same command without --dry-run. Artifacts go to {pipeline.home}.")
 
 
 def _print_stage(record: "StageRecord") -> None:  # pyright: ignore[reportUndefinedVariable]

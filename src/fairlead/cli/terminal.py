@@ -11,14 +11,16 @@ import types
 from collections.abc import Iterator
 from typing import NoReturn
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -27,6 +29,7 @@ from fairlead.core.services import ProgressBar
 
 _QUIET_EVERY_S = 30.0
 _FILE_WIDTH = 1000  # columns; a table is only as wide as its cells
+_BAR_FROM = 100  # columns; a narrower terminal needs the room for figures
 
 console = Console(highlight=False, soft_wrap=True, emoji=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -43,8 +46,13 @@ def note(text: str) -> None:
 
 
 def show_table(table: Table) -> None:
-    """A table; cells are wrapped on a terminal and never cut in a file."""
-    wide = console if console.is_terminal else Console(width=_FILE_WIDTH, highlight=False, emoji=False)
+    """A table: never cut; cells are wrapped between words where the terminal is wide enough for their longest words."""
+    for column in table.columns:
+        words = (word for cell in (column.header, *column.cells) for word in str(cell).split())
+        column.min_width = max(map(cell_len, words), default=0)
+    least = Measurement.get(console, console.options.update(width=_FILE_WIDTH), table).minimum
+    fits = console.is_terminal and least <= console.width
+    wide = console if fits else Console(width=_FILE_WIDTH, highlight=False, emoji=False)
     wide.print(table, soft_wrap=False)
 
 
@@ -86,8 +94,9 @@ def progress(title: str, total: int) -> Iterator[ProgressBar]:
     if not console.is_terminal:
         yield _QuietBar(title, total)
         return
-    columns = (TextColumn("{task.description:<14}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
-               TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))  # fmt: skip
+    bar: tuple[ProgressColumn, ...] = (BarColumn(bar_width=24),) if console.width >= _BAR_FROM else ()
+    columns = (TextColumn("{task.description}"), *bar, MofNCompleteColumn(), TimeRemainingColumn(compact=True), TextColumn("left"),
+               TextColumn("{task.fields[note]}", markup=False))  # fmt: skip
     with Progress(*columns, console=console, transient=True) as live:
         yield _LiveBar(live, live.add_task(title, total=total, note=""))
 

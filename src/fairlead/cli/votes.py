@@ -30,8 +30,11 @@ def show_agreement(file: Path, *, item: str, rater: str, label: str, level: str,
         terminal.say(f"  {row.line()}{'. ' + row.note if row.note else ''}")
     for verdict in summary.verdicts:
         terminal.say(f"  {verdict.line()}")
+    for line in summary.notes:
+        terminal.say(f"  {line}")
     for table in summary.tables:
         _print_table(table.title, table.columns, table.rows)
+    terminal.say(f"Next: fairlead votes aggregate {file}, with --items TEXTS for preferences to train on")
 
 
 def aggregate_file(
@@ -43,14 +46,18 @@ def aggregate_file(
     for note in summary.notes:
         terminal.say(f"  {note}")
     terminal.say(f"Written: {out}")
+    if items is not None:
+        terminal.say(f"Next: name it in a recipe (preferences.path: {out}), then fairlead prefer RECIPE")
 
 
 def _print_table(title: str, columns: tuple[str, ...], rows: tuple[tuple[str | float | int | None, ...], ...]) -> None:
+    filled = [i for i in range(len(columns)) if any(row[i] not in (None, "") for row in rows)]
     table = RichTable(title=title, title_justify="left", box=None)
-    for column in columns:
-        table.add_column(column)
+    for i in filled:
+        table.add_column(columns[i])
     for row in rows[:25]:
-        table.add_row(*(figure(c) if isinstance(c, float) else "" if c is None else str(c) for c in row))
+        cells = (row[i] for i in filled)
+        table.add_row(*(figure(c) if isinstance(c, float) else "" if c is None else str(c) for c in cells))
     terminal.show_table(table)
     if len(rows) > 25:
         terminal.say(f"  and {len(rows) - 25} more rows; --json prints all")

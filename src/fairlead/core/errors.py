@@ -76,11 +76,19 @@ def explain(path: object, value: object, wrong: str, *, expected: str, remedy: s
 
 
 def shorten(value: object, *, max_chars: int = 60) -> str:
-    """Render a value on one line for an error message; control characters are escaped, for they may drive a terminal."""
+    """Render a value on one line for an error message; control characters are escaped, for they may drive a terminal.
+
+    Of a long path the end is kept, which tells more than its beginning.
+    """
     text = value if isinstance(value, str) else repr(value)
     text = " ".join(text.split())
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: max_chars + 1])
-    return text if len(text) <= max_chars else text[: max_chars - 3] + "..."
+    is_path = "/" in text and " " not in text and "://" not in text
+    text = "".join(
+        c if c.isprintable() else repr(c)[1:-1] for c in (text[-max_chars - 1 :] if is_path else text[: max_chars + 1])
+    )
+    if len(text) <= max_chars:
+        return text
+    return "..." + text[3 - max_chars :] if is_path else text[: max_chars - 3] + "..."
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -164,6 +164,8 @@ def unit_words(unit: str) -> str:
 
 def measure(value: float, unit: str) -> str:
     """Render a value with its unit: `71.2 % of prompts`, `0.450 kappa`."""
+    if not math.isfinite(value):
+        return "not measured"
     return f"{amount(value, unit)} {unit_words(unit)}".rstrip()
 
 

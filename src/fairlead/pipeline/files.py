@@ -44,16 +44,15 @@ class FileFinder:
         raise ConfigError(explain(key or path, path if key else None, "is not found", expected="a file in " + ", ".join(str(f) for f in self.folders),
                                   remedy=f"Check the path{hint}"))  # fmt: skip
 
-    def check(self, recipe: Config, *, sections: Collection[str]) -> None:
-        """Find every file that these sections of the recipe name, before hours are spent on what comes before them.
-
-        Raises:
-            ConfigError, DataError: the first that is missing, with its key.
-        """
+    def missing(self, recipe: Config, *, sections: Collection[str]) -> Iterator[FairleadError]:
+        """What is wrong with the files that these sections of the recipe name, each with its key; nothing when all are there."""
         for section in type(recipe).model_fields:
             if section in sections:
                 for key, path in _named_files(getattr(recipe, section), key=section):
-                    self.find(path, key=key)
+                    try:
+                        self.find(path, key=key)
+                    except FairleadError as error:
+                        yield error
 
     def find_model(self, model: str | tuple[str, ...]) -> str:
         """A model folder relative to the same places, or the name as it is; of several the first that is there (or the last)."""
@@ -77,7 +76,9 @@ class FileFinder:
         """A recipe's data with absolute paths for the files and model folders that are there, so that it can be run from anywhere."""
 
         def replace(key: str, text: str) -> str:
-            path = self._find_any(text) if key in _FILE_FIELDS or (key == "template" and text not in TEMPLATES) else None
+            path = (
+                self._find_any(text) if key in _FILE_FIELDS or (key == "template" and text not in TEMPLATES) else None
+            )
             return text if path is None else str(path.resolve())
 
         data = _map_strings(resolved(recipe), replace)
@@ -144,9 +145,9 @@ def _named_files(value: Any, *, key: str) -> Iterator[tuple[str, str]]:
                 yield f"{key}.{name}", child
             else:
                 yield from _named_files(child, key=f"{key}.{name}")
-    elif isinstance(value, tuple):
-        for number, item in enumerate(value):
-            yield from _named_files(item, key=f"{key}.{number}")
+    elif isinstance(value, (tuple, Mapping)):
+        for name, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _named_files(item, key=f"{key}.{name}")
 
 
 def _may_be_file(text: str) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from fairlead.core.config import resolved
-from fairlead.core.errors import GateStopped, Interrupted, ModelError, StoreError, explain
+from fairlead.core.errors import FairleadError, GateStopped, Interrupted, ModelError, StoreError, explain
 from fairlead.core.gates import GateResult, allow
 from fairlead.core.io import read_json, write_json
 from fairlead.core.sections import TextSection
@@ -108,8 +108,9 @@ class Pipeline:
         for node in self._nodes(target):
             inputs = {role: ids.get(name) for role, name in node.inputs.items() if name != BASE_MODEL}
             artifact = None
-            if all(inputs.values()):
-                artifact = self.store.find(self._key(node, {role: a.id for role, a in inputs.items() if a}))
+            with contextlib.suppress(FairleadError):  # `faults` says what is not there
+                if all(inputs.values()):
+                    artifact = self.store.find(self._key(node, {role: a.id for role, a in inputs.items() if a}))
             ids[node.name] = artifact
             found.append((node, artifact))
         return found
@@ -127,7 +128,8 @@ class Pipeline:
             Interrupted: the user pressed ctrl-C; finished stages are kept, a training stage has saved a checkpoint.
         """
         wanted = self._nodes(target)
-        self._check(wanted)
+        for fault in self.faults(target):  # what would otherwise end the run after hours
+            raise fault
         self.folder.mkdir(parents=True, exist_ok=True)
         kept = self.recipe.model_copy(update={"allow": dict(self.allowed)})
         write_json(self.folder / "recipe.json", self.finder.standing_alone(kept))
@@ -146,13 +148,21 @@ class Pipeline:
             raise GateStopped("; ".join(r.stopped_by for r in stopped))
         return self.records
 
-    def _check(self, nodes: list[Node]) -> None:
-        """Find at once what would otherwise end the run after hours."""
-        assert self.device
+    def faults(self, target: str | None = None) -> list[FairleadError]:
+        """Everything that would end the run before its first stage: a device, model, template or files that are not there."""
+        nodes = self._nodes(target)
+        found: list[FairleadError] = []
+        for check in (lambda: self.device, lambda: self._check_model(nodes), self._text):
+            try:
+                check()
+            except FairleadError as error:
+                found.append(error)
+        sections = {node.name.partition(".")[0] for node in nodes}
+        return [*found, *self.finder.missing(self.recipe, sections=sections)]
+
+    def _check_model(self, nodes: list[Node]) -> None:
         if any(node.kind in _MODEL_KINDS for node in nodes):
             check_context(Path(locate_model(self._base_model()[0])), self.recipe.text.max_length)
-        self._text()
-        self.finder.check(self.recipe, sections={node.name.partition(".")[0] for node in nodes})
 
     def _add_finished(self, wanted: list[Node]) -> None:
         """Add stages that this command did not ask for and that are done all the same, so that the record shows the whole run."""

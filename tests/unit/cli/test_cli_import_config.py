@@ -536,3 +536,15 @@ def test_the_link_follows_from_loss_and_smoothing(tmp_path: Path, keys: str, alg
     assert isinstance(policy, DpoConfig)
     assert (policy.algorithm, policy.flip_rate) == (algorithm, flip_rate)
     assert any("label_smoothing=0.7 (refused" in line for line in lines) == ("0.7" in keys)
+
+
+def test_the_file_of_another_tool_is_refused_with_the_name_of_that_tool(tmp_path: Path) -> None:
+    path = tmp_path / "dpo.yaml"
+    path.write_text(
+        "model_name_or_path: org/m\ndataset_name: org/d\nper_device_train_batch_size: 2\nnum_train_epochs: 1\nloss_type: ipo\n"
+        "learning_rate: 1e-6\nuse_peft: true\n"
+    )
+    with pytest.raises(ConfigError, match=r"has 7 keys, of which axolotl has 1 and trl has 7.*import-config trl"):
+        translate_file("axolotl", path, tmp_path / "recipe.yaml", force=False)
+    assert not (tmp_path / "recipe.yaml").exists()
+    assert translate_file("trl", path, tmp_path / "recipe.yaml", force=False)[0].startswith("trl, DPO: 7 of 7 keys")

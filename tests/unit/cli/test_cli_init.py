@@ -2,7 +2,6 @@
 
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -204,13 +203,38 @@ def test_wrong_answers_are_one_line_and_write_nothing(tmp_path: Path, keys: dict
     assert list(tmp_path.iterdir()) == []
 
 
-def test_interactive_nonsense_is_refused(tmp_path: Path) -> None:
-    answer: Callable[[str, str], str] = lambda question, default: "many" if "pairs that" in question else default  # noqa: E731
-    with pytest.raises(ConfigError, match="--pairs=many is not a count"):
-        write_project(Answers(), tmp_path / "out", force=False, ask=answer)
-    answer = lambda question, default: "often" if "raters agree" in question else default  # noqa: E731
-    with pytest.raises(ConfigError, match="--agreement=often is not a share"):
-        write_project(Answers(), tmp_path / "out", force=False, ask=answer)
+def test_an_answer_that_is_not_understood_is_asked_for_again_with_the_reason(tmp_path: Path) -> None:
+    """Two wrong answers to each question that can be answered wrong; what was typed counts as stated."""
+    given = {"Hardware": ["gpu", "cloud", "node"], "Preference": ["many", "-3", "2500"], "Share": ["often", "0.5", "72%"],
+             "Needs": ["onlin", "fast", "none"]}  # fmt: skip
+    asked: list[str] = []
+
+    def ask(question: str, default: str) -> str:
+        asked.append(question)
+        return next(
+            (answers.pop(0) for word, answers in given.items() if question.splitlines()[-1].startswith(word)), ""
+        )
+
+    lines = write_project(Answers(), tmp_path / "r.yaml", force=False, ask=ask)
+    assert not any(given.values())
+    assert "hardware=gpu is not known" in asked[2] and asked[2].endswith("\nHardware (laptop, one-gpu, node, cluster)?")
+    reasons = [question for question in asked if "\n" in question]
+    assert (
+        len(reasons) == 8
+        and any("did you mean online" in q for q in reasons)
+        and any("than a coin" in q for q in reasons)
+    )
+    assert "2,500 pairs" in lines[1] and not any("Not stated" in line for line in lines)
+
+
+def test_nobody_is_asked_when_the_recipe_could_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("mine")
+
+    def ask(question: str, default: str) -> str:
+        raise AssertionError(question)
+
+    with pytest.raises(ConfigError, match="exists already"):
+        write_project(Answers(), tmp_path / "r.yaml", force=False, ask=ask)
 
 
 def test_nothing_is_overwritten_without_force(tmp_path: Path) -> None:
@@ -345,8 +369,13 @@ def test_the_command_line_writes_and_plans_a_starter(tmp_path: Path, monkeypatch
     from fairlead.cli.main import app
 
     monkeypatch.chdir(tmp_path)
-    assert CliRunner().invoke(app, ["init", "--narrow", "corpus-qa"]).exit_code == 0
+    assert CliRunner().invoke(app, ["init", "--narrow", "corpus-qa", "--model", "bundled"]).exit_code == 0
     planned = CliRunner().invoke(app, ["run", "corpus-qa/recipe.yaml", "--dry-run"])
-    assert planned.exit_code == 0, planned.output
+    assert "policies.dpo" in planned.stdout and planned.exit_code == 2
+    faults = planned.stderr.strip().splitlines()
+    assert len(faults) == 1 and "preferences.path=preferences.jsonl is not found" in faults[0]
+    (tmp_path / "corpus-qa" / "preferences.jsonl").write_text("{}")
+    planned = CliRunner().invoke(app, ["run", "corpus-qa/recipe.yaml", "--dry-run"])
+    assert planned.exit_code == 0 and "Next: fairlead run corpus-qa/recipe.yaml" in planned.stdout
     shutil.rmtree(tmp_path / "corpus-qa")
     parse_config(Recipe, {"name": "x"})

@@ -56,3 +56,13 @@ def test_shorten_escapes_what_would_drive_a_terminal():
 def test_nearest_suggests_only_what_is_near():
     assert nearest("lerning_rate", ["learning_rate", "seed"]) == " (did you mean learning_rate?)"
     assert nearest("zzz", ["learning_rate", "seed"]) == ""
+
+
+def test_of_a_long_path_the_end_is_kept():
+    path = "/home/somebody/projects/" + "deep/" * 20 + "model-3b/config.json"
+    assert (
+        shorten(path).startswith("...")
+        and shorten(path).endswith("deep/model-3b/config.json")
+        and len(shorten(path)) == 60
+    )
+    assert shorten("a text with a / in it " * 9).startswith("a text with") and shorten("x" * 80) == "x" * 57 + "..."

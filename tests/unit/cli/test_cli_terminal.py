@@ -1,0 +1,104 @@
+"""The terminal: tables are never cut, the progress line fits, a command that was typed wrong ends with one line."""
+
+import io
+import sys
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from fairlead.cli import terminal
+from fairlead.cli.main import main
+
+ID = "reward_model-c95cd57dd41e96ef"
+
+
+def screen(monkeypatch: pytest.MonkeyPatch, *, width: int, is_terminal: bool = True) -> io.StringIO:
+    """A terminal of that width whose text can be read."""
+    out = io.StringIO()
+    console = Console(
+        file=out,
+        width=width,
+        force_terminal=is_terminal,
+        no_color=True,
+        highlight=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    monkeypatch.setattr(terminal, "console", console)
+    monkeypatch.setattr(sys, "stdout", out)
+    return out
+
+
+@pytest.mark.parametrize(("width", "is_terminal"), [(30, True), (60, True), (80, True), (80, False)])
+def test_no_table_is_cut(monkeypatch: pytest.MonkeyPatch, width: int, is_terminal: bool) -> None:
+    """Also where the longest words need more than the terminal has: then lines are longer than it."""
+    out = screen(monkeypatch, width=width, is_terminal=is_terminal)
+    table = Table(box=None)
+    for column in ("artifact", "name", "a remark of several words", "estimated accuracy"):
+        table.add_column(column)
+    table.add_row(ID, "micro/policies.ppo", "nothing to say about it", "0.498")
+    terminal.show_table(table)
+    text = out.getvalue()
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text and ID in text and "micro/policies.ppo" in text and "0.498" in text
+
+
+@pytest.mark.parametrize(("width", "has_bar"), [(80, False), (120, True)])
+def test_the_progress_line_fits(monkeypatch: pytest.MonkeyPatch, width: int, has_bar: bool) -> None:
+    out = screen(monkeypatch, width=width)
+    note = "accuracy 0.612, 12,140 tokens/s, 0.223 s/step"
+    with terminal.progress("reward model", 24) as bar:
+        bar.advance(12, note=note)
+    assert note in out.getvalue()
+    assert ("\N{BOX DRAWINGS HEAVY HORIZONTAL}" in out.getvalue()) == has_bar
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("runn", "command=runn is not known (did you mean run?); expected one of quickstart, run,"),
+        ("votes importt", "command=importt is not known (did you mean import?); expected one of import, agreement, aggregate. See"),
+        ("run", "run: missing argument 'RECIPE'. See fairlead run --help."),
+        ("run --bogus x", "run: no such option: --bogus"),
+        ("registry gc --keep-last=-1", "registry gc: invalid value for '--keep-last'"),
+    ],
+)  # fmt: skip
+def test_what_was_typed_wrong_is_said_on_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str, message: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fairlead", *words.split()])
+    with pytest.raises(SystemExit) as left:
+        main()
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert left.value.code == 2 and len(lines) == 1 and lines[0].startswith(f"fairlead: {message}")
+
+
+def test_a_group_without_a_command_shows_its_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fairlead", "registry"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "rollback" in capsys.readouterr().out
+
+
+def test_a_second_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fairlead.cli.overview.show_overview", interrupted)
+    monkeypatch.setattr(sys, "argv", ["fairlead"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130 and "run the same command again" in capsys.readouterr().err
+
+
+def test_no_line_of_a_help_is_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["registry"], ["votes"]):
+        monkeypatch.setattr(sys, "argv", ["fairlead", *words, "--help"])
+        with pytest.raises(SystemExit):
+            main()
+        text = capsys.readouterr().out
+        assert "Example: fairlead" in text and not [
+            line for line in text.splitlines() if line.endswith("...") and "Usage" not in line
+        ]
