@@ -38,6 +38,7 @@ from fairlead.train.preflight import (
     preflight_table,
     require_passed,
 )
+from fairlead.train.preflight_model import check_model
 from fairlead.train.setup import make_learner, with_adapter
 
 DPO_ACCURACY = Gate(
@@ -72,6 +73,7 @@ def run(config: DpoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     model = with_adapter(model, config.training.lora, seed=services.seed)
     checks = [check_masks(train.trees), check_terminators(train.trees, chat.stop_token_ids, max_length=text.max_length),
               check_bos(train.trees, tokenizer.bos_token_id), *check_layout(model, train.trees),
+              *check_model(model, train.trees, num_dropped=train.num_dropped),
               *([check_reference(model, compared)] if compared else [])]  # fmt: skip
     require_passed("dpo", checks)
     session = _train(config, model, train, out=out, services=services)

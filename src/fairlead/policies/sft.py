@@ -40,6 +40,7 @@ from fairlead.train.preflight import (
     preflight_table,
     require_passed,
 )
+from fairlead.train.preflight_model import check_model
 from fairlead.train.setup import make_learner, with_adapter
 
 _REMEDY = "Write or collect more demonstrations; a few hundred good ones beat thousands of noisy ones"
@@ -97,7 +98,8 @@ def run(config: SftConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     model = with_adapter(load_policy(source, device=services.device), config.training.lora, seed=services.seed)
     checks = [check_masks(train.trees), check_terminators(train.trees, chat.stop_token_ids, max_length=text.max_length),
               check_bos(train.trees, tokenizer.bos_token_id),
-              check_dropout(model, train.trees), *check_layout(model, train.trees)]  # fmt: skip
+              check_dropout(model, train.trees), *check_layout(model, train.trees),
+              *check_model(model, train.trees, num_dropped=train.num_dropped)]  # fmt: skip
     require_passed("sft", checks)
     history = _train(config, model, train, heldout, out=out, services=services)
     save_policy(model, tokenizer, out)
