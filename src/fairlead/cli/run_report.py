@@ -1,5 +1,6 @@
 """From a finished (or stopped) run to its report and to the last lines in the terminal."""
 
+import dataclasses
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,7 +81,8 @@ def _key_figures(pipeline: Pipeline) -> tuple[Figure, ...]:
     ]
     rewards = pipeline.records.get("rewards")
     if rewards and rewards.summary and rewards.summary.figures:
-        figures.append(rewards.summary.figures[0])
+        first = rewards.summary.figures[0]
+        figures.append(dataclasses.replace(first, name=f"reward model: {first.name}"))
     for record in reversed(list(pipeline.records.values())):
         if len(figures) >= 3:
             break
