@@ -9,6 +9,7 @@ from micro import MICRO, fairlead, folder_of, merge
 from conftest import MicroRun
 from fairlead.models.heads import load_head
 from fairlead.models.load import load_policy
+from fairlead.telemetry.sinks import read_metrics
 
 CHANGES = {"rewards": {"ensemble": {"kind": "bootstrap", "size": 2}}, "policies": {"ppo": {"uncertainty_coef": 0.5}}}
 
@@ -21,6 +22,9 @@ def test_an_ensemble_goes_through_the_loop(micro: MicroRun, tmp_path: Path) -> N
     folder = folder_of(home, micro_run.artifacts(home)["rewards"])
     model = load_head(load_policy(str(folder)), folder)
     assert len(model.members) == 1 and (folder / "scores.jsonl").is_file()
+    policy = folder_of(home, micro_run.artifacts(home)["policies.ppo"])
+    disagreement = read_metrics(policy / "metrics.jsonl")["ppo/disagreement"]
+    assert len(disagreement) == 2 and all(value > 0 for _, value in disagreement)
     assert micro_run.states(home)["sft"] == "reused" and micro_run.states(home)["evals"] == "made"
 
 

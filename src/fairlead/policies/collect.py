@@ -20,7 +20,8 @@ from fairlead.models.heads import ScalarModel
 from fairlead.models.load import CausalModel
 from fairlead.policies.ppo_config import PpoConfig
 from fairlead.text.packing import Branch, Tree
-from fairlead.train.forward import PolicyLogprobs, StateValues, annotate, score_trees
+from fairlead.train.forward import PolicyLogprobs, StateValues, annotate
+from fairlead.train.scoring import score_with_disagreement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,7 +62,7 @@ def collect(
                                                                                               "old_logprobs": s.sampling_logprobs}),))
              for s in samples]  # fmt: skip
     tokens = config.training.max_tokens_per_microbatch
-    raw = score_trees(models.reward, trees, max_tokens=tokens, heed=heed)
+    raw, disagreement = score_with_disagreement(models.reward, trees, max_tokens=tokens, heed=heed)
     trees = _reference_logprobs(models, trees, config, heed)
     trees = annotate(trees, "old_values", StateValues(models.value), max_tokens=tokens, heed=heed)
     lengths = np.array([len(s.token_ids) for s in samples])
@@ -83,6 +84,8 @@ def collect(
         "ppo/kl_coef": kl_coef, "ppo/kl_penalty": kl_coef * float(kl.sum()) / len(samples), "ppo/length_tokens": float(lengths.mean()),
         "ppo/missing_eos_share": float((~has_eos).float().mean()), "ppo/advantages_std": float(std),
     }  # fmt: skip
+    if disagreement is not None:
+        metrics["ppo/disagreement"] = float(disagreement.mean())
     return Round(trees=trees, metrics=metrics, kl_per_sequence=metrics["ppo/kl_k1_sequence"])
 
 

@@ -266,6 +266,7 @@ def _summary(
                       y_label="reference sd"),
         *metric_chart(path, "How far does the policy move from its reference?", [("ppo/kl_k1", "k1", "policy"), ("ppo/kl_k3", "k3", "reference")],
                       y_label="nats a token", thresholds=(Threshold(label="warn", value=0.5, kind="warn"),), y_zero=True),
+        *metric_chart(path, "Do the reward models still agree?", [("ppo/disagreement", "disagreement", "reward")], y_label="sd", y_zero=True),
         *metric_chart(path, "Do replies grow?", [("ppo/length_tokens", "length", "policy")], y_label="tokens", y_zero=True),
         *metric_chart(path, "Does it still explore?", [("ppo/entropy", "entropy", "policy")], y_label="nats a token", y_zero=True),
         *metric_chart(path, "What does a nat of KL cost?", [("ppo/kl_coef", "coefficient", "neutral")], y_label="reward a nat", y_zero=True),

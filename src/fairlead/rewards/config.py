@@ -90,6 +90,9 @@ class RewardsConfig(Config):
         if self.top is not None and self.loss not in RANKED:
             raise ValueError(explain("top", self.top, f"is not read by loss={self.loss}", expected="loss plackett_luce or all_pairs",
                                      remedy="Change loss or remove top"))  # fmt: skip
+        if self.use_vote_weights and self.loss in RATED:
+            raise ValueError(explain("use_vote_weights", True, f"is not read by loss={self.loss}", expected="a loss of pairs or rankings",
+                                     remedy="Remove it: votes are on pairs, ratings on completions"))  # fmt: skip
         if self.ties != "soft" and self.loss != "bradley_terry":
             raise ValueError(explain("ties", self.ties, f"is not read by loss={self.loss}", expected="loss bradley_terry",
                                      remedy="Remove ties; in rankings a tie is every order, equally likely"))  # fmt: skip

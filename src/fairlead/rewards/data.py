@@ -98,10 +98,14 @@ def _encode_train(
         names = tuple(config.attributes)
         _check_names(names, rows)
         train = encode_ratings(chat, rows, names, max_length=max_length)
+        num_alone = _drop_alone(train) if config.loss == "criteria" else 0
         scales = _scales(names, train.trees)
         if config.loss == "regression":
             train.trees = [_standardised(tree, list(scales.values())) for tree in train.trees]
-        return train, len(rows), scales, ()
+        notes = (
+            (f"{num_alone:,} completions left out: no other completion of their prompt is rated.",) if num_alone else ()
+        )
+        return train, len(rows), scales, notes
     train = encode_preferences(chat, rows, max_length=max_length)
     return train, len(train.trees), {}, ()
 
@@ -122,6 +126,21 @@ def _check_names(names: Sequence[str], rows: Sequence[Preference]) -> None:
             raise DataError(explain(f"rewards.attributes.{name}", None, f"is rated in no pair{nearest(name, known)}",
                                     expected="one of " + (", ".join(known) or "none: these preferences carry no ratings"),
                                     remedy="Correct the name, or take preferences with ratings (HelpSteer2, UltraFeedback)"))  # fmt: skip
+
+
+def _drop_alone(train: Encoded) -> int:
+    """Take out prompts where no attribute is rated twice, which leaves nothing to compare; how many completions that were."""
+    compared = [
+        any(sum(not math.isnan(value) for value in column) > 1 for column in zip(*tree.targets, strict=True))
+        for tree in train.trees
+    ]
+    num_alone = sum(len(tree.branches) for tree, is_kept in zip(train.trees, compared, strict=True) if not is_kept)
+    if not any(compared):
+        raise DataError(explain("rewards.loss", "criteria", "finds no prompt with two rated completions", expected="ratings to compare",
+                                remedy="Use loss: regression, which needs one"))  # fmt: skip
+    train.trees = [tree for tree, is_kept in zip(train.trees, compared, strict=True) if is_kept]
+    train.kept_rows = [row for row, is_kept in zip(train.kept_rows, compared, strict=True) if is_kept]
+    return num_alone
 
 
 def _scales(names: Sequence[str], trees: Sequence[Tree]) -> dict[str, Scale]:

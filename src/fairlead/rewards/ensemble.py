@@ -39,15 +39,14 @@ def disagreement(readout: Readout, outputs: Floats) -> Floats:
     return readout.disagreement(torch.from_numpy(outputs)).numpy()
 
 
-def write_scores(path: Path, readout: Readout, outputs: Floats, *, ids: Sequence[str], mean: float, std: float) -> None:
-    """A Score a reference sample: the normalised score, and in `meta` the disagreement and every member's normalised score."""
+def write_scores(path: Path, readout: Readout, outputs: Floats, *, ids: Sequence[str]) -> None:
+    """A Score a reference sample: the mean of the members' normalised scores, and in `meta` each of these and their disagreement."""
     z = readout.normalised(torch.from_numpy(outputs)).numpy()
-    values = (combined(readout, outputs) - mean) / std
-    spread = disagreement(readout, outputs)
+    rows = zip(ids, combined(readout, outputs), disagreement(readout, outputs), z, strict=True)
     write_jsonl(path, (
         Score(completion_id=name, scorer="reward ensemble", value=float(value),
-              meta={"disagreement": float(sd), "members": [float(x) for x in row]})
-        for name, value, sd, row in zip(ids, values, spread, z, strict=True)
+              meta={"disagreement": float(spread), "members": [float(x) for x in members]})
+        for name, value, spread, members in rows
     ))  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +39,7 @@ from fairlead.rewards.config import RewardsConfig
 from fairlead.rewards.data import Data, read_data
 from fairlead.rewards.training import History, Member, plan_members, read_history, train_member
 from fairlead.stats.calibration import length_slope
-from fairlead.text import ChatText, Layout, Tree
-from fairlead.train.forward import score_trees
+from fairlead.text import ChatText
 from fairlead.train.preflight import (
     Check,
     check_bos,
@@ -50,12 +49,11 @@ from fairlead.train.preflight import (
     preflight_table,
     require_passed,
 )
+from fairlead.train.scoring import Outputs, read_outputs
 from fairlead.train.setup import with_adapter
 
 GATES: tuple[Gate, ...] = quality.GATES
 __all__ = ["GATES", "RewardsConfig", "run"]
-
-Outputs = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -108,7 +106,7 @@ def run(config: RewardsConfig, *, inputs: Mapping[str, Path], out: Path, service
     measured = quality.measure(_scores(model.readout, said.heldout), data.heldout.trees, data.heldout_rows)
     model.facts["accuracy"] = measured.accuracy.value
     save_policy(model.base, tokenizer, out)
-    found = _ensemble_report(stage, model, said, each, measured)
+    found = _ensemble_report(stage, model.readout, said, each, measured)
     model.facts |= found.facts
     save_head(model, out)
     facts = read_json(inputs["preferences"] / "summary.json").get("facts", {})
@@ -213,29 +211,11 @@ def _scores(readout: Readout | None, outputs: Outputs) -> npt.NDArray[Any]:
     return readout.scores(torch.from_numpy(outputs.astype(np.float64))).numpy()
 
 
-class _AllOutputs:
-    """A model that answers with all its outputs where its score is asked for."""
-
-    def __init__(self, model: ScalarModel) -> None:
-        self.model = model
-
-    def scores(self, layout: Layout) -> torch.Tensor:
-        """[B, M]"""
-        return self.model.outputs(layout)
-
-
-def read_outputs(model: ScalarModel, trees: Sequence[Tree], *, max_tokens: int, heed: Callable[[], None]) -> Outputs:
-    """[B, M] raw outputs of all completions, in tree and branch order; [0, M] without trees."""
-    if not trees:
-        return np.zeros((0, model.head.out_features), dtype=np.float32)
-    return score_trees(cast(ScalarModel, _AllOutputs(model)), trees, max_tokens=max_tokens, heed=heed)
-
-
 def _ensemble_report(
-    stage: _Stage, model: ScalarModel, said: _Said, each: Sequence[_Said], measured: quality.Quality
+    stage: _Stage, readout: Readout | None, said: _Said, each: Sequence[_Said], measured: quality.Quality
 ) -> ensemble.EnsembleReport:
     """Members, their disagreement, and their scores as a file; nothing for one model."""
-    section, readout = stage.config.ensemble, model.readout
+    section = stage.config.ensemble
     if section.kind == "none":
         return ensemble.EnsembleReport()
     sizes = [len(member.trees) for member in stage.members] * section.num_heads
@@ -249,9 +229,7 @@ def _ensemble_report(
     table = ensemble.members_table(heldout, sizes, whole=measured.accuracy, label="mean of scores")
     found = ensemble.report(readout, reference, heldout)
     if len(reference):
-        ensemble.write_scores(
-            stage.out / "scores.jsonl", readout, reference, ids=stage.data.reference_ids, mean=model.mean, std=model.std
-        )
+        ensemble.write_scores(stage.out / "scores.jsonl", readout, reference, ids=stage.data.reference_ids)
     return dataclasses.replace(found, tables=(table, *found.tables))
 
 

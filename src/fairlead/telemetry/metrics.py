@@ -79,6 +79,7 @@ _PPO = (
     Metric("ppo/reward", "reward", "Mean of what is optimised: score after KL penalty, length penalty and clipping, summed over the sequence"),
     Metric("ppo/score", "score", "Mean raw score of the sampled completions"),
     Metric("ppo/score_std", "score", "Standard deviation of the raw scores of the batch"),
+    Metric("ppo/disagreement", "sd", "Reward ensembles: mean standard deviation of the members' scores; a rise says the policy leaves what they know"),
     Metric("ppo/kl_k1", "nats/token", "KL(policy || reference), estimator k1, mean a sampled token; negative beyond chance is a bug", (0.0, 0.5)),
     Metric("ppo/kl_k1_sequence", "nats/sequence", "The same summed over a completion; what an adaptive controller's target means"),
     Metric("ppo/kl_k3", "nats/token", "KL(policy || reference), estimator k3: never negative, less noise", (0.0, 0.5)),

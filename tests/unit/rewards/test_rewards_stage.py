@@ -91,18 +91,18 @@ def test_an_ensemble_says_how_far_its_members_disagree(train, inputs):
     summary, out, model = train(DISJOINT)
     scores = list(read_records(out / "scores.jsonl", Score))
     trees = data_of({}, inputs).reference
-    mean = model.normalised(torch.from_numpy(score_trees(model, trees, max_tokens=512)))
-    np.testing.assert_allclose([score.value for score in scores], mean, atol=1e-4)
+    np.testing.assert_allclose([score.value for score in scores], score_trees(model, trees, max_tokens=512), atol=1e-4)
     for score in scores:
         first, second = score.meta["members"]
+        assert score.value == pytest.approx((first + second) / 2)
         assert score.meta["disagreement"] == pytest.approx(abs(first - second) / 2)
     found = {figure.name: figure.value for figure in summary.figures}
     assert found["disagreement"] == pytest.approx(np.mean([score.meta["disagreement"] for score in scores]))
     table = next(t for t in summary.tables if t.title == "Members of the ensemble")
     assert [row[1] for row in table.rows] == [36, 36, 72]
     model.uncertainty_coef = 2.0
-    cautious = model.normalised(torch.from_numpy(score_trees(model, trees, max_tokens=512)))
-    expected = [score.value - 2.0 * score.meta["disagreement"] / model.std for score in scores]
+    cautious = score_trees(model, trees, max_tokens=512)
+    expected = [score.value - 2.0 * score.meta["disagreement"] for score in scores]
     np.testing.assert_allclose(cautious, expected, atol=1e-4)
 
 
@@ -215,6 +215,7 @@ def test_a_name_that_nobody_rated_is_refused(inputs):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"loss": "criteria", "attributes": ATTRIBUTES, "use_vote_weights": True}, "use_vote_weights=True is not read"),
         ({"top": 2}, "top=2 is not read by loss=bradley_terry"),
         ({"loss": "all_pairs", "ties": "davidson"}, "ties=davidson is not read"),
         ({"tie_rate": 0.1}, "tie_rate=0.1 is not read with ties=soft"),
@@ -250,3 +251,17 @@ def test_the_default_writes_what_it_always_wrote(train):
     _, out, model = train({})
     assert set(json.loads((out / "fairlead_head.json").read_text())) == {"mean", "std", "facts"}
     assert model.readout is None and model.head.out_features == 1
+
+
+def test_criteria_leave_out_what_cannot_be_compared(tmp_path):
+    """Four prompts of training of which one completion is rated."""
+    rows = []
+    for number, row in enumerate(example.preferences()):
+        meta = {"chosen_quality": row.meta["chosen_quality"]} if number % 6 == 0 else {}
+        rows.append(row if number >= 60 else replace(row, meta=meta))
+    inputs = example.make_inputs(tmp_path, rows)
+    changes = {"loss": "criteria", "attributes": {"quality": 1.0}}
+    data = data_of(changes, inputs)
+    assert len(data.train.trees) == 8
+    assert "4 completions left out: no other completion of their prompt is rated." in data.notes
+    assert len(data_of({**changes, "loss": "regression"}, inputs).train.trees) == 12
