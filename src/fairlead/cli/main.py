@@ -133,7 +133,8 @@ def train(
     """Train policies: SFT, DPO, PPO. Stages before them are reused or run first."""
     from fairlead.cli.running import run_recipe
 
-    target = {"all": "policies", "sft": "sft"}.get(policy, f"policies.{policy}")
+    # "train" is pipeline.plan.ALL_POLICIES, which to import takes torch.
+    target = {"all": "train", "sft": "sft"}.get(policy, f"policies.{policy}")
     run_recipe(
         recipe,
         sets=sets,

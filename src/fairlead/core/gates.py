@@ -48,7 +48,8 @@ class GateResult:
     def line(self) -> str:
         """One line for the terminal: verdict, gate, value, interval, n, threshold, remedy."""
         low, high = amount(self.low, self.unit), amount(self.high, self.unit)
-        interval = f" [{low}, {high}]" if self.low != self.high else ""
+        has_interval = self.low != self.high and math.isfinite(self.low) and math.isfinite(self.high)
+        interval = f" [{low}, {high}]" if has_interval else ""
         text = f"{self.outcome} {self.gate} {measure(self.value, self.unit)}{interval} (n={self.n}; {self.threshold})"
         if self.note:
             text += f" {self.note}."

@@ -1,12 +1,14 @@
 """LoRA through peft. With an adapter the frozen reference policy is the same weights with the adapter switched off."""
 
 import contextlib
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
+from fairlead.core.errors import ConfigError, explain
 from fairlead.models.load import CausalModel
 
 
@@ -20,7 +22,12 @@ class LoraSettings:
 
 
 def add_lora(model: CausalModel, settings: LoraSettings, *, seed: int) -> CausalModel:
-    """Wrap the model; only the adapter is trainable afterwards. It starts as a function of the seed, and changes no output yet."""
+    """Wrap the model; only the adapter is trainable afterwards. It starts as a function of the seed, and changes no output yet.
+
+    Raises:
+        ConfigError: no layer has that name, or the adapter is wider than the model.
+    """
+    _check_fit(model, settings)
     from peft import LoraConfig, get_peft_model  # slow to import, and most runs have no adapter
 
     config = LoraConfig(
@@ -37,6 +44,25 @@ def add_lora(model: CausalModel, settings: LoraSettings, *, seed: int) -> Causal
         warnings.simplefilter("ignore", UserWarning)
         module = get_peft_model(model.causal_lm, config).eval()
     return CausalModel(module=module, config=model.config, name=model.name, device=model.device)
+
+
+def _check_fit(model: CausalModel, settings: LoraSettings) -> None:
+    if settings.rank > model.hidden_size:
+        raise ConfigError(explain("training.lora.rank", settings.rank, "is wider than the model",
+                                  expected=f"at most its hidden size, {model.hidden_size}", remedy="Usual ranks are 8 to 64"))  # fmt: skip
+    if settings.target_modules == "all-linear":
+        return
+    kinds = ("Linear", "Conv1D")  # Conv1D: linear layers of GPT-2, which are no nn.Linear
+    names = [name for name, module in model.causal_lm.named_modules() if type(module).__name__ in kinds]
+    try:
+        is_found = any(re.fullmatch(settings.target_modules, name) for name in names)
+    except re.error:
+        is_found = False
+    if not is_found:
+        ends = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
+        raise ConfigError(explain("training.lora.target_modules", settings.target_modules, "matches no linear layer",
+                                  expected=f"all-linear, or a regular expression for whole names that end in {ends}",
+                                  remedy="For example .*(q_proj|v_proj)"))  # fmt: skip
 
 
 def has_adapter(model: CausalModel) -> bool:

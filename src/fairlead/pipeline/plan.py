@@ -32,6 +32,8 @@ from fairlead.rewards import stage as rewards
 
 BASE_MODEL = "@base"
 """Input that stands for the recipe's own model rather than an artifact."""
+ALL_POLICIES = "train"
+"""Target that stands for everything that trains a policy, SFT included."""
 
 Run = Callable[..., StageSummary]
 
@@ -148,11 +150,13 @@ def _node(
 
 
 def select(nodes: list[Node], target: str) -> list[Node]:
-    """The nodes that `target` (a node name, or a prefix such as `policies`) stands on, itself included, in order.
+    """The nodes that `target` (a node name, a prefix such as `policies`, ALL_POLICIES) stands on, itself included, in order.
 
     Training stands on the criteria too, though it never reads them: they are frozen before it.
     """
     chosen = [n for n in nodes if n.name == target or n.name.startswith(target + ".")]
+    if target == ALL_POLICIES:
+        chosen = [n for n in nodes if n.kind == "policy"]
     if not chosen:
         known = [n.name for n in nodes]
         raise ConfigError(explain("stage", target, f"is not part of this recipe{nearest(target, known)}", expected="one of " + ", ".join(known),

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any, overload
 
 from fairlead.core.config import resolved
-from fairlead.core.errors import FairleadError, GateStopped, Interrupted, ModelError, StoreError, explain
+from fairlead.core.errors import (
+    ConfigError,
+    FairleadError,
+    GateStopped,
+    Interrupted,
+    ModelError,
+    StoreError,
+    explain,
+    nearest,
+)
 from fairlead.core.gates import GateResult, allow
 from fairlead.core.io import read_json, write_json
 from fairlead.core.sections import TextSection
@@ -333,7 +342,13 @@ class Pipeline:
         text = self.recipe.text
         if text.template is None or text.template in TEMPLATES:
             return text
-        return text.model_copy(update={"template": str(self.finder.find(text.template, key="text.template"))})
+        try:
+            path = self.finder.find(text.template, key="text.template")
+        except ConfigError as error:
+            if near := nearest(text.template, TEMPLATES):
+                raise ConfigError(str(error).replace("is not found", f"is not found{near}", 1)) from error
+            raise
+        return text.model_copy(update={"template": str(path)})
 
     def _write_record(self) -> None:
         record = {

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 import numpy.typing as npt
 
@@ -59,6 +60,8 @@ class ChatText:
     def __init__(self, tokenizer: Any, *, template: str | None = None, name: str = "model") -> None:
         self.tokenizer = tokenizer
         self.name = name
+        self._template_place = "text.template" if template not in (None, "chatml", PLAIN) else f"{name}: chat template"
+        self._template_file = template if self._template_place == "text.template" else None
         if tokenizer.eos_token_id is None:
             raise ModelError(explain(f"{name}: tokenizer.eos_token", None, "is not set", expected="a token that ends a text",
                                      remedy="Set eos_token in tokenizer_config.json"))  # fmt: skip
@@ -99,8 +102,9 @@ class ChatText:
         self._strips = f" {_PROBE} " not in full
         full = self._render_reply(_PROBE)
         if not full.startswith(prefix) or _PROBE not in full[len(prefix) :]:
-            raise ModelError(explain(f"{self.name}: chat template", None, "does not append: the rendered reply does not begin with the rendered "
-                                     "prompt", expected="a template whose generation prompt is a prefix of the reply",
+            raise ModelError(explain(self._template_place, self._template_file,
+                                     "does not append: the rendered reply does not begin with the rendered prompt",
+                                     expected="a template whose generation prompt is a prefix of the reply",
                                      remedy="Use text.template: chatml or a training template"))  # fmt: skip
         lead, _, tail = full[len(prefix) :].partition(_PROBE)
         self._lead = "" if lead.strip() else lead
@@ -122,8 +126,12 @@ class ChatText:
             return self.tokenizer.apply_chat_template(
                 rows, tokenize=False, chat_template=self.template, add_generation_prompt=add_generation_prompt
             )
+        except jinja2.TemplateSyntaxError as error:
+            raise ModelError(explain(self._template_place, self._template_file, f"is no Jinja template (line {error.lineno}: {error.message})",
+                                     expected="a chat template", remedy="Fix that line, or use text.template: chatml")) from error  # fmt: skip
         except Exception as error:  # a template may raise anything, from Jinja errors to its own refusals
-            raise DataError(explain(f"{self.name}: chat template", " / ".join(m.role for m in messages), f"refused the conversation ({error})",
+            roles = " / ".join(m.role for m in messages)
+            raise DataError(explain(self._template_place, self._template_file, f"refused a conversation of {roles} ({error})",
                                     expected="roles that the template knows", remedy="Change the data or text.template")) from error  # fmt: skip
 
     def _encode_text(self, text: str) -> list[int]:

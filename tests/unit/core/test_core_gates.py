@@ -62,6 +62,12 @@ def test_nothing_measured_never_passes(value):
     assert gate(stop=None).judge(value, n=10).outcome == "WARN"
     assert gate().judge(0.9, n=0).outcome == "STOP"
     assert gate().judge(0.9, n=0).note == "Nothing was measured"
+    assert (
+        gate()
+        .judge(math.nan, low=math.nan, high=math.nan, n=0)
+        .line()
+        .startswith("STOP reward.accuracy not measured (n=0;")
+    )
 
 
 def test_allowed_stop_keeps_its_verdict_and_says_why():

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import tiny_models
+from fairlead.core.errors import ConfigError
 from fairlead.models.adapters import LoraSettings, add_lora, has_adapter, merged, reference_mode
 from fairlead.text import Branch, Tree, pack_trees
 
@@ -32,6 +33,21 @@ def moved(kind):
             if "lora_B" in name:
                 parameter.normal_(std=0.05, generator=generator)
     return model
+
+
+@pytest.mark.parametrize("target", ["nosuch", "q_proj", "*bad("])
+def test_layers_that_are_not_there_are_refused_with_the_names_of_those_that_are(kind, target):
+    """A name is matched whole: `q_proj` alone is no layer, `.*q_proj` is."""
+    with pytest.raises(ConfigError, match="matches no linear layer") as info:
+        add_lora(tiny_models.load(kind), LoraSettings(target_modules=target), seed=0)
+    name = {"gpt2": "c_attn"}.get(kind, "q_proj")
+    assert name in str(info.value)
+    assert has_adapter(add_lora(tiny_models.load(kind), LoraSettings(rank=2, target_modules=f".*{name}"), seed=0))
+
+
+def test_an_adapter_wider_than_the_model_is_refused_before_its_weights_are_made(kind):
+    with pytest.raises(ConfigError, match=r"training\.lora\.rank=100000000 is wider than the model"):
+        add_lora(tiny_models.load(kind), LoraSettings(rank=100_000_000), seed=0)
 
 
 def test_a_new_adapter_is_the_base_model(kind, layout):

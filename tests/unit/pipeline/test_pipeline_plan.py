@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from fairlead.core.errors import ConfigError
-from fairlead.pipeline.plan import BASE_MODEL, build_plan, select
+from fairlead.pipeline.plan import ALL_POLICIES, BASE_MODEL, build_plan, select
 from fairlead.pipeline.recipe import Recipe, load
 
 FULL: dict[str, Any] = {
@@ -77,6 +77,16 @@ def test_prefix_takes_all_policies(tmp_path: Path) -> None:
     chosen = {n.name for n in select(build_plan(_recipe(tmp_path)), "policies")}
     assert {"policies.ppo", "policies.dpo", "policies.soft", "rewards"} <= chosen
     assert "evals" not in chosen
+
+
+def test_training_is_whatever_trains_a_policy(tmp_path: Path) -> None:
+    """A recipe of SFT alone has no policies section and is trained all the same."""
+    everything = {n.name for n in select(build_plan(_recipe(tmp_path)), ALL_POLICIES)}
+    assert everything == {n.name for n in select(build_plan(_recipe(tmp_path)), "policies")}
+    alone = build_plan(_recipe(tmp_path, policies={}, rewards=None, releases=None, evals=None))
+    assert [n.name for n in select(alone, ALL_POLICIES)] == ["sft"]
+    with pytest.raises(ConfigError, match="is not part of this recipe"):
+        select([n for n in alone if n.name == "prompts"], ALL_POLICIES)
 
 
 def test_unknown_target_names_the_nearest(tmp_path: Path) -> None:

@@ -172,10 +172,16 @@ def test_template_files_that_cannot_be_used_are_named(tmp_path):
     (tmp_path / "latin.jinja").write_bytes(b"\xe9{{ x }}")
     with pytest.raises(ModelError, match="UTF-8"):
         ChatText(tiny_models.make_tokenizer(), template=str(tmp_path / "latin.jinja"))
-    (tmp_path / "broken.jinja").write_text("{% for m in messages %}")
-    with pytest.raises(DataError) as info:
-        ChatText(tiny_models.make_tokenizer(), template=str(tmp_path / "broken.jinja"))
-    assert "chat template" in one_line(info)
+    for name, text, says in (
+        ("broken", "{{ bos_token }}\n{% for m in messages %}", "is no Jinja template (line 2: "),
+        ("empty", "", "does not append"),
+        ("refusing", "{{ raise_exception('only poems') }}", "refused a conversation of user (only poems)"),
+    ):
+        path = tmp_path / f"{name}.jinja"
+        path.write_text(text)
+        with pytest.raises((ModelError, DataError)) as info:
+            ChatText(tiny_models.make_tokenizer(), template=str(path))
+        assert f"{name}.jinja {says}" in one_line(info) and one_line(info).startswith("text.template=")
 
 
 def test_a_template_whose_reply_does_not_follow_its_prompt_is_refused():
