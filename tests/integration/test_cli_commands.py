@@ -93,6 +93,23 @@ def test_an_artifact_is_shown_with_its_figures(micro: MicroRun) -> None:
     assert "held-out accuracy" in shown and " %" in shown and '"center_coef"' in shown
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["[1]", '{"name": "micro"}', '{"name": "m", "scope": "toy", "seed": 0, "command": "", "stages": {"sft": {}}}'],
+)
+@pytest.mark.parametrize("command", [(), ("report",), ("lineage", "micro")])
+def test_a_record_that_is_none_is_named(home: Path, command: tuple[str, ...], content: str) -> None:
+    (home / "micro" / "run.json").write_text(content, encoding="utf-8")
+    outcome = fairlead(*command, home=home)
+    assert outcome.code == 3 and "micro/run.json is not the record of a run" in outcome.error
+
+
+def test_a_kept_recipe_of_another_version_is_named_with_its_file(home: Path) -> None:
+    kept = home / "micro" / "recipe.json"
+    kept.write_text(kept.read_text(encoding="utf-8").replace('"seed": 0', '"sead": 0', 1), encoding="utf-8")
+    assert "recipe.json.sead=0 is not a known key (did you mean seed?)" in fairlead("report", home=home).error
+
+
 def test_a_mistyped_run_is_named_with_the_nearest(micro: MicroRun) -> None:
     outcome = fairlead("lineage", "mirco", home=micro.home)
     assert outcome.code == 8

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fairlead.cli import terminal
-from fairlead.core.io import read_json
+from fairlead.pipeline.run_file import read_run
 
 FLOW = (("prompts", "prompts"), ("sft", "SFT"), ("completions", "completions"), ("feedback", "feedback"), ("preferences", "preferences"),
         ("rewards", "reward model"), ("policies", "policies"), ("evals", "evaluation"), ("releases", "release"))  # fmt: skip
@@ -20,7 +20,7 @@ def show_overview(home: Path) -> None:
             "No run yet. Next: fairlead quickstart (whole loop, minutes, no network), or fairlead init for a recipe of your own."
         )
         return
-    record = read_json(runs[-1])
+    record = read_run(runs[-1])
     terminal.say(f"Newest run: {record['name']} (scope {record['scope']}, seed {record['seed']}) in {home}")
     width = max((len(row["artifact"] or "") for row in record["stages"].values()), default=0)
     for key, title in FLOW:

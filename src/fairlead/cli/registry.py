@@ -10,7 +10,7 @@ from fairlead.cli import terminal
 from fairlead.cli.run_report import describe_artifact
 from fairlead.cli.running import as_data
 from fairlead.core.errors import ConfigError, StoreError, explain, nearest
-from fairlead.core.io import read_json
+from fairlead.pipeline.run_file import read_run
 from fairlead.store.artifacts import ArtifactStore
 from fairlead.store.gc import apply_gc, plan_gc
 from fairlead.store.manifest import Artifact
@@ -28,7 +28,7 @@ def resolve(home: Path, store: ArtifactStore, name: str) -> Artifact:
     """An artifact by id or its beginning; a run's name stands for the last artifact of that run."""
     record = home / name / "run.json"
     if record.is_file():
-        stages = read_json(record)["stages"]
+        stages = read_run(record)["stages"]
         made = [row["artifact"] for row in stages.values() if row["artifact"]]
         if made:
             return store.get(made[-1])

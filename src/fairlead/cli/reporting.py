@@ -25,7 +25,7 @@ def redraw(home: Path, name: str | None, out: Path | None) -> Path:
                 "run", run, "is not known", expected=f"one of: {runs}", remedy="Start one with: fairlead run RECIPE"
             )
         )
-    recipe = parse_config(Recipe, read_json(folder / "recipe.json"))
+    recipe = parse_config(Recipe, read_json(folder / "recipe.json"), where=str(folder / "recipe.json"))
     pipeline = Pipeline(recipe, home, Path(os.curdir).resolve(), Interface(terminal.progress, terminal.say))
     pipeline.load_records()
     path = out or folder / "report.html"

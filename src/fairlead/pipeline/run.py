@@ -25,7 +25,7 @@ from fairlead.core.errors import (
     nearest,
 )
 from fairlead.core.gates import GateResult, allow
-from fairlead.core.io import read_json, write_json
+from fairlead.core.io import write_json
 from fairlead.core.sections import TextSection
 from fairlead.core.services import Services
 from fairlead.core.summary import summary_from_dict
@@ -39,6 +39,7 @@ from fairlead.pipeline.gates import check_names
 from fairlead.pipeline.plan import BASE_MODEL, Node, build_plan, select
 from fairlead.pipeline.recipe import Recipe
 from fairlead.pipeline.record import StageRecord, record_from_dict, with_verdicts
+from fairlead.pipeline.run_file import read_run
 from fairlead.preferences.counts import rl_count_gate
 from fairlead.rewards.gold import load_gold
 from fairlead.store.artifacts import Artifact, ArtifactStore, cache_key
@@ -187,7 +188,7 @@ class Pipeline:
 
     def load_records(self) -> None:
         """Take the records of this run's last execution from disk (to draw its report again)."""
-        written = read_json(self.folder / "run.json")
+        written = read_run(self.folder / "run.json")
         self.command = written["command"]
         nodes = {node.name: node for node in build_plan(self.recipe)}
         self.records = {
@@ -327,7 +328,7 @@ class Pipeline:
     def _services(self, kind: str, work: Path, paths: Mapping[str, Path]) -> Services:
         extras: dict[str, Any] = {
             "text": self._text(), "scope": self.recipe.scope, "allow": dict(self.allowed), "find_file": self.finder.find,
-            "folders": self.finder.folders,
+            "folders": self.finder.folders, "logprob_cache": self.store.root / "cache" / "logprobs",
             "read_prompts": read_prompts,
         }  # fmt: skip
         if kind in _MODEL_KINDS:
