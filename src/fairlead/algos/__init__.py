@@ -4,8 +4,11 @@ Adding one: a file with its config, `count`, `loss` and spec; a line in `ALGORIT
 closed-form test. Outside this package: name it `your.module:SPEC`.
 """
 
+from fairlead.algos.aot import AOT, AOT_UNPAIRED
+from fairlead.algos.bco import BCO
 from fairlead.algos.cpo import CPO
 from fairlead.algos.dpo import APO_DOWN, APO_ZERO, CDPO, DISCOPOP, DPO, EXO, HINGE, IPO, NCA, ROBUST, SPPO
+from fairlead.algos.kto import KTO
 from fairlead.algos.orpo import ORPO
 from fairlead.algos.ppo import PPO
 from fairlead.algos.ranking import RANKING
@@ -17,7 +20,8 @@ from fairlead.algos.simpo import SIMPO
 from fairlead.algos.spec import Algorithm
 
 ALGORITHMS: tuple[Algorithm, ...] = (
-    SFT, REWARD, RANKING, REGRESSION, DPO, CDPO, ROBUST, IPO, HINGE, EXO, NCA, SPPO, APO_ZERO, APO_DOWN, DISCOPOP, ORPO, SIMPO, CPO, PPO,
+    SFT, REWARD, RANKING, REGRESSION, DPO, CDPO, ROBUST, IPO, HINGE, EXO, NCA, SPPO, APO_ZERO, APO_DOWN, DISCOPOP, ORPO, SIMPO, CPO,
+    KTO, BCO, AOT, AOT_UNPAIRED, PPO,
 )  # fmt: skip
 
 

@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairlead.algos.random_batches import MODEL_OUTPUTS, axis_of, num_units, random_batch, select_units
+from fairlead.algos.random_batches import MODEL_OUTPUTS, random_batch
 from fairlead.algos.spec import Algorithm, Batch, Loss
+from fairlead.algos.units import axis_of, cut_statistics, merge_batches, num_units, select_units
 
 Check = Callable[[], None]
 
@@ -46,18 +47,16 @@ def check_algorithm(algorithm: Algorithm, config: Any = None, *, seed: int = 0) 
         count_ignores_the_model,
         metrics_carry_no_gradient,
         inputs_are_left_alone,
+        statistics_are_of_the_whole_batch,
     ):
         yield check.__name__, partial(check, algorithm, settings, batch)
 
 
 def microbatches_sum_to_the_whole(algorithm: Algorithm, config: Any, batch: Batch) -> None:
-    """Totals, counts, metrics and gradients of two halves add up to those of the batch."""
-    middle = num_units(batch) // 2
-    whole = _evaluate(algorithm, config, batch)
-    halves = [
-        _evaluate(algorithm, config, select_units(batch, list(units)))
-        for units in (range(middle), range(middle, num_units(batch)))
-    ]
+    """Totals, counts, metrics and gradients of two halves, told the statistics of the batch, add up to those of the batch."""
+    known = with_statistics(algorithm, config, batch)
+    whole = _evaluate(algorithm, config, known)
+    halves = [_evaluate(algorithm, config, half) for half in _halves(known)]
     for name, value in whole.items():
         parts = [half[name] for half in halves]
         _assert_close(name, torch.cat(parts) if value.ndim else parts[0] + parts[1], value)
@@ -115,6 +114,7 @@ def unread_tensors_are_inert(algorithm: Algorithm, config: Any, batch: Batch) ->
 
 def gradient_is_that_of_the_loss(algorithm: Algorithm, config: Any, batch: Batch) -> None:
     """Finite differences agree with autograd, in float64."""
+    batch = with_statistics(algorithm, config, batch)
     leaves = _leaves(algorithm, config, batch)
 
     def total(*values: Tensor) -> Tensor:
@@ -149,6 +149,7 @@ def count_ignores_the_model(algorithm: Algorithm, config: Any, batch: Batch) -> 
 
 def metrics_carry_no_gradient(algorithm: Algorithm, config: Any, batch: Batch) -> None:
     """Metrics are named `area/name` and are two scalars each, cut from the graph; the total is one scalar in it."""
+    batch = with_statistics(algorithm, config, batch)
     result = algorithm.loss(replace(batch, **_leaves(algorithm, config, batch)), config)
     assert result.total.ndim == 0 and result.total.requires_grad, "total must be a scalar with a gradient"
     for name, pair in result.metrics.items():
@@ -168,8 +169,39 @@ def inputs_are_left_alone(algorithm: Algorithm, config: Any, batch: Batch) -> No
         assert torch.equal(x, before[name]), f"the loss wrote into {name}"
 
 
+def statistics_are_of_the_whole_batch(algorithm: Algorithm, config: Any, batch: Batch) -> None:
+    """Statistics are scalars or one value a unit, without gradient, the same whatever the order and the cut of the units."""
+    if algorithm.statistics is None:
+        return
+    watched = replace(batch, **_leaves(algorithm, config, batch))
+    whole = algorithm.statistics(watched, config)
+    cut_statistics(whole, [num_units(batch)])
+    assert not any(x.requires_grad for x in whole.values()), "a statistic carries a gradient"
+    merged = algorithm.statistics(merge_batches(_halves(batch)), config)
+    reordered = algorithm.statistics(select_units(batch, list(reversed(range(num_units(batch))))), config)
+    for name, value in whole.items():
+        _assert_close(f"statistic {name} of two merged halves", merged[name], value)
+        _assert_close(
+            f"statistic {name} of the batch reversed", reordered[name], value.flip(0) if value.ndim else value
+        )
+
+
+def with_statistics(algorithm: Algorithm, config: Any, batch: Batch) -> Batch:
+    """The batch as the loop hands it to the loss: with the statistics that the method asks for."""
+    if algorithm.statistics is None or batch.statistics:
+        return batch
+    with torch.no_grad():
+        return replace(batch, statistics=algorithm.statistics(batch, config))
+
+
+def _halves(batch: Batch) -> list[Batch]:
+    middle = num_units(batch) // 2
+    return [select_units(batch, list(units)) for units in (range(middle), range(middle, num_units(batch)))]
+
+
 def _evaluate(algorithm: Algorithm, config: Any, batch: Batch) -> dict[str, Tensor]:
-    """Total, count and metrics (scalars) and gradients (vectors), by name."""
+    """Total, count and metrics (scalars) and gradients (vectors), by name; the batch's own statistics unless it has some."""
+    batch = with_statistics(algorithm, config, batch)
     leaves = _leaves(algorithm, config, batch)
     result: Loss = algorithm.loss(replace(batch, **leaves), config)
     gradients = torch.autograd.grad(result.total, list(leaves.values()), allow_unused=True)

@@ -22,6 +22,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 BatchKind = Literal["tokens", "groups", "unpaired", "rollouts"]
+Statistics = Mapping[str, Tensor]
+"""What a method knows of the whole global batch, by name: scalars, or one value a unit (a group of a group batch, else a sequence)."""
+
+
+def _no_statistics() -> Statistics:
+    return {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,6 +43,8 @@ class TokenBatch:
     """Weight of each sequence; None means 1."""
     mean_logprobs: Float[Tensor, "N"] | None = None
     """Mean log-probability over the vocabulary (with gradient), for label smoothing; None when not asked for."""
+    statistics: Statistics = field(default_factory=_no_statistics)
+    """See `Algorithm.statistics`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,6 +72,8 @@ class GroupBatch:
     """Score distance asked for; None means 0."""
     is_tie: Bool[Tensor, "P"] | None = None
     weights: Float[Tensor, "P"] | None = None
+    statistics: Statistics = field(default_factory=_no_statistics)
+    """See `Algorithm.statistics`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -74,6 +84,10 @@ class UnpairedBatch:
     ref_logprobs: Float[Tensor, "N"]
     sequence_index: Int[Tensor, "N"]
     is_good: Bool[Tensor, "B"]
+    weights: Float[Tensor, "B"] | None = None
+    """Weight of each sequence; None means 1."""
+    statistics: Statistics = field(default_factory=_no_statistics)
+    """See `Algorithm.statistics`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,6 +109,8 @@ class RolloutBatch:
     """Value model, with gradient."""
     old_values: Float[Tensor, "N"] | None = None
     returns: Float[Tensor, "N"] | None = None
+    statistics: Statistics = field(default_factory=_no_statistics)
+    """See `Algorithm.statistics`."""
 
 
 Batch = TokenBatch | GroupBatch | UnpairedBatch | RolloutBatch
@@ -120,11 +136,16 @@ class Algorithm:
     """(batch, config) -> scalar; from masks and sizes only, never from the model."""
     loss: Callable[[Any, Any], Loss]
     needs: frozenset[str] = frozenset()
-    """What forward.py must fill beyond `logprobs`: any of ref_logprobs, scores, values, entropy, mean_logprobs, collision_logprobs."""
+    """What forward.py must fill beyond `logprobs`: any of ref_logprobs, scores, values, entropy, mean_logprobs, collision_logprobs.
+    "mismatched" asks the trees for completions of other prompts, which only `statistics` sees."""
     optional_needs: Callable[[Any], frozenset[str]] | None = None
     """config -> what its settings need beyond `needs` (label smoothing reads mean_logprobs, at a price only when on)."""
-    statistics: Callable[[Any, Any], dict[str, float]] | None = None
-    """What must be known of the whole global batch, without gradient."""
+    statistics: Callable[[Any, Any], dict[str, Tensor]] | None = None
+    """(global batch, config) -> what must be known of the whole batch before a loss can be a sum over its units; without gradient.
+
+    The result, scalars or one value a unit, is `statistics` of every micro-batch that `loss` sees. The batch given here carries the
+    scalars of the steps before as its `statistics`, for means that move; checkpoints keep them. With "mismatched" among `needs` its
+    sequences are completions of other prompts and the result is scalars."""
     derived: Callable[[Mapping[str, float]], dict[str, float]] | None = None
     """means of the metrics -> what is logged (a standard deviation in place of a mean square); see `logged`."""
 

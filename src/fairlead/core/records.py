@@ -184,6 +184,23 @@ class Demonstration(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Label(Record):
+    """One completion that somebody called good or bad (a thumb up or down): self-contained, ready to train on."""
+
+    prefix: typing.ClassVar[str] = "l"
+    prompt: Messages
+    completion: str
+    is_good: bool
+    weight: float = 1.0
+    slice: str = "all"
+    source: str = "unknown"
+    split: Split = "train"
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    schema: int = SCHEMA_VERSION
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Score(Record):
     """Raw output of one scorer for one completion (before normalisation and penalties)."""
 

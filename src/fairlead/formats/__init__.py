@@ -17,7 +17,14 @@ from fairlead.formats.base import (
     WriteReport,
     mostly,
 )
-from fairlead.formats.reading import Reading, prompt_part, read_demonstrations, read_preferences, read_prompts
+from fairlead.formats.reading import (
+    Reading,
+    prompt_part,
+    read_demonstrations,
+    read_labels,
+    read_preferences,
+    read_prompts,
+)
 from fairlead.formats.registry import FORMATS, detect_format, find_format
 from fairlead.formats.votes import read_votes
 from fairlead.formats.writing import write_preferences
@@ -40,6 +47,7 @@ __all__ = [
     "mostly",
     "prompt_part",
     "read_demonstrations",
+    "read_labels",
     "read_preferences",
     "read_prompts",
     "read_votes",

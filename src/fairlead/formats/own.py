@@ -6,7 +6,7 @@ from typing import Any
 
 from fairlead.core.errors import DataError
 from fairlead.core.io import Row
-from fairlead.core.records import AnyRecord, Demonstration, Preference, Prompt, from_dict, to_dict
+from fairlead.core.records import AnyRecord, Demonstration, Label, Preference, Prompt, from_dict, to_dict
 from fairlead.formats.base import Format, Item, Read, Unusable, Values, mostly
 from fairlead.formats.conversations import check_prompt, checked
 from fairlead.formats.nesting import is_too_deep
@@ -57,6 +57,12 @@ def _check_demonstration(record: Demonstration) -> None:
         raise Unusable("no assistant turn")
 
 
+def _check_label(record: Label) -> None:
+    check_prompt(record.prompt)
+    if not record.completion.strip():
+        raise Unusable("empty completion")
+
+
 FAIRLEAD = Format(
     name="fairlead", kind="preferences", is_own=True, detect=mostly(lambda v: {"prompt", "chosen", "rejected", "schema"} <= set(v)),
     read=_reader(Preference, _check_preference), write=_write,
@@ -65,6 +71,10 @@ FAIRLEAD = Format(
 FAIRLEAD_DEMONSTRATIONS = Format(
     name="fairlead_demonstrations", kind="demonstrations", is_own=True, detect=mostly(_has_prefix(Demonstration.prefix)),
     read=_reader(Demonstration, _check_demonstration), doc="Fairlead's own Demonstration records.",
+)  # fmt: skip
+FAIRLEAD_LABELS = Format(
+    name="fairlead_labels", kind="labels", is_own=True, detect=mostly(_has_prefix(Label.prefix)),
+    read=_reader(Label, _check_label), doc="Fairlead's own Label records.",
 )  # fmt: skip
 FAIRLEAD_PROMPTS = Format(
     name="fairlead_prompts", kind="prompts", is_own=True, detect=mostly(_has_prefix(Prompt.prefix)),

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from fairlead.core.errors import ConfigError, DataError, explain
 from fairlead.core.io import Rejects, Row, read_rows
-from fairlead.core.records import Demonstration, Preference, Prompt, Record
+from fairlead.core.records import Demonstration, Label, Preference, Prompt, Record
 from fairlead.formats.base import Format, Gathered, Item, Kind, LeftOut, Pairing, Read, ReadReport, Unusable
 from fairlead.formats.cells import decode
 from fairlead.formats.conversations import IDENTICAL, check_prompt
@@ -68,6 +68,13 @@ def read_demonstrations(path: Path | str, *, format: str | None = None, rejects:
     return cast("Reading[Demonstration]", _reading(Path(path), known, read, "demonstrations", rejects))
 
 
+def read_labels(path: Path | str, *, format: str | None = None, rejects: Rejects) -> Reading[Label]:
+    """Read completions that are each good or bad."""
+    known = _choose(path, format, "labels")
+    read = known.read if known.kind == "labels" else known.also["labels"]
+    return cast("Reading[Label]", _reading(Path(path), known, read, "labels", rejects))
+
+
 def read_prompts(path: Path | str, *, format: str | None = None, rejects: Rejects) -> Reading[Prompt]:
     """Read prompts, also those of preferences and demonstrations; one row gives each of its prompts once."""
     known = find_format(format) if format else detect_format(path)
@@ -81,7 +88,7 @@ def _prompts(found: Sequence[Item]) -> list[Item]:
     prompts: dict[str, Item] = {}
     rest: list[Item] = []
     for item in found:
-        if isinstance(item, (Preference, Demonstration, Prompt)):
+        if isinstance(item, (Preference, Demonstration, Label, Prompt)):
             prompt = prompt_part(item)
             prompts.setdefault(prompt.id, prompt)
         else:
@@ -89,7 +96,7 @@ def _prompts(found: Sequence[Item]) -> list[Item]:
     return [*prompts.values(), *rest]
 
 
-def prompt_part(record: Preference | Demonstration | Prompt) -> Prompt:
+def prompt_part(record: Preference | Demonstration | Label | Prompt) -> Prompt:
     """The prompt of a record; of a demonstration everything before its last reply.
 
     Raises:
@@ -97,7 +104,7 @@ def prompt_part(record: Preference | Demonstration | Prompt) -> Prompt:
     """
     if isinstance(record, Prompt):
         return record
-    turns = record.prompt if isinstance(record, Preference) else record.messages[:-1]
+    turns = record.messages[:-1] if isinstance(record, Demonstration) else record.prompt
     check_prompt(turns)
     return Prompt(messages=turns, slice=record.slice, source=record.source, split=record.split, meta=record.meta)
 

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from fairlead.core.io import Row
-from fairlead.core.records import Message, Messages, Preference
+from fairlead.core.records import Label, Message, Messages, Preference
 from fairlead.formats.base import Format, Item, LeftOut, Neighbours, Unusable, Values, mostly
 from fairlead.formats.conversations import (
     IDENTICAL,
@@ -18,6 +18,7 @@ from fairlead.formats.conversations import (
     NO_REPLY,
     SEVERAL_TURNS,
     assistant,
+    check_prompt,
     checked,
     demonstration,
     prompts_by,
@@ -194,6 +195,16 @@ def _read_unpaired(row: Row) -> list[Item]:
     return [demonstration((*prompt, assistant(completion)), meta=keep(row.values, "id"))]
 
 
+def _read_labels(row: Row) -> list[Item]:
+    """Every completion, good or bad."""
+    is_good, prompt = label_of(row), prompt_of(row.values)
+    check_prompt(prompt)
+    completion = completion_of(row.values, "completion", prompt=prompt)
+    if not completion.strip():
+        raise Unusable("empty completion")
+    return [Label(prompt=prompt, completion=completion, is_good=is_good, meta=keep(row.values, "id"))]
+
+
 def label_of(row: Row) -> bool:
     """Read `label`, also as 0/1 or as the text of a CSV file."""
     label = truth(row.values.get("label"))
@@ -269,8 +280,8 @@ TRL_IMPLICIT = Format(
     doc="TRL implicit: `chosen` and `rejected` hold the prompt too; it is cut between turns, or for text at the end of a line or word.",
 )  # fmt: skip
 TRL_UNPAIRED = Format(
-    name="trl_unpaired", kind="demonstrations", also={"prompts": prompts_by(prompt_of)},
+    name="trl_unpaired", kind="demonstrations", also={"labels": _read_labels, "prompts": prompts_by(prompt_of)},
     detect=mostly(lambda v: {"prompt", "completion", "label"} <= set(v)), read=_read_unpaired,
     neighbours=Neighbours(kind="preferences", key=prompt_key, read=_read_unpaired_group),
-    doc="TRL unpaired: `prompt`, `completion`, `label`. True labels are demonstrations; neighbours with one prompt and both labels are pairs.",
+    doc="TRL unpaired: `prompt`, `completion`, `label`: good or bad. True labels are demonstrations; neighbours with one prompt and both are pairs.",
 )  # fmt: skip

@@ -35,7 +35,7 @@ def _read_messages(row: Row) -> list[Item]:
 
 TRL_PROMPT_COMPLETION = Format(
     name="trl_prompt_completion", kind="demonstrations",
-    detect=mostly(lambda v: {"prompt", "completion"} <= set(v) and "label" not in v),
+    detect=mostly(lambda v: {"prompt", "completion"} <= set(v) and not {"label", "schema"} & set(v)),
     read=_read_prompt_completion, also={"prompts": prompts_by(prompt_of)},
     doc="TRL prompt-completion: `prompt` and `completion`, each text or messages.",
 )  # fmt: skip

@@ -22,7 +22,8 @@ from fairlead.evals import criteria_stage
 from fairlead.evals import stage as evals
 from fairlead.feedback import stage as feedback
 from fairlead.pipeline.recipe import Recipe
-from fairlead.policies import dpo, ppo, sft
+from fairlead.policies import dpo, kto, ppo, sft
+from fairlead.policies.kto_config import KtoConfig
 from fairlead.policies.ppo_config import PpoConfig
 from fairlead.preferences import stage as preferences
 from fairlead.prompts import stage as prompts
@@ -110,6 +111,10 @@ def _policy_node(name: str, config: Config, policy: str, prompted: Mapping[str, 
     if isinstance(config, PpoConfig):
         return _node(f"policies.{name}", f"Policy {name} (PPO)", "policy", config, ppo.run, needs_reward=True,
                      inputs={"policy": policy, "rewards": "rewards", **prompted})  # fmt: skip
+    if isinstance(config, KtoConfig):
+        given = prompted if config.data else {"preferences": "preferences"}
+        title = f"Policy {name} ({config.algorithm.partition('_')[0].upper()})"
+        return _node(f"policies.{name}", title, "policy", config, kto.run, inputs={"policy": policy, **given})
     return _node(
         f"policies.{name}",
         f"Policy {name} (DPO)",

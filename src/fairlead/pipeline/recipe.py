@@ -16,6 +16,7 @@ from fairlead.core.sections import Scope, TextSection
 from fairlead.evals.stage import EvalsConfig
 from fairlead.feedback.stage import FeedbackConfig
 from fairlead.policies.dpo_config import PAIR_METHODS, DpoConfig
+from fairlead.policies.kto_config import BATCH_METHODS, KtoConfig
 from fairlead.policies.ppo_config import PpoConfig
 from fairlead.policies.sft import SftConfig
 from fairlead.preferences.stage import PreferencesConfig
@@ -24,8 +25,12 @@ from fairlead.releases.stage import ReleasesConfig
 from fairlead.rewards.gold import GoldConfig
 from fairlead.rewards.stage import RewardsConfig
 
-_POLICIES: dict[str, type[Config]] = {"ppo": PpoConfig, **dict.fromkeys(PAIR_METHODS, DpoConfig)}
-PolicyConfig = Annotated[PpoConfig | DpoConfig, Field(union_mode="smart")]
+_POLICIES: dict[str, type[Config]] = {
+    "ppo": PpoConfig,
+    **dict.fromkeys(PAIR_METHODS, DpoConfig),
+    **dict.fromkeys(BATCH_METHODS, KtoConfig),
+}
+PolicyConfig = Annotated[PpoConfig | DpoConfig | KtoConfig, Field(union_mode="smart")]
 
 
 class Recipe(Config):
@@ -89,6 +94,8 @@ class Recipe(Config):
             raise ValueError(explain("preferences.path", None, "is missing and there is no feedback section", expected="one source of preferences",
                                      remedy="Add feedback, or name a file of preferences"))  # fmt: skip
         for name, policy in self.policies.items():
+            if isinstance(policy, KtoConfig) and policy.data:
+                continue
             need, other = (
                 ("rewards", self.rewards) if isinstance(policy, PpoConfig) else ("preferences", self.preferences)
             )
@@ -99,7 +106,8 @@ class Recipe(Config):
                         policy.algorithm,
                         f"needs {need}",
                         expected=f"a section {need}",
-                        remedy=f"Add {need}",
+                        remedy=f"Add {need}"
+                        + (", or name files of labels in data" if isinstance(policy, KtoConfig) else ""),
                     )
                 )
             if isinstance(policy, PpoConfig) and self.completions is None:

@@ -75,6 +75,26 @@ _DPO = (
     Metric("dpo/nll", "nats", "Where it is added: negative log-likelihood of the better side, a token, or a completion with nll_average=sum"),
     Metric("dpo/policy_weight", "share", "WPO: mean weight of the pairs; near 0 the policy would write none of them", (0.01, 1.0)),
 )  # fmt: skip
+_UNPAIRED = (
+    Metric("kto/loss", "lambda", "lambda minus value of the completions; half of lambda at the reference"),
+    Metric("kto/z", "nats/sequence", "Mean log(policy/reference) on completions of other prompts, at least 0: no gain"),
+    Metric("bco/loss", "nats", "Cross-entropy of the classifier of good and bad; log 2 = 0.693 at the reference", (0.0, 0.7)),
+    Metric("bco/delta", "nats", "Reward at which the classifier is undecided: middle of the moving means of both sides"),
+    Metric("bco/accuracy", "share", "Completions on their side of delta", (0.5, 0.98)),
+    Metric("aot/loss", "nats", "Sorted loss of the global batch; log 2 = 0.693 at the reference", (0.0, 0.75)),
+    Metric("aot/violation", "share", "Quantiles of the good distribution that lie below their partner", (0.0, 0.55)),
+    *(
+        metric
+        for area in ("kto", "bco", "aot")
+        for metric in (
+            Metric(f"{area}/good_reward", "nats", "beta times log(policy/reference) of good (chosen) completions; 0 at the first step"),
+            Metric(f"{area}/bad_reward", "nats", "beta times log(policy/reference) of bad (rejected) completions"),
+            Metric(f"{area}/good_logprobs", "nats/sequence", "Summed log-probability of good completions; a collapse is not normal"),
+            Metric(f"{area}/bad_logprobs", "nats/sequence", "Summed log-probability of bad completions"),
+            Metric(f"{area}/kl_k1", "nats/token", "Mean log(policy/reference) on good completions; no KL on own samples", (-0.5, 0.5)),
+        )
+    ),
+)  # fmt: skip
 _PPO = (
     Metric("ppo/reward", "reward", "Mean of what is optimised: score after KL penalty, length penalty and clipping, summed over the sequence"),
     Metric("ppo/score", "score", "Mean raw score of the sampled completions"),
@@ -99,7 +119,7 @@ _PPO = (
     Metric("ppo/length_tokens", "tokens", "Mean length of a sampled completion"),
     Metric("ppo/missing_eos_share", "share", "Completions cut at the limit without an end of turn", (0.0, 0.05)),
 )  # fmt: skip
-METRICS: tuple[Metric, ...] = (*_SHARED, *_TRAIN, *_SFT, *_REWARD, *_DPO, *_PPO)
+METRICS: tuple[Metric, ...] = (*_SHARED, *_TRAIN, *_SFT, *_REWARD, *_DPO, *_UNPAIRED, *_PPO)
 _BY_NAME = {metric.name: metric for metric in METRICS}
 
 

@@ -1,12 +1,12 @@
 """Records to trees: demonstrations, preferences and samples become what the trainer reads, with every cut and drop counted."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from fairlead.core.errors import DataError, explain
-from fairlead.core.records import Demonstration, Preference
+from fairlead.core.records import Demonstration, Label, Preference
 from fairlead.text.chat import ChatText
 from fairlead.text.packing import Branch, Tree
 
@@ -67,6 +67,55 @@ def encode_preferences(chat: ChatText, rows: Iterable[Preference], *, max_length
         result.kept_rows.append(number)
     require_some(result, "preferences", max_length)
     return result
+
+
+def encode_labels(chat: ChatText, rows: Iterable[Label], *, max_length: int) -> Encoded:
+    """Labelled completions to trees of one branch, rank 0 good and rank 1 bad; what does not fit is dropped.
+
+    Every row is a tree of its own, also when a prompt occurs twice: a batch counts completions.
+    """
+    result = Encoded()
+    for number, row in enumerate(rows):
+        prompt, completion = chat.encode_prompt(row.prompt), chat.encode_completion(row.completion)
+        if len(prompt) + len(completion) > max_length or not len(prompt):
+            result.num_dropped += 1
+            continue
+        tree = Tree(
+            prompt_ids=prompt,
+            branches=(Branch(token_ids=completion),),
+            ranks=(0 if row.is_good else 1,),
+            numbers={"weight": row.weight},
+        )
+        result.trees.append(tree)
+        result.kept_rows.append(number)
+    require_some(result, "labels", max_length)
+    return result
+
+
+def with_mismatched(trees: Sequence[Tree], *, max_length: int, seed: int) -> list[Tree]:
+    """Give every tree the completions of another prompt's tree, as many as that has: what KTO compares with.
+
+    The partner is the next tree with another prompt in one random circle of all trees. So it is fixed by the seed, whatever the order
+    of the batches, and reference log-probabilities of mismatched completions are computed once. What does not fit is cut at the end.
+
+    Raises:
+        DataError: all trees have one prompt.
+    """
+    keys = [tree.prompt_ids.tobytes() for tree in trees]
+    order = np.random.default_rng(seed).permutation(len(trees)).tolist()
+    if len(set(keys)) < 2:
+        raise DataError(explain("prompts", len(set(keys)), "leave no completion of another prompt to compare with",
+                                expected="at least 2 different prompts", remedy="Add prompts, or use algorithm=bco"))  # fmt: skip
+    found = list(trees)
+    partner = next(i for i in order if keys[i] != keys[order[-1]])
+    for place in reversed(range(len(order))):
+        i = order[place]
+        if place + 1 < len(order) and keys[order[place + 1]] != keys[i]:
+            partner = order[place + 1]
+        room = max_length - len(trees[i].prompt_ids)
+        others = (Branch(token_ids=b.token_ids[:room]) for b in trees[partner].branches)
+        found[i] = replace(trees[i], mismatched=tuple(others))
+    return found
 
 
 def require_some(result: Encoded, what: str, max_length: int) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairlead.algos.spec import Algorithm, Batch, GroupBatch, RolloutBatch, TokenBatch
+from fairlead.algos.spec import Algorithm, Batch, GroupBatch, RolloutBatch, TokenBatch, UnpairedBatch
 from fairlead.models.heads import ScalarModel
 from fairlead.models.load import CausalModel
 from fairlead.text.packing import Branch, Tree, pack_trees, plan_microbatches
@@ -47,9 +47,10 @@ def run_forward(models: Models, batch: MicroBatch, algo: Algorithm, config: Any)
         )
     if algo.batch == "groups":
         return _group_batch(models, batch, needs)
-    if algo.batch == "rollouts":
-        return _rollout_batch(models, batch, needs)
-    raise NotImplementedError(f"no forward for batch kind {algo.batch}")
+    if algo.batch == "unpaired":
+        out = _policy(models).logprobs(layout, temperature=models.temperature)
+        return _labelled(batch, logprobs=out.logprobs, ref_logprobs=batch.per_token("ref_logprobs"))
+    return _rollout_batch(models, batch, needs)
 
 
 def sizes_batch(batch: MicroBatch, algo: Algorithm) -> Batch:
@@ -61,6 +62,8 @@ def sizes_batch(batch: MicroBatch, algo: Algorithm) -> Batch:
                           weights=batch.per_sequence_weight())  # fmt: skip
     if algo.batch == "groups":
         return _groups(batch)
+    if algo.batch == "unpaired":
+        return _labelled(batch, logprobs=zeros, ref_logprobs=zeros)
     return RolloutBatch(
         logprobs=zeros,
         old_logprobs=zeros,
@@ -93,6 +96,15 @@ def _groups(batch: MicroBatch) -> GroupBatch:
         is_tie=batch.per_tree("is_tie", 0.0) > 0, weights=batch.per_tree("weight", 1.0),
     )  # fmt: skip
     return expand_views(batch, groups)
+
+
+def _labelled(batch: MicroBatch, *, logprobs: Tensor, ref_logprobs: Tensor) -> UnpairedBatch:
+    """Completions of rank 0 are good; the weight of a tree is that of each of its completions."""
+    layout = batch.layout
+    return UnpairedBatch(
+        logprobs=logprobs, ref_logprobs=ref_logprobs, sequence_index=torch.from_numpy(layout.sequence_index), is_good=batch.ranks() == 0,
+        weights=batch.per_tree("weight", 1.0)[torch.from_numpy(layout.group_index)],
+    )  # fmt: skip
 
 
 def _rollout_batch(models: Models, batch: MicroBatch, needs: frozenset[str]) -> RolloutBatch:
@@ -137,7 +149,16 @@ def annotate(
             sizes = [sum(b.num_kept for b in t.branches) for t in part]
             for i, piece in zip(row, np.split(values, np.cumsum(sizes)[:-1]), strict=True):
                 found[i] = piece
-    return [_with_array(tree, name, found[i]) for i, tree in enumerate(trees)]
+    return [with_array(tree, name, found[i]) for i, tree in enumerate(trees)]
+
+
+def annotate_mismatched(
+    trees: Sequence[Tree], name: str, compute: "TokenFunction", *, max_tokens: int, heed: Callable[[], None] = _go_on
+) -> list[Tree]:
+    """Attach a frozen per-token array to the `mismatched` completions, as `annotate` does to the branches."""
+    asides = [replace(t, branches=t.mismatched, mismatched=()) for t in trees]
+    found = annotate(asides, name, compute, max_tokens=max_tokens, heed=heed)
+    return [replace(tree, mismatched=aside.branches) for tree, aside in zip(trees, found, strict=True)]
 
 
 class TokenFunction:
@@ -186,7 +207,8 @@ def score_trees(
     return np.concatenate([scores[i] for i in range(len(trees))]) if trees else np.zeros(0)
 
 
-def _with_array(tree: Tree, name: str, values: np.ndarray) -> Tree:
+def with_array(tree: Tree, name: str, values: np.ndarray) -> Tree:
+    """Attach [K] values, in the order of branches and kept tokens, to a tree."""
     pieces = np.split(values, np.cumsum([b.num_kept for b in tree.branches])[:-1])
     branches = tuple(
         Branch(token_ids=b.token_ids, kept=b.kept, arrays={**b.arrays, name: piece}, weight=b.weight)

@@ -36,9 +36,9 @@ _LIVE = frozenset(metric.name for metric in METRICS if metric.is_live)
 class Session:
     """One training run as its surroundings see it: resumable, visible, interruptible. Single-use context manager.
 
-    The checkpoint holds trainable weights, optimiser state, the step, and the extras. Sources of batches are pure functions of the
-    seed, so the step is also the position in the data. Hooks that keep state in the extras come before `after_step`, which saves;
-    those that take long give `heed` the step's metrics and change nothing before they are done.
+    The checkpoint holds trainable weights, optimiser state, the step, the learner's statistics, and the extras. Sources of batches are
+    pure functions of the seed, so the step is also the position in the data. Hooks that keep state in the extras come before
+    `after_step`, which saves; those that take long give `heed` the step's metrics and change nothing before they are done.
     """
 
     learner: Learner
@@ -100,6 +100,7 @@ class Session:
                 parameter.copy_(tensors[name])
         restore_optimizer(self.learner.optimizer, {k[2:]: v for k, v in tensors.items() if k.startswith("o/")})
         self.learner.step_number = self.resumed_from = int(state["step"])
+        self.learner.statistics = dict(state.get("statistics", {}))
         self.extra = dict(state["extra"])
         self.extra_tensors = {k[2:]: v for k, v in tensors.items() if k.startswith("x/")}
 
@@ -111,7 +112,7 @@ class Session:
         save_checkpoint(
             self.services.work / CHECKPOINT,
             tensors=tensors,
-            state={"step": self.learner.step_number, "extra": self.extra},
+            state={"step": self.learner.step_number, "statistics": self.learner.statistics, "extra": self.extra},
         )
         self._saved = time.monotonic()
 

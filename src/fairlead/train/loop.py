@@ -1,6 +1,7 @@
 """The one training loop. A source yields global batches of trees; an algorithm turns them into a sum; hooks do everything else.
 
     total = sum of counts over the global batch
+    statistics of the global batch, without gradient, for the few methods that ask for some
     each micro-batch: loss.total / total, backward
     finite? -> clip -> optimiser step -> schedule -> hooks (log, checkpoint, evaluate, stop)
 
@@ -9,7 +10,7 @@ The loop never learns what it trains: on-policy methods differ only in where bat
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from fairlead.text.packing import Tree
 from fairlead.train.batches import MicroBatch, make_microbatches
 from fairlead.train.forward import Models, run_forward, sizes_batch
 from fairlead.train.optim import OptimizerSettings, learning_rate, make_optimizer
+from fairlead.train.whole import know_batch
 
 Hook = Callable[["Learner", dict[str, float]], bool | None]
 """Called after each step with the metrics; returning True stops the run."""
@@ -40,8 +42,11 @@ class Learner:
     """Token budget of a micro-batch."""
     step_number: int = 0
     """Optimiser steps made so far."""
+    statistics: dict[str, float] = field(default_factory=dict[str, float])
+    """Scalar statistics of the steps so far, the newest of each (BCO's moving means); part of a checkpoint."""
     parameters: list[nn.Parameter] = field(init=False)
     optimizer: torch.optim.AdamW = field(init=False)
+    _found: dict[str, float] = field(init=False, default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
         owners = [m for m in (self.models.policy, self.models.value, self.models.reward) if m is not None]
@@ -71,6 +76,7 @@ class Learner:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=False)
         self.step_number += 1
+        self.statistics = self._found
         means = self.algo.logged({name: total / count for name, (total, count) in sums.items() if count})
         return {
             "loss": loss,
@@ -84,8 +90,13 @@ class Learner:
         """Forward and backward of every micro-batch; metric sums and counts, and the loss divided by the global count."""
         total = self._global_count(microbatches)
         sums: dict[str, tuple[float, float]] = {}
-        for batch in microbatches:
-            loss = self.algo.loss(run_forward(self.models, batch, self.algo, self.algo_config), self.algo_config)
+        known = know_batch(
+            self.models, microbatches, self.algo, self.algo_config, previous=self.statistics, max_tokens=self.max_tokens
+        )
+        self._found = dict(known.scalars)
+        for batch, statistics in zip(microbatches, known.parts, strict=True):
+            filled = known.forward or run_forward(self.models, batch, self.algo, self.algo_config)
+            loss = self.algo.loss(replace(filled, statistics=statistics), self.algo_config)
             (loss.total / total).backward()
             rows = {**loss.metrics, "loss": (loss.total.detach() / total, torch.ones(()))}
             for name, (value, count) in rows.items():

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.algos import ALGORITHMS, DPO, PPO, REWARD, SFT
+from fairlead.algos import ALGORITHMS, AOT, BCO, DPO, PPO, REWARD, SFT
 from fairlead.algos.checks import check_algorithm
 from fairlead.algos.dpo import IPOConfig
 from fairlead.algos.ppo import PPOConfig
@@ -85,6 +85,14 @@ def _writes(batch, config):
     return result
 
 
+def _ranks_by_place(batch, config):
+    return {"at": torch.arange(batch.num_groups).double()}
+
+
+def _sorts_the_microbatch(batch, config):
+    return AOT.loss(replace(batch, statistics=AOT.statistics(batch, config)), config)
+
+
 def _reads_scores(batch, config):
     return Loss(total=DPO.loss(batch, config).total + (0.0 if batch.scores is None else batch.scores.sum()))
 
@@ -101,6 +109,12 @@ def _reads_scores(batch, config):
         ("extremes_stay_finite", replace(DPO, loss=_overflows)),
         ("inputs_are_left_alone", replace(DPO, loss=_writes)),
         ("unread_tensors_are_inert", replace(DPO, loss=_reads_scores)),
+        (
+            "statistics_are_of_the_whole_batch",
+            replace(BCO, statistics=lambda batch, config: {"delta": batch.logprobs.mean()}),
+        ),
+        ("statistics_are_of_the_whole_batch", replace(AOT, statistics=_ranks_by_place)),
+        ("microbatches_sum_to_the_whole", replace(AOT, loss=_sorts_the_microbatch)),
         ("count_ignores_the_model", replace(DPO, count=lambda batch, config: batch.logprobs.detach().abs().sum())),
     ],
 )

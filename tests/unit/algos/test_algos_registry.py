@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fairlead.algos import ALGORITHMS, DPO, get_algorithm
+from fairlead.algos.checks import with_statistics
 from fairlead.algos.random_batches import random_batch
 from fairlead.core.errors import ConfigError
 from fairlead.telemetry.metrics import describe
@@ -14,7 +15,7 @@ from fairlead.telemetry.metrics import describe
 _DOCS = Path(__file__).parents[3] / "docs" / "algorithms"
 _PAGES = dict.fromkeys(
     ("cdpo", "robust", "ipo", "hinge", "exo", "nca", "sppo", "apo_zero", "apo_down", "discopop"), "dpo"
-)
+) | {"aot_unpaired": "aot"}
 """Pages of methods that share one; every other has its own."""
 
 
@@ -83,5 +84,6 @@ def test_defaults_make_a_valid_config_that_compares_by_value(algorithm):
 
 
 def _logged(algorithm):
-    metrics = algorithm.loss(random_batch(algorithm.batch, seed=0), algorithm.config()).metrics
+    config = algorithm.config()
+    metrics = algorithm.loss(with_statistics(algorithm, config, random_batch(algorithm.batch, seed=0)), config).metrics
     return algorithm.logged({name: float(total / count) for name, (total, count) in metrics.items()})

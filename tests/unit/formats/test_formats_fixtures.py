@@ -5,20 +5,21 @@ from pathlib import Path
 import pytest
 
 from fairlead.core.io import Rejects, read_rows, write_jsonl
-from fairlead.core.records import Demonstration, Preference, Prompt, from_dict, to_dict
+from fairlead.core.records import Demonstration, Label, Preference, Prompt, from_dict, to_dict
 from fairlead.formats import (
     FORMATS,
     Reading,
     detect_format,
     find_format,
     read_demonstrations,
+    read_labels,
     read_preferences,
     read_prompts,
 )
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "formats"
 NAMES = [known.name for known in FORMATS if known.name != "votes"]
-READERS = {"preferences": read_preferences, "demonstrations": read_demonstrations, "prompts": read_prompts}
+READERS = {"preferences": read_preferences, "demonstrations": read_demonstrations, "labels": read_labels, "prompts": read_prompts}
 TIE = "pair: equal rank or score"
 NO_RANK = "completion: no rank"
 
@@ -26,6 +27,7 @@ NO_RANK = "completion: no rank"
 EXPECTED: dict[tuple[str, str], tuple[int, int, int, dict[str, int], dict[str, int], dict[str, int]]] = {
     ("fairlead", "preferences"): (4, 3, 3, {"not a Preference (p_chosen)": 1}, {}, {}),
     ("fairlead_demonstrations", "demonstrations"): (3, 2, 2, {"no assistant turn": 1}, {}, {}),
+    ("fairlead_labels", "labels"): (4, 2, 2, {"empty completion": 1, "not a Label (is_good)": 1}, {}, {}),
     ("fairlead_prompts", "prompts"): (3, 2, 2, {"empty prompt": 1}, {}, {}),
     ("hh", "preferences"): (9, 3, 3, {
         "empty chosen": 1, "completion has more than one turn": 1, "conversations differ before the last turn": 1,
@@ -40,6 +42,7 @@ EXPECTED: dict[tuple[str, str], tuple[int, int, int, dict[str, int], dict[str, i
         "no common prompt": 1, "conversations differ before the last turn": 1, "chosen and rejected are identical": 1,
     }, {}, {}),
     ("trl_unpaired", "demonstrations"): (8, 3, 3, {"label is not true or false": 1, "empty completion": 1}, {"label is false": 3}, {}),
+    ("trl_unpaired", "labels"): (8, 6, 6, {"label is not true or false": 1, "empty completion": 1}, {}, {}),
     ("trl_unpaired", "preferences"): (8, 4, 2, {"label is not true or false": 1, "empty completion": 1},
                                       {"no completion with the other label beside it": 2}, {}),
     ("trl_prompt_completion", "demonstrations"): (3, 2, 2, {"empty completion": 1}, {}, {}),
@@ -138,7 +141,7 @@ def test_rejected_rows_are_written_with_place_and_reason(name, kind, tmp_path):
 @pytest.mark.parametrize(("name", "kind"), EXPECTED)
 def test_records_survive_a_file_of_ours(name, kind, tmp_path):
     records, _ = run(name, kind, tmp_path)
-    cls = {"preferences": Preference, "demonstrations": Demonstration, "prompts": Prompt}[kind]
+    cls = {"preferences": Preference, "demonstrations": Demonstration, "labels": Label, "prompts": Prompt}[kind]
     write_jsonl(tmp_path / "ours.jsonl", records)
     again = [from_dict(cls, row.values) for row in read_rows(tmp_path / "ours.jsonl")]
     assert [to_dict(r) for r in again] == [to_dict(r) for r in records]

@@ -4,8 +4,8 @@ import pytest
 
 import tiny_models
 from fairlead.core.errors import DataError
-from fairlead.core.records import Demonstration, Message, Preference
-from fairlead.text import ChatText, encode_demonstrations, encode_preferences
+from fairlead.core.records import Demonstration, Label, Message, Preference
+from fairlead.text import ChatText, encode_demonstrations, encode_labels, encode_preferences, with_mismatched
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +69,48 @@ def test_nothing_left_is_an_error_in_one_line(chat):
     with pytest.raises(DataError) as info:
         encode_demonstrations(chat, [demonstration("what", "no")], max_length=3)
     assert "text.max_length" in str(info.value) and "\n" not in str(info.value)
+
+
+def label(prompt, completion, **fields):
+    return Label(prompt=(Message(role="user", content=prompt),), completion=completion, **fields)
+
+
+def test_labels_become_one_branch_with_their_side(chat):
+    rows = [
+        label("what", "yes", is_good=True, weight=2.0),
+        label("what", "no", is_good=False),
+        label("what", "no " * 30, is_good=False),
+    ]
+    encoded = encode_labels(chat, rows, max_length=20)
+    assert [(t.ranks, t.numbers, len(t.branches)) for t in encoded.trees] == [
+        ((0,), {"weight": 2.0}, 1),
+        ((1,), {"weight": 1.0}, 1),
+    ]
+    assert (encoded.num_dropped, encoded.kept_rows) == (1, [0, 1])
+    with pytest.raises(DataError, match="labels=3 rows do not fit"):
+        encode_labels(chat, rows, max_length=3)
+
+
+def test_mismatched_completions_come_from_another_prompt_whatever_the_order_of_batches(chat):
+    rows = [preference(p, f"{p} yes {i}", "no") for i, p in enumerate(["what", "what", "what", "home", "great", "man"])]
+    trees = encode_preferences(chat, rows, max_length=60).trees
+    owner = {b.token_ids.tobytes(): t.prompt_ids.tobytes() for t in trees for b in t.branches[:1]}
+    for seed in range(20):
+        found = with_mismatched(trees, max_length=60, seed=seed)
+        assert all(owner[t.mismatched[0].token_ids.tobytes()] != t.prompt_ids.tobytes() for t in found)
+        assert [t.branches for t in found] == [t.branches for t in trees]
+    partners = [
+        [t.mismatched[0].token_ids.tolist() for t in with_mismatched(trees, max_length=60, seed=s)] for s in (1, 1, 2)
+    ]
+    assert partners[0] == partners[1] != partners[2]
+
+
+def test_mismatched_completions_are_cut_to_fit_and_one_prompt_is_refused(chat):
+    trees = encode_preferences(
+        chat, [preference("what", "yes", "no"), preference("great", "no " * 9, "yes")], max_length=40
+    ).trees
+    room = len(trees[0].prompt_ids) + 2
+    found = with_mismatched(trees, max_length=room, seed=0)
+    assert [len(b.token_ids) for b in found[0].mismatched] == [2, 2]
+    with pytest.raises(DataError, match="at least 2 different prompts"):
+        with_mismatched(trees[:1] * 2, max_length=40, seed=0)

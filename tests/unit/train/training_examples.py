@@ -11,7 +11,7 @@ from fairlead.train.forward import Models
 from fairlead.train.loop import Learner
 from fairlead.train.optim import OptimizerSettings
 
-METHODS = ("sft", "dpo", "reward", "ppo")
+METHODS = ("sft", "dpo", "reward", "ppo", "kto", "bco", "aot", "aot_unpaired")
 NO_PROMPT = np.zeros(0, dtype=np.int64)
 
 
@@ -34,16 +34,23 @@ def _tree(method, rng):
     prompt, sides = np.concatenate([[1], ids(2, 6)]), [np.concatenate([ids(1, 9), [5]]) for _ in range(2)]
     if method == "ppo":
         return Tree(prompt_ids=prompt, branches=(_rollout(sides[0], rng),))
-    branches = tuple(
-        Branch(token_ids=s, arrays={"ref_logprobs": -3 + 0.1 * rng.normal(size=len(s)).astype(np.float32)})
-        for s in sides
-    )
+    branches = tuple(_referenced(s, rng) for s in sides)
+    if method in ("kto", "bco", "aot_unpaired"):
+        others = (_referenced(np.concatenate([ids(1, 9), [5]]), rng),) if method == "kto" else ()
+        rank, weight = int(rng.integers(0, 2)), float(rng.integers(1, 3))
+        return Tree(
+            prompt_ids=prompt, branches=branches[:1], ranks=(rank,), numbers={"weight": weight}, mismatched=others
+        )
     return Tree(
         prompt_ids=prompt,
         branches=branches,
         ranks=(0, 1),
         numbers={"p_chosen": 0.9, "margin": 0.1, "weight": 1.5, "is_tie": 0.0},
     )
+
+
+def _referenced(tokens, rng):
+    return Branch(token_ids=tokens, arrays={"ref_logprobs": -3 + 0.1 * rng.normal(size=len(tokens)).astype(np.float32)})
 
 
 def _rollout(tokens, rng):
