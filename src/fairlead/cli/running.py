@@ -153,10 +153,10 @@ def _print_plan(pipeline: "Pipeline", plan: list[Any]) -> None:  # pyright: igno
 def _print_stage(record: "StageRecord") -> None:  # pyright: ignore[reportUndefinedVariable]
     """One line a stage, and one for each verdict that is not PASS."""
     if record.summary is None:
-        terminal.say(f"{'stopped':>8}  {record.stopped_by}")
+        terminal.say(f"{'stopped':>8}  {record.stopped_by}", hang=10)
         return
     took = "reused" if record.is_cached else f"{record.seconds:.1f} s"
-    terminal.say(f"{took:>8}  {record.node.name}: {record.summary.headline}")
+    terminal.say(f"{took:>8}  {record.node.name}: {record.summary.headline}", hang=10)
     for note in record.summary.notes if not record.is_cached else ():
         terminal.say(f"{'':8}  {note}")
     for verdict in record.verdicts:

@@ -6,6 +6,7 @@ Not a terminal: one line every 30 seconds. A terminal: a live line with stage, d
 import contextlib
 import signal
 import sys
+import textwrap
 import time
 import types
 from collections.abc import Iterator
@@ -29,14 +30,24 @@ from fairlead.core.services import ProgressBar
 
 _QUIET_EVERY_S = 30.0
 _FILE_WIDTH = 1000  # columns; a table is only as wide as its cells
+_GLUED = "\N{NO-BREAK SPACE}%"  # a number and its per cent sign stay on one line
 _BAR_FROM = 100  # columns; a narrower terminal needs the room for figures
 
 console = Console(highlight=False, soft_wrap=True, emoji=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
-def say(text: str) -> None:
-    """One plain line (no markup: texts may hold brackets)."""
+def say(text: str, *, hang: int | None = None) -> None:
+    """One plain line (no markup: texts may hold brackets). A terminal gets it broken between words; a file, and data, as it is.
+
+    Args:
+        hang: columns that broken lines are set in; None is as far as the line itself, and two for a line that is not.
+    """
+    if console.is_terminal and "\n" not in text and len(text) > console.width:
+        own = len(text) - len(text.lstrip())
+        text = textwrap.fill(text.replace(" %", _GLUED), width=console.width, subsequent_indent=" " * (own or 2 if hang is None else hang),
+                             break_long_words=False, break_on_hyphens=False, drop_whitespace=True)  # fmt: skip
+        text = text.replace(_GLUED, " %")
     console.print(text, markup=False)
 
 

@@ -23,7 +23,7 @@ def screen(monkeypatch: pytest.MonkeyPatch, *, width: int, is_terminal: bool = T
         no_color=True,
         highlight=False,
         emoji=False,
-        legacy_windows=False,
+        soft_wrap=True,
     )
     monkeypatch.setattr(terminal, "console", console)
     monkeypatch.setattr(sys, "stdout", out)
@@ -41,6 +41,30 @@ def test_no_table_is_cut(monkeypatch: pytest.MonkeyPatch, width: int, is_termina
     terminal.show_table(table)
     text = out.getvalue()
     assert "\N{HORIZONTAL ELLIPSIS}" not in text and ID in text and "micro/policies.ppo" in text and "0.498" in text
+
+
+@pytest.mark.parametrize(("text", "hang"), [("    policies: " + "word " * 40, 4), ("Released " + "word " * 40, 2)])
+def test_a_long_line_is_broken_between_words_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, text: str, hang: int
+) -> None:
+    out = screen(monkeypatch, width=60)
+    text += "/a/path/that/is/longer/than/the/terminal/is/wide/and/stays/in/one/piece"
+    terminal.say(text)
+    lines = out.getvalue().splitlines()
+    assert lines[-1].strip().endswith("/one/piece") and lines[-1].strip().startswith("/a/path")
+    assert all(len(line) <= 60 for line in lines[:-1]) and all(
+        line.startswith(" " * hang + line[hang]) for line in lines[1:]
+    )
+    assert " ".join(" ".join(lines).split()) == " ".join(text.split())
+    piped = screen(monkeypatch, width=60, is_terminal=False)
+    terminal.say(text)
+    assert piped.getvalue() == text + "\n"
+
+
+def test_data_is_never_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = screen(monkeypatch, width=20)
+    terminal.say('{\n  "a": "' + "x y " * 20 + '"\n}')
+    assert len(out.getvalue().splitlines()) == 3
 
 
 @pytest.mark.parametrize(("width", "has_bar"), [(80, False), (120, True)])
