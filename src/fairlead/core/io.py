@@ -320,6 +320,9 @@ def _write_error(path: Path, error: OSError) -> DataError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DataError(explain(path, None, "cannot be written: the disk is full", expected="free space",
                                  remedy="Free some space and run the same command again; nothing half-written was left"))  # fmt: skip
+    if error.errno == errno.EFBIG:
+        return DataError(explain(path, None, "cannot be written: it is larger than a file may be", expected="a limit above its size",
+                                 remedy="Raise it (ulimit -f) and run the same command again; nothing half-written was left"))  # fmt: skip
     return DataError(
         explain(
             path, None, f"cannot be written ({error.strerror})", expected="a writable folder", remedy="Check the path"

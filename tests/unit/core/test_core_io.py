@@ -216,7 +216,9 @@ def test_no_room_leaves_the_old_file_and_nothing_half_written(tmp_path, name):
     path.write_bytes(b"old")
     script = textwrap.dedent(FULL_DISK)
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
-    assert "cannot be written" in done.stdout and len(done.stdout.splitlines()) == 1, done.stdout + done.stderr
+    assert "cannot be written" in done.stdout and "ulimit -f" in done.stdout and len(done.stdout.splitlines()) == 1, (
+        done
+    )
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
