@@ -97,15 +97,16 @@ def _encode_train(
     if config.loss in RATED:
         names = tuple(config.attributes)
         _check_names(names, rows)
-        train = encode_ratings(chat, rows, names, max_length=max_length)
+        train, num_unrated = encode_ratings(chat, rows, names, max_length=max_length)
         num_alone = _drop_alone(train) if config.loss == "criteria" else 0
         scales = _scales(names, train.trees)
         if config.loss == "regression":
             train.trees = [_standardised(tree, list(scales.values())) for tree in train.trees]
-        notes = (
-            (f"{num_alone:,} completions left out: no other completion of their prompt is rated.",) if num_alone else ()
+        counts = (
+            (num_unrated, "completions left out: they have no rating."),
+            (num_alone, "completions left out: no other completion of their prompt is rated."),
         )
-        return train, len(rows), scales, notes
+        return train, len(rows), scales, tuple(f"{count:,} {what}" for count, what in counts if count)
     train = encode_preferences(chat, rows, max_length=max_length)
     return train, len(train.trees), {}, ()
 
@@ -166,16 +167,16 @@ def _standardised(tree: Tree, scales: Sequence[Scale]) -> Tree:
 
 
 def _dropped(train: Encoded, heldout: Encoded, config: RewardsConfig) -> tuple[str, ...]:
+    """What did not fit, by kind."""
     if config.loss == "bradley_terry":
         total = train.num_dropped + heldout.num_dropped
         return (f"{total} pairs dropped: a side is longer than text.max_length.",) if total else ()
-    found: list[str] = []
-    if train.num_dropped:
-        why = "is longer than text.max_length" + (", or has no rating" if config.loss in RATED else "")
-        found.append(f"{train.num_dropped} completions dropped: each {why}.")
-    if heldout.num_dropped:
-        found.append(f"{heldout.num_dropped} held-out pairs dropped: a side is longer than text.max_length.")
-    return tuple(found)
+    counts = (
+        (train.num_dropped, "prompts dropped: too few of their completions fit into text.max_length."),
+        (train.num_truncated, "prompts trained on without the completions that are longer than text.max_length."),
+        (heldout.num_dropped, "held-out pairs dropped: a side is longer than text.max_length."),
+    )
+    return tuple(f"{count:,} {what}" for count, what in counts if count)
 
 
 def _reference(

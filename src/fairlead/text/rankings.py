@@ -157,7 +157,8 @@ def encode_rankings(chat: ChatText, rows: Sequence[Preference], *, max_length: i
     """Rankings to trees of k branches; a completion that does not fit is dropped, and the rest of its ranking stays.
 
     Returns:
-        Trees (`num_dropped` counts completions, `kept_rows` the first pair of each), and what became of the pairs.
+        Trees (`num_truncated` counts rankings that lost completions, `kept_rows` names the first pair of each), and what became of the
+        pairs.
     Raises:
         DataError: nothing is left at all.
     """
@@ -166,9 +167,10 @@ def encode_rankings(chat: ChatText, rows: Sequence[Preference], *, max_length: i
         prompt = chat.encode_prompt(ranking.prompt)
         sides = [chat.encode_completion(text) for text in ranking.completions]
         fits = [0 < len(prompt) <= max_length - len(side) for side in sides]
-        result.num_dropped += len(sides) - sum(fits)
         if sum(fits) < 2:
+            result.num_dropped += 1
             continue
+        result.num_truncated += not all(fits)
         numbers = {"p_chosen": ranking.p_chosen, "weight": ranking.weight, "is_tie": float(ranking.is_tie)}
         branches = tuple(Branch(token_ids=side) for side, fit in zip(sides, fits, strict=True) if fit)
         ranks = tuple(rank for rank, fit in zip(ranking.ranks, fits, strict=True) if fit)

@@ -39,9 +39,13 @@ def known_attributes(rows: Iterable[Preference]) -> list[str]:
     return sorted(found)
 
 
-def encode_ratings(chat: ChatText, rows: Sequence[Preference], names: Sequence[str], *, max_length: int) -> Encoded:
-    """A tree a prompt: its rated completions with their ratings as `targets`. One without a rating, or too long, is dropped.
+def encode_ratings(
+    chat: ChatText, rows: Sequence[Preference], names: Sequence[str], *, max_length: int
+) -> tuple[Encoded, int]:
+    """A tree a prompt: its rated completions with their ratings as `targets`. One that does not fit is left out.
 
+    Returns:
+        Trees (`num_truncated` counts prompts that lost completions), and how many completions have no rating.
     Raises:
         DataError: nothing is left at all.
     """
@@ -52,23 +56,24 @@ def encode_ratings(chat: ChatText, rows: Sequence[Preference], names: Sequence[s
         rated = prompts.setdefault(row.prompt, {})
         for text, values in zip((row.chosen, row.rejected), read_ratings(row, names), strict=True):
             rated.setdefault(text, []).append(values)
-    result = Encoded()
+    result, num_unrated = Encoded(), 0
     for messages, completions in prompts.items():
         prompt = chat.encode_prompt(messages)
-        kept: list[tuple[Branch, tuple[float, ...]]] = []
-        for text, found in completions.items():
-            side = chat.encode_completion(text)
-            targets = tuple(_mean(values) for values in zip(*found, strict=True))
-            if 0 < len(prompt) <= max_length - len(side) and not all(map(math.isnan, targets)):
-                kept.append((Branch(token_ids=side), targets))
-            else:
-                result.num_dropped += 1
-        if kept:
-            branches, ratings = zip(*kept, strict=True)
-            result.trees.append(Tree(prompt_ids=prompt, branches=branches, ranks=(0,) * len(kept), targets=ratings))
-            result.kept_rows.append(first[messages])
+        means = {
+            text: tuple(_mean(values) for values in zip(*found, strict=True)) for text, found in completions.items()
+        }
+        rated = [(chat.encode_completion(text), row) for text, row in means.items() if not all(map(math.isnan, row))]
+        num_unrated += len(means) - len(rated)
+        kept = [(Branch(token_ids=side), row) for side, row in rated if 0 < len(prompt) <= max_length - len(side)]
+        if not kept:
+            result.num_dropped += bool(rated)
+            continue
+        result.num_truncated += len(kept) < len(rated)
+        branches, ratings = zip(*kept, strict=True)
+        result.trees.append(Tree(prompt_ids=prompt, branches=branches, ranks=(0,) * len(kept), targets=ratings))
+        result.kept_rows.append(first[messages])
     require_some(result, "preferences", max_length)
-    return result
+    return result, num_unrated
 
 
 def _mean(values: Iterable[float]) -> float:

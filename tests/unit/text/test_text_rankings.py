@@ -109,7 +109,7 @@ def test_trees_count_everything_that_is_not_used():
     encoded, counts = encode_rankings(_Letters(), rows, max_length=4)
     (tree,) = encoded.trees
     assert [len(branch.token_ids) for branch in tree.branches] == [1, 2] and tree.ranks == (0, 1)
-    assert encoded.num_dropped == 2 and encoded.kept_rows == [0]
+    assert (encoded.num_truncated, encoded.num_dropped, encoded.kept_rows) == (1, 1, [0])
     assert (counts.num_rankings, counts.num_pairs, counts.num_soft, counts.num_margins) == (1, 0, 1, 1)
     with pytest.raises(DataError, match="do not fit"):
         encode_rankings(_Letters(), rows[2:], max_length=4)

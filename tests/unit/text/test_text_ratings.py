@@ -54,8 +54,8 @@ def test_a_completion_in_several_pairs_has_one_rating():
         Preference(prompt=PROMPT, chosen="a", rejected="c", meta={"chosen_x": 4}),
         Preference(prompt=PROMPT, chosen="a", rejected="much too long", meta={"rejected_x": 0}),
     ]
-    encoded = encode_ratings(_Letters(), rows, ("x", "y"), max_length=4)
+    encoded, num_unrated = encode_ratings(_Letters(), rows, ("x", "y"), max_length=4)
     (tree,) = encoded.trees
     assert [chr(branch.token_ids[0]) for branch in tree.branches] == ["a", "b"]
     assert tree.targets[0][0] == 3.5 and math.isnan(tree.targets[0][1]) and tree.targets[1] == (1.0, 5.0)
-    assert encoded.num_dropped == 2  # c has no rating, the last does not fit
+    assert num_unrated == 1 and (encoded.num_truncated, encoded.num_dropped) == (1, 0)  # c; the last does not fit
