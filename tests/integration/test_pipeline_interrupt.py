@@ -16,6 +16,11 @@ CHANGES = {
     "sft": ("sft.training.learning_rate=2e-3", "sft.patience=1", "sft.training.num_epochs=2"),
     "rewards": ("rewards.training.learning_rate=4e-4",),
     "policies.dpo": ("policies.dpo.beta=0.2",),
+    "policies.dpo with a moving reference": (
+        "policies.dpo.refresh_every_steps=3",
+        "policies.dpo.refresh_alpha=0.6",
+        "policies.dpo.training.learning_rate=2e-3",
+    ),
     "policies.ppo": ("policies.ppo.kl.kl_coef=0.1",),
     "policies.ppo with adapters": (
         "policies.ppo.training.lora={rank: 4, alpha: 8}",
@@ -63,6 +68,6 @@ def test_a_stage_that_is_interrupted_anywhere_ends_with_the_same_bytes(
 
 def test_the_reference_pass_of_dpo_is_interrupted(micro: MicroRun, tmp_path: Path) -> None:
     home, said = shutil.copytree(micro.home, tmp_path / "home"), list[str]()
-    with pytest.raises(Interrupted, match="dpo was interrupted and starts again"):
+    with pytest.raises(Interrupted, match="dpo: reference was interrupted and starts again"):
         _run(micro, home, "policies.dpo", lambda: bool(said), said)
     assert said == ["dpo: computing reference logprobs once"]

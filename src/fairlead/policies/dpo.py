@@ -39,6 +39,7 @@ from fairlead.train.preflight import (
     require_passed,
 )
 from fairlead.train.preflight_model import check_model
+from fairlead.train.reference import with_reference
 from fairlead.train.setup import make_learner, with_adapter
 
 DPO_ACCURACY = Gate(
@@ -126,8 +127,8 @@ def _add_reference(
     services.say("dpo: computing reference logprobs once")
 
     def annotated(trees: Sequence[Tree]) -> list[Tree]:
-        return annotate(trees, "ref_logprobs", PolicyLogprobs(model), max_tokens=config.training.max_tokens_per_microbatch,
-                        heed=lambda: services.heed("dpo"))  # fmt: skip
+        return with_reference(trees, model, cache=services.extras.get("logprob_cache"), services=services, title="dpo: reference",
+                              max_tokens=config.training.max_tokens_per_microbatch)  # fmt: skip
 
     is_moving = config.refresh_every_steps is not None
     for split, part in encoded.items():

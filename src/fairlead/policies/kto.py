@@ -36,6 +36,7 @@ from fairlead.train.preflight import (
     require_passed,
 )
 from fairlead.train.preflight_model import check_model
+from fairlead.train.reference import with_reference
 from fairlead.train.setup import make_learner, with_adapter
 
 KTO_SEPARATION = Gate(
@@ -57,7 +58,7 @@ def run(config: KtoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     model = with_adapter(model, config.training.lora, seed=services.seed)
     checks = [check_masks(data.train), check_terminators(data.train, chat.stop_token_ids, max_length=text.max_length),
               check_bos(data.train, tokenizer.bos_token_id), *check_layout(model, data.train),
-              *check_model(model, data.train), check_reference(model, data.train)]  # fmt: skip
+              *check_model(model, data.train, num_dropped=data.num_dropped), check_reference(model, data.train)]  # fmt: skip
     require_passed(config.algorithm, checks)
     session = _train(config, model, data.train, out=out, services=services)
     rewards = implicit_rewards(
@@ -82,8 +83,17 @@ def _add_reference(
     if "mismatched" in get_algorithm(name).needs:
         data.train = with_mismatched(data.train, max_length=text.max_length, seed=services.seed)
         data.train = annotate_mismatched(data.train, "ref_logprobs", compute, max_tokens=tokens, heed=heed)
-    data.train = annotate(data.train, "ref_logprobs", compute, max_tokens=tokens, heed=heed)
-    data.heldout = annotate(data.heldout, "ref_logprobs", compute, max_tokens=tokens, heed=heed)
+    data.train, data.heldout = (
+        with_reference(
+            trees,
+            model,
+            cache=services.extras.get("logprob_cache"),
+            max_tokens=tokens,
+            services=services,
+            title=f"{name}: reference",
+        )
+        for trees in (data.train, data.heldout)
+    )
 
 
 def _train(config: KtoConfig, model: CausalModel, trees: list[Tree], *, out: Path, services: Services) -> Session:

@@ -44,6 +44,7 @@ from fairlead.train.preflight import (
     preflight_table,
     require_passed,
 )
+from fairlead.train.preflight_model import check_model
 from fairlead.train.setup import make_learner, with_adapter
 
 PPO_KL = Gate(
@@ -209,6 +210,7 @@ class _Trainer:
     def _check(self, current: Round, bos_token_id: int | None) -> None:
         policy, trees = self.models.policy, current.trees
         checks = [check_masks(trees), check_bos(trees, bos_token_id), check_dropout(policy, trees), *check_layout(policy, trees),
+                  *check_model(policy, trees),
                   check_scores(self.models.reward, trees), *check_sampling(policy, trees, temperature=self.config.temperature)]  # fmt: skip
         if self.learner.step_number == 0:
             checks.append(check_reference(policy, trees, temperature=self.config.temperature))

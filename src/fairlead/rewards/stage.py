@@ -49,6 +49,7 @@ from fairlead.train.preflight import (
     preflight_table,
     require_passed,
 )
+from fairlead.train.preflight_model import check_model
 from fairlead.train.scoring import Outputs, read_outputs
 from fairlead.train.setup import with_adapter
 
@@ -165,6 +166,7 @@ def _start(stage: _Stage, member: Member) -> ScalarModel:
 def _preflight(stage: _Stage, model: ScalarModel) -> list[Check]:
     trees = stage.data.train.trees
     checks = [check_masks(trees), check_bos(trees, stage.tokenizer.bos_token_id), *check_layout(model.base, trees),
+              *check_model(model.base, trees, num_dropped=stage.data.train.num_dropped),
               check_scores(model, trees)]  # fmt: skip
     require_passed("rewards", checks)
     return checks
@@ -195,7 +197,7 @@ def _together(stage: _Stage, model: ScalarModel | None, each: Sequence[_Said]) -
 def _normalise(model: ScalarModel, said: _Said, data: Data, services: Services) -> None:
     """Mean 0, sd 1 on samples of the SFT policy, and how much score a longer reply buys."""
     if not len(said.reference):
-        services.say("rewards: no completions to normalise on; scores keep mean 0 and sd 1 of nothing (raw)")
+        services.say("rewards: the recipe samples no completions, so scores stay raw, not in standard deviations of reference samples")
         return
     scores = _scores(model.readout, said.reference)
     lengths = [len(tree.branches[0].token_ids) for tree in data.reference]
