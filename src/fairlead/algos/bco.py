@@ -86,7 +86,7 @@ def loss(batch: UnpairedBatch, config: BCOConfig) -> Loss:
         "bco/loss": sum_and_count(losses, ratios.keep),
         "bco/delta": sum_and_count(delta.expand(losses.shape), ratios.keep),
         "bco/accuracy": sum_and_count(torch.where(logits == 0, torch.full_like(losses, 0.5), is_right), ratios.keep),
-        **side_metrics("bco", batch, ratios, beta=config.beta),
+        **side_metrics(batch, ratios, beta=config.beta),
     }
     return Loss(total=(ratios.weights * losses).sum(), metrics=metrics)
 

@@ -78,7 +78,7 @@ def loss(batch: UnpairedBatch, config: KTOConfig) -> Loss:
     metrics = {
         "kto/loss": sum_and_count(losses, ratios.keep),
         "kto/z": sum_and_count(z.expand(losses.shape), ratios.keep),
-        **side_metrics("kto", batch, ratios, beta=config.beta),
+        **side_metrics(batch, ratios, beta=config.beta),
     }
     return Loss(total=(ratios.weights * losses).sum(), metrics=metrics)
 

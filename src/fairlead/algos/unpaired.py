@@ -64,9 +64,7 @@ def unpaired_count(batch: UnpairedBatch) -> Float[Tensor, ""]:
     return torch.tensor(float(batch.is_good.numel()), device=batch.sequence_index.device)
 
 
-def side_metrics(
-    area: str, batch: UnpairedBatch | GroupBatch, ratios: Ratios, *, beta: float
-) -> dict[str, tuple[Tensor, Tensor]]:
+def side_metrics(batch: UnpairedBatch | GroupBatch, ratios: Ratios, *, beta: float) -> dict[str, tuple[Tensor, Tensor]]:
     """Rewards (beta times the log-ratio) and log-probabilities of both sides, and the drift on good completions."""
     assert batch.logprobs is not None
     keep_token = ratios.keep[batch.sequence_index]
@@ -74,11 +72,11 @@ def side_metrics(
     logprobs = sum_by_sequence(silenced, batch.sequence_index, ratios.is_good.numel())
     good, bad = ratios.keep & ratios.is_good, ratios.keep & ~ratios.is_good
     return {
-        f"{area}/good_reward": sum_and_count(beta * ratios.sequences, good),
-        f"{area}/bad_reward": sum_and_count(beta * ratios.sequences, bad),
-        f"{area}/good_logprobs": sum_and_count(logprobs, good),
-        f"{area}/bad_logprobs": sum_and_count(logprobs, bad),
-        f"{area}/kl_k1": sum_and_count(ratios.tokens, good[batch.sequence_index]),
+        "sides/good_reward": sum_and_count(beta * ratios.sequences, good),
+        "sides/bad_reward": sum_and_count(beta * ratios.sequences, bad),
+        "sides/good_logprobs": sum_and_count(logprobs, good),
+        "sides/bad_logprobs": sum_and_count(logprobs, bad),
+        "sides/kl_k1": sum_and_count(ratios.tokens, good[batch.sequence_index]),
     }
 
 

@@ -158,11 +158,11 @@ def _charts(config: KtoConfig, path: Path) -> tuple[Chart, ...]:
     question, name, label, unit = own
     return (
         *metric_chart(path, "Do good replies gain on bad ones?",
-                      [(f"{area}/good_reward", "good", "policy"), (f"{area}/bad_reward", "bad", "reference")], y_label="nats"),
+                      [("sides/good_reward", "good", "policy"), ("sides/bad_reward", "bad", "reference")], y_label="nats"),
         *metric_chart(path, "Do the good replies become less likely too?",
-                      [(f"{area}/good_logprobs", "good", "policy"), (f"{area}/bad_logprobs", "bad", "reference")], y_label="nats a reply"),
+                      [("sides/good_logprobs", "good", "policy"), ("sides/bad_logprobs", "bad", "reference")], y_label="nats a reply"),
         *metric_chart(path, question, [(name, label, "neutral")], y_label=unit),
-        *metric_chart(path, "How far has it moved from the reference?", [(f"{area}/kl_k1", "on good replies", "policy")], y_label="nats a token",
+        *metric_chart(path, "How far has it moved from the reference?", [("sides/kl_k1", "on good replies", "policy")], y_label="nats a token",
                       thresholds=(Threshold(label="warn", value=0.5, kind="warn"),)),
     )  # fmt: skip
 

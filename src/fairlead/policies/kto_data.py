@@ -24,6 +24,8 @@ class BatchData:
     heldout: list[Tree]
     are_pairs: bool
     notes: list[str]
+    num_dropped: int = 0
+    """Rows to train on that do not fit."""
 
     @property
     def num_good(self) -> int:
@@ -68,9 +70,8 @@ def read_data(
         dropped, what = sum(e.num_dropped for e in encoded.values()), "pairs dropped: a side is longer"
     notes += [f"{dropped:,} {what} than text.max_length."] if dropped else []
     trees = {split: part.trees for split, part in encoded.items()}
-    data = BatchData(
-        train=trees.get("train", []), heldout=trees.get("heldout", []), are_pairs=not config.data, notes=notes
-    )
+    data = BatchData(train=trees.get("train", []), heldout=trees.get("heldout", []), are_pairs=not config.data, notes=notes,
+                     num_dropped=encoded["train"].num_dropped if "train" in encoded else 0)  # fmt: skip
     if not data.num_good or not data.num_bad:
         raise DataError(explain("replies to train on", f"{data.num_good} good and {data.num_bad} bad", "leave nothing to compare",
                                 expected="some of both", remedy="Add the other side, hold out less, or imitate the good ones with sft"))  # fmt: skip

@@ -83,17 +83,11 @@ _UNPAIRED = (
     Metric("bco/accuracy", "share", "Completions on their side of delta", (0.5, 0.98)),
     Metric("aot/loss", "nats", "Sorted loss of the global batch; log 2 = 0.693 at the reference", (0.0, 0.75)),
     Metric("aot/violation", "share", "Quantiles of the good distribution that lie below their partner", (0.0, 0.55)),
-    *(
-        metric
-        for area in ("kto", "bco", "aot")
-        for metric in (
-            Metric(f"{area}/good_reward", "nats", "beta times log(policy/reference) of good (chosen) completions; 0 at the first step"),
-            Metric(f"{area}/bad_reward", "nats", "beta times log(policy/reference) of bad (rejected) completions"),
-            Metric(f"{area}/good_logprobs", "nats/sequence", "Summed log-probability of good completions; a collapse is not normal"),
-            Metric(f"{area}/bad_logprobs", "nats/sequence", "Summed log-probability of bad completions"),
-            Metric(f"{area}/kl_k1", "nats/token", "Mean log(policy/reference) on good completions; no KL on own samples", (-0.5, 0.5)),
-        )
-    ),
+    Metric("sides/good_reward", "nats", "KTO, BCO, AOT: beta times log(policy/reference) of good (chosen) completions; 0 at the first step"),
+    Metric("sides/bad_reward", "nats", "beta times log(policy/reference) of bad (rejected) completions"),
+    Metric("sides/good_logprobs", "nats/sequence", "Summed log-probability of good completions; a slow fall is normal, a collapse is not"),
+    Metric("sides/bad_logprobs", "nats/sequence", "Summed log-probability of bad completions"),
+    Metric("sides/kl_k1", "nats/token", "Mean log(policy/reference) on good completions; not a KL on the policy's own samples", (-0.5, 0.5)),
 )  # fmt: skip
 _PPO = (
     Metric("ppo/reward", "reward", "Mean of what is optimised: score after KL penalty, length penalty and clipping, summed over the sequence"),

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from torch.nn.functional import logsigmoid
 
 from fairlead.algos import AOT, AOT_UNPAIRED, DPO
-from fairlead.algos.aot import AOTConfig, couple
+from fairlead.algos.aot import AOTConfig
 from fairlead.algos.checks import with_statistics
 from fairlead.algos.dpo import DPOConfig
 from fairlead.algos.random_batches import random_batch
 from fairlead.algos.spec import UnpairedBatch
+from fairlead.algos.transport import couple
 from fairlead.algos.units import num_units, select_units
 from fairlead.core.errors import ConfigError
 from naive import aot_naive as naive

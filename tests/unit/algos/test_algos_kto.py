@@ -96,11 +96,11 @@ def test_metrics_by_hand():
         {
             "kto/loss": 1 / (1 + math.exp(0.1)),
             "kto/z": 2.0,
-            "kto/good_reward": 0.3,
-            "kto/bad_reward": 0.1,
-            "kto/good_logprobs": 3.0,
-            "kto/bad_logprobs": 1.0,
-            "kto/kl_k1": 3.0,
+            "sides/good_reward": 0.3,
+            "sides/bad_reward": 0.1,
+            "sides/good_logprobs": 3.0,
+            "sides/bad_logprobs": 1.0,
+            "sides/kl_k1": 3.0,
         }
     )
 
