@@ -220,6 +220,13 @@ def test_votes_are_as_good_as_repeated_pairs(name, options):
     assert 4 * mean_loss(_ALL[name], soft, config) == pytest.approx(expected)
 
 
+def test_discopop_turns_where_its_paper_says():
+    """Local minimum at a margin of -2.3714 and maximum at 1.44012, beta and tau 0.05."""
+    low, high = -2.3714, 1.44012
+    assert _sides("discopop", low, 0.0) < min(_sides("discopop", low + d, 0.0) for d in (-0.1, 0.1))
+    assert _sides("discopop", high, 0.0) > max(_sides("discopop", high + d, 0.0) for d in (-0.1, 0.1))
+
+
 @given(p=_LABELS, smoothing=st.floats(0.01, 0.49))
 def test_exo_takes_the_label_as_its_target(p, smoothing):
     """0 where the policy's preference is the smoothed label, and nowhere less."""

@@ -1,6 +1,7 @@
 """The section of the direct methods: settings of each method, and a reference that moves."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,11 @@ import tiny_models
 from fairlead.algos import ALGORITHMS, get_algorithm
 from fairlead.core.config import parse_config
 from fairlead.core.errors import ConfigError, Interrupted
+from fairlead.core.io import write_jsonl
+from fairlead.core.records import Message, Preference
+from fairlead.core.sections import TextSection
 from fairlead.core.services import Services
+from fairlead.policies import dpo
 from fairlead.policies.dpo_config import PAIR_METHODS, DpoConfig, has_reference, settings_of
 from fairlead.policies.reference import MovingReference
 from fairlead.text import Branch, Tree
@@ -153,3 +158,67 @@ def test_a_resumed_run_sees_the_same_references(tmp_path, alpha, stop_at):
     for expected, found in zip(whole.parameters, resumed.parameters, strict=True):
         assert torch.equal(expected, found)
     assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == (tmp_path / "b" / "metrics.jsonl").read_bytes()
+
+
+def _preferences():
+    """Polite replies are better: 12 pairs to train on and 4 held out, the polite one shorter in half of them."""
+    rows = []
+    for number in range(16):
+        prompt = (Message(role="user", content="said " + "abcdefghijklmnop"[number]),)
+        chosen, rejected = ("yes", "no no no") if number % 2 else ("yes yes yes", "no")
+        rows.append(
+            Preference(
+                prompt=prompt,
+                chosen=chosen,
+                rejected=rejected,
+                p_chosen=0.9,
+                split="heldout" if number < 4 else "train",
+            )
+        )
+    return rows
+
+
+def _run_stage(folder: Path, **section):
+    policy, preferences, out = (folder / name for name in ("policy", "preferences", "out"))
+    shutil.copytree(tiny_models.folder("llama"), policy)
+    preferences.mkdir()
+    write_jsonl(preferences / "preferences.jsonl", _preferences())
+    out.mkdir()
+    training = {"learning_rate": 5e-3, "num_epochs": 6, "batch_size": 4, "schedule": "constant"}
+    config = _parse(training=training, **section)
+    services = Services(work=folder / "work", extras={"text": TextSection(max_length=64)})
+    summary = dpo.run(config, inputs={"policy": policy, "preferences": preferences}, out=out, services=services)
+    return summary, _metrics(out)
+
+
+@pytest.mark.parametrize("method", PAIR_METHODS)
+def test_every_method_trains_in_the_stage(tmp_path, method):
+    """With a reference the first margin is 0 and preflight says so; without one nothing is compared. Easy pairs are learned, also
+    where the better reply is the longer one; discopop's gradient points the other way at first, so it is only run."""
+    summary, rows = _run_stage(
+        tmp_path, algorithm=method, **({"flip_rate": 0.1} if method in ("cdpo", "robust") else {})
+    )
+    is_compared = any(row[0] == "policy equals reference" for row in summary.tables[0].rows)
+    assert is_compared == (abs(rows[0]["dpo/margin"]) < 1e-6) == (method not in ("orpo", "simpo", "cpo"))
+    assert any("has no reference" in note for note in summary.notes) != is_compared
+    assert len(rows) == 18
+    if method != "discopop":
+        assert summary.figures[0].value >= (0.75 if method == "cpo" else 1.0)  # cpo's sums favour the shorter side
+        assert rows[-1]["dpo/margin"] > rows[0]["dpo/margin"]
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"options": {"weighting": "aligned", "nll_coef": 0.2}},
+        {"options": {"average": True}, "beta": 1.0},
+        {"options": {"ld_alpha": 0.5}},
+        {"options": {"divergence": "js"}},
+        {"refresh_every_steps": 4, "refresh_alpha": 0.6},
+    ],
+    ids=str,
+)
+def test_the_options_train_in_the_stage(tmp_path, section):
+    summary, rows = _run_stage(tmp_path, **section)
+    assert summary.figures[0].value == 1.0
+    assert ("dpo/policy_weight" in rows[-1]) == ("weighting" in section.get("options", {}))
