@@ -136,7 +136,12 @@ class _Trainer:
         self.controller = _controller(config, num_steps=self.learner.num_steps)
         self.length_coef = resolve_length_coef(config, models.reward)
         self.session = Session(
-            self.learner, services=services, title="ppo", metric="ppo/kl_k1", metrics_path=metrics_path
+            self.learner,
+            services=services,
+            title="ppo",
+            metric="ppo/kl_k1",
+            metrics_path=metrics_path,
+            muted=("ppo/missing_eos_share",) if config.missing_eos_penalty == 0 else (),  # cut replies are meant
         )
         # Until a round's first optimiser step the state is that of the last round, so sampling and scoring may stop anywhere.
         self.engine = LocalEngine(

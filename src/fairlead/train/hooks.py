@@ -21,7 +21,7 @@ from fairlead.core.errors import Interrupted
 from fairlead.core.io import write_jsonl
 from fairlead.core.services import ProgressBar, Services
 from fairlead.models.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
-from fairlead.telemetry.alerts import AlertSink
+from fairlead.telemetry.alerts import RULES, Alert, AlertSink
 from fairlead.telemetry.metrics import METRICS
 from fairlead.telemetry.pace import Pace
 from fairlead.telemetry.sinks import FanOut, JsonlSink
@@ -47,6 +47,8 @@ class Session:
     metric: str
     """Metric shown on the progress line."""
     metrics_path: Path
+    muted: tuple[str, ...] = ()
+    """Metrics that no alert is raised about, because the config says that their values are meant."""
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
     """Plain values that the checkpoint keeps besides (KL coefficient, measurements); what a resumed run finds."""
     extra_tensors: dict[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
@@ -63,13 +65,18 @@ class Session:
         kept = self.services.work / "metrics.jsonl"
         rows = JsonlSink(kept)
         rows.resume(self.learner.step_number)
-        self._sink = FanOut(rows, AlertSink(lambda alert: self.services.say(f"{self.title}: {alert.line()}")))
+        rules = tuple(rule for rule in RULES if rule.metric not in self.muted)
+        self._sink = FanOut(rows, AlertSink(self._alert, rules=rules))
         self._bar = self._stack.enter_context(self.services.progress(self.title, self.learner.num_steps))
         if self.resumed_from:
             self._bar.advance(self.resumed_from)
             self.services.say(f"{self.title}: going on at step {self.resumed_from} of {self.learner.num_steps}")
         self._pace.restart()
         return self
+
+    def _alert(self, alert: Alert) -> None:
+        """An alert informs; only gates and ctrl-C end a run."""
+        self.services.say(f"{self.title}: alert, {alert.line()} The run goes on.")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

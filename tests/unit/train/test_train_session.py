@@ -20,9 +20,11 @@ def source(method):
     return (make_trees(method, seed=step) for step in range(6))
 
 
-def session(learner, folder, **options):
+def session(learner, folder, *, muted=(), **options):
     services = Services(work=folder / "work", **options)
-    return Session(learner, services=services, title="test", metric="sft/loss", metrics_path=folder / "metrics.jsonl")
+    return Session(
+        learner, services=services, title="test", metric="sft/loss", metrics_path=folder / "metrics.jsonl", muted=muted
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -88,6 +90,15 @@ def test_the_progress_line_tells_the_pace_and_the_artifact_does_not(tmp_path):
     assert [step for step, _ in live["train/step_s"]] == [1, 2]
 
 
+def test_nothing_is_said_about_what_the_config_means(tmp_path):
+    said, learner = [], make_learner("sft", num_steps=4)
+    with session(learner, tmp_path, say=said.append, muted=("ppo/kl_k1",)) as running:
+        for _ in range(3):
+            learner.step_number += 1
+            running.log({"ppo/kl_k1": 0.75})
+    assert said == []
+
+
 def test_a_rule_that_is_broken_is_said_while_training_goes_on(tmp_path):
     said, learner = [], make_learner("sft", num_steps=4)
     with session(learner, tmp_path, say=said.append) as running:
@@ -95,7 +106,8 @@ def test_a_rule_that_is_broken_is_said_while_training_goes_on(tmp_path):
             learner.step_number += 1
             running.log({"ppo/kl_k1": 0.75})
     assert said == [
-        "test: WARN step 3: ppo/kl_k1 0.750 nats/token is above the limit 0.500. Raise kl_coef or lower the learning rate."
+        "test: alert, WARN step 3: ppo/kl_k1 0.750 nats/token is above the limit 0.500. Raise kl_coef or lower the learning rate. "
+        "The run goes on."
     ]
 
 
