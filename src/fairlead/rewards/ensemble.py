@@ -18,7 +18,7 @@ from fairlead.models.heads import Readout
 from fairlead.stats.intervals import Interval, wilson
 
 Floats = npt.NDArray[np.float64]
-_PARTS = ("agree most", "in between", "agree least")
+_PARTS = ("all name one side", "split", "smallest spread", "middle", "largest spread")
 
 
 def fit_readout(outputs: Floats, names: Sequence[str]) -> Readout:
@@ -99,17 +99,22 @@ def report(readout: Readout, reference: Floats, heldout: Floats) -> EnsembleRepo
     table = Table(
         title="Does disagreement tell where it errs?", columns=("members", "disagreement", "accuracy", "low", "high", "pairs"),
         rows=tuple((name, sd, a.value, a.low, a.high, a.n) for name, sd, a in parts),
-        caption="Held-out pairs in three parts by the standard deviation of the members' margins.",
+        caption="Held-out pairs by whether all members order them alike, and in thirds by the standard deviation of the members' margins.",
     )  # fmt: skip
     facts = {"disagreement": float(spread.mean()), "member_correlation": correlation}
     return EnsembleReport(figures=figures, tables=(table,), facts=facts)
 
 
 def accuracy_by_disagreement(margins: Floats) -> list[tuple[str, float, Interval]]:
-    """Accuracy of the mean margin in thirds of [P, M] margins by their spread; fewer parts for fewer than three pairs."""
+    """Accuracy of the mean of [P, M] margins: where all members name one side and where they split, and in thirds by their spread.
+
+    Spread grows with the margin itself, so the thirds alone could look like disagreement that does no harm.
+    """
     spread, mean = margins.std(axis=1), margins.mean(axis=1)
     right = (mean > 0) + 0.5 * (mean == 0)
-    parts = np.array_split(np.argsort(spread, kind="stable"), len(_PARTS))
+    is_one = np.abs(np.sign(margins).sum(axis=1)) == margins.shape[1]
+    parts = [np.flatnonzero(is_one), np.flatnonzero(~is_one)]
+    parts += np.array_split(np.argsort(spread, kind="stable"), 3)
     return [
         (name, float(spread[part].mean()), wilson(float(right[part].sum()), len(part)))
         for name, part in zip(_PARTS, parts, strict=True)
