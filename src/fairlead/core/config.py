@@ -159,12 +159,25 @@ def parse_config(cls: type[AnyConfig], data: Mapping[str, Any], *, where: str = 
 def _first_error(cls: type[Config], error: pydantic.ValidationError, where: str) -> str:
     faults = error.errors(include_url=False)
     fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
-    path = ".".join(str(part) for part in (*([where] if where else []), *fault["loc"]))
-    more = f" ({len(faults) - 1} more faults)" if len(faults) > 1 else ""
+    path = ".".join([*([where] if where else []), *_place(cls, fault["loc"])[0]])
+    num_more = len(faults) - 1
+    more = f" ({num_more} more fault{'' if num_more == 1 else 's'})" if num_more else ""
     if fault["type"] == "extra_forbidden":
         known = known_keys(cls, fault["loc"][:-1])
         return explain(path, fault["input"], f"is not a known key{nearest(str(fault['loc'][-1]), known)}",
                        expected="one of " + ", ".join(known), remedy=f"Rename or remove it{more}")  # fmt: skip
+    if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        context = fault.get("ctx", {})
+        key, tag = context.get("discriminator", "").strip("'"), context.get("tag")
+        known = [name.strip(" '") for name in context.get("expected_tags", "").split(",") if name]
+        wrong = f"is not known{nearest(tag, known)}" if tag is not None else "is missing"
+        return explain(
+            f"{path}.{key}",
+            tag,
+            wrong,
+            expected="one of " + ", ".join(known) if known else "a kind",
+            remedy=f"Name one{more}",
+        )
     if fault["type"] == "missing":
         return explain(
             path,
@@ -188,12 +201,34 @@ def _first_error(cls: type[Config], error: pydantic.ValidationError, where: str)
 
 def known_keys(cls: type[Config], path: Iterable[Any]) -> list[str]:
     """Names of the fields at a path inside a config class (through optional sections, lists and unions)."""
-    current: list[type[Config]] = [cls]
-    for part in path:
-        hints = [c.model_fields[part].annotation for c in current if part in c.model_fields]
-        if hints:
-            current = [found for hint in hints for found in _configs_in(hint)]
-    return sorted({name for c in current for name in c.model_fields})
+    return sorted({name for c in _place(cls, path)[1] for name in c.model_fields})
+
+
+def _place(cls: type[Config], location: Iterable[Any]) -> tuple[list[str], list[type[Config]]]:
+    """Recipe path of one of pydantic's locations, without the members of unions that it names, and the config classes at its end."""
+    hints, parts, tag = list[Any]([cls]), list[str](), ""
+    for part in location:
+        classes = [c for hint in hints for c in _configs_in(hint)]
+        if tag:  # a location goes on with the value of the key that chooses the member
+            hints, tag = [c for c in classes if part in typing.get_args(c.model_fields[tag].annotation)], ""
+            continue
+        if members := [c for c in classes if part == c.__name__ or str(part).endswith(f" {c.__name__}]")]:
+            hints = members  # by its name, or by that of a validator around it
+            continue
+        if not classes and isinstance(part, str) and not any(typing.get_origin(hint) is dict for hint in hints):
+            continue  # `str` or `tuple[str, ...]` of a union of plain values
+        parts.append(str(part))
+        found = [c.model_fields[part].annotation for c in classes if part in c.model_fields]
+        if found:
+            hints, tag = found, next((name for hint in found if (name := _discriminator(hint))), "")
+    return parts, [c for hint in hints for c in _configs_in(hint)]
+
+
+def _discriminator(hint: Any) -> str:
+    """Name of the key that chooses among the members of a union; empty when there is none."""
+    own = (getattr(meta, "discriminator", None) for meta in getattr(hint, "__metadata__", ()))
+    inner = (_discriminator(argument) for argument in typing.get_args(hint))
+    return next((str(name) for name in (*own, *inner) if name), "")
 
 
 def _configs_in(hint: Any) -> list[type[Config]]:

@@ -13,6 +13,7 @@ from fairlead.completions.stage import CompletionsConfig
 from fairlead.core.config import Config, load_recipe, parse_config
 from fairlead.core.errors import ConfigError, explain, nearest
 from fairlead.core.sections import Scope, TextSection
+from fairlead.evals.criteria import default_behaviours
 from fairlead.evals.stage import EvalsConfig
 from fairlead.feedback.stage import FeedbackConfig
 from fairlead.policies.dpo_config import PAIR_METHODS, DpoConfig
@@ -125,6 +126,13 @@ class Recipe(Config):
                 )
             if isinstance(policy, PpoConfig):
                 _check_uncertainty(name, policy, self.rewards)
+        declared = self.evals.criteria.behaviours if self.evals else ()
+        if declared == default_behaviours():
+            declared = ()  # its score is for recipes that have one
+        for i, behaviour in enumerate(declared):
+            if behaviour.metric == "score" and self.gold is None:
+                raise ValueError(explain(f"evals.criteria.behaviours.{i}.metric", "score", "needs a scorer", expected="a section gold",
+                                         remedy="Add it, or measure words, phrases or a pattern"))  # fmt: skip
         if self.releases is not None and self.releases.policy not in (*self.policies, "best"):
             raise ValueError(explain("releases.policy", self.releases.policy, "is not trained by this recipe",
                                      expected="best, or one of " + ", ".join(self.policies), remedy="Change it"))  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fairlead.core.gates import Gate
+from fairlead.core.gates import Gate, percent
 from fairlead.core.io import read_json
 from fairlead.core.sections import TextSection, learning_rate_note
 from fairlead.core.services import Services
@@ -197,7 +197,9 @@ def _together(stage: _Stage, model: ScalarModel | None, each: Sequence[_Said]) -
 def _normalise(model: ScalarModel, said: _Said, data: Data, services: Services) -> None:
     """Mean 0, sd 1 on samples of the SFT policy, and how much score a longer reply buys."""
     if not len(said.reference):
-        services.say("rewards: the recipe samples no completions, so scores stay raw, not in standard deviations of reference samples")
+        services.say(
+            "rewards: the recipe samples no completions, so scores stay raw, not in standard deviations of reference samples"
+        )
         return
     scores = _scores(model.readout, said.reference)
     lengths = [len(tree.branches[0].token_ids) for tree in data.reference]
@@ -252,7 +254,7 @@ def _notes(stage: _Stage, model: ScalarModel) -> tuple[str, ...]:
         "heads": "heads on one trunk, each with its own random weights of the prompts",
         "seeds": "models that differ in the start of the head and the order of the data",
         "bootstrap": "models, each on prompts drawn with replacement",
-        "disjoint": f"models, each on its own {1 / section.size:.0%} of the prompts",
+        "disjoint": f"models, each on its own {percent(1 / section.size)} of the prompts",
     }
     notes = [f"{frozen:,} embedding parameters frozen."] if config.freeze_embeddings else []
     if section.kind != "none":

@@ -55,7 +55,7 @@ def test_a_gate_that_measured_nothing_can_be_written_and_read():
     )
     back = summary_from_dict(json.loads(dump_json(summary.to_dict())))
     assert back.verdicts[0].outcome == "STOP" and math.isnan(back.verdicts[0].value)
-    assert "nan" in back.verdicts[0].line()
+    assert "not measured" in back.verdicts[0].line()
     assert back.charts[0].series[0].points[0] == (0.0, 1.0) and math.isnan(back.charts[0].series[0].points[1][1])
     assert math.isnan(back.figures[0].value) and back.figures[0].low is None
     assert back.facts == {"x": None}

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from fairlead.core.config import parse_config
 from fairlead.core.errors import ConfigError
 from fairlead.pipeline.plan import ALL_POLICIES, BASE_MODEL, build_plan, select
 from fairlead.pipeline.recipe import Recipe, load
@@ -121,3 +122,24 @@ def test_named_release_needs_its_policy_and_best_takes_any(tmp_path: Path) -> No
 def test_sections_that_do_not_fit_together_are_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         _recipe(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"gold": {"type": "lexcon", "path": "x"}}, "gold.type=lexcon is not known (did you mean lexicon?); expected one of lexicon, rule,"),
+        ({"gold": {"path": "x"}}, "gold.type is missing;"),
+        ({"gold": {"type": "lexicon"}}, "gold.path is missing;"),
+        ({"gold": {"type": "rule", "path": "x"}}, "gold.path=x is not a known key; expected one of rule, type."),
+        ({"policies": {"ppo": {"algorithm": "ppo", "kl": {"kl_cof": 1}}}}, "policies.ppo.kl.kl_cof=1 is not a known key (did you mean kl_coef?)"),
+        ({"model": 5}, "model=5 has a wrong value; expected a valid string."),
+        ({"prompts": {"sources": [{"path": "x"}], "mix": {"a": "b"}}}, "prompts.mix.a=b has a wrong value;"),
+        ({"evals": {"criteria": {"behaviours": [{"id": "a", "direction": "up", "metric": "score", "min_effect": 0.1}]}}},
+         "evals.criteria.behaviours.0.metric=score needs a scorer; expected a section gold."),
+    ],
+)  # fmt: skip
+def test_faults_are_located_by_the_keys_of_the_recipe(section: dict[str, Any], message: str) -> None:
+    """Pydantic's locations name members of unions as well; a recipe has no such keys."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config(Recipe, {"name": "x", **section})
+    assert str(caught.value).startswith(message)
