@@ -23,6 +23,7 @@ from fairlead.evals import stage as evals
 from fairlead.feedback import stage as feedback
 from fairlead.pipeline.recipe import Recipe
 from fairlead.policies import dpo, kto, ppo, sft
+from fairlead.policies.dpo_config import DpoConfig
 from fairlead.policies.kto_config import KtoConfig
 from fairlead.policies.ppo_config import PpoConfig
 from fairlead.preferences import stage as preferences
@@ -56,6 +57,9 @@ class Node:
     """Roles that the stage can do without when their node was stopped."""
     needs_reward: bool = False
     """Optimises a learned reward, which is refused below 2,000 pairs outside scope toy."""
+
+
+_TITLES = {"dpo": "DPO", "cdpo": "cDPO", "ipo": "IPO", "orpo": "ORPO", "simpo": "SimPO", "cpo": "CPO"}
 
 
 def build_plan(recipe: Recipe) -> list[Node]:
@@ -115,9 +119,10 @@ def _policy_node(name: str, config: Config, policy: str, prompted: Mapping[str, 
         given = prompted if config.data else {"preferences": "preferences"}
         title = f"Policy {name} ({config.algorithm.partition('_')[0].upper()})"
         return _node(f"policies.{name}", title, "policy", config, kto.run, inputs={"policy": policy, **given})
+    assert isinstance(config, DpoConfig)
     return _node(
         f"policies.{name}",
-        f"Policy {name} (DPO)",
+        f"Policy {name} ({_TITLES.get(config.algorithm, f'DPO, {config.algorithm}')})",
         "policy",
         config,
         dpo.run,
