@@ -231,7 +231,7 @@ def _refuse_useless(report: ReadReport, *, all_alike: bool) -> None:
     if report.records == 0:
         fault = "holds only identical pairs" if set(report.rejects) == {IDENTICAL} else "gave no usable row"
         raise DataError(explain(report.path, None, f"{fault}, most often because: {report.top_reason}", expected=f"rows of format {report.format}",
-                                remedy="Look at the rejects file, or name another format with format: NAME"))  # fmt: skip
+                                remedy="Fix these rows, or name another format with format: NAME"))  # fmt: skip
     if all_alike and report.records > 1:
         raise DataError(explain(report.path, None, f"holds one pair {report.records} times", expected="different pairs",
                                 remedy="Check the export that wrote it"))  # fmt: skip
