@@ -105,6 +105,14 @@ def test_faulty_set(tmp_path: Path, option: str) -> None:
     )
 
 
+def test_recipe_without_a_stage(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("name: nothing\n", encoding="utf-8")
+    outcome = fairlead("run", path, home=tmp_path / "home")
+    assert outcome.code == 2 and "recipe=nothing has no stage" in outcome.error
+    assert not (tmp_path / "home").exists()
+
+
 def test_stage_that_the_recipe_lacks(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "project", keep=("sft",))
     _refused(tmp_path, "reward", recipe, code=2, words=("stage=rewards", "not part of this recipe", "sft"))

@@ -127,6 +127,9 @@ class Pipeline:
 
     def _nodes(self, target: str | None) -> list[Node]:
         nodes = build_plan(self.recipe)
+        if not nodes:
+            raise ConfigError(explain("recipe", self.recipe.name, "has no stage", expected="a section such as prompts, sft or preferences",
+                                      remedy="Add one, or write a recipe with: fairlead init"))  # fmt: skip
         return nodes if target is None else select(nodes, target)
 
     def run(self, target: str | None = None) -> dict[str, StageRecord]:
