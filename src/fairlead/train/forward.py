@@ -5,7 +5,7 @@ branches, computed once by `annotate`, never in the step.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,23 @@ class Models:
 
 
 def run_forward(models: Models, batch: MicroBatch, algo: Algorithm, config: Any) -> Batch:
-    """Build the algorithm's batch, with gradients where the models train."""
+    """Build the algorithm's batch on the models' device, with gradients where the models train."""
+    trained = models.policy or (models.reward or models.value)
+    assert trained is not None, "there is no model to run"
+    return on_device(
+        _fill(models, batch, algo, config), trained.base.device if isinstance(trained, ScalarModel) else trained.device
+    )
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """Every tensor of a batch on one device; the planner's arrays begin on the CPU."""
+    tensors = {f.name: x for f in fields(batch) if isinstance(x := getattr(batch, f.name), Tensor)}
+    return replace(
+        batch, **{name: x.to(device, non_blocking=True) for name, x in tensors.items() if x.device != device}
+    )
+
+
+def _fill(models: Models, batch: MicroBatch, algo: Algorithm, config: Any) -> Batch:
     needs = algo.needs_for(config)
     layout = batch.layout
     sequence_index = torch.from_numpy(layout.sequence_index)

@@ -1,5 +1,6 @@
 """The loop: micro-batches change nothing, steps are AdamW's, faults stop it before the weights move, and a golden run."""
 
+import dataclasses
 import json
 import math
 from dataclasses import replace
@@ -12,10 +13,11 @@ from training_examples import METHODS, make_learner, make_trees, weights
 
 import tiny_models
 from fairlead.algos import SFT
+from fairlead.algos.random_batches import random_batch
 from fairlead.core.errors import TrainError
 from fairlead.text import Branch, Tree, pack_trees
 from fairlead.train.batches import MicroBatch, epoch_batches, make_microbatches, num_steps
-from fairlead.train.forward import PolicyLogprobs, StateValues, annotate, run_forward, score_trees
+from fairlead.train.forward import PolicyLogprobs, StateValues, annotate, on_device, run_forward, score_trees
 from fairlead.train.loop import run_loop
 from fairlead.train.optim import OptimizerSettings, learning_rate, make_optimizer
 
@@ -231,3 +233,11 @@ def test_empty_branches_have_no_place():
         make_learner("sft").step(
             [Tree(prompt_ids=np.array([1]), branches=(Branch(token_ids=np.zeros(0, dtype=np.int64)),))]
         )
+
+
+@pytest.mark.parametrize("kind", ["tokens", "groups", "unpaired", "rollouts"])
+def test_a_batch_moves_to_a_device_as_a_whole(kind):
+    """Losses on a GPU would otherwise meet indices on the CPU; `meta` is a second device that every machine has."""
+    moved = on_device(random_batch(kind, seed=0), torch.device("meta"))
+    tensors = [x for f in dataclasses.fields(moved) if isinstance(x := getattr(moved, f.name), torch.Tensor)]
+    assert len(tensors) > 1 and all(x.device.type == "meta" for x in tensors)

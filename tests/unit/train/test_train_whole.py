@@ -44,7 +44,7 @@ class Counting:
     """A policy that notes its forwards: tokens, and whether a gradient was wanted."""
 
     def __init__(self, policy):
-        self.policy, self.module, self.seen = policy, policy.module, []
+        self.policy, self.module, self.device, self.seen = policy, policy.module, policy.device, []
 
     def logprobs(self, layout, **options):
         self.seen.append((len(layout.token_ids), torch.is_grad_enabled()))
