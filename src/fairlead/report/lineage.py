@@ -12,8 +12,8 @@ from fairlead.report.run import LineageNode
 from fairlead.report.tables import TableView, view_table
 
 ROW, RAIL = 52, 20
-_ROLES = {"policies": "policy", "completions": "policy", "releases": "policy", "rewards": "reward", "feedback": "people",
-          "preferences": "people", "evals": "judge"}  # fmt: skip
+_ROLES = {"policy": "policy", "completions": "policy", "release": "policy", "reward_model": "reward", "gold": "reward", "feedback": "people",
+          "preferences": "people", "evaluation": "judge"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ def draw_lineage(nodes: Sequence[LineageNode]) -> LineageDrawing:
     rails = _rails(ordered)
     places = {node.id: (rails[node.id] * RAIL + RAIL / 2, i * ROW + ROW / 2) for i, node in enumerate(ordered)}
     rows = tuple(
-        LineageRow(id=node.id, short_id=node.id[:12], kind=node.kind, role=_ROLES.get(node.kind, "neutral"), title=node.title,
+        LineageRow(id=node.id, short_id=_short(node.id), kind=node.kind, role=_ROLES.get(node.kind, "neutral"), title=node.title,
                    origin=_origin(node, titles), note=node.note, x=places[node.id][0], y=places[node.id][1])
         for node in ordered
     )  # fmt: skip
@@ -123,3 +123,9 @@ def _origin(node: LineageNode, titles: dict[str, str]) -> str:
     if not node.parents:
         return ""
     return "from " + ", ".join(titles.get(parent, f"{parent[:12]} (another run)") for parent in node.parents)
+
+
+def _short(id: str) -> str:
+    """Beginning of an id that still tells artifacts apart, and that commands take: the kind and six digits of the hash."""
+    kind, _, digits = id.rpartition("-")
+    return f"{kind}-{digits[:6]}" if kind else id[:12]

@@ -37,7 +37,7 @@ class LineageNode:
 
     id: str
     kind: str
-    """Noun of the flow: prompts, completions, feedback, preferences, rewards, policies, evals, releases."""
+    """Kind of the artifact: prompts, completions, feedback, preferences, reward_model, policy, evaluation, release, ..."""
     title: str
     parents: tuple[str, ...]
     """Ids; one that is not among the nodes is shown as coming from elsewhere."""

@@ -226,17 +226,17 @@ def others() -> dict[str, StageSummary]:
 
 LINEAGE = (
     LineageNode(id="a10f33e0c2d94b18", kind="prompts", title="1,140 prompts", parents=(), note=""),
-    LineageNode(id="b7730aa1e5f64c21", kind="policies", title="SFT policy", parents=("a10f33e0c2d94b18",), note="300 steps"),
+    LineageNode(id="b7730aa1e5f64c21", kind="policy", title="SFT policy", parents=("a10f33e0c2d94b18",), note="300 steps"),
     LineageNode(id="c01db1f2a3c44d5e", kind="completions", title="4,560 completions", parents=("a10f33e0c2d94b18", "b7730aa1e5f64c21"), note=""),
     LineageNode(id="d93efab0817b4a66", kind="feedback", title="2,000 judgments", parents=("c01db1f2a3c44d5e",), note="four simulated raters"),
     LineageNode(id="e5512c7d9a0b4f31", kind="preferences", title="1,871 preferences", parents=("d93efab0817b4a66",), note=""),
-    LineageNode(id="f2ab90c4d1e84772", kind="rewards", title="Reward model", parents=("b7730aa1e5f64c21", "e5512c7d9a0b4f31"), note="70.3 %"),
-    LineageNode(id="0c44e19b7f3a4d90", kind="policies", title="PPO policy", parents=("b7730aa1e5f64c21", "f2ab90c4d1e84772", "a10f33e0c2d94b18"),
+    LineageNode(id="f2ab90c4d1e84772", kind="reward_model", title="Reward model", parents=("b7730aa1e5f64c21", "e5512c7d9a0b4f31"), note="70.3 %"),
+    LineageNode(id="0c44e19b7f3a4d90", kind="policy", title="PPO policy", parents=("b7730aa1e5f64c21", "f2ab90c4d1e84772", "a10f33e0c2d94b18"),
                 note="STOP ppo.held_out passed on record"),
-    LineageNode(id="1d85f6a2b09c4e13", kind="policies", title="DPO policy", parents=("b7730aa1e5f64c21", "e5512c7d9a0b4f31"), note="beta 0.1"),
-    LineageNode(id="29b7d3e8c6f14a05", kind="evals", title="Evaluation", note="",
+    LineageNode(id="1d85f6a2b09c4e13", kind="policy", title="DPO policy", parents=("b7730aa1e5f64c21", "e5512c7d9a0b4f31"), note="beta 0.1"),
+    LineageNode(id="29b7d3e8c6f14a05", kind="evaluation", title="Evaluation", note="",
                 parents=("0c44e19b7f3a4d90", "1d85f6a2b09c4e13", "b7730aa1e5f64c21")),
-    LineageNode(id="3e06a4c9d7b24f8c", kind="releases", title="Candidate", parents=("1d85f6a2b09c4e13", "29b7d3e8c6f14a05"), note="not approved"),
+    LineageNode(id="3e06a4c9d7b24f8c", kind="release", title="Candidate", parents=("1d85f6a2b09c4e13", "29b7d3e8c6f14a05"), note="not approved"),
 )  # fmt: skip
 
 

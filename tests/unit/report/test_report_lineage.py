@@ -61,3 +61,18 @@ def test_damaged_lineage_is_still_drawn():
 def test_the_table_holds_whole_ids():
     table = draw_lineage(example.LINEAGE).table
     assert [row[0].text for row in table.rows] == [n.id for n in example.LINEAGE]
+
+
+def test_a_short_id_tells_artifacts_of_one_kind_apart():
+    nodes = [
+        LineageNode(id=f"completions-{digits}", kind="completions", title="x", parents=(), note="")
+        for digits in ("3f2a" * 4, "3f2b" * 4)
+    ]
+    assert [row.short_id for row in draw_lineage(nodes).rows] == ["completions-3f2a3f", "completions-3f2b3f"]
+
+
+def test_colours_follow_the_kinds_of_artifacts():
+    kinds = {"policy": "policy", "release": "policy", "completions": "policy", "reward_model": "reward", "gold": "reward", "feedback": "people",
+             "preferences": "people", "evaluation": "judge", "prompts": "neutral", "criteria": "neutral"}  # fmt: skip
+    rows = draw_lineage([LineageNode(id=f"{k}-0", kind=k, title=k, parents=(), note="") for k in kinds]).rows
+    assert {row.kind: row.role for row in rows} == kinds
