@@ -258,11 +258,12 @@ def to_dict(record: Record) -> dict[str, Any]:
 
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
+_type_of: Callable[[object], type[object]] = type
 
 
 def _plain(value: Any) -> Any:
     """Scalars by their exact type first: this runs for every token of every completion."""
-    kind: Any = type(value)
+    kind = _type_of(value)
     if kind in _SCALARS:
         return value
     if (names := _field_names(kind)) is not None:
