@@ -5,8 +5,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from micro import fairlead, finish, folder_of, record, start, write_recipe
-from test_pipeline_resume import EVERY_STEP, _wait_for_step
+from micro import fairlead, folder_of, record, write_recipe
+from test_pipeline_resume import _disturb
 
 REPLIES = {True: "You are kind and warm, my friend.", False: "Go away."}
 TRAINING = {"learning_rate": 2e-4, "num_epochs": 2, "batch_size": 8, "max_tokens_per_microbatch": 128}
@@ -77,16 +77,10 @@ def test_preferences_are_good_and_bad_replies(algorithm: str, tmp_path: Path) ->
 
 
 def test_killed_bco_goes_on_with_its_moving_means(tmp_path: Path) -> None:
-    recipe = _recipe(tmp_path, "bco", delta_decay=0.9)
+    recipe = _recipe(tmp_path, "bco", training={**TRAINING, "num_epochs": 20})
     assert fairlead("run", recipe, home=tmp_path / "whole").code == 0
     home = tmp_path / "home"
-    process = start("run", recipe, home=home, env=EVERY_STEP)
-    try:
-        _wait_for_step(home, 3, process=process)
-        process.send_signal(signal.SIGKILL)
-        finish(process)
-    finally:
-        process.kill()
+    assert _disturb(recipe, home, signal.SIGKILL, step=20, command=("run",)).code == -signal.SIGKILL
     again = fairlead("run", recipe, home=home)
     assert again.code == 0, again.err
     assert "bco: going on at step" in again.out
