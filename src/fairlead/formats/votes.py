@@ -36,7 +36,8 @@ def _require_columns(row: Row, columns: dict[str, str]) -> None:
         if column not in row.values:
             found = [str(key) for key in row.values]
             raise DataError(explain(row.where, None, f"has no column {column}{nearest(column, found)}; found {', '.join(found)}",
-                                    expected="a column for each of item, rater and label", remedy=f"Name the column: --{name} NAME, or {name}= in Python"))  # fmt: skip
+                                    expected="a column for each of item, rater and label",
+                                    remedy=f"Name the column: --{name} NAME, or {name}=NAME in Python"))  # fmt: skip
 
 
 def _cell(row: Row, column: str) -> str:
