@@ -64,7 +64,7 @@ _REWARD = (
     Metric("reward/score_std", "score", "Standard deviation of scores over both sides; near 0 the model gives no signal"),
 )  # fmt: skip
 _DPO = (
-    Metric("dpo/loss", "nats", "Pair loss of the direct methods, without added likelihood; its value at the reference is on the method's page (dpo: log 2)"),
+    Metric("dpo/loss", "nats", "Pair loss of the direct methods, without added likelihood; its start is on the method's page (dpo: log 2)"),
     Metric("dpo/chosen_logprobs", "nats/sequence", "Summed log-probability of chosen completions; a slow fall is normal, a collapse is not"),
     Metric("dpo/rejected_logprobs", "nats/sequence", "Summed log-probability of rejected completions"),
     Metric("dpo/chosen_reward", "nats", "What the method calls the reward of chosen completions; dpo: beta times log(policy/reference)"),
@@ -93,7 +93,7 @@ _PPO = (
     Metric("ppo/reward", "reward", "Mean of what is optimised: score after KL penalty, length penalty and clipping, summed over the sequence"),
     Metric("ppo/score", "score", "Mean raw score of the sampled completions"),
     Metric("ppo/score_std", "score", "Standard deviation of the raw scores of the batch"),
-    Metric("ppo/disagreement", "sd", "Reward ensembles: mean standard deviation of the members' scores; a rise says the policy leaves what they know"),
+    Metric("ppo/disagreement", "sd", "Reward ensembles: mean standard deviation of the members' scores; a rise: the policy leaves what they know"),
     Metric("ppo/kl_k1", "nats/token", "KL(policy || reference), estimator k1, mean a sampled token; negative beyond chance is a bug", (0.0, 0.5)),
     Metric("ppo/kl_k1_sequence", "nats/sequence", "The same summed over a completion; what an adaptive controller's target means"),
     Metric("ppo/kl_k3", "nats/token", "KL(policy || reference), estimator k3: never negative, less noise", (0.0, 0.5)),

@@ -19,7 +19,12 @@ from fairlead.formats import (
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "formats"
 NAMES = [known.name for known in FORMATS if known.name != "votes"]
-READERS = {"preferences": read_preferences, "demonstrations": read_demonstrations, "labels": read_labels, "prompts": read_prompts}
+READERS = {
+    "preferences": read_preferences,
+    "demonstrations": read_demonstrations,
+    "labels": read_labels,
+    "prompts": read_prompts,
+}
 TIE = "pair: equal rank or score"
 NO_RANK = "completion: no rank"
 
