@@ -1,6 +1,5 @@
 """Places that fail: a full disk, a read-only or impossible home, a file without permission, faults that nobody foresaw."""
 
-import json
 import os
 import shutil
 import signal
@@ -114,18 +113,17 @@ def test_file_without_permission(tmp_path: Path) -> None:
     assert "permission" in outcome.error
 
 
-def test_unforeseen_fault_is_one_line_and_its_traceback_a_file(micro: MicroRun, tmp_path: Path) -> None:
-    """A run record of another shape stands for all that nobody thought of."""
+def test_unforeseen_fault_is_one_line_and_its_traceback_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that divides by zero stands for all that nobody thought of."""
     home = tmp_path / "home"
-    (home / "micro").mkdir(parents=True)
-    (home / "micro" / "run.json").write_text(json.dumps({"name": "micro"}), encoding="utf-8")
+    monkeypatch.setattr("fairlead.cli.overview.show_overview", lambda _home: 1 // 0)
     outcome = fairlead(home=home)
     assert outcome.code == 70
     (kept,) = (home / "errors").iterdir()
     assert str(kept) in outcome.error
     text = kept.read_text(encoding="utf-8")
     assert "Traceback" in text
-    assert "KeyError" in text
+    assert "ZeroDivisionError" in text
 
 
 def test_model_damaged_inside_the_store_is_noticed(micro: MicroRun, tmp_path: Path) -> None:
