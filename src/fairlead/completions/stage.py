@@ -22,6 +22,7 @@ from fairlead.core.sections import TextSection
 from fairlead.core.services import Services
 from fairlead.core.summary import Figure, StageSummary, Table
 from fairlead.engine.local import LocalEngine
+from fairlead.models.checkpoint import weights_name
 from fairlead.models.load import load_policy, load_tokenizer
 from fairlead.text.chat import ChatText
 from fairlead.text.prompts import encode_prompts
@@ -71,7 +72,9 @@ def run(config: CompletionsConfig, *, inputs: Mapping[str, Path], out: Path, ser
         sampling,
         chat,
         services,
-        model_name=inputs["policy"].name,
+        model_name=weights_name(
+            inputs["policy"]
+        ),  # not the artifact: raters draw from ids, and a code edit is a new artifact
     )
     write_jsonl(out / "completions.jsonl", completions)
     heldout = {p.id for p in prompts if p.split == "heldout"}

@@ -93,7 +93,7 @@ class Completion(Record):
     prompt_id: str
     text: str
     model: str
-    """Artifact id or name of the policy that wrote it."""
+    """Name of the policy that wrote it, or of its weights."""
     token_ids: tuple[int, ...] = ()
     finish_reason: FinishReason = "stop"
     sample_index: int = 0

@@ -4,6 +4,7 @@ Tensors go to safetensors, everything else to JSON. A checkpoint appears whole o
 beside, synced to disk, and renamed.
 """
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -31,6 +32,17 @@ def save_policy(model: CausalModel, tokenizer: Any, folder: Path) -> None:
     finally:
         lm.config._attn_implementation = own
     tokenizer.save_pretrained(folder)
+
+
+def weights_name(folder: Path) -> str:
+    """A name that says which weights a folder holds, and nothing else: the same weights have it wherever and whenever they were made."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return f"weights-{digest.hexdigest()[:16]}"
 
 
 def save_checkpoint(folder: Path, *, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:

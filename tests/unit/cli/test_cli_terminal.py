@@ -80,7 +80,7 @@ def test_the_progress_line_fits(monkeypatch: pytest.MonkeyPatch, width: int, has
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("runn", "command=runn is not known (did you mean run?); expected one of quickstart, run,"),
+        ("ruun", "command=ruun is not known (did you mean run?); expected one of quickstart, run,"),
         ("votes importt", "command=importt is not known (did you mean import?); expected one of import, agreement, aggregate. See"),
         ("run", "run: missing argument 'RECIPE'. See fairlead run --help."),
         ("run --bogus x", "run: no such option: --bogus"),

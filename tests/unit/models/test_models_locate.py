@@ -92,7 +92,7 @@ def download(cache, name="org/tiny"):
     [
         ("models/reviews-3n", "models/reviews-3m"),
         ("./models/reviews", "models/reviews-3m"),
-        ("modles/reviews-3m/", "models/reviews-3m"),
+        ("modelz/reviews-3m/", "models/reviews-3m"),
         ("../project/models/revews-3m", "../project/models/reviews-3m"),
     ],
 )

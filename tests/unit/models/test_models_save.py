@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import tiny_models
 from fairlead.core.errors import ModelError
 from fairlead.models.adapters import LoraSettings, add_lora
-from fairlead.models.checkpoint import load_checkpoint, save_checkpoint, save_policy
+from fairlead.models.checkpoint import load_checkpoint, save_checkpoint, save_policy, weights_name
 from fairlead.models.load import load_policy, load_tokenizer
 from fairlead.text import Branch, Tree, pack_trees
 
@@ -160,3 +160,15 @@ def test_a_damaged_checkpoint_says_so(tmp_path):
     with pytest.raises(ModelError) as info:
         load_checkpoint(folder)
     assert "is damaged" in str(info.value) and "\n" not in str(info.value)
+
+
+def test_the_name_of_weights_is_that_of_their_bytes(tmp_path):
+    model, tokenizer = tiny_models.load("llama"), tiny_models.make_tokenizer()
+    for name in ("a", "b"):
+        save_policy(model, tokenizer, tmp_path / name)
+    (tmp_path / "b" / "README.md").write_text("another place, another note", encoding="utf-8")
+    assert weights_name(tmp_path / "a") == weights_name(tmp_path / "b")
+    with torch.no_grad():
+        model.module.get_submodule("model.norm").weight[0] += 1e-3
+    save_policy(model, tokenizer, tmp_path / "c")
+    assert weights_name(tmp_path / "c") != weights_name(tmp_path / "a")
