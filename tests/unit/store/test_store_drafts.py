@@ -132,7 +132,9 @@ def test_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(FULL_DISK), str(tmp_path)], capture_output=True, text=True, check=True
     )
-    assert "cannot be written (File too large)" in done.stdout and done.stdout.count("\n") == 1, done.stderr
+    assert "Raise it (ulimit -f) and run the same command again" in done.stdout and done.stdout.count("\n") == 1, (
+        done.stderr
+    )
     assert ArtifactStore(tmp_path).list() == () and tree(tmp_path / "drafts") == []
 
 
