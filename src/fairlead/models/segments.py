@@ -19,7 +19,7 @@ from fairlead.text.packing import Layout
 Ints = npt.NDArray[np.int64]
 
 WASTE = 1.5
-"""The longest segment of a block may be so many times its shortest: measured, more blocks cost more calls than they save."""
+"""The longest segment of a block may be so many times its shortest: padding is weighed against calls."""
 SLACK = 16
 """Tokens by which lengths may differ in any case."""
 
