@@ -15,7 +15,7 @@ from fairlead.models.heads import ScalarModel, new_reward_head
 from fairlead.models.load import load_policy
 from fairlead.models.memory import keep_freed_memory
 from fairlead.text.packing import Branch, Tree
-from fairlead.train.batches import epoch_batches
+from fairlead.train.batches import EpochBatches
 from fairlead.train.forward import Models, PolicyLogprobs, annotate
 from fairlead.train.loop import Learner
 from fairlead.train.optim import OptimizerSettings
@@ -54,7 +54,7 @@ def main() -> None:
         cells.report(losses=[learner.step(batch)["loss"] for batch in batches])
         return
     clock = cells.Clock(args.seconds)
-    for batch in epoch_batches(trees, batch_size=args.batch_size, num_epochs=1000, seed=args.seed):
+    for batch in EpochBatches(trees, batch_size=args.batch_size, num_epochs=1000, seed=args.seed):
         learner.step(batch)
         if clock.tick(rows=len(batch), tokens=sum(num_unshared(t) for t in batch)):
             break

@@ -4,7 +4,7 @@ The reference is the SFT policy; its logprobs are computed once before the first
 that read none (orpo, simpo, cpo) skip that. Votes enter as soft labels (p_chosen).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from fairlead.policies.reference import MovingReference
 from fairlead.policies.telling import last_metric, metric_chart
 from fairlead.stats.intervals import wilson
 from fairlead.text import Branch, ChatText, Encoded, Tree, encode_preferences
-from fairlead.train.batches import epoch_batches, num_steps
+from fairlead.train.batches import EpochBatches, num_steps
 from fairlead.train.forward import Models, PolicyLogprobs, annotate
 from fairlead.train.hooks import Session
 from fairlead.train.loop import run_loop
@@ -101,14 +101,14 @@ def _train(config: DpoConfig, model: CausalModel, train: Encoded, *, out: Path, 
     algo, training = get_algorithm(config.algorithm), config.training
     steps = num_steps(len(train.trees), batch_size=training.batch_size, num_epochs=training.num_epochs)
     learner = make_learner(Models(policy=model), algo, settings_of(config), training, num_steps=steps)
-    source: Iterable[Sequence[Tree]] = epoch_batches(
+    source: Sequence[Sequence[Tree]] = EpochBatches(
         train.trees, batch_size=training.batch_size, num_epochs=training.num_epochs, seed=services.seed
     )
     session = Session(
         learner, services=services, title=config.algorithm, metric="dpo/accuracy", metrics_path=out / "metrics.jsonl"
     )
     if config.refresh_every_steps is not None:
-        source = MovingReference(session=session, model=model, batches=list(source), every_steps=config.refresh_every_steps,
+        source = MovingReference(session=session, model=model, batches=source, every_steps=config.refresh_every_steps,
                                  alpha=config.refresh_alpha, max_tokens=training.max_tokens_per_microbatch)  # fmt: skip
     with session:
         run_loop(learner, source, hooks=[session.after_step])

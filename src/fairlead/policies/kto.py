@@ -22,7 +22,7 @@ from fairlead.policies.telling import metric_chart
 from fairlead.stats.intervals import Interval, wilson
 from fairlead.stats.separation import separation
 from fairlead.text import ChatText, Tree, with_mismatched
-from fairlead.train.batches import epoch_batches, num_steps
+from fairlead.train.batches import EpochBatches, num_steps
 from fairlead.train.forward import Models, PolicyLogprobs, annotate, annotate_mismatched
 from fairlead.train.hooks import Session
 from fairlead.train.loop import run_loop
@@ -100,7 +100,7 @@ def _train(config: KtoConfig, model: CausalModel, trees: list[Tree], *, out: Pat
     algo, training = get_algorithm(config.algorithm), config.training
     steps = num_steps(len(trees), batch_size=training.batch_size, num_epochs=training.num_epochs)
     learner = make_learner(Models(policy=model), algo, settings_of(config), training, num_steps=steps)
-    source = epoch_batches(trees, batch_size=training.batch_size, num_epochs=training.num_epochs, seed=services.seed)
+    source = EpochBatches(trees, batch_size=training.batch_size, num_epochs=training.num_epochs, seed=services.seed)
     session = Session(
         learner,
         services=services,

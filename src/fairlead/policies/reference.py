@@ -13,8 +13,9 @@ Example:
 """
 
 import contextlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
 import torch
 
@@ -27,7 +28,7 @@ _STEP = "reference_step"
 
 
 @dataclass(slots=True, eq=False)
-class MovingReference:
+class MovingReference(Sequence[Sequence[Tree]]):
     """A source of batches whose reference is refreshed. Single-use; entered inside the session, which keeps its state."""
 
     session: Session
@@ -42,14 +43,22 @@ class MovingReference:
     """Token budget of one forward."""
     _ready: dict[int, list[Tree]] = field(default_factory=dict[int, list[Tree]])
 
-    def __iter__(self) -> Iterator[Sequence[Tree]]:
-        for number, batch in enumerate(self.batches):
-            if number < self.session.learner.step_number:
-                yield batch  # made before a resume; the loop skips it
-                continue
-            if number not in self._ready:
-                self._enter(number - number % self.every_steps, number)
-            yield self._ready.pop(number)
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    @overload
+    def __getitem__(self, step: int) -> Sequence[Tree]: ...
+
+    @overload
+    def __getitem__(self, step: slice) -> Sequence[Sequence[Tree]]: ...
+
+    def __getitem__(self, step: int | slice) -> Sequence[Tree] | Sequence[Sequence[Tree]]:
+        """The batch of the learner's next step; those before it and beyond its block have no reference yet."""
+        if isinstance(step, slice):
+            raise TypeError("a moving reference is asked for one step at a time")
+        if step not in self._ready:
+            self._enter(step - step % self.every_steps, step)
+        return self._ready.pop(step)
 
     def _enter(self, start: int, number: int) -> None:
         """Refresh the reference where a block starts, and annotate what is left of the block."""

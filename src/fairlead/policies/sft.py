@@ -26,7 +26,7 @@ from fairlead.formats import read_demonstrations
 from fairlead.models.checkpoint import save_policy
 from fairlead.models.load import CausalModel, load_policy, load_tokenizer
 from fairlead.text import ChatText, Encoded, Tree, encode_demonstrations, pack_trees, plan_microbatches
-from fairlead.train.batches import epoch_batches, num_steps
+from fairlead.train.batches import EpochBatches, num_steps
 from fairlead.train.forward import Models
 from fairlead.train.hooks import Session
 from fairlead.train.loop import Learner, run_loop
@@ -202,7 +202,7 @@ def _train(
     steps = num_steps(len(train.trees), batch_size=training.batch_size, num_epochs=training.num_epochs)
     algo_config = algo.config(average=config.average, label_smoothing=config.label_smoothing)
     learner = make_learner(Models(policy=model), algo, algo_config, training, num_steps=steps)
-    source = epoch_batches(
+    source = EpochBatches(
         train.trees, batch_size=training.batch_size, num_epochs=training.num_epochs, seed=services.seed
     )
     session = Session(learner, services=services, title="sft", metric="sft/loss", metrics_path=out / "metrics.jsonl")

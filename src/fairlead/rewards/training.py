@@ -21,7 +21,7 @@ from fairlead.rewards import quality
 from fairlead.rewards.config import RewardsConfig
 from fairlead.rewards.data import Data
 from fairlead.text import Tree
-from fairlead.train.batches import epoch_batches, num_steps
+from fairlead.train.batches import EpochBatches, num_steps
 from fairlead.train.forward import Models, score_trees
 from fairlead.train.hooks import Session
 from fairlead.train.loop import run_loop
@@ -125,7 +125,7 @@ def train_member(
     training = config.training
     steps = num_steps(len(member.trees), batch_size=training.batch_size, num_epochs=training.num_epochs)
     learner = make_learner(Models(reward=model), algo, algo_config, training, num_steps=steps)
-    source = epoch_batches(
+    source = EpochBatches(
         member.trees, batch_size=training.batch_size, num_epochs=training.num_epochs, seed=member.seed
     )
     every = max(1, steps // 6)

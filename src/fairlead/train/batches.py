@@ -3,14 +3,15 @@
 Legend: N row tokens, K kept tokens, B completions, P trees.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fairlead.text.packing import Layout, Tree, pack_trees, plan_microbatches
+from fairlead.text.packing import Ints, Layout, Tree, pack_trees, plan_microbatches
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,17 +46,47 @@ def make_microbatches(trees: Sequence[Tree], *, max_tokens: int) -> list[MicroBa
     return [MicroBatch(tuple(trees[i] for i in row), pack_trees([trees[i] for i in row])) for row in plan]
 
 
-def epoch_batches(trees: Sequence[Tree], *, batch_size: int, num_epochs: int, seed: int) -> Iterator[list[Tree]]:
+@dataclass(slots=True, eq=False)
+class EpochBatches(Sequence[list[Tree]]):
     """Shuffled batches of `batch_size` trees, a new order each epoch; the last batch of an epoch may be smaller.
 
-    A pure function of its arguments, so that step k after a resume is the step k that would have been.
+    A pure function of its fields, so that step k after a resume is the step k that would have been, and is found without the steps
+    before it. Trees are taken only when their batch is asked for, so they may lie on disk.
+
+    Example:
+        source = EpochBatches(trees, batch_size=16, num_epochs=3, seed=0)
+        source[1000]        # the trees of step 1000
     """
-    for epoch in range(num_epochs):
-        order = np.random.default_rng((seed, epoch)).permutation(len(trees))
-        for start in range(0, len(order), batch_size):
-            yield [trees[i] for i in order[start : start + batch_size]]
+
+    trees: Sequence[Tree]
+    batch_size: int
+    num_epochs: int
+    seed: int
+    _epoch: int = field(init=False, default=-1)
+    _order: Ints = field(init=False, default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return num_steps(len(self.trees), batch_size=self.batch_size, num_epochs=self.num_epochs)
+
+    @overload
+    def __getitem__(self, step: int) -> list[Tree]: ...
+
+    @overload
+    def __getitem__(self, step: slice) -> list[list[Tree]]: ...
+
+    def __getitem__(self, step: int | slice) -> list[Tree] | list[list[Tree]]:
+        if isinstance(step, slice):
+            return [self[i] for i in range(*step.indices(len(self)))]
+        if not 0 <= step < len(self):
+            raise IndexError(f"step {step} of {len(self)}")
+        epoch, place = divmod(step, num_steps(len(self.trees), batch_size=self.batch_size, num_epochs=1))
+        if epoch != self._epoch:
+            self._order = np.random.default_rng((self.seed, epoch)).permutation(len(self.trees))
+            self._epoch = epoch
+        start = place * self.batch_size
+        return [self.trees[i] for i in self._order[start : start + self.batch_size].tolist()]
 
 
 def num_steps(num_trees: int, *, batch_size: int, num_epochs: int) -> int:
-    """How many batches `epoch_batches` yields."""
+    """How many batches `EpochBatches` holds."""
     return num_epochs * -(-num_trees // batch_size)

@@ -9,7 +9,7 @@ The loop never learns what it trains: on-policy methods differ only in where bat
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -116,12 +116,9 @@ class Learner:
         return float(nn.utils.clip_grad_norm_(self.parameters, self.optim.max_grad_norm, foreach=True))
 
 
-def run_loop(learner: Learner, source: Iterable[Sequence[Tree]], hooks: Sequence[Hook] = ()) -> None:
-    """Step through the source until it ends or a hook stops the run. Batches that were already taken are skipped."""
-    done = learner.step_number
-    for number, batch in enumerate(source):
-        if number < done:
-            continue
-        metrics = learner.step(batch)
+def run_loop(learner: Learner, source: Sequence[Sequence[Tree]], hooks: Sequence[Hook] = ()) -> None:
+    """Step through the source from the learner's own step on, until it ends or a hook stops the run."""
+    for number in range(learner.step_number, len(source)):
+        metrics = learner.step(source[number])
         if any([bool(hook(learner, metrics)) for hook in hooks]):  # noqa: C419 - every hook must run
             return

@@ -96,6 +96,20 @@ class _Button:
         return 0 < self.at <= self.num_looks
 
 
+class _Watched:
+    """A source that keeps what was taken from it."""
+
+    def __init__(self, source, seen):
+        self.source, self.seen = source, seen
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, step):
+        self.seen.append(self.source[step])
+        return self.seen[-1]
+
+
 def _run(folder: Path, *, every: int, alpha: float, stop_at: int = 0):
     """Seven steps with a moving reference; the learner, and the batches that it saw."""
     config = _parse(training={"learning_rate": 1e-2}, refresh_every_steps=every, refresh_alpha=alpha)
@@ -109,16 +123,11 @@ def _run(folder: Path, *, every: int, alpha: float, stop_at: int = 0):
     )
     seen = []
 
-    def source():
-        moving = MovingReference(
-            session=session, model=model, batches=_batches(), every_steps=every, alpha=alpha, max_tokens=64
-        )
-        for batch in moving:
-            seen.append(batch)
-            yield batch
-
+    moving = MovingReference(
+        session=session, model=model, batches=_batches(), every_steps=every, alpha=alpha, max_tokens=64
+    )
     with session:
-        run_loop(learner, source(), hooks=[session.after_step])
+        run_loop(learner, _Watched(moving, seen), hooks=[session.after_step])
     return learner, seen
 
 

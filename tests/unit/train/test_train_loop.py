@@ -16,7 +16,7 @@ from fairlead.algos import SFT
 from fairlead.algos.random_batches import random_batch
 from fairlead.core.errors import TrainError
 from fairlead.text import Branch, Tree, pack_trees
-from fairlead.train.batches import MicroBatch, epoch_batches, make_microbatches, num_steps
+from fairlead.train.batches import EpochBatches, MicroBatch, make_microbatches, num_steps
 from fairlead.train.forward import PolicyLogprobs, StateValues, annotate, on_device, run_forward, score_trees
 from fairlead.train.loop import run_loop
 from fairlead.train.optim import OptimizerSettings, learning_rate, make_optimizer
@@ -141,7 +141,7 @@ def test_the_loop_skips_what_was_done_and_every_hook_is_called():
 
 def test_epochs_are_a_pure_function_of_their_arguments():
     trees = make_trees("sft", num=7)
-    runs = [list(epoch_batches(trees, batch_size=3, num_epochs=2, seed=s)) for s in (1, 1, 2)]
+    runs = [list(EpochBatches(trees, batch_size=3, num_epochs=2, seed=s)) for s in (1, 1, 2)]
     names = [[[id(t) for t in batch] for batch in run] for run in runs]
     assert names[0] == names[1] != names[2]
     assert [len(b) for b in runs[0]] == [3, 3, 1, 3, 3, 1] and num_steps(7, batch_size=3, num_epochs=2) == 6
@@ -221,7 +221,7 @@ def test_a_golden_run():
     learner = make_learner("sft", num_steps=20, max_tokens=60, weight_decay=0.01)
     run_loop(
         learner,
-        epoch_batches(make_trees("sft", num=20), batch_size=5, num_epochs=5, seed=0),
+        EpochBatches(make_trees("sft", num=20), batch_size=5, num_epochs=5, seed=0),
         [lambda lea, m: losses.append(m["loss"])],
     )
     assert losses == pytest.approx(json.loads(GOLDEN.read_text())["losses"], abs=1e-5)
@@ -241,3 +241,34 @@ def test_a_batch_moves_to_a_device_as_a_whole(kind):
     moved = on_device(random_batch(kind, seed=0), torch.device("meta"))
     tensors = [x for f in dataclasses.fields(moved) if isinstance(x := getattr(moved, f.name), torch.Tensor)]
     assert len(tensors) > 1 and all(x.device.type == "meta" for x in tensors)
+
+
+class Counted(list):
+    """Trees that count how often one is taken."""
+
+    taken = 0
+
+    def __getitem__(self, place):
+        type(self).taken += 1
+        return super().__getitem__(place)
+
+
+def test_a_resumed_run_takes_only_the_trees_of_its_own_steps():
+    trees = Counted(make_trees("sft", num=12))
+    source = EpochBatches(trees, batch_size=5, num_epochs=4, seed=3)
+    whole = [[id(t) for t in batch] for batch in source]
+    assert len(whole) == len(source) == 12 and [len(b) for b in whole[:3]] == [5, 5, 2]
+    Counted.taken = 0
+    again = EpochBatches(trees, batch_size=5, num_epochs=4, seed=3)
+    assert [id(t) for t in again[10]] == whole[10] and Counted.taken == 5
+    assert [[id(t) for t in batch] for batch in again[4:6]] == whole[4:6]
+    with pytest.raises(IndexError):
+        again[12]
+
+
+def test_the_loop_starts_at_the_step_of_its_learner():
+    learner = make_learner("sft", num_steps=6)
+    batches = [make_trees("sft", seed=step) for step in range(6)]
+    learner.step_number, seen = 4, []
+    run_loop(learner, batches, [lambda _, metrics: seen.append(metrics["num_tokens"])])
+    assert seen == [sum(t.num_tokens for t in b) for b in batches[4:]]

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import re
-from itertools import islice
 
 import pytest
 import torch
@@ -17,7 +16,7 @@ from fairlead.train.loop import run_loop
 
 
 def source(method):
-    return (make_trees(method, seed=step) for step in range(6))
+    return [make_trees(method, seed=step) for step in range(6)]
 
 
 def session(learner, folder, *, muted=(), **options):
@@ -55,7 +54,7 @@ def test_rows_after_the_checkpoint_are_written_once(tmp_path):
     """Killed two steps after a checkpoint: the metrics of these steps are there already, and are replaced."""
     learner = make_learner("sft", num_steps=6)
     with pytest.raises(KeyboardInterrupt), session(learner, tmp_path) as running:
-        for batch in islice(source("sft"), 4):
+        for batch in source("sft")[:4]:
             running.log(learner.step(batch))
             if learner.step_number == 2:
                 running.save()
@@ -81,7 +80,7 @@ class Bar:
 def test_the_progress_line_tells_the_pace_and_the_artifact_does_not(tmp_path):
     bar, learner = Bar(), make_learner("sft", num_steps=2)
     with session(learner, tmp_path, progress=lambda _title, _total: contextlib.nullcontext(bar)) as running:
-        run_loop(learner, islice(source("sft"), 2), [running.after_step])
+        run_loop(learner, source("sft")[:2], [running.after_step])
     assert [num for num, _ in bar.notes] == [1, 1]
     assert all(re.fullmatch(r"loss \d\.\d{3}, [\d.,]+ tokens/s, [\d.]+ s/step", note) for _, note in bar.notes)
     kept = read_metrics(tmp_path / "metrics.jsonl")
@@ -134,5 +133,5 @@ def test_extras_come_back(tmp_path):
 def test_checkpoints_are_written_when_due(seconds, is_saved, tmp_path):
     learner = make_learner("sft")
     with session(learner, tmp_path, checkpoint_every_s=seconds) as running:
-        run_loop(learner, islice(source("sft"), 1), [running.after_step])
+        run_loop(learner, source("sft")[:1], [running.after_step])
     assert (tmp_path / "work" / "checkpoint").exists() == is_saved
