@@ -18,11 +18,15 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
+    GptOssConfig,
     LlamaConfig,
     MistralConfig,
+    Phi3Config,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3Config,
 )
 
 from fairlead.models.load import CausalModel, load_policy
@@ -50,6 +54,30 @@ CONFIGS = {
         attn_logit_softcapping=2.0,
         final_logit_softcapping=3.0,
         query_pre_attn_scalar=8,
+    ),
+    # One layer of each kind: a window and a rope base of its own, then neither.
+    "gemma3": lambda: Gemma3TextConfig(
+        **_SIZES,
+        head_dim=8,
+        sliding_window=4,
+        layer_types=["sliding_attention", "full_attention"],
+        query_pre_attn_scalar=8,
+        rope_parameters={
+            "sliding_attention": {"rope_type": "default", "rope_theta": 20.0},
+            "full_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+    ),
+    "qwen3": lambda: Qwen3Config(**_SIZES, head_dim=16, tie_word_embeddings=False),
+    "phi3": lambda: Phi3Config(**_SIZES, sliding_window=6, partial_rotary_factor=0.5, tie_word_embeddings=False),
+    # Sinks, and mixtures of experts; a window in the first layer only.
+    "gpt_oss": lambda: GptOssConfig(
+        **_SIZES,
+        head_dim=8,
+        sliding_window=4,
+        layer_types=["sliding_attention", "full_attention"],
+        num_local_experts=3,
+        num_experts_per_tok=2,
+        tie_word_embeddings=False,
     ),
     "gpt2": lambda: GPT2Config(**_COMMON, n_embd=32, n_layer=2, n_head=4, n_positions=MAX_POSITIONS),
 }
@@ -108,9 +136,19 @@ def folder(kind: str) -> Path:
 
 def load(kind: str, *, dtype: torch.dtype = torch.float32) -> CausalModel:
     """A fresh copy as fairlead sees it."""
-    return load_policy(str(folder(kind)), dtype=dtype)
+    model = load_policy(str(folder(kind)), dtype=dtype)
+    _loop_over_experts(model.config, dtype)
+    return model
 
 
 def load_plain(kind: str, *, dtype: torch.dtype = torch.float32):
     """The same weights in plain transformers with its own eager attention."""
-    return AutoModelForCausalLM.from_pretrained(folder(kind), dtype=dtype, attn_implementation="eager").eval()
+    module = AutoModelForCausalLM.from_pretrained(folder(kind), dtype=dtype, attn_implementation="eager").eval()
+    _loop_over_experts(module.config, dtype)
+    return module
+
+
+def _loop_over_experts(config, dtype: torch.dtype) -> None:
+    """torch's grouped product knows no float64."""
+    if dtype == torch.float64:
+        config._experts_implementation = "eager"
