@@ -1,7 +1,7 @@
 """Atomic, streaming reading and writing of JSON, JSONL, CSV and Parquet, with located errors and row-level rejects.
 
 Writers put a complete file in place or leave the old one: write to a temporary neighbour, flush, fsync, rename. Readers
-name the file and line of the first fault. `.gz` is understood everywhere but for Parquet. Only this file imports pyarrow.
+name the file and line of the first fault. `.gz` is understood everywhere but for Parquet. Besides `arrow.py` only this file imports pyarrow.
 
 Example:
     with Rejects(out.with_suffix(".rejects.jsonl")) as rejects:

@@ -15,7 +15,10 @@ Example:
     chat.encode_conversation(messages)        # ids and mask over all assistant turns
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+import hashlib
+import importlib.metadata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +50,15 @@ class EncodedConversation:
     """[T] True where the token is to be learned."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A text that is tokenised by itself."""
+
+    text: str
+    is_reply: bool = False
+    follows_reply: bool = False
+
+
 class ChatText:
     """A tokenizer with the template that a recipe chose.
 
@@ -73,6 +85,20 @@ class ChatText:
         if not self.is_plain:
             self._probe_template()
         self.stop_token_ids: tuple[int, ...] = tuple(sorted({tokenizer.eos_token_id, self.terminator_id}))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that decides which ids a text becomes: the tokenizer with its settings, the template, the library's version."""
+        self._encode_texts([])  # padding and truncation are switched off then, and are no part of the hash
+        files = (
+            self.tokenizer.backend_tokenizer.to_str()
+            if self.tokenizer.is_fast
+            else sorted(self.tokenizer.get_vocab().items())
+        )
+        versions = [importlib.metadata.version(name) for name in ("transformers", "tokenizers")]
+        parts = (files, sorted(self.tokenizer.special_tokens_map.items()), self.tokenizer.bos_token_id,
+                 self.tokenizer.split_special_tokens, self.template, self._lead, self._strips, self.terminator_id, versions)  # fmt: skip
+        return hashlib.sha256(repr(parts).encode(errors="backslashreplace")).hexdigest()[:32]
 
     def _load_template(self, template: str | None) -> str:
         if template is None:
@@ -109,7 +135,9 @@ class ChatText:
         lead, _, tail = full[len(prefix) :].partition(_PROBE)
         self._lead = "" if lead.strip() else lead
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
-        self.terminator_id = next((t for t in self._encode_text(tail) if t in special), self.tokenizer.eos_token_id)
+        self.terminator_id = next(
+            (t for t in self._encode_texts([tail])[0] if t in special), self.tokenizer.eos_token_id
+        )
 
     def _render_reply(self, text: str) -> str:
         return self._render(
@@ -134,9 +162,15 @@ class ChatText:
             raise DataError(explain(self._template_place, self._template_file, f"refused a conversation of {roles} ({error})",
                                     expected="roles that the template knows", remedy="Change the data or text.template")) from error  # fmt: skip
 
-    def _encode_text(self, text: str) -> list[int]:
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return list(ids)
+    def _encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text. One call for many: the tokenizer shares them out among its own threads, with the same result."""
+        if not self.tokenizer.is_fast:
+            return [list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+        backend = self.tokenizer.backend_tokenizer
+        backend.no_truncation()  # some tokenizer files ask for one, and for padding
+        backend.no_padding()
+        backend.encode_special_tokens = self.tokenizer.split_special_tokens
+        return [found.ids for found in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def _with_bos(self, ids: list[int]) -> list[int]:
         bos = self.tokenizer.bos_token_id
@@ -153,13 +187,22 @@ class ChatText:
         Raises:
             DataError: a template that refuses the conversation or rewrites earlier turns.
         """
-        pieces = self._pieces(messages, ends_open=True)
-        return np.asarray(self._with_bos([token for ids, _ in pieces for token in ids]), dtype=np.int64)
+        return self.encode_prompts([messages])[0]
+
+    def encode_prompts(self, conversations: Sequence[Sequence[Message]]) -> list[npt.NDArray[np.int64]]:
+        """`encode_prompt` of many, several times faster."""
+        pieces = self._tokenise([self._pieces(messages, ends_open=True) for messages in conversations])
+        return [np.asarray(self._with_bos([t for ids, _ in row for t in ids]), dtype=np.int64) for row in pieces]
 
     def encode_completion(self, text: str, *, finished: bool = True) -> npt.NDArray[np.int64]:
         """Ids of one reply, with the terminator unless it was cut off (`finished=False`)."""
-        ids = self._encode_text(self._reply_text(text))
-        return np.asarray([*ids, self.terminator_id] if finished else ids, dtype=np.int64)
+        return self.encode_completions([text], finished=finished)[0]
+
+    def encode_completions(self, texts: Sequence[str], *, finished: bool = True) -> list[npt.NDArray[np.int64]]:
+        """`encode_completion` of many, several times faster."""
+        end = [self.terminator_id] if finished else []
+        rows = self._encode_texts([self._reply_text(text) for text in texts])
+        return [np.asarray(ids + end, dtype=np.int64) for ids in rows]
 
     def encode_conversation(self, messages: Sequence[Message], *, last_turn_only: bool = False) -> EncodedConversation:
         """Ids and completion mask of a whole conversation; every assistant turn is learned (or only the last).
@@ -167,7 +210,16 @@ class ChatText:
         Raises:
             DataError: no assistant turn, or a template that refuses the conversation or rewrites earlier turns.
         """
-        pieces = list(self._pieces(messages, ends_open=False))
+        return self.encode_conversations([messages], last_turn_only=last_turn_only)[0]
+
+    def encode_conversations(
+        self, conversations: Sequence[Sequence[Message]], *, last_turn_only: bool = False
+    ) -> list[EncodedConversation]:
+        """`encode_conversation` of many, several times faster."""
+        pieces = self._tokenise([self._pieces(messages, ends_open=False) for messages in conversations])
+        return [self._conversation(row, last_turn_only=last_turn_only) for row in pieces]
+
+    def _conversation(self, pieces: Sequence[tuple[list[int], bool]], *, last_turn_only: bool) -> EncodedConversation:
         if not pieces:
             raise DataError(
                 explain(
@@ -188,33 +240,44 @@ class ChatText:
                 mask = [False] * len(ids)
         return EncodedConversation(np.asarray(ids, dtype=np.int64), np.asarray(mask, dtype=np.bool_))
 
-    def _pieces(self, messages: Sequence[Message], *, ends_open: bool) -> Iterator[tuple[list[int], bool]]:
-        """Context, reply, context, reply, ... as (ids, is_reply); with a last context where a reply is to follow (`ends_open`)."""
-        turns = [i for i, m in enumerate(messages) if m.role == "assistant"]
-        start, written = 0, ""
-        for turn in turns:
-            ids, text = self._context(messages[:turn], start=start, written=written)
-            yield ids, False
-            yield [*self._encode_text(self._reply_text(messages[turn].content)), self.terminator_id], True
-            start, written = turn + 1, text + self._reply_text(messages[turn].content)
-        if ends_open:
-            yield self._context(messages, start=start, written=written)[0], False
+    def _tokenise(self, rows: Sequence[Sequence[_Piece]]) -> list[list[tuple[list[int], bool]]]:
+        """(ids, is_reply) of each piece of each row."""
+        ids = iter(self._encode_texts([piece.text for row in rows for piece in row]))
+        return [[self._finish(piece, next(ids)) for piece in row] for row in rows]
 
-    def _context(self, messages: Sequence[Message], *, start: int, written: str) -> tuple[list[int], str]:
-        """Ids of what the template writes between the last reply (which ends `written`) and the next, and all text so far."""
+    def _finish(self, piece: _Piece, ids: list[int]) -> tuple[list[int], bool]:
+        """A reply gets its terminator; what follows one loses it there."""
+        if piece.is_reply:
+            return [*ids, self.terminator_id], True
+        if not piece.follows_reply:
+            return ids, False
+        if ids[:1] != [self.terminator_id]:
+            raise DataError(explain(f"{self.name}: chat template", None, "writes no terminator after an earlier reply",
+                                    expected=f"token {self.terminator_id}", remedy="Use text.template: chatml or one turn a row"))  # fmt: skip
+        return ids[1:], False
+
+    def _pieces(self, messages: Sequence[Message], *, ends_open: bool) -> list[_Piece]:
+        """Context, reply, context, reply, ...; with a last context where a reply is to follow (`ends_open`)."""
+        found: list[_Piece] = []
+        start, written = 0, ""
+        for turn in (i for i, m in enumerate(messages) if m.role == "assistant"):
+            piece, text = self._context(messages[:turn], start=start, written=written)
+            reply = self._reply_text(messages[turn].content)
+            found += [piece, _Piece(reply, is_reply=True)]
+            start, written = turn + 1, text + reply
+        if ends_open:
+            found.append(self._context(messages, start=start, written=written)[0])
+        return found
+
+    def _context(self, messages: Sequence[Message], *, start: int, written: str) -> tuple[_Piece, str]:
+        """What the template writes between the last reply (which ends `written`) and the next, and all text so far."""
         if self.is_plain:
-            return self._encode_text("".join(m.content for m in messages[start:])), ""
+            return _Piece("".join(m.content for m in messages[start:])), ""
         text = self._render(messages, add_generation_prompt=True)
         if not text.startswith(written):
             raise DataError(explain(f"{self.name}: chat template", None, "rewrites or drops earlier turns when a later one is added",
                                     expected="an appending template", remedy="Use text.template: chatml or one turn a row"))  # fmt: skip
-        ids = self._encode_text(text[len(written) :])
-        if written:
-            if ids[:1] != [self.terminator_id]:
-                raise DataError(explain(f"{self.name}: chat template", None, "writes no terminator after an earlier reply",
-                                        expected=f"token {self.terminator_id}", remedy="Use text.template: chatml or one turn a row"))  # fmt: skip
-            ids = ids[1:]
-        return ids, text
+        return _Piece(text[len(written) :], follows_reply=bool(written)), text
 
     def decode(self, token_ids: Sequence[int] | npt.NDArray[np.int64]) -> str:
         """Text of a completion without special tokens and without the white space that the template leads it in with."""

@@ -1,14 +1,16 @@
 """Records to trees: demonstrations, preferences and samples become what the trainer reads, with every cut and drop counted."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
 from fairlead.core.errors import DataError, explain
 from fairlead.core.records import Demonstration, Label, Preference
 from fairlead.text.chat import ChatText
-from fairlead.text.packing import Branch, Tree
+from fairlead.text.columns import TreeView
+from fairlead.text.packing import Branch, Ints, Tree
 
 _NO_PROMPT = np.zeros(0, dtype=np.int64)
 
@@ -17,8 +19,8 @@ _NO_PROMPT = np.zeros(0, dtype=np.int64)
 class Encoded:
     """Trees with what it took to make them."""
 
-    trees: list[Tree] = field(default_factory=list[Tree])
-    kept_rows: list[int] = field(default_factory=list[int])
+    trees: Sequence[Tree] = field(default_factory=list[Tree])
+    kept_rows: Sequence[int] | Ints = field(default_factory=list[int])
     """Row number of each tree in the input."""
     num_truncated: int = 0
     num_dropped: int = 0
@@ -29,54 +31,66 @@ class Encoded:
         """Tokens of all trees."""
         return sum(t.num_tokens for t in self.trees)
 
+    def counts(self) -> dict[str, int]:
+        """All counts by name; those of parts of the input add up to those of the whole."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name.startswith("num_")}
 
-def encode_demonstrations(chat: ChatText, rows: Iterable[Demonstration], *, max_length: int) -> Encoded:
+
+def encode_demonstrations(
+    chat: ChatText, rows: Iterable[Demonstration], *, max_length: int, may_be_empty: bool = False
+) -> Encoded:
     """Conversations to trees; cut from the end at `max_length`, dropped when no trained token is left.
 
+    Args:
+        may_be_empty: do not raise; for a part of a larger input.
     Raises:
         DataError: nothing is left at all.
     """
-    result = Encoded()
-    for number, row in enumerate(rows):
-        encoded = chat.encode_conversation(row.messages)
+    trees, kept_rows, result = list[Tree](), list[int](), Encoded()
+    for number, encoded in enumerate(chat.encode_conversations([row.messages for row in rows])):
         ids, mask = encoded.token_ids[:max_length], encoded.completion_mask[:max_length].copy()
         result.num_truncated += len(encoded.token_ids) > max_length
         mask[0] = False  # nothing predicts the first token of a row
         if not mask.any():
             result.num_dropped += 1
             continue
-        result.trees.append(Tree(prompt_ids=_NO_PROMPT, branches=(Branch(token_ids=ids, kept=mask),)))
-        result.kept_rows.append(number)
-    require_some(result, "demonstrations", max_length)
-    return result
+        trees.append(Tree(prompt_ids=_NO_PROMPT, branches=(Branch(token_ids=ids, kept=mask),)))
+        kept_rows.append(number)
+    result.trees, result.kept_rows = trees, kept_rows
+    return result if may_be_empty else require_some(result, "demonstrations", max_length)
 
 
-def encode_preferences(chat: ChatText, rows: Iterable[Preference], *, max_length: int) -> Encoded:
+def encode_preferences(
+    chat: ChatText, rows: Iterable[Preference], *, max_length: int, may_be_empty: bool = False
+) -> Encoded:
     """Pairs to trees of two branches (chosen rank 0, rejected rank 1); a pair with a side that does not fit is dropped."""
-    result = Encoded()
-    for number, row in enumerate(rows):
-        prompt = chat.encode_prompt(row.prompt)
-        sides = [chat.encode_completion(text) for text in (row.chosen, row.rejected)]
-        if len(prompt) + max(len(s) for s in sides) > max_length or not len(prompt):
+    rows = list(rows)
+    prompts = chat.encode_prompts([row.prompt for row in rows])
+    sides = chat.encode_completions([text for row in rows for text in (row.chosen, row.rejected)])
+    trees, kept_rows, result = list[Tree](), list[int](), Encoded()
+    for number, (row, prompt, *pair) in enumerate(zip(rows, prompts, sides[0::2], sides[1::2], strict=True)):
+        if len(prompt) + max(len(s) for s in pair) > max_length or not len(prompt):
             result.num_dropped += 1
             continue
         numbers = {"p_chosen": row.p_chosen, "margin": row.margin, "weight": row.weight, "is_tie": float(row.is_tie)}
-        result.trees.append(
-            Tree(prompt_ids=prompt, branches=tuple(Branch(token_ids=s) for s in sides), ranks=(0, 1), numbers=numbers)
+        trees.append(
+            Tree(prompt_ids=prompt, branches=tuple(Branch(token_ids=s) for s in pair), ranks=(0, 1), numbers=numbers)
         )
-        result.kept_rows.append(number)
-    require_some(result, "preferences", max_length)
-    return result
+        kept_rows.append(number)
+    result.trees, result.kept_rows = trees, kept_rows
+    return result if may_be_empty else require_some(result, "preferences", max_length)
 
 
-def encode_labels(chat: ChatText, rows: Iterable[Label], *, max_length: int) -> Encoded:
+def encode_labels(chat: ChatText, rows: Iterable[Label], *, max_length: int, may_be_empty: bool = False) -> Encoded:
     """Labelled completions to trees of one branch, rank 0 good and rank 1 bad; what does not fit is dropped.
 
     Every row is a tree of its own, also when a prompt occurs twice: a batch counts completions.
     """
-    result = Encoded()
-    for number, row in enumerate(rows):
-        prompt, completion = chat.encode_prompt(row.prompt), chat.encode_completion(row.completion)
+    rows = list(rows)
+    prompts = chat.encode_prompts([row.prompt for row in rows])
+    completions = chat.encode_completions([row.completion for row in rows])
+    trees, kept_rows, result = list[Tree](), list[int](), Encoded()
+    for number, (row, prompt, completion) in enumerate(zip(rows, prompts, completions, strict=True)):
         if len(prompt) + len(completion) > max_length or not len(prompt):
             result.num_dropped += 1
             continue
@@ -86,13 +100,13 @@ def encode_labels(chat: ChatText, rows: Iterable[Label], *, max_length: int) -> 
             ranks=(0 if row.is_good else 1,),
             numbers={"weight": row.weight},
         )
-        result.trees.append(tree)
-        result.kept_rows.append(number)
-    require_some(result, "labels", max_length)
-    return result
+        trees.append(tree)
+        kept_rows.append(number)
+    result.trees, result.kept_rows = trees, kept_rows
+    return result if may_be_empty else require_some(result, "labels", max_length)
 
 
-def with_mismatched(trees: Sequence[Tree], *, max_length: int, seed: int) -> list[Tree]:
+def with_mismatched(trees: Sequence[Tree], *, max_length: int, seed: int) -> TreeView:
     """Give every tree the completions of another prompt's tree, as many as that has: what KTO compares with.
 
     The partner is the next tree with another prompt in one random circle of all trees. So it is fixed by the seed, whatever the order
@@ -101,25 +115,35 @@ def with_mismatched(trees: Sequence[Tree], *, max_length: int, seed: int) -> lis
     Raises:
         DataError: all trees have one prompt.
     """
-    keys = [tree.prompt_ids.tobytes() for tree in trees]
+    keys = prompt_keys(trees)
     order = np.random.default_rng(seed).permutation(len(trees)).tolist()
     if len(set(keys)) < 2:
         raise DataError(explain("prompts", len(set(keys)), "leave no completion of another prompt to compare with",
                                 expected="at least 2 different prompts", remedy="Add prompts, or use algorithm=bco"))  # fmt: skip
-    found = list(trees)
+    partners = np.zeros(len(trees), dtype=np.int64)
     partner = next(i for i in order if keys[i] != keys[order[-1]])
     for place in reversed(range(len(order))):
         i = order[place]
         if place + 1 < len(order) and keys[order[place + 1]] != keys[i]:
             partner = order[place + 1]
-        room = max_length - len(trees[i].prompt_ids)
-        others = (Branch(token_ids=b.token_ids[:room]) for b in trees[partner].branches)
-        found[i] = replace(trees[i], mismatched=tuple(others))
-    return found
+        partners[i] = partner
+
+    def with_others(tree: Tree, place: int) -> Tree:
+        room = max_length - len(tree.prompt_ids)
+        others = trees[int(partners[place])].branches
+        return replace(tree, mismatched=tuple(Branch(token_ids=b.token_ids[:room]) for b in others))
+
+    return TreeView(trees, change=with_others, name=f"mismatched {max_length} {seed}")
 
 
-def require_some(result: Encoded, what: str, max_length: int) -> None:
-    """Raise when no row was left."""
-    if not result.trees:
+def prompt_keys(trees: Sequence[Tree]) -> list[bytes]:
+    """[P] 16 bytes for each prompt, equal where prompts are: what grouping a large data set needs of it."""
+    return [hashlib.blake2b(tree.prompt_ids.tobytes(), digest_size=16).digest() for tree in trees]
+
+
+def require_some(result: Encoded, what: str, max_length: int) -> Encoded:
+    """The result; raises when no row was left."""
+    if not len(result.trees):
         raise DataError(explain(what, result.num_dropped, "rows do not fit", expected=f"rows of at most {max_length} tokens with something to learn",
                                 remedy="Raise text.max_length or shorten the data"))  # fmt: skip
+    return result

@@ -10,11 +10,12 @@ Example:
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fairlead.core.records import Messages, Preference
 from fairlead.text.chat import ChatText
+from fairlead.text.encoding import Storage, encode_rows
 from fairlead.text.examples import Encoded, require_some
 from fairlead.text.packing import Branch, Tree
 
@@ -153,19 +154,20 @@ def _implied_order(texts: Sequence[str], pairs: Sequence[Preference]) -> tuple[i
     return tuple(sum(better[j][i] for j in range(size)) for i in range(size))
 
 
-def encode_rankings(chat: ChatText, rows: Sequence[Preference], *, max_length: int) -> tuple[Encoded, RankingCounts]:
+def encode_groups(chat: ChatText, rows: Iterable[Ranking], *, max_length: int, may_be_empty: bool = False) -> Encoded:
     """Rankings to trees of k branches; a completion that does not fit is dropped, and the rest of its ranking stays.
 
     Returns:
-        Trees (`num_truncated` counts rankings that lost completions, `kept_rows` names the first pair of each), and what became of the
-        pairs.
+        Trees; `num_truncated` counts rankings that lost completions.
     Raises:
-        DataError: nothing is left at all.
+        DataError: nothing is left at all, unless `may_be_empty`.
     """
-    result, counts = Encoded(), RankingCounts()
-    for ranking in group_rankings(rows):
-        prompt = chat.encode_prompt(ranking.prompt)
-        sides = [chat.encode_completion(text) for text in ranking.completions]
+    rows = list(rows)
+    prompts = chat.encode_prompts([ranking.prompt for ranking in rows])
+    replies = iter(chat.encode_completions([text for ranking in rows for text in ranking.completions]))
+    trees, kept_rows, result = list[Tree](), list[int](), Encoded()
+    for number, (ranking, prompt) in enumerate(zip(rows, prompts, strict=True)):
+        sides = list(itertools.islice(replies, len(ranking.completions)))
         fits = [0 < len(prompt) <= max_length - len(side) for side in sides]
         if sum(fits) < 2:
             result.num_dropped += 1
@@ -174,10 +176,28 @@ def encode_rankings(chat: ChatText, rows: Sequence[Preference], *, max_length: i
         numbers = {"p_chosen": ranking.p_chosen, "weight": ranking.weight, "is_tie": float(ranking.is_tie)}
         branches = tuple(Branch(token_ids=side) for side, fit in zip(sides, fits, strict=True) if fit)
         ranks = tuple(rank for rank, fit in zip(ranking.ranks, fits, strict=True) if fit)
-        result.trees.append(Tree(prompt_ids=prompt, branches=branches, ranks=ranks, numbers=numbers))
-        result.kept_rows.append(ranking.rows[0])
-        _count(counts, ranking, [rows[n] for n in ranking.rows])
-    require_some(result, "preferences", max_length)
+        trees.append(Tree(prompt_ids=prompt, branches=branches, ranks=ranks, numbers=numbers))
+        kept_rows.append(number)
+    result.trees, result.kept_rows = trees, kept_rows
+    return result if may_be_empty else require_some(result, "preferences", max_length)
+
+
+def encode_rankings(
+    chat: ChatText, rows: Sequence[Preference], *, max_length: int, storage: Storage | None = None
+) -> tuple[Encoded, RankingCounts]:
+    """Pairs to trees of the rankings that they were cut from.
+
+    Returns:
+        Trees as of `encode_groups` (`kept_rows` names the first pair of each), and what became of the pairs.
+    Raises:
+        DataError: nothing is left at all.
+    """
+    rankings = group_rankings(rows)
+    result = encode_rows(rankings, encode_groups, chat=chat, max_length=max_length, what="preferences", storage=storage)
+    counts = RankingCounts()
+    for number in result.kept_rows:
+        _count(counts, rankings[number], [rows[n] for n in rankings[number].rows])
+    result.kept_rows = [rankings[number].rows[0] for number in result.kept_rows]
     return result, counts
 
 

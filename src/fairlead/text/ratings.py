@@ -8,12 +8,15 @@ Example:
     encoded = encode_ratings(chat, preferences, ("helpfulness",), max_length=512)
 """
 
+import itertools
 import math
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from fairlead.core.records import Messages, Preference
 from fairlead.text.chat import ChatText
+from fairlead.text.encoding import Storage, encode_rows
 from fairlead.text.examples import Encoded, require_some
 from fairlead.text.packing import Branch, Tree
 
@@ -39,16 +42,20 @@ def known_attributes(rows: Iterable[Preference]) -> list[str]:
     return sorted(found)
 
 
-def encode_ratings(
-    chat: ChatText, rows: Sequence[Preference], names: Sequence[str], *, max_length: int
-) -> tuple[Encoded, int]:
-    """A tree a prompt: its rated completions with their ratings as `targets`. One that does not fit is left out.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatedPrompt:
+    """A prompt with its rated completions."""
 
-    Returns:
-        Trees (`num_truncated` counts prompts that lost completions), and how many completions have no rating.
-    Raises:
-        DataError: nothing is left at all.
-    """
+    prompt: Messages
+    completions: tuple[str, ...]
+    ratings: tuple[tuple[float, ...], ...]
+    """Of each completion; NaN where there is none."""
+    row: int
+    """Number of the first preference it is made of."""
+
+
+def group_ratings(rows: Iterable[Preference], names: Sequence[str]) -> tuple[list[RatedPrompt], int]:
+    """Rated completions by prompt, in the order of their first pairs, and how many completions have no rating."""
     prompts: dict[Messages, dict[str, list[list[float]]]] = {}
     first: dict[Messages, int] = {}
     for number, row in enumerate(rows):
@@ -56,23 +63,61 @@ def encode_ratings(
         rated = prompts.setdefault(row.prompt, {})
         for text, values in zip((row.chosen, row.rejected), read_ratings(row, names), strict=True):
             rated.setdefault(text, []).append(values)
-    result, num_unrated = Encoded(), 0
-    for messages, completions in prompts.items():
-        prompt = chat.encode_prompt(messages)
+    found, num_unrated = list[RatedPrompt](), 0
+    for prompt, completions in prompts.items():
         means = {
-            text: tuple(_mean(values) for values in zip(*found, strict=True)) for text, found in completions.items()
+            text: tuple(_mean(values) for values in zip(*given, strict=True)) for text, given in completions.items()
         }
-        rated = [(chat.encode_completion(text), row) for text, row in means.items() if not all(map(math.isnan, row))]
+        rated = {text: row for text, row in means.items() if not all(map(math.isnan, row))}
         num_unrated += len(means) - len(rated)
-        kept = [(Branch(token_ids=side), row) for side, row in rated if 0 < len(prompt) <= max_length - len(side)]
+        if rated:
+            found.append(
+                RatedPrompt(prompt=prompt, completions=tuple(rated), ratings=tuple(rated.values()), row=first[prompt])
+            )
+    return found, num_unrated
+
+
+def encode_rated(
+    chat: ChatText, rows: Iterable[RatedPrompt], *, max_length: int, may_be_empty: bool = False
+) -> Encoded:
+    """Rated prompts to trees with their ratings as `targets`. A completion that does not fit is left out.
+
+    Returns:
+        Trees; `num_truncated` counts prompts that lost completions.
+    Raises:
+        DataError: nothing is left at all, unless `may_be_empty`.
+    """
+    rows = list(rows)
+    prompts = chat.encode_prompts([row.prompt for row in rows])
+    replies = iter(chat.encode_completions([text for row in rows for text in row.completions]))
+    trees, kept_rows, result = list[Tree](), list[int](), Encoded()
+    for number, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+        sides = zip(itertools.islice(replies, len(row.completions)), row.ratings, strict=True)
+        kept = [(Branch(token_ids=side), given) for side, given in sides if 0 < len(prompt) <= max_length - len(side)]
         if not kept:
-            result.num_dropped += bool(rated)
+            result.num_dropped += 1
             continue
-        result.num_truncated += len(kept) < len(rated)
+        result.num_truncated += len(kept) < len(row.completions)
         branches, ratings = zip(*kept, strict=True)
-        result.trees.append(Tree(prompt_ids=prompt, branches=branches, ranks=(0,) * len(kept), targets=ratings))
-        result.kept_rows.append(first[messages])
-    require_some(result, "preferences", max_length)
+        trees.append(Tree(prompt_ids=prompt, branches=branches, ranks=(0,) * len(kept), targets=ratings))
+        kept_rows.append(number)
+    result.trees, result.kept_rows = trees, kept_rows
+    return result if may_be_empty else require_some(result, "preferences", max_length)
+
+
+def encode_ratings(
+    chat: ChatText, rows: Iterable[Preference], names: Sequence[str], *, max_length: int, storage: Storage | None = None
+) -> tuple[Encoded, int]:
+    """A tree a prompt: its rated completions with their ratings as `targets`.
+
+    Returns:
+        Trees as of `encode_rated` (`kept_rows` names the first pair of each), and how many completions have no rating.
+    Raises:
+        DataError: nothing is left at all.
+    """
+    found, num_unrated = group_ratings(rows, names)
+    result = encode_rows(found, encode_rated, chat=chat, max_length=max_length, what="preferences", storage=storage)
+    result.kept_rows = [found[number].row for number in result.kept_rows]
     return result, num_unrated
 
 

@@ -23,11 +23,11 @@ def _pair(chosen, rejected, *, prompt="q", **fields):
 class _Letters:
     """One token a letter; stands in for ChatText."""
 
-    def encode_prompt(self, messages):
-        return np.array([1] + [ord(c) for c in messages[-1].content])
+    def encode_prompts(self, conversations):
+        return [np.array([1] + [ord(c) for c in messages[-1].content]) for messages in conversations]
 
-    def encode_completion(self, text):
-        return np.array([ord(c) for c in text])
+    def encode_completions(self, texts):
+        return [np.array([ord(c) for c in text]) for text in texts]
 
 
 def _orders(rankings):
