@@ -17,16 +17,22 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
     GptOssConfig,
+    JambaConfig,
+    Lfm2Config,
     LlamaConfig,
+    Mamba2Config,
+    MambaConfig,
     MistralConfig,
     Phi3Config,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    RwkvConfig,
 )
 
 from fairlead.models.load import CausalModel, load_policy
@@ -82,6 +88,25 @@ CONFIGS = {
     "gpt2": lambda: GPT2Config(**_COMMON, n_embd=32, n_layer=2, n_head=4, n_positions=MAX_POSITIONS),
 }
 KINDS = tuple(CONFIGS)
+PADDED_CONFIGS = {
+    "mamba": lambda: MambaConfig(**_COMMON, hidden_size=32, num_hidden_layers=2, state_size=4),
+    "mamba2": lambda: Mamba2Config(
+        **_COMMON, hidden_size=32, num_hidden_layers=2, state_size=4, num_heads=8, head_dim=8, n_groups=1, chunk_size=8
+    ),
+    "rwkv": lambda: RwkvConfig(
+        **_COMMON, hidden_size=32, attention_hidden_size=32, num_hidden_layers=7, context_length=MAX_POSITIONS
+    ),
+    # Attention and state space by turns.
+    "jamba": lambda: JambaConfig(
+        **_SIZES, mamba_d_state=4, num_experts=2, attn_layer_period=2, attn_layer_offset=1, tie_word_embeddings=False
+    ),
+    # Convolutions that say so by the kinds of their layers alone.
+    "lfm2": lambda: Lfm2Config(**_SIZES, layer_types=["conv", "full_attention"]),
+    # Plain attention that cannot be replaced.
+    "bloom": lambda: BloomConfig(**_COMMON, hidden_size=32, n_layer=2, n_head=4),
+}
+"""Models whose sequences cannot share a row."""
+PADDED_KINDS = tuple(PADDED_CONFIGS)
 
 
 def make_tokenizer(*, template: str | None = TEMPLATE, bos: str | None = "<s>", eos: str | None = "</s>"):
@@ -121,7 +146,7 @@ def _root() -> Path:
 def folder(kind: str) -> Path:
     """A model folder with tokenizer."""
     path = _root() / kind
-    module = AutoModelForCausalLM.from_config(CONFIGS[kind](), dtype=torch.float32)
+    module = AutoModelForCausalLM.from_config({**CONFIGS, **PADDED_CONFIGS}[kind](), dtype=torch.float32)
     with torch.no_grad():
         for number, (name, parameter) in enumerate(sorted(module.named_parameters())):
             noise = np.random.default_rng(number).normal(size=tuple(parameter.shape)).astype(np.float32)

@@ -65,11 +65,17 @@ class LocalEngine:
 
     Args:
         max_slots: samples decoded together; more is faster per token and takes more memory.
+    Raises:
+        EngineError: the model's sequences cannot share a row; the slots of the cache are one.
     """
 
     def __init__(
         self, model: CausalModel, *, max_slots: int = 128, on_token: Callable[[int], None] | None = None
     ) -> None:
+        if model.why_padded is not None:
+            raise EngineError(explain("model", model.name, f"cannot write completions here: it {model.why_padded}",
+                                      expected="a model whose sequences can share a row",
+                                      remedy="SFT, reward models, DPO and KTO train it; bring completions written elsewhere"))  # fmt: skip
         self.model = model
         self.max_slots = max_slots
         self.policy_version = 0

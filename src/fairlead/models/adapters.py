@@ -4,7 +4,7 @@ import contextlib
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -43,7 +43,7 @@ def add_lora(model: CausalModel, settings: LoraSettings, *, seed: int) -> Causal
         # peft advises on tied heads and on save_embedding_layers; both are handled by merging before a release.
         warnings.simplefilter("ignore", UserWarning)
         module = get_peft_model(model.causal_lm, config).eval()
-    return CausalModel(module=module, config=model.config, name=model.name, device=model.device)
+    return replace(model, module=module)
 
 
 def _check_fit(model: CausalModel, settings: LoraSettings) -> None:
@@ -83,9 +83,4 @@ def merged(model: CausalModel) -> CausalModel:
     """Weights with the adapter added in, as a plain model (the adapter is gone)."""
     if not has_adapter(model):
         return model
-    return CausalModel(
-        module=model.module.merge_and_unload().eval(),  # pyright: ignore[reportCallIssue]
-        config=model.config,
-        name=model.name,
-        device=model.device,
-    )
+    return replace(model, module=model.module.merge_and_unload().eval())  # pyright: ignore[reportCallIssue]

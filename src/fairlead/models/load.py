@@ -9,6 +9,7 @@ Example:
 """
 
 import logging
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,23 +22,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from fairlead.core.errors import ModelError, explain
-from fairlead.models import attention
+from fairlead.models import attention, padded
 from fairlead.models.locate import TOKENIZER_FILES, check_folder, has_tokenizer, hub_folder, locate_model, read_object
 from fairlead.models.logprobs import OutputHead, TokenLogprobs, token_logprobs
 from fairlead.text.packing import Layout
 
-_STATEFUL = (
-    "mamba",
-    "rwkv",
-    "jamba",
-    "zamba",
-    "bamba",
-    "falcon_h1",
-    "recurrent_gemma",
-    "qwen3_next",
-    "lfm2",
-    "nemotron_h",
-)
+_HARMLESS = re.compile(r"(rotary_emb\.inv_freq|\.masked_bias|\.attn\.bias|num_batches_tracked|^lm_head\.weight)$")
+"""Weights that a checkpoint may hold beyond its architecture: buffers that are computed, and a tied head saved beside its embeddings."""
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +42,8 @@ class CausalModel:
     config: Any
     name: str
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    why_padded: str | None = None
+    """What keeps its sequences from sharing a row, so that each is a padded row of its own; None where they share one."""
 
     @property
     def causal_lm(self) -> Any:
@@ -88,19 +81,24 @@ class CausalModel:
                           softcap=getattr(text, "final_logit_softcapping", None), scale=scale)  # fmt: skip
 
     def hidden(self, layout: Layout) -> Tensor:
-        """[N, H] hidden states of a flat row of trees."""
+        """[N, H] hidden states of a flat row of trees, or of the same tokens on padded rows."""
+        if self.why_padded is not None:
+            rows = padded.plan_rows(layout)
+            found = [self._forward(input_ids=torch.from_numpy(ids)).flatten(0, 1) for ids in rows.token_ids]
+            return torch.cat(found).index_select(0, torch.from_numpy(rows.home).to(self.device))
         plan = attention.TreeAttention(layout, device=self.device)
         return self.run(torch.from_numpy(layout.token_ids)[None], torch.from_numpy(layout.position_ids)[None], plan)[0]
 
     def run(self, token_ids: Tensor, position_ids: Tensor, plan: attention.AttentionPlan) -> Tensor:
         """[B, T, H] hidden states under an attention plan. `use_cache=False` always: a cache would undo the isolation."""
-        output = self.backbone(
-            input_ids=token_ids.to(self.device),
-            position_ids=position_ids.to(self.device),
-            use_cache=False,
-            fairlead=plan,
-        )
-        assert getattr(output, "past_key_values", None) is None, "a cache was made in a packed forward"
+        return self._forward(input_ids=token_ids, position_ids=position_ids, fairlead=plan)
+
+    def _forward(self, *, fairlead: attention.AttentionPlan | None = None, **inputs: Tensor) -> Tensor:
+        inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
+        extra = {} if fairlead is None else {"fairlead": fairlead}
+        output = self.backbone(**inputs, **extra, use_cache=False)
+        caches = (getattr(output, name, None) for name in ("past_key_values", "cache_params"))
+        assert all(cache is None for cache in caches), "a cache was made in a training forward"
         return output.last_hidden_state
 
     def logprobs(self, layout: Layout, *, temperature: float = 1.0, needs: Collection[str] = ()) -> TokenLogprobs:
@@ -142,11 +140,11 @@ def _check_tokenizer_files(folder: Path) -> None:
 
 
 def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> CausalModel:
-    """Load a causal LM with fairlead attention, dropout off.
+    """Load a causal LM, dropout off: with fairlead attention, or with its own where its sequences cannot share a row.
 
     Raises:
-        ModelError: not found, incomplete, damaged, weights that are not finite, or an architecture whose sequences cannot be isolated
-            in one row.
+        ModelError: not found, incomplete, damaged, weights that are not finite or that the architecture has no place for, or an
+            architecture that is no decoder.
     """
     _quiet()
     attention.register()
@@ -155,8 +153,8 @@ def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str =
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         _check_architecture(config, model)
         module, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-            source, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation=attention.NAME,
-            output_loading_info=True, ignore_mismatched_sizes=True,
+            source, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )  # fmt: skip
     except (ModelError, MemoryError, torch.OutOfMemoryError):
         raise
@@ -165,9 +163,14 @@ def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str =
         raise _load_error(model, error, "a causal language model") from error
     _check_download(source)
     _require_complete(info, model)
+    why_padded = padded.why_padded(module)
+    if why_padded is None:
+        module.set_attn_implementation(attention.NAME)
     module = module.to(device).eval()
     _require_finite(module, model)
-    return CausalModel(module=module, config=module.config, name=model, device=torch.device(device))
+    return CausalModel(
+        module=module, config=module.config, name=model, device=torch.device(device), why_padded=why_padded
+    )
 
 
 def _require_complete(info: dict[str, Any], model: str) -> None:
@@ -179,6 +182,11 @@ def _require_complete(info: dict[str, Any], model: str) -> None:
     if missing:
         raise ModelError(explain(model, None, f"lacks {len(missing)} weights (first: {missing[0]})", expected="a complete checkpoint",
                                  remedy="Copy the missing files"))  # fmt: skip
+    extra = sorted(name for name in info.get("unexpected_keys") or [] if not _HARMLESS.search(name))
+    if extra:
+        raise ModelError(explain(model, None, f"holds {len(extra)} weights that its architecture has no place for (first: {extra[0]})",
+                                 expected="a config.json that describes every weight",
+                                 remedy="Copy config.json from where the weights came from, or remove these weights"))  # fmt: skip
 
 
 def _check_download(source: str) -> None:
@@ -197,9 +205,13 @@ def _require_finite(module: nn.Module, model: str) -> None:
 
 
 def _check_architecture(config: Any, model: str) -> None:
-    if any(config.model_type.startswith(name) for name in _STATEFUL):
-        raise ModelError(explain(model, config.model_type, "keeps state across a row, so sequences cannot share one", expected="an attention model",
-                                 remedy="Choose a transformer with plain attention"))  # fmt: skip
+    if config.is_encoder_decoder:
+        raise ModelError(explain(model, config.model_type, "is an encoder with a decoder", expected="a decoder alone",
+                                 remedy="Choose a causal language model"))  # fmt: skip
+    if config.model_type == "rwkv":
+        config.rescale_every = (
+            0  # its guard of fp16 divides weights in place on the first forward, and a save would keep that
+        )
 
 
 def _load_error(model: str, error: Exception, what: str) -> ModelError:

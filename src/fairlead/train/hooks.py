@@ -67,6 +67,8 @@ class Session:
         rows.resume(self.learner.step_number)
         rules = tuple(rule for rule in RULES if rule.metric not in self.muted)
         self._sink = FanOut(rows, AlertSink(self._alert, rules=rules))
+        for note in self.learner.models.notes():
+            self.services.say(f"{self.title}: {note}")
         self._bar = self._stack.enter_context(self.services.progress(self.title, self.learner.num_steps))
         if self.resumed_from:
             self._bar.advance(self.resumed_from)

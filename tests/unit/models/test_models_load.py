@@ -153,10 +153,33 @@ def test_code_of_a_model_is_never_run(folder, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_models_with_state_are_refused(folder):
+def test_encoders_with_a_decoder_are_refused(folder):
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "model_type": "mamba"}))
-    assert "keeps state" in refusal(folder)
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "bart", "is_encoder_decoder": True}))
+    assert "is an encoder with a decoder" in refusal(folder)
+
+
+def test_weights_that_the_architecture_lacks_are_refused(folder):
+    """transformers would load the first layer and drop the second without a word."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
+    message = refusal(folder)
+    assert "holds 9 weights that its architecture has no place for (first: model.layers.1." in message
+
+
+def test_a_head_that_would_be_dropped_is_refused(folder):
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "v_head.weight": torch.ones(1, 32)}, folder / "model.safetensors", metadata={"format": "pt"})
+    assert "holds 1 weights that its architecture has no place for (first: v_head.weight)" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["model.layers.0.self_attn.rotary_emb.inv_freq", "lm_head.weight"])
+def test_buffers_and_a_tied_head_in_a_file_are_no_weights_to_lose(tmp_path, name):
+    folder = Path(shutil.copytree(tiny_models.folder("qwen2"), tmp_path / "model"))
+    tensors = load_file(folder / "model.safetensors")
+    embeddings = tensors["model.embed_tokens.weight"].clone()
+    save_file({**tensors, name: embeddings}, folder / "model.safetensors", metadata={"format": "pt"})
+    assert torch.equal(load_policy(str(folder)).output_head().weight, embeddings)
 
 
 def test_a_folder_without_tokenizer_is_refused(folder):

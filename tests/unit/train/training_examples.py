@@ -60,16 +60,24 @@ def _rollout(tokens, rng):
 
 
 def make_learner(
-    method, *, dtype=torch.float32, max_tokens=8192, num_steps=10, learning_rate=1e-3, config=None, **optim
+    method,
+    *,
+    kind="llama",
+    dtype=torch.float32,
+    max_tokens=8192,
+    num_steps=10,
+    learning_rate=1e-3,
+    config=None,
+    **optim,
 ):
     """A learner of `method` on fresh models."""
     algo = get_algorithm(method)
-    policy = tiny_models.load("llama", dtype=dtype)
+    policy = tiny_models.load(kind, dtype=dtype)
     models = Models(policy=policy)
     if method == "reward":
         models = Models(reward=_in(new_reward_head(policy, seed=0), dtype))
     elif method == "ppo":
-        models = Models(policy=policy, value=_in(new_value_head(tiny_models.load("llama", dtype=dtype)), dtype))
+        models = Models(policy=policy, value=_in(new_value_head(tiny_models.load(kind, dtype=dtype)), dtype))
     return Learner(models=models, algo=algo, algo_config=config or algo.config(), num_steps=num_steps, max_tokens=max_tokens,
                    optim=OptimizerSettings(learning_rate=learning_rate, **optim))  # fmt: skip
 
