@@ -332,6 +332,7 @@ class Pipeline:
         extras: dict[str, Any] = {
             "text": self._text(), "scope": self.recipe.scope, "allow": dict(self.allowed), "find_file": self.finder.find,
             "folders": self.finder.folders, "logprob_cache": self.store.root / "cache" / "logprobs",
+            "tree_cache": self.store.root / "cache" / "trees",
             "read_prompts": read_prompts,
         }  # fmt: skip
         if kind in _MODEL_KINDS:

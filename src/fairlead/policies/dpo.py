@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from fairlead.algos import get_algorithm
+from fairlead.core.errors import DataError, explain
 from fairlead.core.gates import Gate, percent
-from fairlead.core.io import read_records
-from fairlead.core.records import Preference
+from fairlead.core.records import Split
 from fairlead.core.sections import TextSection, learning_rate_note
 from fairlead.core.services import Services
 from fairlead.core.summary import Figure, StageSummary, Table, Threshold
@@ -22,9 +22,11 @@ from fairlead.models.checkpoint import save_policy
 from fairlead.models.load import CausalModel, load_policy, load_tokenizer
 from fairlead.policies.dpo_config import DpoConfig, has_reference, settings_of
 from fairlead.policies.reference import MovingReference
+from fairlead.policies.rows import read_pairs
 from fairlead.policies.telling import last_metric, metric_chart
 from fairlead.stats.intervals import wilson
-from fairlead.text import Branch, ChatText, Encoded, Tree, encode_preferences
+from fairlead.text import Branch, ChatText, Encoded, Tree
+from fairlead.text.columns import TreeView
 from fairlead.train.batches import EpochBatches, num_steps
 from fairlead.train.forward import Models, PolicyLogprobs, annotate
 from fairlead.train.hooks import Session
@@ -58,17 +60,17 @@ def run(config: DpoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     folder = str(inputs["policy"])
     tokenizer = load_tokenizer(folder)
     chat = ChatText(tokenizer, template=text.template, name=folder)
-    rows = [r for r in read_records(inputs["preferences"] / "preferences.jsonl", Preference) if not r.is_tie]
-    encoded = {
-        s: encode_preferences(chat, part, max_length=text.max_length)
-        for s in ("train", "heldout")
-        if (part := [r for r in rows if r.split == s])
-    }
+    encoded, _ = read_pairs(
+        inputs["preferences"], chat, max_length=text.max_length, services=services, title="dpo: tokens"
+    )
+    if "train" not in encoded:
+        raise DataError(explain("preferences", None, "hold no pair to train on", expected="pairs that are no ties outside the held-out split",
+                                remedy="Hold out less, or collect more"))  # fmt: skip
     model = load_policy(folder, device=services.device)
     tokens = config.training.max_tokens_per_microbatch
     if not config.use_soft_labels:
         for part in encoded.values():
-            part.trees = [replace(t, numbers={**t.numbers, "p_chosen": 1.0}) for t in part.trees]
+            part.trees = TreeView(part.trees, change=_without_doubt, name="p_chosen 1")
     compared = _add_reference(config, encoded, model, services=services)
     train = encoded["train"]
     model = with_adapter(model, config.training.lora, seed=services.seed)
@@ -97,6 +99,10 @@ def run(config: DpoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     return _summary(config, out / "metrics.jsonl", heldout_margins, len(train.trees), preflight_table(checks), notes)
 
 
+def _without_doubt(tree: Tree, _: int) -> Tree:
+    return replace(tree, numbers={**tree.numbers, "p_chosen": 1.0})
+
+
 def _train(config: DpoConfig, model: CausalModel, train: Encoded, *, out: Path, services: Services) -> Session:
     algo, training = get_algorithm(config.algorithm), config.training
     steps = num_steps(len(train.trees), batch_size=training.batch_size, num_epochs=training.num_epochs)
@@ -116,8 +122,8 @@ def _train(config: DpoConfig, model: CausalModel, train: Encoded, *, out: Path, 
 
 
 def _add_reference(
-    config: DpoConfig, encoded: Mapping[str, Encoded], model: CausalModel, *, services: Services
-) -> list[Tree]:
+    config: DpoConfig, encoded: Mapping[Split, Encoded], model: CausalModel, *, services: Services
+) -> Sequence[Tree]:
     """Annotate the pairs with the reference; returns some of those to train on, none for methods without a reference.
 
     With a refresh the pairs to train on get theirs on the way, and the held-out ones keep that of the start.
@@ -126,7 +132,7 @@ def _add_reference(
         return []
     services.say("dpo: computing reference logprobs once")
 
-    def annotated(trees: Sequence[Tree]) -> list[Tree]:
+    def annotated(trees: Sequence[Tree]) -> Sequence[Tree]:
         return with_reference(trees, model, cache=services.extras.get("logprob_cache"), services=services, title="dpo: reference",
                               max_tokens=config.training.max_tokens_per_microbatch)  # fmt: skip
 

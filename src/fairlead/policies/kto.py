@@ -23,7 +23,7 @@ from fairlead.stats.intervals import Interval, wilson
 from fairlead.stats.separation import separation
 from fairlead.text import ChatText, Tree, with_mismatched
 from fairlead.train.batches import EpochBatches, num_steps
-from fairlead.train.forward import Models, PolicyLogprobs, annotate, annotate_mismatched
+from fairlead.train.forward import Models, PolicyLogprobs, annotate
 from fairlead.train.hooks import Session
 from fairlead.train.loop import run_loop
 from fairlead.train.preflight import (
@@ -36,7 +36,7 @@ from fairlead.train.preflight import (
     require_passed,
 )
 from fairlead.train.preflight_model import check_model
-from fairlead.train.reference import with_reference
+from fairlead.train.reference import with_mismatched_reference, with_reference
 from fairlead.train.setup import make_learner, with_adapter
 
 KTO_SEPARATION = Gate(
@@ -79,24 +79,19 @@ def _add_reference(
     """Annotate all replies, and the mismatched ones where the method reads them, with the start's logprobs."""
     name, tokens = config.algorithm, config.training.max_tokens_per_microbatch
     services.say(f"{name}: computing reference logprobs once")
-    compute, heed = PolicyLogprobs(model), lambda: services.heed(name)
+    cache, title = services.extras.get("logprob_cache"), f"{name}: reference"
     if "mismatched" in get_algorithm(name).needs:
         data.train = with_mismatched(data.train, max_length=text.max_length, seed=services.seed)
-        data.train = annotate_mismatched(data.train, "ref_logprobs", compute, max_tokens=tokens, heed=heed)
-    data.train, data.heldout = (
-        with_reference(
-            trees,
-            model,
-            cache=services.extras.get("logprob_cache"),
-            max_tokens=tokens,
-            services=services,
-            title=f"{name}: reference",
+        data.train = with_mismatched_reference(
+            data.train, model, cache=cache, max_tokens=tokens, services=services, title=title
         )
+    data.train, data.heldout = (
+        with_reference(trees, model, cache=cache, max_tokens=tokens, services=services, title=title)
         for trees in (data.train, data.heldout)
     )
 
 
-def _train(config: KtoConfig, model: CausalModel, trees: list[Tree], *, out: Path, services: Services) -> Session:
+def _train(config: KtoConfig, model: CausalModel, trees: Sequence[Tree], *, out: Path, services: Services) -> Session:
     algo, training = get_algorithm(config.algorithm), config.training
     steps = num_steps(len(trees), batch_size=training.batch_size, num_epochs=training.num_epochs)
     learner = make_learner(Models(policy=model), algo, settings_of(config), training, num_steps=steps)

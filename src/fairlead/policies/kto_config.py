@@ -13,7 +13,7 @@ from fairlead.algos import get_algorithm
 from fairlead.core.config import Config
 from fairlead.core.errors import explain
 from fairlead.core.sections import TrainSection
-from fairlead.policies.sft import DataSource
+from fairlead.policies.rows import DataSource
 
 BatchMethod = Literal["kto", "bco", "aot", "aot_unpaired"]
 BATCH_METHODS: tuple[str, ...] = get_args(BatchMethod)

@@ -1,17 +1,22 @@
 """What KTO, BCO and AOT train on: labelled replies from files, or the preferences with chosen as good and rejected as bad."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from fairlead.core.errors import DataError, explain
 from fairlead.core.io import Rejects, read_records
-from fairlead.core.records import Label, Messages, Preference, Prompt, content_hash
+from fairlead.core.records import Label, Messages, Prompt, content_hash
 from fairlead.core.sections import TextSection
 from fairlead.core.services import Services
 from fairlead.formats import read_labels
 from fairlead.policies.kto_config import KtoConfig
-from fairlead.text import ChatText, Tree, encode_labels, encode_preferences
+from fairlead.policies.rows import Flags, SourceRows, Survey, read_pairs
+from fairlead.text import ChatText, Encoded, Tree, encode_labels
+from fairlead.text.columns import all_ranks
+from fairlead.text.encoding import Storage, encode_parts
 
 _HASH_RANGE = 16**13
 
@@ -20,22 +25,21 @@ _HASH_RANGE = 16**13
 class BatchData:
     """Trees to train on and held-out ones, with what the reader of the report must know of them."""
 
-    train: list[Tree]
-    heldout: list[Tree]
+    train: Sequence[Tree]
+    heldout: Sequence[Tree]
     are_pairs: bool
     notes: list[str]
     num_dropped: int = 0
     """Rows to train on that do not fit."""
 
-    @property
-    def num_good(self) -> int:
-        """Good replies to train on."""
-        return sum(rank == 0 for tree in self.train for rank in tree.ranks)
+    num_good: int = field(init=False)
+    """Good replies to train on."""
+    num_bad: int = field(init=False)
+    """Bad replies to train on."""
 
-    @property
-    def num_bad(self) -> int:
-        """Bad replies to train on."""
-        return sum(rank != 0 for tree in self.train for rank in tree.ranks)
+    def __post_init__(self) -> None:
+        ranks = all_ranks(self.train)
+        self.num_good, self.num_bad = int((ranks == 0).sum()), int((ranks != 0).sum())
 
     @property
     def what(self) -> str:
@@ -54,22 +58,18 @@ def read_data(
         DataError: one side is missing, or nothing is left.
     """
     if config.data:
-        labels, notes = _read_labels(config, inputs=inputs, out=out, services=services)
-        parts = {s: [r for r in labels if r.split == s] for s in ("train", "heldout")}
-        encoded = {s: encode_labels(chat, rows, max_length=text.max_length) for s, rows in parts.items() if rows}
+        encoded, notes = _read_labels(config, chat, text, inputs=inputs, out=out, services=services)
         dropped, what = sum(e.num_dropped for e in encoded.values()), "replies dropped: with their prompt longer"
     else:
-        pairs = [r for r in read_records(inputs["preferences"] / "preferences.jsonl", Preference) if not r.is_tie]
-        of_split = {s: [r for r in pairs if r.split == s] for s in ("train", "heldout")}
-        encoded = {
-            s: encode_preferences(chat, rows, max_length=text.max_length) for s, rows in of_split.items() if rows
-        }
-        soft = sum(r.p_chosen < 1 for r in pairs)
+        title = f"{config.algorithm}: tokens"
+        encoded, soft = read_pairs(
+            inputs["preferences"], chat, max_length=text.max_length, services=services, title=title
+        )
         told = f"{config.algorithm} takes {soft:,} soft labels for certain: p_chosen and margins are not read."
         notes = [told] if soft else []
         dropped, what = sum(e.num_dropped for e in encoded.values()), "pairs dropped: a side is longer"
     notes += [f"{dropped:,} {what} than text.max_length."] if dropped else []
-    trees = {split: part.trees for split, part in encoded.items()}
+    trees: dict[str, Sequence[Tree]] = {split: part.trees for split, part in encoded.items()}
     data = BatchData(train=trees.get("train", []), heldout=trees.get("heldout", []), are_pairs=not config.data, notes=notes,
                      num_dropped=encoded["train"].num_dropped if "train" in encoded else 0)  # fmt: skip
     if not data.num_good or not data.num_bad:
@@ -79,42 +79,39 @@ def read_data(
 
 
 def _read_labels(
-    config: KtoConfig, *, inputs: Mapping[str, Path], out: Path, services: Services
-) -> tuple[list[Label], list[str]]:
-    rows: list[Label] = []
+    config: KtoConfig, chat: ChatText, text: TextSection, *, inputs: Mapping[str, Path], out: Path, services: Services
+) -> tuple[Mapping[str, Encoded], list[str]]:
+    rows = SourceRows(sources=config.data, read=read_labels, find_file=services.extras["find_file"])
     with Rejects(out / "rejects.jsonl") as rejects:
-        for source in config.data:
-            found = list(read_labels(services.extras["find_file"](source.path), format=source.format, rejects=rejects))
-            rows += fixed_choice(found, source.take)
+        survey = rows.survey(prompt_key, rejects=rejects, heed=lambda: services.heed(f"{config.algorithm}: reading"))
     prompts = read_records(inputs["prompts"] / "prompts.jsonl", Prompt) if "prompts" in inputs else ()
     notes = [f"{rejects.total:,} rows could not be read; see rejects.jsonl."] if rejects.total else []
-    return split_labels(rows, heldout=config.heldout, prompts=prompts), notes
+    is_heldout = hold_out(survey, share=config.heldout, prompts=prompts)
+    encoded = encode_parts(rows.routed(survey, is_heldout), encode_labels, chat=chat, max_length=text.max_length, what="labels",
+                           storage=Storage.of(services, f"{config.algorithm}: tokens"), num_rows=len(survey.ids))  # fmt: skip
+    return encoded, notes
 
 
-def fixed_choice(rows: list[Label], count: int | None) -> list[Label]:
-    """A fixed choice of `count` rows by their ids, which are hashes of content, in the order of the file."""
-    if count is None or count >= len(rows):
-        return rows
-    chosen = set(sorted(range(len(rows)), key=lambda i: (rows[i].id, i))[:count])
-    return [row for i, row in enumerate(rows) if i in chosen]
-
-
-def split_labels(rows: Sequence[Label], *, heldout: float, prompts: Iterable[Prompt]) -> list[Label]:
+def hold_out(survey: Survey, *, share: float, prompts: Iterable[Prompt]) -> Flags:
     """Hold out whole prompts: those that are held out among `prompts`, and of the others a share by the hash of their text.
 
     Splits that the rows bring themselves are kept in place of the share. A share above 0 holds out one prompt at least.
     """
-    keys = [_key(row.prompt) for row in rows]
-    chosen = {key for key, row in zip(keys, rows, strict=True) if row.split == "heldout"}
-    if not chosen:
-        place = {key: int(content_hash(["heldout", key], num_chars=13), 16) / _HASH_RANGE for key in keys}
-        chosen = {key for key in place if place[key] < heldout} or set(
-            sorted(place, key=place.__getitem__)[: heldout > 0]
+    keys = np.unique(survey.keys[survey.is_taken])
+    chosen = np.unique(survey.keys[survey.is_taken & survey.is_marked])
+    if not len(chosen):
+        places = np.array(
+            [int(content_hash(["heldout", f"{key:016x}"], num_chars=13), 16) / _HASH_RANGE for key in keys.tolist()]
         )
-    chosen |= {_key(prompt.messages) for prompt in prompts if prompt.split == "heldout"}
-    return [replace(r, split="heldout" if k in chosen else "train", id="") for k, r in zip(keys, rows, strict=True)]
+        chosen = keys[places < share] if (places < share).any() else keys[np.argsort(places)[: int(share > 0)]]
+    evaluated = [_key(prompt.messages) for prompt in prompts if prompt.split == "heldout"]
+    return np.isin(survey.keys, np.concatenate([chosen, np.array(evaluated, dtype=np.uint64)]))
 
 
-def _key(messages: Messages) -> str:
+def prompt_key(row: Label) -> int:
     """Equal for prompts that differ in case and white space only."""
-    return content_hash([[m.role, " ".join(m.content.casefold().split())] for m in messages])
+    return _key(row.prompt)
+
+
+def _key(messages: Messages) -> int:
+    return int(content_hash([[m.role, " ".join(m.content.casefold().split())] for m in messages]), 16)

@@ -6,10 +6,11 @@ share chosen by a hash of their first message.
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 
@@ -25,7 +26,9 @@ from fairlead.core.summary import Chart, Figure, Series, StageSummary
 from fairlead.formats import read_demonstrations
 from fairlead.models.checkpoint import save_policy
 from fairlead.models.load import CausalModel, load_policy, load_tokenizer
+from fairlead.policies.rows import DataSource, Flags, SourceRows, Survey
 from fairlead.text import ChatText, Encoded, Tree, encode_demonstrations, pack_trees, plan_microbatches
+from fairlead.text.encoding import Storage, encode_parts
 from fairlead.train.batches import EpochBatches, num_steps
 from fairlead.train.forward import Models
 from fairlead.train.hooks import Session
@@ -58,17 +61,6 @@ SFT_PLATEAU = Gate(
 GATES: tuple[Gate, ...] = (*SFT_COUNT.values(), SFT_PLATEAU)
 
 
-class DataSource(Config):
-    """One file of demonstrations."""
-
-    path: str
-    """JSONL, JSON, CSV or Parquet; relative to the recipe's folder or FAIRLEAD_DATA."""
-    format: str | None = None
-    """Name of a known format; null detects it."""
-    take: int | None = Field(default=None, ge=1)
-    """At most this many rows, a fixed choice by hash (files are often sorted); null takes all."""
-
-
 class SftConfig(Config):
     """Supervised fine-tuning. The guides' setting: 3 epochs, 2e-5, batch 4 x 4."""
 
@@ -92,9 +84,10 @@ def run(config: SftConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     source = str(services.extras["base_model"])
     tokenizer = load_tokenizer(source)
     chat = ChatText(tokenizer, template=text.template, name=source)
-    train_rows, heldout_rows, num_rejects = _read(config, out, services)
-    train = encode_demonstrations(chat, train_rows, max_length=text.max_length)
-    heldout = encode_demonstrations(chat, heldout_rows, max_length=text.max_length)
+    rows, num_rows, num_rejects = _read(config, out, services)
+    parts = encode_parts(rows, encode_demonstrations, chat=chat, max_length=text.max_length, what="demonstrations",
+                         storage=Storage.of(services, "sft: tokens"), num_rows=num_rows)  # fmt: skip
+    train, heldout = parts["train"], parts["heldout"]
     model = with_adapter(load_policy(source, device=services.device), config.training.lora, seed=services.seed)
     checks = [check_masks(train.trees), check_terminators(train.trees, chat.stop_token_ids, max_length=text.max_length),
               check_bos(train.trees, tokenizer.bos_token_id),
@@ -108,29 +101,33 @@ def run(config: SftConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     )
 
 
-def _read(config: SftConfig, out: Path, services: Services) -> tuple[list[Demonstration], list[Demonstration], int]:
-    rows: list[Demonstration] = []
+def _read(
+    config: SftConfig, out: Path, services: Services
+) -> tuple[Iterator[tuple[str | None, Demonstration]], int, int]:
+    """Every row with its part, how many there are, and how many could not be read."""
+    source = SourceRows(sources=config.data, read=read_demonstrations, find_file=services.extras["find_file"])
     with Rejects(out / "rejects.jsonl") as rejects:
-        for source in config.data:
-            path = services.extras["find_file"](source.path)
-            rows += _take(list(read_demonstrations(path, format=source.format, rejects=rejects)), source.take)
-    heldout = {r.id for r in rows if r.split == "heldout"}
-    if not heldout:
-        ranked = sorted(rows, key=lambda r: hashlib.sha256(r.messages[0].content.encode()).hexdigest())
-        heldout = {r.id for r in ranked[: max(1, round(config.heldout_share * len(rows)))]}
-    train = [r for r in rows if r.id not in heldout]
-    if not train:
-        raise DataError(explain("sft.data", len(rows), "rows leave none to train on once some are held out", expected="two different demonstrations",
+        survey = source.survey(_first_message, rejects=rejects, heed=lambda: services.heed("sft: reading"))
+    is_heldout = _hold_out(survey, config.heldout_share)
+    if not (survey.is_taken & ~is_heldout).any():
+        raise DataError(explain("sft.data", survey.num_taken, "rows leave none to train on once some are held out",
+                                expected="two different demonstrations",
                                 remedy="Add demonstrations"))  # fmt: skip
-    return train, [r for r in rows if r.id in heldout], rejects.total
+    return source.routed(survey, is_heldout), len(survey.ids), rejects.total
 
 
-def _take(rows: list[Demonstration], count: int | None) -> list[Demonstration]:
-    """A fixed choice of `count` rows by their ids, which are hashes of content, in the order of the file."""
-    if count is None or count >= len(rows):
-        return rows
-    chosen = set(sorted(range(len(rows)), key=lambda i: (rows[i].id, i))[:count])
-    return [row for i, row in enumerate(rows) if i in chosen]
+def _first_message(row: Demonstration) -> int:
+    return int.from_bytes(hashlib.sha256(row.messages[0].content.encode()).digest()[:8], "big")
+
+
+def _hold_out(survey: Survey, share: float) -> Flags:
+    """The rows that say so, else a share by the hash of their first message; equal conversations go together."""
+    taken = np.flatnonzero(survey.is_taken)
+    chosen = taken[survey.is_marked[taken]]
+    if not len(chosen):
+        order = np.argsort(survey.keys[taken], kind="stable")
+        chosen = taken[order[: max(1, round(share * len(taken)))]]
+    return np.isin(survey.ids, survey.ids[chosen])
 
 
 def mean_loss(model: CausalModel, trees: Sequence[Tree], *, max_tokens: int, heed: Callable[[], None]) -> float:

@@ -197,6 +197,11 @@ class TreeView(Trees):
         return tree if self.change is None else self.change(tree, place)
 
 
+def all_ranks(trees: Sequence[Tree]) -> Ints:
+    """[B] rank of every completion, in tree order; at once for stored trees."""
+    return trees.ranks() if isinstance(trees, StoredTrees) else np.array([r for t in trees for r in t.ranks], dtype=np.int64)  # fmt: skip
+
+
 def fingerprint(trees: Sequence[Tree]) -> str:
     """A name for the content of some trees (32 hex digits): known at once for stored ones, a hash over every token for others."""
     if isinstance(trees, StoredTrees) and trees.fingerprint:

@@ -178,15 +178,6 @@ def annotate(
     return [with_array(tree, name, found[i]) for i, tree in enumerate(trees)]
 
 
-def annotate_mismatched(
-    trees: Sequence[Tree], name: str, compute: "TokenFunction", *, max_tokens: int, heed: Callable[[], None] = _go_on
-) -> list[Tree]:
-    """Attach a frozen per-token array to the `mismatched` completions, as `annotate` does to the branches."""
-    asides = [replace(t, branches=t.mismatched, mismatched=()) for t in trees]
-    found = annotate(asides, name, compute, max_tokens=max_tokens, heed=heed)
-    return [replace(tree, mismatched=aside.branches) for tree, aside in zip(trees, found, strict=True)]
-
-
 class TokenFunction:
     """[K] numbers of a micro-batch; see `policy_logprobs` and `state_values`."""
 

@@ -8,8 +8,11 @@ Example:
     trees = with_reference(trees, model, cache=home / "cache", max_tokens=8192, services=services, title="dpo: reference")
 """
 
+import array
 import hashlib
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,55 +20,119 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from fairlead.core.cache import mark_used, trim_folder
 from fairlead.core.io import atomic_path
 from fairlead.core.services import Services
 from fairlead.models.load import CausalModel
+from fairlead.text.columns import TreeView, hash_tree
 from fairlead.text.packing import Tree
 from fairlead.train.forward import PolicyLogprobs, annotate, with_array
 
 SHARD_TREES = 256
 """Trees a file: a killed run loses at most the forward of these."""
-MAX_BYTES = 2 << 30
-"""Oldest files beyond this are deleted after a run has written new ones."""
+_NAME = "ref_logprobs"
 
 
 def with_reference(
     trees: Sequence[Tree], model: CausalModel, *, cache: Path | None, max_tokens: int, services: Services, title: str,
     temperature: float = 1.0,
-) -> list[Tree]:  # fmt: skip
-    """Attach `ref_logprobs` [K] (nats) of the model as it is to every branch.
+) -> TreeView:  # fmt: skip
+    """A view in which every branch has the `ref_logprobs` [K] (nats) of the model as it is.
+
+    The values lie in one file of the work folder that has no name and ends with the process, mapped into memory, so that a data set of
+    any size takes 8 bytes a tree.
 
     Args:
         cache: folder of shards; None computes everything.
     """
-    compute = PolicyLogprobs(model, temperature)
-    salt = "" if cache is None else _salt(model, temperature)
-    done: list[Tree] = []
-    num_written = 0
-    with services.progress(title, len(trees)) as bar:
+    values = _compute(trees, model, cache, max_tokens, services, title, temperature)
+    return TreeView(trees, change=lambda tree, place: with_array(tree, _NAME, values.of(place)), name=_NAME)
+
+
+def with_mismatched_reference(
+    trees: Sequence[Tree], model: CausalModel, *, cache: Path | None, max_tokens: int, services: Services, title: str
+) -> TreeView:
+    """A view in which the `mismatched` completions have `ref_logprobs`, computed and kept as those of `with_reference` are."""
+    asides = TreeView(trees, change=lambda tree, _: _aside(tree))
+    values = _compute(asides, model, cache, max_tokens, services, title, 1.0)
+
+    def attach(tree: Tree, place: int) -> Tree:
+        return replace(tree, mismatched=with_array(_aside(tree), _NAME, values.of(place)).branches)
+
+    return TreeView(trees, change=attach, name=f"mismatched {_NAME}")
+
+
+def _aside(tree: Tree) -> Tree:
+    """The prompt with its mismatched completions in place of its own."""
+    return replace(tree, branches=tree.mismatched, ranks=(), mismatched=())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Values:
+    """Numbers of many trees, one after the other."""
+
+    numbers: np.ndarray
+    starts: Sequence[int]
+
+    def of(self, place: int) -> np.ndarray:
+        """The numbers of one tree, a copy."""
+        return np.array(self.numbers[self.starts[place] : self.starts[place + 1]])
+
+
+def _compute(
+    trees: Sequence[Tree], model: CausalModel, cache: Path | None, max_tokens: int, services: Services, title: str, temperature: float
+) -> _Values:  # fmt: skip
+    """Values of all branches, from the cache where it has them."""
+    shards = _Shards(model, temperature, cache, max_tokens=max_tokens, heed=lambda: services.heed(title))
+    starts = array.array("q", [0])
+    services.work.mkdir(parents=True, exist_ok=True)
+    with services.progress(title, len(trees)) as bar, tempfile.TemporaryFile(dir=services.work) as file:
         for start in range(0, len(trees), SHARD_TREES):
             services.heed(title)
-            shard = trees[start : start + SHARD_TREES]
-            path = None if cache is None else cache / f"{_fingerprint(shard, salt)}.safetensors"
-            values = None if path is None else _read(path, shard)
-            if values is None:
-                found = annotate(
-                    shard, "ref_logprobs", compute, max_tokens=max_tokens, heed=lambda: services.heed(title)
-                )
-                if path is not None:
-                    _write(path, found)
-                    num_written += 1
-                done += found
-            else:
-                ends = np.cumsum([sum(b.num_kept for b in t.branches) for t in shard])
-                done += [
-                    with_array(t, "ref_logprobs", part)
-                    for t, part in zip(shard, np.split(values, ends[:-1]), strict=True)
-                ]
+            shard = list(trees[start : start + SHARD_TREES])
+            file.write(shards.values(shard).data)
+            for tree in shard:
+                starts.append(starts[-1] + sum(b.num_kept for b in tree.branches))
             bar.advance(len(shard))
-    if cache is not None and num_written:
-        _trim(cache)
-    return done
+        file.flush()
+        numbers = np.memmap(file, dtype=np.float32, mode="r") if starts[-1] else np.zeros(0, dtype=np.float32)
+    shards.close()
+    return _Values(numbers, starts)
+
+
+class _Shards:
+    """Values of shards of trees, kept on disk. Single-use."""
+
+    def __init__(
+        self, model: CausalModel, temperature: float, folder: Path | None, *, max_tokens: int, heed: Callable[[], None]
+    ) -> None:
+        self.folder, self.max_tokens, self.heed = folder, max_tokens, heed
+        self.compute = PolicyLogprobs(model, temperature)
+        self.salt = "" if folder is None else _salt(model, temperature)
+        self.used: set[Path] = set()
+        self.has_written = False
+
+    def values(self, trees: Sequence[Tree]) -> np.ndarray:
+        """[K] float32 of all branches, found or computed."""
+        if self.folder is None:
+            return self._forward(trees)
+        path = self.folder / f"{_fingerprint(trees, self.salt)}.safetensors"
+        self.used.add(path)
+        found = _read(path, trees)
+        if found is None:
+            found = self._forward(trees)
+            _write(path, found)
+            self.has_written = True
+        return found
+
+    def _forward(self, trees: Sequence[Tree]) -> np.ndarray:
+        found = annotate(trees, _NAME, self.compute, max_tokens=self.max_tokens, heed=self.heed)
+        return np.concatenate([b.arrays[_NAME] for t in found for b in t.branches]).astype(np.float32)
+
+    def close(self) -> None:
+        """Make room for what was written."""
+        if self.folder is not None and self.has_written:
+            trim_folder(self.folder, "*.safetensors", keep=self.used)
 
 
 def _salt(model: CausalModel, temperature: float) -> str:
@@ -79,13 +146,7 @@ def _salt(model: CausalModel, temperature: float) -> str:
 def _fingerprint(trees: Sequence[Tree], salt: str) -> str:
     digest = hashlib.sha256(salt.encode())
     for tree in trees:
-        digest.update(f"tree {len(tree.prompt_ids)} {len(tree.branches)}".encode())
-        digest.update(np.ascontiguousarray(tree.prompt_ids).data)
-        for branch in tree.branches:
-            kept = np.ones(len(branch.token_ids), dtype=bool) if branch.kept is None else branch.kept
-            digest.update(f"branch {len(branch.token_ids)}".encode())
-            digest.update(np.ascontiguousarray(branch.token_ids).data)
-            digest.update(np.packbits(kept).data)
+        hash_tree(tree, digest.update)
     return digest.hexdigest()[:32]
 
 
@@ -97,23 +158,10 @@ def _read(path: Path, trees: Sequence[Tree]) -> np.ndarray | None:
         return None
     if values.shape != (sum(b.num_kept for t in trees for b in t.branches),) or not np.isfinite(values).all():
         return None
-    path.touch()
+    mark_used(path)
     return values
 
 
-def _write(path: Path, trees: Sequence[Tree]) -> None:
-    values = np.concatenate([b.arrays["ref_logprobs"] for t in trees for b in t.branches]).astype(np.float32)
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _write(path: Path, values: np.ndarray) -> None:
     with atomic_path(path) as temporary:
         temporary.write_bytes(save({"logprobs": values}))
-
-
-def _trim(folder: Path) -> None:
-    """Delete the files that were used least recently until the folder is small enough."""
-    files = sorted((p.stat().st_mtime, p.stat().st_size, p) for p in folder.glob("*.safetensors"))
-    total = sum(size for _, size, _ in files)
-    for _, size, path in files:
-        if total <= MAX_BYTES:
-            return
-        path.unlink(missing_ok=True)
-        total -= size

@@ -11,7 +11,8 @@ from fairlead.core.errors import DataError
 from fairlead.core.protocols import GenerateRequest
 from fairlead.core.services import Services
 from fairlead.policies.ppo import _Trainer
-from fairlead.policies.sft import SftConfig, _read, _take
+from fairlead.policies.rows import fixed_choice
+from fairlead.policies.sft import SftConfig, _read
 from fairlead.policies.telling import first_metric, last_metric, metric_chart
 
 ROWS = [{"prompt": f"Question {i}?", "completion": f"Answer {i}."} for i in range(40)]
@@ -21,7 +22,12 @@ def _read_rows(tmp_path: Path, rows: list[dict[str, Any]], **settings: Any) -> t
     path = tmp_path / "demos.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     config = SftConfig.model_validate({"data": [{"path": str(path), "take": settings.pop("take", None)}], **settings})
-    return _read(config, tmp_path, Services(work=tmp_path, extras={"find_file": Path}))
+    found, num_rows, num_rejects = _read(config, tmp_path, Services(work=tmp_path, extras={"find_file": Path}))
+    parts: dict[str | None, list[Any]] = {"train": [], "heldout": [], None: []}
+    for part, row in found:
+        parts[part].append(row)
+    assert num_rows == sum(map(len, parts.values()))
+    return parts["train"], parts["heldout"], num_rejects
 
 
 def test_heldout_rows_are_disjoint_and_do_not_depend_on_order(tmp_path: Path) -> None:
@@ -38,15 +44,27 @@ def test_equal_rows_are_never_on_both_sides(tmp_path: Path) -> None:
 
 
 def test_take_is_a_fixed_choice_that_grows(tmp_path: Path) -> None:
-    train, heldout, _ = _read_rows(tmp_path, ROWS)
-    rows = train + heldout
-    few, more = ({r.messages for r in _take(rows, n)} for n in (5, 20))
-    assert (len(few), len(more)) == (5, 20)
-    assert few <= more
-    assert _take(rows, 5) == [r for r in rows if r.messages in few]
-    assert _take(rows, None) == _take(rows, 99) == rows
+    ids = [f"d-{i * 7919 % 101:03}" for i in range(40)]
+    few, more = (set(fixed_choice(ids, n)) for n in (5, 20))
+    assert (len(few), len(more)) == (5, 20) and few <= more
+    assert {ids[i] for i in few} == set(sorted(ids)[:5])
     train, heldout, _ = _read_rows(tmp_path, ROWS, take=10, heldout_share=0.2)
     assert (len(train), len(heldout)) == (8, 2)
+    again, _, _ = _read_rows(tmp_path, ROWS[::-1], take=10, heldout_share=0.2)
+    assert [r.messages for r in again[::-1]] == [r.messages for r in train], (
+        "whatever the order, and in the order of the file"
+    )
+
+
+def test_a_file_that_changes_between_two_looks_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "demos.jsonl"
+    for change in (lambda text: text + text, lambda text: text.partition("\n")[0] + "\n"):
+        path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+        config = SftConfig.model_validate({"data": [{"path": str(path)}]})
+        found, _, _ = _read(config, tmp_path, Services(work=tmp_path, extras={"find_file": Path}))
+        path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+        with pytest.raises(DataError, match="was changed while it was read"):
+            list(found)
 
 
 @pytest.mark.parametrize("rows", [ROWS[:1], ROWS[:1] * 5])

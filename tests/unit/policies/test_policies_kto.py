@@ -15,7 +15,8 @@ from fairlead.core.sections import TextSection
 from fairlead.core.services import Services
 from fairlead.policies.kto import _balance_note, measure_separation
 from fairlead.policies.kto_config import KtoConfig, settings_of
-from fairlead.policies.kto_data import BatchData, read_data, split_labels
+from fairlead.policies.kto_data import BatchData, hold_out, prompt_key, read_data
+from fairlead.policies.rows import survey_rows
 from fairlead.text import Branch, ChatText, Tree
 
 ROWS = [{"prompt": f"what {w}", "completion": c, "label": c == "yes"} for w in "abcdefgh" for c in ("yes", "no")]
@@ -60,16 +61,17 @@ def test_a_file_with_one_side_is_refused(tmp_path: Path) -> None:
 
 
 def test_prompts_are_held_out_whole_by_mark_by_hash_and_with_the_recipes_prompts() -> None:
+    def held_out(rows: list[Label], share: float, prompts: tuple[Prompt, ...] = ()) -> list[str]:
+        flags = hold_out(survey_rows(rows, prompt_key), share=share, prompts=prompts)
+        return [row.prompt[0].content for row, is_heldout in zip(rows, flags, strict=True) if is_heldout]
+
     rows = [label(f"question {i}") for i in range(40)] * 2
-    by_hash = [r.prompt for r in split_labels(rows, heldout=0.2, prompts=()) if r.split == "heldout"]
+    by_hash = held_out(rows, 0.2)
     assert 4 <= len(set(by_hash)) <= 12 and len(by_hash) == 2 * len(set(by_hash))
-    marked = split_labels([*rows, label("question 3", split="heldout")], heldout=0.2, prompts=())
-    assert {r.prompt[0].content for r in marked if r.split == "heldout"} == {"question 3"}
+    assert set(held_out([*rows, label("question 3", split="heldout")], 0.2)) == {"question 3"}
     evaluated = Prompt(messages=(Message(role="user", content=" QUESTION  7"),), split="heldout")
-    found = split_labels(rows, heldout=0.0, prompts=[evaluated])
-    assert {r.prompt[0].content for r in found if r.split == "heldout"} == {"question 7"}
-    few = split_labels([label("one"), label("two")], heldout=0.01, prompts=())
-    assert [r.split for r in few].count("heldout") == 1
+    assert set(held_out(rows, 0.0, (evaluated,))) == {"question 7"} and held_out(rows, 0.0) == []
+    assert len(held_out([label("one"), label("two")], 0.01)) == 1
 
 
 @pytest.mark.parametrize(

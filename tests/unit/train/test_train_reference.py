@@ -8,10 +8,11 @@ import torch
 from training_examples import make_trees
 
 import tiny_models
+from fairlead.core import cache
 from fairlead.core.services import Services
 from fairlead.train import reference
 from fairlead.train.forward import PolicyLogprobs, annotate
-from fairlead.train.reference import with_reference
+from fairlead.train.reference import with_mismatched_reference, with_reference
 
 TREES = make_trees("dpo")
 
@@ -80,10 +81,41 @@ def test_a_damaged_file_is_computed_again(tmp_path, damage):
     assert np.array_equal(values(run(tmp_path)), values(first))
 
 
-def test_the_folder_stays_small(tmp_path, monkeypatch):
+def test_the_folder_stays_small_but_for_what_the_run_itself_uses(tmp_path, monkeypatch):
     monkeypatch.setattr(reference, "SHARD_TREES", 1)
     run(tmp_path)
-    assert len(names(tmp_path)) == len(TREES)
-    monkeypatch.setattr(reference, "MAX_BYTES", 0)
+    first = names(tmp_path)
+    assert len(first) == len(TREES)
+    monkeypatch.setattr(cache, "MAX_BYTES", 0)
     run(tmp_path, temperature=0.5)
-    assert names(tmp_path) == set()
+    assert len(names(tmp_path)) == len(TREES) and not names(tmp_path) & first
+
+
+def test_the_trees_are_a_view_that_holds_no_numbers(tmp_path):
+    found = run(tmp_path)
+    assert found[3].branches[0].arrays["ref_logprobs"].dtype == np.float32
+    assert found[3] is not found[3] and len(found[:2]) == 2 and len(found) == len(TREES)
+    assert (
+        "ref_logprobs" not in TREES[3].branches[0].arrays
+        or TREES[3].branches[0].arrays is not found[3].branches[0].arrays
+    )
+    assert list((tmp_path).glob("tmp*")) == [], "the file has no name"
+
+
+def test_mismatched_completions_are_kept_too_and_leave_the_branches_alone(tmp_path, monkeypatch):
+    model, trees = tiny_models.load("llama"), make_trees("kto")
+    options = {"cache": tmp_path / "cache", "max_tokens": 64, "services": Services(work=tmp_path), "title": "test"}
+    asides = [dataclasses.replace(t, branches=t.mismatched, mismatched=()) for t in trees]
+    expected = values(annotate(asides, "ref_logprobs", PolicyLogprobs(model), max_tokens=10**6))
+    calls = count_forwards(monkeypatch)
+    for num_calls in (True, False):
+        calls.clear()
+        found = with_mismatched_reference(trees, model, **options)
+        np.testing.assert_allclose(
+            values([dataclasses.replace(t, branches=t.mismatched) for t in found]), expected, atol=2e-5
+        )
+        assert [t.branches for t in found] == [t.branches for t in trees] and bool(calls) == num_calls
+
+
+def test_no_trees_are_no_trees(tmp_path):
+    assert len(run(tmp_path, trees=[])) == 0
