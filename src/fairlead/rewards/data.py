@@ -6,7 +6,7 @@ Held-out data is always pairs: every kind of reward model is measured by whether
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,10 +14,13 @@ import numpy as np
 
 from fairlead.algos.ranking import MAX_TIED
 from fairlead.core.errors import DataError, explain, nearest
-from fairlead.core.io import read_records
+from fairlead.core.io import count_lines, read_records
 from fairlead.core.records import Completion, Preference, Prompt
 from fairlead.rewards.config import RANKED, RATED, RewardsConfig
 from fairlead.text import Branch, ChatText, Encoded, Tree, encode_preferences
+from fairlead.text.columns import TreeView
+from fairlead.text.encoding import Storage, encode_parts
+from fairlead.text.examples import require_some
 from fairlead.text.rankings import encode_rankings
 from fairlead.text.ratings import encode_ratings, known_attributes
 
@@ -48,67 +51,123 @@ class Data:
     """By attribute, when completions are rated."""
 
 
-def read_data(config: RewardsConfig, chat: ChatText, inputs: Mapping[str, Path], *, max_length: int) -> Data:
-    """Read and encode everything.
+def read_data(
+    config: RewardsConfig,
+    chat: ChatText,
+    inputs: Mapping[str, Path],
+    *,
+    max_length: int,
+    storage: Storage | None = None,
+) -> Data:
+    """Read and encode everything in one pass; pairs that are no part of a ranking are not held.
 
     Raises:
         DataError: nothing is held out, nothing fits, or what the loss asks for (votes, ratings) is not there.
     """
-    rows = list(read_records(inputs["preferences"] / "preferences.jsonl", Preference))
-    heldout_rows = [row for row in rows if row.split == "heldout" and not row.is_tie]
-    if not heldout_rows:
-        raise DataError(explain("preferences", len(rows), "rows hold none out", expected="pairs of held-out prompts to measure the reward model on",
+    path = inputs["preferences"] / "preferences.jsonl"
+    rows = _Rows(config)
+    parts = encode_parts(rows.routed(read_records(path, Preference)), encode_preferences, chat=chat, max_length=max_length, what="preferences",
+                         storage=storage, num_rows=count_lines(path))  # fmt: skip
+    if not rows.heldout:
+        raise DataError(explain("preferences", rows.num, "rows hold none out", expected="pairs of held-out prompts to measure the reward model on",
                                 remedy="Set preferences.heldout"))  # fmt: skip
-    train_rows = [row for row in rows if row.split == "train"]
-    notes: tuple[str, ...] = ()
-    if config.use_vote_weights:
-        train_rows, notes = _weighed(train_rows)
-    train, num_pairs, scales, more = _encode_train(config, chat, train_rows, max_length=max_length)
-    heldout = encode_preferences(chat, heldout_rows, max_length=max_length)
+    notes = rows.notes()
+    heldout = parts["heldout"]
+    if rows.is_whole:
+        train, num_pairs, scales, more = _encode_whole(config, chat, rows.train, max_length=max_length, storage=storage)
+    else:
+        train = parts.get("train") or require_some(Encoded(), "preferences", max_length)
+        num_pairs, scales, more = len(train.trees), {}, ()
     reference, ids = _reference(config, chat, inputs)
     return Data(
-        train=train, num_train_pairs=num_pairs, heldout=heldout, heldout_rows=tuple(heldout_rows[i] for i in heldout.kept_rows),
+        train=train, num_train_pairs=num_pairs, heldout=heldout, heldout_rows=tuple(rows.heldout[i] for i in heldout.kept_rows),
         reference=reference, reference_ids=ids, notes=(*notes, *more, *_dropped(train, heldout, config)), scales=scales,
     )  # fmt: skip
 
 
-def _weighed(rows: Sequence[Preference]) -> tuple[list[Preference], tuple[str, ...]]:
-    """Pairs with their weight multiplied by their votes; a pair whose source does not say counts as one vote."""
-    num_unknown = sum(row.num_votes == 0 for row in rows)
-    if num_unknown == len(rows):
-        raise DataError(explain("rewards.use_vote_weights", True, "finds no votes: the preferences do not say how many there were",
-                                expected="pairs with num_votes", remedy="Set it to false"))  # fmt: skip
-    weighed = [dataclasses.replace(row, weight=row.weight * max(1, row.num_votes)) for row in rows]
-    total = sum(max(1, row.num_votes) for row in rows)
-    notes = [f"Pairs are weighed by their {total:,} votes ({total / len(rows):.1f} a pair)."]
-    if num_unknown:
-        notes.append(f"{num_unknown:,} pairs without a number of votes count as one vote each.")
-    return weighed, tuple(notes)
+@dataclass(slots=True, eq=False)
+class _Rows:
+    """What is kept of the preferences while they pass: held-out ones without their texts, all of those that must be seen together."""
+
+    config: RewardsConfig
+    num: int = 0
+    heldout: list[Preference] = field(default_factory=list[Preference])
+    train: list[Preference] = field(default_factory=list[Preference])
+    num_train: int = 0
+    num_votes: int = 0
+    num_unknown: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Rankings and ratings are put together from all pairs of a prompt, wherever these stand."""
+        return self.config.loss in RANKED or self.config.loss in RATED
+
+    def routed(self, rows: Iterable[Preference]) -> Iterator[tuple[str | None, Preference]]:
+        """Every row with its part; None for those that are left out or kept for later."""
+        for row in rows:
+            self.num += 1
+            if row.split == "train":
+                self._count(row)
+                weighed = _weighed(row) if self.config.use_vote_weights else row
+                if self.is_whole:
+                    self.train.append(weighed)
+                yield (None if self.is_whole else "train"), weighed
+            elif row.is_tie:
+                yield None, row
+            else:
+                self.heldout.append(dataclasses.replace(row, prompt=(), chosen="", rejected=""))
+                yield "heldout", row
+
+    def _count(self, row: Preference) -> None:
+        self.num_train += 1
+        self.num_unknown += row.num_votes == 0
+        self.num_votes += max(1, row.num_votes)
+
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about the weights of votes.
+
+        Raises:
+            DataError: weights were asked for and no pair says how many votes it has.
+        """
+        if not self.config.use_vote_weights:
+            return ()
+        if self.num_unknown == self.num_train:
+            raise DataError(explain("rewards.use_vote_weights", True, "finds no votes: the preferences do not say how many there were",
+                                    expected="pairs with num_votes", remedy="Set it to false"))  # fmt: skip
+        notes = [f"Pairs are weighed by their {self.num_votes:,} votes ({self.num_votes / self.num_train:.1f} a pair)."]
+        if self.num_unknown:
+            notes.append(f"{self.num_unknown:,} pairs without a number of votes count as one vote each.")
+        return tuple(notes)
 
 
-def _encode_train(
-    config: RewardsConfig, chat: ChatText, rows: Sequence[Preference], *, max_length: int
+def _weighed(row: Preference) -> Preference:
+    """The weight multiplied by the votes; a pair whose source does not say counts as one vote."""
+    return dataclasses.replace(row, weight=row.weight * max(1, row.num_votes))
+
+
+def _encode_whole(
+    config: RewardsConfig, chat: ChatText, rows: Sequence[Preference], *, max_length: int, storage: Storage | None
 ) -> tuple[Encoded, int, dict[str, Scale], tuple[str, ...]]:
-    """Trees, how many pairs stand in them, scales of attributes, notes."""
+    """Rankings or rated prompts as trees, how many pairs stand in them, scales of attributes, notes."""
     if config.loss in RANKED:
-        train, counts = encode_rankings(chat, rows, max_length=max_length)
+        train, counts = encode_rankings(chat, rows, max_length=max_length, storage=storage)
         _check_ties(train.trees, config.top)
         return train, counts.num_rows, {}, counts.notes()
-    if config.loss in RATED:
-        names = tuple(config.attributes)
-        _check_names(names, rows)
-        train, num_unrated = encode_ratings(chat, rows, names, max_length=max_length)
-        num_alone = _drop_alone(train) if config.loss == "criteria" else 0
-        scales = _scales(names, train.trees)
-        if config.loss == "regression":
-            train.trees = [_standardised(tree, list(scales.values())) for tree in train.trees]
-        counts = (
-            (num_unrated, "completions left out: they have no rating."),
-            (num_alone, "completions left out: no other completion of their prompt is rated."),
+    names = tuple(config.attributes)
+    _check_names(names, rows)
+    train, num_unrated = encode_ratings(chat, rows, names, max_length=max_length, storage=storage)
+    num_alone = _drop_alone(train) if config.loss == "criteria" else 0
+    scales = _scales(names, train.trees)
+    if config.loss == "regression":
+        standard = list(scales.values())
+        train.trees = TreeView(
+            train.trees, change=lambda tree, _: _standardised(tree, standard), name=f"standardised {standard}"
         )
-        return train, len(rows), scales, tuple(f"{count:,} {what}" for count, what in counts if count)
-    train = encode_preferences(chat, rows, max_length=max_length)
-    return train, len(train.trees), {}, ()
+    counts = (
+        (num_unrated, "completions left out: they have no rating."),
+        (num_alone, "completions left out: no other completion of their prompt is rated."),
+    )
+    return train, len(rows), scales, tuple(f"{count:,} {what}" for count, what in counts if count)
 
 
 def _check_ties(trees: Sequence[Tree], top: int | None) -> None:
@@ -131,15 +190,16 @@ def _check_names(names: Sequence[str], rows: Sequence[Preference]) -> None:
 
 def _drop_alone(train: Encoded) -> int:
     """Take out prompts where no attribute is rated twice, which leaves nothing to compare; how many completions that were."""
-    compared = [
-        any(sum(not math.isnan(value) for value in column) > 1 for column in zip(*tree.targets, strict=True))
-        for tree in train.trees
-    ]
-    num_alone = sum(len(tree.branches) for tree, is_kept in zip(train.trees, compared, strict=True) if not is_kept)
-    if not any(compared):
+    compared = np.zeros(len(train.trees), dtype=bool)
+    num_alone = 0
+    for i, tree in enumerate(train.trees):
+        columns = zip(*tree.targets, strict=True)
+        compared[i] = any(sum(not math.isnan(value) for value in column) > 1 for column in columns)
+        num_alone += 0 if compared[i] else len(tree.branches)
+    if not compared.any():
         raise DataError(explain("rewards.loss", "criteria", "finds no prompt with two rated completions", expected="ratings to compare",
                                 remedy="Use loss: regression, which needs one"))  # fmt: skip
-    train.trees = [tree for tree, is_kept in zip(train.trees, compared, strict=True) if is_kept]
+    train.trees = TreeView(train.trees, order=np.flatnonzero(compared))
     train.kept_rows = [row for row, is_kept in zip(train.kept_rows, compared, strict=True) if is_kept]
     return num_alone
 

@@ -40,6 +40,7 @@ from fairlead.rewards.data import Data, read_data
 from fairlead.rewards.training import History, Member, plan_members, read_history, train_member
 from fairlead.stats.calibration import length_slope
 from fairlead.text import ChatText
+from fairlead.text.encoding import Storage
 from fairlead.train.preflight import (
     Check,
     check_bos,
@@ -98,7 +99,7 @@ def run(config: RewardsConfig, *, inputs: Mapping[str, Path], out: Path, service
     folder = str(inputs["policy"])
     tokenizer = load_tokenizer(folder)
     chat = ChatText(tokenizer, template=text.template, name=folder)
-    data = read_data(config, chat, inputs, max_length=text.max_length)
+    data = read_data(config, chat, inputs, max_length=text.max_length, storage=Storage.of(services, "rewards: tokens"))
     members = plan_members(config, data.train.trees, seed=services.seed)
     stage = _Stage(config=config, data=data, members=members, policy=folder, tokenizer=tokenizer, out=out, services=services)  # fmt: skip
     model, each, history, checks = _train(stage)

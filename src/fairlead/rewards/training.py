@@ -21,6 +21,8 @@ from fairlead.rewards import quality
 from fairlead.rewards.config import RewardsConfig
 from fairlead.rewards.data import Data
 from fairlead.text import Tree
+from fairlead.text.columns import TreeView
+from fairlead.text.examples import prompt_keys
 from fairlead.train.batches import EpochBatches, num_steps
 from fairlead.train.forward import Models, score_trees
 from fairlead.train.hooks import Session
@@ -33,6 +35,7 @@ History = list[tuple[float, float, float]]
 
 _METRICS = {"regression": "reward/squared_error"}
 _DRAW, _HEADS = 1, 2  # streams of random numbers
+_BY_PROMPT = ("bootstrap", "disjoint", "heads")  # kinds that divide or weigh the data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,7 +45,7 @@ class Member:
     number: int
     """From 0."""
     of: int
-    trees: tuple[Tree, ...]
+    trees: Sequence[Tree]
     seed: int
     """Of the order of the data."""
     head_seed: int
@@ -62,7 +65,7 @@ def plan_members(config: RewardsConfig, trees: Sequence[Tree], *, seed: int) -> 
         DataError: fewer prompts than members to split them over.
     """
     kind, size = config.ensemble.kind, config.ensemble.num_models
-    prompts = _by_prompt(trees)
+    prompts = _by_prompt(trees) if kind in _BY_PROMPT else []
     if kind == "disjoint" and len(prompts) < size:
         raise DataError(explain("rewards.ensemble.size", size, f"is more than the {len(prompts)} prompts to split", expected="a prompt a member",
                                 remedy="Lower size or use kind bootstrap"))  # fmt: skip
@@ -83,35 +86,39 @@ def plan_members(config: RewardsConfig, trees: Sequence[Tree], *, seed: int) -> 
 def _by_prompt(trees: Sequence[Tree]) -> list[list[int]]:
     """Numbers of the trees of every prompt, in order of appearance."""
     found: dict[bytes, list[int]] = {}
-    for i, tree in enumerate(trees):
-        found.setdefault(tree.prompt_ids.tobytes(), []).append(i)
+    for i, key in enumerate(prompt_keys(trees)):
+        found.setdefault(key, []).append(i)
     return list(found.values())
 
 
 def _share(
     kind: str, trees: Sequence[Tree], prompts: Sequence[Sequence[int]], member: int, size: int, seed: int
-) -> tuple[Tree, ...]:
+) -> Sequence[Tree]:
     """The trees of one member."""
     if kind == "bootstrap":
         drawn = np.random.default_rng((seed, _DRAW, member)).integers(0, len(prompts), len(prompts))
     elif kind == "disjoint":
         drawn = np.random.default_rng((seed, _DRAW)).permutation(len(prompts))[member::size]
     else:
-        return tuple(trees)
-    return tuple(trees[i] for p in np.sort(drawn) for i in prompts[p])
+        return trees
+    return TreeView(trees, order=np.array([i for p in np.sort(drawn) for i in prompts[p]], dtype=np.int64))
 
 
 def _with_head_weights(
     trees: Sequence[Tree], prompts: Sequence[Sequence[int]], num_heads: int, seed: int
-) -> tuple[Tree, ...]:
+) -> Sequence[Tree]:
     """A weight for every prompt and head, drawn from Exp(1): the Bayesian bootstrap (Rubin 1981), in which no prompt is ever left out."""
     weights = np.random.default_rng((seed, _HEADS)).exponential(size=(len(prompts), num_heads))
-    found = list(trees)
-    for row, numbers in zip(weights, prompts, strict=True):
+    prompt_of = np.zeros(len(trees), dtype=np.int64)
+    for number, members in enumerate(prompts):
+        prompt_of[members] = number
+
+    def weighed(tree: Tree, place: int) -> Tree:
+        row = weights[prompt_of[place]]
         own = {head_weight(head): float(weight) for head, weight in enumerate(row)} | {NUM_HEADS: float(num_heads)}
-        for i in numbers:
-            found[i] = dataclasses.replace(trees[i], numbers={**trees[i].numbers, **own})
-    return tuple(found)
+        return dataclasses.replace(tree, numbers={**tree.numbers, **own})
+
+    return TreeView(trees, change=weighed, name=f"weights of {num_heads} heads {seed}")
 
 
 def train_member(

@@ -1,5 +1,6 @@
 """What SFT reads, how PPO picks prompts, and how both tell their curves."""
 
+import contextlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,13 +8,18 @@ from typing import Any
 
 import pytest
 
+import tiny_models
 from fairlead.core.errors import DataError
+from fairlead.core.io import write_jsonl
 from fairlead.core.protocols import GenerateRequest
+from fairlead.core.records import Message, Preference
 from fairlead.core.services import Services
 from fairlead.policies.ppo import _Trainer
-from fairlead.policies.rows import fixed_choice
+from fairlead.policies.rows import fixed_choice, read_pairs
 from fairlead.policies.sft import SftConfig, _read
 from fairlead.policies.telling import first_metric, last_metric, metric_chart
+from fairlead.text import ChatText
+from fairlead.text.columns import fingerprint
 
 ROWS = [{"prompt": f"Question {i}?", "completion": f"Answer {i}."} for i in range(40)]
 
@@ -102,3 +108,37 @@ def test_curves_are_thinned_and_ends_averaged(tmp_path: Path) -> None:
     assert (first_metric(path, "x/loss"), last_metric(path, "x/loss")) == (49.5, 949.5)
     assert metric_chart(path, "?", [("x/none", "none", "reward")], y_label="") == ()
     assert last_metric(path, "x/none") != last_metric(path, "x/none")  # NaN
+
+
+def test_pairs_are_read_by_split_without_ties_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        Preference(prompt=(Message(role="user", content=f"what {i}"),), chosen="yes", rejected="no", p_chosen=0.5 if i == 3 else 0.9,
+                   is_tie=i == 3, split="heldout" if i % 4 == 0 else "train")
+        for i in range(10)
+    ]  # fmt: skip
+    write_jsonl(tmp_path / "preferences.jsonl", rows)
+    chat, bar = ChatText(tiny_models.make_tokenizer()), _Bar()
+    services = Services(
+        work=tmp_path, extras={"tree_cache": tmp_path / "trees"}, progress=lambda *told: bar.start(*told)
+    )
+    read = [read_pairs(tmp_path, chat, max_length=40, services=services, title="t") for _ in range(2)]
+    for parts, num_soft in read:
+        assert list(parts) == ["train", "heldout"] and num_soft == 9
+        assert [list(parts[s].kept_rows) for s in parts] == [list(range(6)), list(range(3))]
+    assert [fingerprint(parts["train"].trees) for parts, _ in read] == [fingerprint(read[0][0]["train"].trees)] * 2
+    assert bar.told == [("t", 10)] * 2 and bar.done == 20
+
+
+class _Bar:
+    """A progress line that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int]] = []
+        self.done = 0
+
+    def start(self, title: str, total: int) -> Any:
+        self.told.append((title, total))
+        return contextlib.nullcontext(self)
+
+    def advance(self, num: int = 1, *, note: str = "") -> None:
+        self.done += num

@@ -19,6 +19,8 @@ from fairlead.rewards.config import RewardsConfig
 from fairlead.rewards.data import read_data
 from fairlead.rewards.stage import run
 from fairlead.text import ChatText
+from fairlead.text.columns import fingerprint
+from fairlead.text.encoding import Storage
 from fairlead.train.forward import score_trees
 
 TRAINING = {"learning_rate": 3e-3, "num_epochs": 2, "batch_size": 6}
@@ -265,3 +267,19 @@ def test_criteria_leave_out_what_cannot_be_compared(tmp_path):
     assert len(data.train.trees) == 8
     assert "4 completions left out: no other completion of their prompt is rated." in data.notes
     assert len(data_of({**changes, "loss": "regression"}, inputs).train.trees) == 12
+
+
+@pytest.mark.parametrize("changes", [{}, {"loss": "plackett_luce"}, {"loss": "regression", "attributes": {"quality": 1.0}},
+                                     {"loss": "criteria", "attributes": {"quality": 1.0, "wordiness": -0.5}}])  # fmt: skip
+def test_data_from_the_cache_is_the_data(changes, inputs, tmp_path):
+    plain, written, found = (
+        read_data(config_of(changes), ChatText(load_tokenizer(str(inputs["policy"])), name="tiny"), inputs, max_length=64, storage=storage)
+        for storage in (None, *(Storage(folder=tmp_path / "trees") for _ in range(2)))
+    )  # fmt: skip
+    for other in (written, found):
+        assert (other.notes, other.scales, other.num_train_pairs) == (plain.notes, plain.scales, plain.num_train_pairs)
+        assert [r.id for r in other.heldout_rows] == [r.id for r in plain.heldout_rows]
+        for name in ("train", "heldout"):
+            mine, theirs = getattr(other, name).trees, getattr(plain, name).trees
+            assert fingerprint(list(mine)) == fingerprint(list(theirs)) and len(mine) > 1
+    assert len(list((tmp_path / "trees").iterdir())) == 2
