@@ -159,9 +159,9 @@ def folder(kind: str) -> Path:
     return path
 
 
-def load(kind: str, *, dtype: torch.dtype = torch.float32) -> CausalModel:
+def load(kind: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> CausalModel:
     """A fresh copy as fairlead sees it."""
-    model = load_policy(str(folder(kind)), dtype=dtype)
+    model = load_policy(str(folder(kind)), dtype=dtype, device=device)
     _loop_over_experts(model.config, dtype)
     return model
 

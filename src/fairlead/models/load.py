@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from fairlead.core.errors import ModelError, explain
-from fairlead.models import attention, padded
+from fairlead.models import attention, padded, varlen
 from fairlead.models.locate import TOKENIZER_FILES, check_folder, has_tokenizer, hub_folder, locate_model, read_object
 from fairlead.models.logprobs import OutputHead, TokenLogprobs, token_logprobs
 from fairlead.text.packing import Layout
@@ -86,7 +86,7 @@ class CausalModel:
             rows = padded.plan_rows(layout)
             found = [self._forward(input_ids=torch.from_numpy(ids)).flatten(0, 1) for ids in rows.token_ids]
             return torch.cat(found).index_select(0, torch.from_numpy(rows.home).to(self.device))
-        plan = attention.TreeAttention(layout, device=self.device)
+        plan = varlen.plan_attention(layout, device=self.device)
         return self.run(torch.from_numpy(layout.token_ids)[None], torch.from_numpy(layout.position_ids)[None], plan)[0]
 
     def run(self, token_ids: Tensor, position_ids: Tensor, plan: attention.AttentionPlan) -> Tensor:

@@ -64,6 +64,7 @@ def make_learner(
     *,
     kind="llama",
     dtype=torch.float32,
+    device="cpu",
     max_tokens=8192,
     num_steps=10,
     learning_rate=1e-3,
@@ -72,12 +73,14 @@ def make_learner(
 ):
     """A learner of `method` on fresh models."""
     algo = get_algorithm(method)
-    policy = tiny_models.load(kind, dtype=dtype)
+    policy = tiny_models.load(kind, dtype=dtype, device=device)
     models = Models(policy=policy)
     if method == "reward":
         models = Models(reward=_in(new_reward_head(policy, seed=0), dtype))
     elif method == "ppo":
-        models = Models(policy=policy, value=_in(new_value_head(tiny_models.load(kind, dtype=dtype)), dtype))
+        models = Models(
+            policy=policy, value=_in(new_value_head(tiny_models.load(kind, dtype=dtype, device=device)), dtype)
+        )
     return Learner(models=models, algo=algo, algo_config=config or algo.config(), num_steps=num_steps, max_tokens=max_tokens,
                    optim=OptimizerSettings(learning_rate=learning_rate, **optim))  # fmt: skip
 
