@@ -57,6 +57,9 @@ class TrainSection(Config):
     """The gradient is scaled down to this L2 norm."""
     max_tokens_per_microbatch: int = Field(default=8192, ge=16)
     """Token budget of one forward; changes memory, never results."""
+    activation_checkpointing: bool = False
+    """Compute the inside of each layer again in the backward instead of keeping it: a fraction of the memory for about a third more time,
+    the same results. For models or texts that do not fit otherwise."""
     lora: LoraSection | None = None
     """null trains all weights."""
 

@@ -30,14 +30,18 @@ class Models:
     temperature: float = 1.0
     """Divides the logits of every policy that is compared."""
 
+    def trunks(self) -> list[CausalModel]:
+        """The transformers among them."""
+        scalars = [model.base for model in (self.value, self.reward) if model is not None]
+        return [*([self.policy] if self.policy is not None else []), *scalars]
+
     def notes(self) -> list[str]:
         """What the user should know about how these models run, a line each."""
-        scalars = [model.base for model in (self.value, self.reward) if model is not None]
-        found = [model for model in (self.policy, *scalars) if model is not None and model.why_padded is not None]
-        lines = [
+        found = (model for model in self.trunks() if model.why_padded is not None)
+        lines = (
             f"{m.config.model_type} {m.why_padded}, so it is trained on padded rows: slower, same results"
             for m in found
-        ]
+        )
         return list(dict.fromkeys(lines))
 
 

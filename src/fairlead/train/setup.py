@@ -5,6 +5,7 @@ from typing import Any, Protocol
 from fairlead.algos.spec import Algorithm
 from fairlead.models.adapters import LoraSettings, add_lora
 from fairlead.models.load import CausalModel
+from fairlead.models.recompute import recompute_activations
 from fairlead.train.forward import Models
 from fairlead.train.loop import Learner
 from fairlead.train.optim import OptimizerSettings
@@ -29,6 +30,7 @@ class TrainingSettings(Protocol):
     adam_eps: float
     max_grad_norm: float
     max_tokens_per_microbatch: int
+    activation_checkpointing: bool
 
 
 def optimizer_settings(training: TrainingSettings) -> OptimizerSettings:
@@ -42,6 +44,9 @@ def make_learner(
     models: Models, algo: Algorithm, algo_config: Any, training: TrainingSettings, *, num_steps: int
 ) -> Learner:
     """A learner for `num_steps` optimiser steps."""
+    if training.activation_checkpointing:
+        for model in models.trunks():
+            recompute_activations(model)
     return Learner(models=models, algo=algo, algo_config=algo_config, optim=optimizer_settings(training), num_steps=num_steps,
                    max_tokens=training.max_tokens_per_microbatch)  # fmt: skip
 
