@@ -10,7 +10,7 @@ Example:
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ class CausalModel:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     why_padded: str | None = None
     """What keeps its sequences from sharing a row, so that each is a padded row of its own; None where they share one."""
+    entry: Callable[..., Any] | None = None
+    """Runs the backbone with the hooks of a sharded model (`sharding.shard`); None calls it directly."""
 
     @property
     def causal_lm(self) -> Any:
@@ -96,7 +98,7 @@ class CausalModel:
     def _forward(self, *, fairlead: attention.AttentionPlan | None = None, **inputs: Tensor) -> Tensor:
         inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
         extra = {} if fairlead is None else {"fairlead": fairlead}
-        output = self.backbone(**inputs, **extra, use_cache=False)
+        output = (self.entry or self.backbone)(**inputs, **extra, use_cache=False)
         caches = (getattr(output, name, None) for name in ("past_key_values", "cache_params"))
         assert all(cache is None for cache in caches), "a cache was made in a training forward"
         return output.last_hidden_state
