@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +19,9 @@ from fairlead.policies.ppo import _Trainer
 from fairlead.policies.rows import fixed_choice, read_pairs
 from fairlead.policies.sft import SftConfig, _read
 from fairlead.policies.telling import first_metric, last_metric, metric_chart
-from fairlead.text import ChatText
+from fairlead.text import ChatText, encoding
 from fairlead.text.columns import fingerprint
+from fairlead.train.batches import EpochBatches
 
 ROWS = [{"prompt": f"Question {i}?", "completion": f"Answer {i}."} for i in range(40)]
 
@@ -142,3 +144,32 @@ class _Bar:
 
     def advance(self, num: int = 1, *, note: str = "") -> None:
         self.done += num
+
+
+def test_memory_does_not_grow_with_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair takes kilobytes as a record and as a tree. What stays of it is its share of a shard's arrays and 16 bytes of its own."""
+    monkeypatch.setattr(encoding, "SHARD_ROWS", 200)
+    chat = ChatText(tiny_models.make_tokenizer())
+
+    def peak(num: int) -> int:
+        folder = tmp_path / str(num)
+        rows = (
+            Preference(
+                prompt=(Message(role="user", content=f"what {i} " * 20),), chosen="yes " * 20, rejected="no " * 20
+            )
+            for i in range(num)
+        )
+        write_jsonl(folder / "preferences.jsonl", rows)
+        services = Services(work=folder, extras={"tree_cache": folder / "trees"})
+        tracemalloc.start()
+        try:
+            parts, _ = read_pairs(folder, chat, max_length=2000, services=services, title="t")
+            batches = EpochBatches(parts["train"].trees, batch_size=8, num_epochs=1, seed=0)
+            assert sum(len(batch) for batch in batches) == num
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(200)  # whatever is made once
+    small, large = peak(400), peak(1600)
+    assert large - small < 1200 * 300, (small, large)
