@@ -299,7 +299,7 @@ def atomic_path(path: Path | str) -> Generator[Path]:
         temporary = None
         sync_folder(path.parent)
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -322,7 +322,8 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _write_error(path: Path, error: OSError) -> DataError:
+def write_error(path: Path, error: OSError) -> DataError:
+    """One sentence for a fault of the file system while `path` was written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DataError(explain(path, None, "cannot be written: the disk is full", expected="free space",
                                  remedy="Free some space and run the same command again; nothing half-written was left"))  # fmt: skip

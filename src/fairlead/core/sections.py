@@ -1,6 +1,7 @@
 """Recipe sections that several stages share: how text becomes tokens, how a model is trained, how it is sampled."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field
 
@@ -62,6 +63,23 @@ class TrainSection(Config):
     the same results. For models or texts that do not fit otherwise."""
     lora: LoraSection | None = None
     """null trains all weights."""
+    keep_checkpoints: Annotated[int, Field(ge=1)] | Literal["all"] = 2
+    """So many of the newest checkpoints stay while the stage runs, and the best by its own held-out measure, where it measures along the way;
+    `all` keeps every one, also when the stage is done. Changes no result."""
+    checkpoint_every_steps: int | None = Field(default=None, ge=1)
+    """A checkpoint every so many optimiser steps, besides those that are due by the clock; null leaves it to the clock. Changes no result."""
+
+
+HOUSEKEEPING = frozenset({"keep_checkpoints", "checkpoint_every_steps"})
+"""Settings of `TrainSection` that change no result: a run whose settings differ in these alone is the same run."""
+
+
+def deciding(config: Any) -> Any:
+    """A section's plain data without what decides nothing."""
+    if isinstance(config, Mapping):
+        items = cast(Mapping[str, Any], config).items()
+        return {name: deciding(value) for name, value in items if name not in HOUSEKEEPING}
+    return [deciding(value) for value in cast(list[Any], config)] if isinstance(config, list) else config
 
 
 Training = Literal["sft", "reward", "preference", "policy_gradient"]

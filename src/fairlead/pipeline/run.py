@@ -6,7 +6,6 @@ from using that artifact; stages that do not need it go on, and the run ends wit
 
 import contextlib
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from fairlead.core.errors import (
 )
 from fairlead.core.gates import GateResult, allow
 from fairlead.core.io import write_json
-from fairlead.core.sections import TextSection
+from fairlead.core.sections import TextSection, deciding
 from fairlead.core.services import Services
 from fairlead.core.summary import summary_from_dict
 from fairlead.formats import read_prompts
@@ -47,6 +46,7 @@ from fairlead.store.code_version import code_version
 from fairlead.store.locks import FileLock
 from fairlead.store.registry import Registry
 from fairlead.telemetry import typical_pace
+from fairlead.train.shelf import LOG, retire
 
 _MODEL_KINDS = frozenset({"criteria", "policy", "reward_model", "completions", "evaluation"})
 """Artifacts that take a model (or its tokenizer) to make; the other stages run on machines that do not have it."""
@@ -256,7 +256,7 @@ class Pipeline:
 
     def _key(self, node: Node, input_ids: Mapping[str, str]) -> str:
         config = {
-            "config": self.finder.by_content(resolved(node.config)),
+            "config": self.finder.by_content(deciding(resolved(node.config))),
             **self._shared(node),
         }
         return cache_key(node.name, config, dict(input_ids), code_version())
@@ -291,7 +291,7 @@ class Pipeline:
             readable_faults(draft.path),
         ):
             self.memory.start_stage()
-            summary = node.run(node.config, paths, draft.path, self._services(node.kind, work, paths))
+            summary = node.run(node.config, paths, draft.path, self._services(node, work, paths))
             summary = dataclasses.replace(
                 summary,
                 facts={
@@ -304,7 +304,12 @@ class Pipeline:
             )
             artifact = draft.commit(config=resolved(node.config), inputs=dict(ids), summary=summary.to_dict(), code_version=code_version(),
                                     seconds=time.monotonic() - started, cache_key=key, name=f"{self.recipe.name}/{node.name}")  # fmt: skip
-        shutil.rmtree(work, ignore_errors=True)
+        retire(
+            work,
+            log=self.folder / LOG,
+            stage=node.name,
+            keep_all=_training(node.config).get("keep_checkpoints") == "all",
+        )
         self._register(node, artifact)
         return artifact
 
@@ -328,14 +333,14 @@ class Pipeline:
             if state == "candidate" or (state == "approved" and to == "released"):
                 state = registry.promote(policy, to=to, reason=reason).state
 
-    def _services(self, kind: str, work: Path, paths: Mapping[str, Path]) -> Services:
+    def _services(self, node: Node, work: Path, paths: Mapping[str, Path]) -> Services:
         extras: dict[str, Any] = {
             "text": self._text(), "scope": self.recipe.scope, "allow": dict(self.allowed), "find_file": self.finder.find,
             "folders": self.finder.folders, "logprob_cache": self.store.root / "cache" / "logprobs",
             "tree_cache": self.store.root / "cache" / "trees",
-            "read_prompts": read_prompts,
+            "read_prompts": read_prompts, "run": f"{self.recipe.name}/{node.name}",
         }  # fmt: skip
-        if kind in _MODEL_KINDS:
+        if node.kind in _MODEL_KINDS:
             extras["base_model"] = self._base_model()[0]
         if "gold" in paths:
             extras["gold_scorer"] = load_gold(paths["gold"])
@@ -364,6 +369,11 @@ class Pipeline:
             "stages": {name: record.to_dict() for name, record in self.records.items()},
         }
         write_json(self.folder / "run.json", record)
+
+
+def _training(config: Any) -> dict[str, Any]:
+    """The training section of a stage's config as plain data; empty where it trains nothing."""
+    return resolved(config).get("training") or {}
 
 
 @contextlib.contextmanager

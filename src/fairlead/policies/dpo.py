@@ -30,6 +30,7 @@ from fairlead.text.columns import TreeView
 from fairlead.train.batches import EpochBatches, num_steps
 from fairlead.train.forward import Models, PolicyLogprobs, annotate
 from fairlead.train.hooks import Session
+from fairlead.train.identity import data_fingerprint
 from fairlead.train.loop import run_loop
 from fairlead.train.preflight import (
     check_bos,
@@ -42,7 +43,7 @@ from fairlead.train.preflight import (
 )
 from fairlead.train.preflight_model import check_model
 from fairlead.train.reference import with_reference
-from fairlead.train.setup import make_learner, with_adapter
+from fairlead.train.setup import checkpoint_rule, make_learner, with_adapter
 
 DPO_ACCURACY = Gate(
     name="dpo.accuracy", question="Does the policy now prefer what people preferred, on held-out pairs?", unit="share", direction="at_least",
@@ -111,8 +112,9 @@ def _train(config: DpoConfig, model: CausalModel, train: Encoded, *, out: Path, 
         train.trees, batch_size=training.batch_size, num_epochs=training.num_epochs, seed=services.seed
     )
     session = Session(
-        learner, services=services, title=config.algorithm, metric="dpo/accuracy", metrics_path=out / "metrics.jsonl"
-    )
+        learner, services=services, title=config.algorithm, metric="dpo/accuracy", metrics_path=out / "metrics.jsonl",
+        rule=checkpoint_rule(training), data=data_fingerprint(train.trees),
+    )  # fmt: skip
     if config.refresh_every_steps is not None:
         source = MovingReference(session=session, model=model, batches=source, every_steps=config.refresh_every_steps,
                                  alpha=config.refresh_alpha, max_tokens=training.max_tokens_per_microbatch)  # fmt: skip

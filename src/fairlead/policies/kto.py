@@ -25,6 +25,7 @@ from fairlead.text import ChatText, Tree, with_mismatched
 from fairlead.train.batches import EpochBatches, num_steps
 from fairlead.train.forward import Models, PolicyLogprobs, annotate
 from fairlead.train.hooks import Session
+from fairlead.train.identity import data_fingerprint
 from fairlead.train.loop import run_loop
 from fairlead.train.preflight import (
     check_bos,
@@ -37,7 +38,7 @@ from fairlead.train.preflight import (
 )
 from fairlead.train.preflight_model import check_model
 from fairlead.train.reference import with_mismatched_reference, with_reference
-from fairlead.train.setup import make_learner, with_adapter
+from fairlead.train.setup import checkpoint_rule, make_learner, with_adapter
 
 KTO_SEPARATION = Gate(
     name="kto.separation", question="Does the policy now tell good replies from bad ones, on held-out data?", unit="share", direction="at_least",
@@ -102,6 +103,8 @@ def _train(config: KtoConfig, model: CausalModel, trees: Sequence[Tree], *, out:
         title=config.algorithm,
         metric=f"{_area(config)}/loss",
         metrics_path=out / "metrics.jsonl",
+        rule=checkpoint_rule(training),
+        data=data_fingerprint(trees),
     )
     with session:
         run_loop(learner, source, hooks=[session.after_step])

@@ -32,6 +32,7 @@ from fairlead.text import ChatText, Tree, pack_trees
 from fairlead.text.prompts import encode_prompts
 from fairlead.train.forward import Models
 from fairlead.train.hooks import Session
+from fairlead.train.identity import text_fingerprint
 from fairlead.train.loop import Learner
 from fairlead.train.preflight import (
     check_bos,
@@ -45,7 +46,7 @@ from fairlead.train.preflight import (
     require_passed,
 )
 from fairlead.train.preflight_model import check_model
-from fairlead.train.setup import make_learner, with_adapter
+from fairlead.train.setup import checkpoint_rule, make_learner, with_adapter
 
 PPO_KL = Gate(
     name="ppo.kl", question="Did the policy stay near its reference while it trained?", unit="nats/token", direction="at_most", stop=1.0, warn=0.5,
@@ -141,6 +142,8 @@ class _Trainer:
             title="ppo",
             metric="ppo/kl_k1",
             metrics_path=metrics_path,
+            rule=checkpoint_rule(config.training),
+            data=text_fingerprint(f"{request.key} {request.token_ids}" for request in requests),
             muted=("ppo/missing_eos_share",) if config.missing_eos_penalty == 0 else (),  # cut replies are meant
         )
         # Until a round's first optimiser step the state is that of the last round, so sampling and scoring may stop anywhere.

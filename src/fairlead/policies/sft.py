@@ -32,6 +32,7 @@ from fairlead.text.encoding import Storage, encode_parts
 from fairlead.train.batches import EpochBatches, num_steps
 from fairlead.train.forward import Models
 from fairlead.train.hooks import Session
+from fairlead.train.identity import data_fingerprint
 from fairlead.train.loop import Learner, run_loop
 from fairlead.train.preflight import (
     Check,
@@ -44,7 +45,7 @@ from fairlead.train.preflight import (
     require_passed,
 )
 from fairlead.train.preflight_model import check_model
-from fairlead.train.setup import make_learner, with_adapter
+from fairlead.train.setup import checkpoint_rule, make_learner, with_adapter
 
 _REMEDY = "Write or collect more demonstrations; a few hundred good ones beat thousands of noisy ones"
 _WARN_BELOW: dict[Scope, int] = {"toy": 200, "narrow": 500, "general": 10_000}
@@ -142,7 +143,7 @@ def mean_loss(model: CausalModel, trees: Sequence[Tree], *, max_tokens: int, hee
 
 
 class _EarlyStop:
-    """Measures held-out loss along the way, remembers the best weights, and stops after `patience` worse measurements.
+    """Measures held-out loss along the way, has the session keep the best weights, and stops after `patience` worse measurements.
 
     Its state is kept in the session's extras, so that a killed run goes on as if nothing had happened.
     """
@@ -182,14 +183,8 @@ class _EarlyStop:
         self.session.extra["history"].append([float(learner.step_number), loss])
         self.session.extra["num_worse"] = 0 if loss < best else self.session.extra["num_worse"] + 1
         if loss < best:
-            self.session.extra_tensors = {str(i): p.detach().clone() for i, p in enumerate(learner.parameters)}
+            self.session.mark_best()
         return self.is_done
-
-    @torch.no_grad()
-    def restore_best(self) -> None:
-        """Put back the weights of the best measurement (what was trained at all, when none was better than the start)."""
-        for name, tensor in self.session.extra_tensors.items():
-            self.session.learner.parameters[int(name)].copy_(tensor)
 
 
 def _train(
@@ -202,14 +197,15 @@ def _train(
     source = EpochBatches(
         train.trees, batch_size=training.batch_size, num_epochs=training.num_epochs, seed=services.seed
     )
-    session = Session(learner, services=services, title="sft", metric="sft/loss", metrics_path=out / "metrics.jsonl")
+    session = Session(learner, services=services, title="sft", metric="sft/loss", metrics_path=out / "metrics.jsonl",
+                      rule=checkpoint_rule(training), data=data_fingerprint(train.trees))  # fmt: skip
     with session:
         stopper = _EarlyStop(session, model, heldout, every=max(1, steps // (2 * training.num_epochs)), patience=config.patience,
                              max_tokens=training.max_tokens_per_microbatch)  # fmt: skip
         hooks = [stopper, session.after_step]
         if not stopper.is_done and not session.finish_step(hooks):
             run_loop(learner, source, hooks=hooks)
-    stopper.restore_best()
+    session.restore_best()  # what was trained at all, when no measurement was better than the start
     return stopper.history
 
 

@@ -26,8 +26,9 @@ from fairlead.text.examples import prompt_keys
 from fairlead.train.batches import EpochBatches, num_steps
 from fairlead.train.forward import Models, score_trees
 from fairlead.train.hooks import Session
+from fairlead.train.identity import data_fingerprint
 from fairlead.train.loop import run_loop
-from fairlead.train.setup import make_learner
+from fairlead.train.setup import checkpoint_rule, make_learner
 from fairlead.train.views import NUM_HEADS, head_weight
 
 History = list[tuple[float, float, float]]
@@ -143,7 +144,7 @@ def train_member(
         metrics_path = out / f"metrics-{member.number}.jsonl"
     session = Session(
         learner, services=dataclasses.replace(services, work=work), title=member.title, metric=_METRICS.get(config.loss, "reward/accuracy"),
-        metrics_path=metrics_path, extra={"history": [], "recent": []},
+        metrics_path=metrics_path, extra={"history": [], "recent": []}, rule=checkpoint_rule(training), data=data_fingerprint(member.trees),
     )  # fmt: skip
 
     def measure(_learner: Any, metrics: dict[str, float]) -> bool:
@@ -157,7 +158,10 @@ def train_member(
                 heed=lambda: session.heed(metrics),
             )
             share = float(np.mean(recent)) if recent else None
-            session.extra["history"].append([float(learner.step_number), share, quality.pair_accuracy(scores)])
+            accuracy = quality.pair_accuracy(scores)
+            if accuracy > max((row[-1] for row in session.extra["history"]), default=0.0):
+                session.mark_best()
+            session.extra["history"].append([float(learner.step_number), share, accuracy])
             recent = []
         session.extra["recent"] = recent
         return False

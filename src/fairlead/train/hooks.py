@@ -8,6 +8,7 @@ Example:
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,17 +18,19 @@ from typing import Any, Self
 
 import torch
 
-from fairlead.core.errors import Interrupted
+from fairlead.core.errors import FairleadError, Interrupted
 from fairlead.core.io import write_jsonl
 from fairlead.core.services import ProgressBar, Services
-from fairlead.models.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from fairlead.telemetry.alerts import RULES, Alert, AlertSink
 from fairlead.telemetry.metrics import METRICS
 from fairlead.telemetry.pace import Pace
 from fairlead.telemetry.sinks import FanOut, JsonlSink
+from fairlead.train.checkpoints import CheckpointRule, Checkpoints
 from fairlead.train.loop import Hook, Learner
+from fairlead.train.shelf import FOLDER, Shelf
+from fairlead.train.state import PARAMETER, load_parameters, random_state, restore_random_state
 
-CHECKPOINT = "checkpoint"
+_EXTRA = "extra/"
 _UNFINISHED = "unfinished_step"
 _LIVE = frozenset(metric.name for metric in METRICS if metric.is_live)
 
@@ -36,9 +39,10 @@ _LIVE = frozenset(metric.name for metric in METRICS if metric.is_live)
 class Session:
     """One training run as its surroundings see it: resumable, visible, interruptible. Single-use context manager.
 
-    The checkpoint holds trainable weights, optimiser state, the step, the learner's statistics, and the extras. Sources of batches are
-    pure functions of the seed, so the step is also the position in the data. Hooks that keep state in the extras come before
-    `after_step`, which saves; those that take long give `heed` the step's metrics and change nothing before they are done.
+    A checkpoint holds the learner's state (weights, optimiser, step, statistics), the extras and the random generators, all of one
+    moment. Sources of batches are pure functions of the seed, so the step is also the position in the data. Hooks that keep state in
+    the extras come before `after_step`, which saves; those that take long give `heed` the step's metrics and change nothing before they
+    are done.
     """
 
     learner: Learner
@@ -49,16 +53,27 @@ class Session:
     metrics_path: Path
     muted: tuple[str, ...] = ()
     """Metrics that no alert is raised about, because the config says that their values are meant."""
+    rule: CheckpointRule = field(default_factory=CheckpointRule)
+    data: str = ""
+    """Fingerprint of what is trained on; a checkpoint of other data is refused."""
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
     """Plain values that the checkpoint keeps besides (KL coefficient, measurements); what a resumed run finds."""
     extra_tensors: dict[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
-    """The same for tensors (best weights so far); on the CPU after a resume."""
+    """The same for tensors (a moving reference); on the CPU after a resume."""
     resumed_from: int = 0
     _sink: FanOut | None = None
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _bar: ProgressBar | None = None
     _saved: float = field(default_factory=time.monotonic)
+    _metrics: dict[str, float] = field(default_factory=dict[str, float])
+    _is_best: bool = False
+    _saved_step: int = 0
+    _checkpoints: Checkpoints = field(init=False)
     _pace: Pace = field(default_factory=Pace)
+
+    def __post_init__(self) -> None:
+        shelf = Shelf(self.services.work / FOLDER)
+        self._checkpoints = Checkpoints(shelf, self.rule, self.learner.identity(data=self.data))
 
     def __enter__(self) -> Self:
         self._resume()
@@ -83,11 +98,23 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
-        if self._sink is not None:
-            self._sink.close()
+        with contextlib.ExitStack() as stack:  # each part is closed, whatever goes wrong in another
+            stack.callback(self._stack.close)
+            if self._sink is not None:
+                stack.callback(self._sink.close)
+            self._join(error)
         if kind is None:
             self._keep_metrics()
+
+    def _join(self, error: BaseException | None) -> None:
+        """Wait for the writer; what went wrong there is added to an error that is on its way already."""
+        try:
+            self._checkpoints.join()
+        except FairleadError as fault:
+            if error is None:
+                raise
+            error.add_note(str(fault))
+            self.services.say(f"{self.title}: {fault}")
 
     def _keep_metrics(self) -> None:
         """Copy the metrics to where they stay, without what the clock decides: equal runs must leave equal files."""
@@ -96,34 +123,54 @@ class Session:
         )
         write_jsonl(self.metrics_path, ({k: v for k, v in row.items() if k not in _LIVE} for row in rows))
 
-    def _names(self) -> dict[str, torch.nn.Parameter]:
-        return {f"p/{i}": p for i, p in enumerate(self.learner.parameters)}
-
     def _resume(self) -> None:
-        found = load_checkpoint(self.services.work / CHECKPOINT)
+        found = self._checkpoints.resume()
         if found is None:
             return
-        tensors, state = found
-        with torch.no_grad():
-            for name, parameter in self._names().items():
-                parameter.copy_(tensors[name])
-        restore_optimizer(self.learner.optimizer, {k[2:]: v for k, v in tensors.items() if k.startswith("o/")})
-        self.learner.step_number = self.resumed_from = int(state["step"])
-        self.learner.statistics = dict(state.get("statistics", {}))
+        for fault in found.damaged:
+            self.services.say(f"{self.title}: {fault} Going on from {found.entry.name}.")
+        tensors, state = found.tensors(), found.state
+        self.learner.load_state(tensors, state["learner"])
+        restore_random_state(tensors, state["random"])
+        self.resumed_from = self._saved_step = self.learner.step_number
         self.extra = dict(state["extra"])
-        self.extra_tensors = {k[2:]: v for k, v in tensors.items() if k.startswith("x/")}
+        self.extra_tensors = {k.removeprefix(_EXTRA): v for k, v in tensors.items() if k.startswith(_EXTRA)}
 
     def save(self) -> None:
-        """Write a checkpoint of this moment."""
-        optimiser = {f"o/{k}": v for k, v in optimizer_tensors(self.learner.optimizer).items()}
-        extra = {f"x/{k}": v for k, v in self.extra_tensors.items()}
-        tensors = {**{name: p.detach() for name, p in self._names().items()}, **optimiser, **extra}
-        save_checkpoint(
-            self.services.work / CHECKPOINT,
-            tensors=tensors,
-            state={"step": self.learner.step_number, "statistics": self.learner.statistics, "extra": self.extra},
-        )
-        self._saved = time.monotonic()
+        """Write a checkpoint of this moment and wait until it is on disk.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        self._start_saving()
+        self._checkpoints.join()
+
+    def _start_saving(self) -> None:
+        tensors, learner = self.learner.state()
+        more, random = random_state()
+        extra = {_EXTRA + name: tensor for name, tensor in self.extra_tensors.items()}
+        # Hooks go on changing the extras while this is written.
+        state = json.loads(json.dumps({"learner": learner, "random": random, "extra": self.extra}, allow_nan=False))
+        self._checkpoints.save(
+            {**tensors, **more, **extra}, {**state, "step": self.learner.step_number, "title": self.title,
+             "run": self.services.extras.get("run", ""), "metrics": self._metrics},
+            is_best=self._is_best, also=(self.services.work / "metrics.jsonl",),
+        )  # fmt: skip
+        self._is_best, self._saved_step, self._saved = False, self.learner.step_number, time.monotonic()
+
+    def mark_best(self) -> None:
+        """Of a hook that measured: what was trained up to this step is the best so far. Kept until there is a better one."""
+        self._is_best = True
+
+    def restore_best(self) -> None:
+        """Put back the weights that were best (those of the last step when none was marked).
+
+        Raises:
+            ModelError: their checkpoint was damaged meanwhile.
+        """
+        tensors = self._checkpoints.read_best(PARAMETER)
+        if tensors:
+            load_parameters(self.learner.trainable, tensors)
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """Record metrics of the current step."""
@@ -144,16 +191,28 @@ class Session:
         assert self._bar is not None, "a session is used as a context manager"
         metrics |= self._pace.lap(num_tokens=metrics.pop("num_tokens"), num_steps=num_steps)
         self.log(metrics)
+        self._metrics = {k: float(v) for k, v in metrics.items() if k not in _LIVE and math.isfinite(v)}
         shown = f"{self.metric.split('/')[-1]} {metrics[self.metric]:.3f}, " if self.metric in metrics else ""
         self._bar.advance(num_steps, note=shown + self._pace.words())
         self.checkpoint_if_due()
         self._pace.restart()
 
     def checkpoint_if_due(self) -> None:
-        """Save when it is time, or when the user pressed ctrl-C (then stop)."""
+        """Save when it is time, or when the user pressed ctrl-C (then stop).
+
+        Raises:
+            StoreError: the checkpoint before could not be written.
+        """
+        self._checkpoints.check()
         self.heed()
-        if time.monotonic() - self._saved > self.services.checkpoint_every_s:
-            self.save()
+        every = self.rule.every_steps
+        is_step = every is not None and self.learner.step_number // every > self._saved_step // every
+        if (
+            self._is_best
+            or is_step
+            or (time.monotonic() - self._saved > self.services.checkpoint_every_s and not self._checkpoints.is_writing)
+        ):
+            self._start_saving()
 
     def heed(self, unfinished: Mapping[str, float] | None = None) -> None:
         """Between the parts of a long computation: save and stop once the user pressed ctrl-C.

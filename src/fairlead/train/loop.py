@@ -9,19 +9,27 @@ The loop never learns what it trains: on-policy methods differ only in where bat
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fairlead.algos.spec import Algorithm
 from fairlead.core.errors import TrainError, explain
 from fairlead.text.packing import Tree
 from fairlead.train.batches import MicroBatch, make_microbatches
 from fairlead.train.forward import Models, run_forward, sizes_batch
+from fairlead.train.identity import as_settings, identity
 from fairlead.train.optim import OptimizerSettings, learning_rate, make_optimizer
+from fairlead.train.state import (
+    load_optimizer,
+    load_parameters,
+    named_parameters,
+    optimizer_state,
+    parameter_tensors,
+)
 from fairlead.train.whole import know_batch
 
 Hook = Callable[["Learner", dict[str, float]], bool | None]
@@ -44,15 +52,35 @@ class Learner:
     """Optimiser steps made so far."""
     statistics: dict[str, float] = field(default_factory=dict[str, float])
     """Scalar statistics of the steps so far, the newest of each (BCO's moving means); part of a checkpoint."""
+    trainable: dict[str, nn.Parameter] = field(init=False)
+    """What the optimiser changes, by name."""
     parameters: list[nn.Parameter] = field(init=False)
     optimizer: torch.optim.AdamW = field(init=False)
     _found: dict[str, float] = field(init=False, default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
-        owners = [m for m in (self.models.policy, self.models.value, self.models.reward) if m is not None]
-        seen = {id(p): p for m in owners for p in (m.module.parameters() if hasattr(m, "module") else m.parameters())}  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
-        self.parameters = [p for p in seen.values() if p.requires_grad]
+        self.trainable = {name: p for name, p in named_parameters(self.models).items() if p.requires_grad}
+        self.parameters = list(self.trainable.values())
         self.optimizer = make_optimizer(self.parameters, self.optim)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What a resumed run needs: tensors by name (not copies), and plain values. All names: see `train.state`."""
+        tensors, values = optimizer_state(self.optimizer, self.trainable)
+        plain = {"step": self.step_number, "statistics": self.statistics, "optimizer": values}
+        return {**parameter_tensors(self.trainable), **tensors}, plain
+
+    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Put back what `state` gave."""
+        load_parameters(self.trainable, tensors)
+        load_optimizer(self.optimizer, self.trainable, tensors, values["optimizer"])
+        self.step_number, self.statistics = int(values["step"]), dict(values["statistics"])
+
+    def identity(self, *, data: str) -> dict[str, Any]:
+        """What its checkpoints belong to; see `train.identity`. Of a learner that has made no step yet."""
+        settings = as_settings(
+            self.algo_config, self.optim, num_steps=self.num_steps, temperature=self.models.temperature
+        )
+        return identity(self.algo.name, settings=settings, parameters=named_parameters(self.models), data=data)
 
     def step(self, batches: Sequence[Tree]) -> dict[str, float]:
         """One optimiser step on one global batch; returns metrics as means over it.

@@ -6,6 +6,7 @@ from fairlead.algos.spec import Algorithm
 from fairlead.models.adapters import LoraSettings, add_lora
 from fairlead.models.load import CausalModel
 from fairlead.models.recompute import recompute_activations
+from fairlead.train.checkpoints import CheckpointRule
 from fairlead.train.forward import Models
 from fairlead.train.loop import Learner
 from fairlead.train.optim import OptimizerSettings
@@ -31,6 +32,8 @@ class TrainingSettings(Protocol):
     max_grad_norm: float
     max_tokens_per_microbatch: int
     activation_checkpointing: bool
+    keep_checkpoints: Any
+    checkpoint_every_steps: int | None
 
 
 def optimizer_settings(training: TrainingSettings) -> OptimizerSettings:
@@ -38,6 +41,11 @@ def optimizer_settings(training: TrainingSettings) -> OptimizerSettings:
     return OptimizerSettings(learning_rate=training.learning_rate, schedule=training.schedule, warmup_share=training.warmup_share,
                              final_share=training.final_share, weight_decay=training.weight_decay, beta1=training.beta1,
                              beta2=training.beta2, eps=training.adam_eps, max_grad_norm=training.max_grad_norm)  # fmt: skip
+
+
+def checkpoint_rule(training: TrainingSettings) -> CheckpointRule:
+    """The checkpoint part of a training section."""
+    return CheckpointRule(keep=training.keep_checkpoints, every_steps=training.checkpoint_every_steps)
 
 
 def make_learner(

@@ -134,4 +134,4 @@ def test_checkpoints_are_written_when_due(seconds, is_saved, tmp_path):
     learner = make_learner("sft")
     with session(learner, tmp_path, checkpoint_every_s=seconds) as running:
         run_loop(learner, source("sft")[:1], [running.after_step])
-    assert (tmp_path / "work" / "checkpoint").exists() == is_saved
+    assert (tmp_path / "work" / "checkpoints").exists() == is_saved
