@@ -1,11 +1,12 @@
 """Recipe sections that several stages share: how text becomes tokens, how a model is trained, how it is sampled."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fairlead.core.config import Config
+from fairlead.core.errors import explain
 
 Scope = Literal["toy", "narrow", "general"]
 
@@ -36,6 +37,11 @@ class TrainSection(Config):
     learning_rate: float = Field(default=2e-5, gt=0)
     """Peak rate of AdamW. Usual for SFT of models above 1B parameters: 1e-5 to 3e-5; for DPO a tenth of that or less; ten times as much
     with LoRA, more for small models. The bands by kind of training are in docs/defaults.md."""
+    optimizer: Literal["adamw", "adamw_8bit", "muon", "adafactor"] = "adamw"
+    """adamw: fused. adamw_8bit: its state in a quarter of the memory (needs torchao). muon: orthogonalised momentum for the matrices of the
+    layers, adamw for the rest. adafactor: almost no state; its rate is relative to the size of each tensor, so usual ones are 1e-4 to 1e-2."""
+    muon_learning_rate: float | None = Field(default=None, gt=0)
+    """Peak rate of muon's matrices; null takes learning_rate, for its steps are scaled to the size of adamw's."""
     num_epochs: int = Field(default=1, ge=1)
     """Passes over the data."""
     batch_size: int = Field(default=16, ge=1)
@@ -68,6 +74,13 @@ class TrainSection(Config):
     `all` keeps every one, also when the stage is done. Changes no result."""
     checkpoint_every_steps: int | None = Field(default=None, ge=1)
     """A checkpoint every so many optimiser steps, besides those that are due by the clock; null leaves it to the clock. Changes no result."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.muon_learning_rate is not None and self.optimizer != "muon":
+            raise ValueError(explain("muon_learning_rate", self.muon_learning_rate, f"is not read by optimizer={self.optimizer}",
+                                     expected="optimizer muon", remedy="Change optimizer or remove it"))  # fmt: skip
+        return self
 
 
 HOUSEKEEPING = frozenset({"keep_checkpoints", "checkpoint_every_steps"})

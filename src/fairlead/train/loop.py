@@ -22,7 +22,7 @@ from fairlead.text.packing import Tree
 from fairlead.train.batches import MicroBatch, make_microbatches
 from fairlead.train.forward import Models, run_forward, sizes_batch
 from fairlead.train.identity import as_settings, identity
-from fairlead.train.optim import OptimizerSettings, learning_rate, make_optimizer
+from fairlead.train.optim import OptimizerSet, OptimizerSettings, hidden_matrices, make_optimizers
 from fairlead.train.state import (
     load_optimizer,
     load_parameters,
@@ -55,13 +55,15 @@ class Learner:
     trainable: dict[str, nn.Parameter] = field(init=False)
     """What the optimiser changes, by name."""
     parameters: list[nn.Parameter] = field(init=False)
-    optimizer: torch.optim.AdamW = field(init=False)
+    optimizer: OptimizerSet = field(init=False)
     _found: dict[str, float] = field(init=False, default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
         self.trainable = {name: p for name, p in named_parameters(self.models).items() if p.requires_grad}
         self.parameters = list(self.trainable.values())
-        self.optimizer = make_optimizer(self.parameters, self.optim)
+        trunks = [self.models.policy, *(m.base for m in (self.models.value, self.models.reward) if m is not None)]
+        hidden = {i for trunk in trunks if trunk is not None for i in hidden_matrices(trunk.causal_lm)}
+        self.optimizer = make_optimizers(self.parameters, self.optim, hidden=hidden)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a resumed run needs: tensors by name (not copies), and plain values. All names: see `train.state`."""
@@ -98,10 +100,7 @@ class Learner:
             raise TrainError(explain(f"{self.algo.name}: step {self.step_number + 1}: {what}", loss if what == "loss" else norm, "is not finite",
                                      expected="a finite number", remedy="The step was not taken and the last checkpoint is kept; lower "
                                      "learning_rate or look at the rows of this batch"))  # fmt: skip
-        rate = learning_rate(self.optim, self.step_number, self.num_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        rate = self.optimizer.step(self.step_number, num_steps=self.num_steps)
         self.optimizer.zero_grad(set_to_none=False)
         self.step_number += 1
         self.statistics = self._found

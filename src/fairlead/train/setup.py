@@ -22,6 +22,8 @@ class TrainingSettings(Protocol):
     """What `core.sections.TrainSection` holds, named here because training never imports recipe classes."""
 
     learning_rate: float
+    optimizer: Any
+    muon_learning_rate: float | None
     schedule: Any
     warmup_share: float
     final_share: float
@@ -38,7 +40,8 @@ class TrainingSettings(Protocol):
 
 def optimizer_settings(training: TrainingSettings) -> OptimizerSettings:
     """The optimiser part of a training section."""
-    return OptimizerSettings(learning_rate=training.learning_rate, schedule=training.schedule, warmup_share=training.warmup_share,
+    return OptimizerSettings(learning_rate=training.learning_rate, optimizer=training.optimizer,
+                             muon_learning_rate=training.muon_learning_rate, schedule=training.schedule, warmup_share=training.warmup_share,
                              final_share=training.final_share, weight_decay=training.weight_decay, beta1=training.beta1,
                              beta2=training.beta2, eps=training.adam_eps, max_grad_norm=training.max_grad_norm)  # fmt: skip
 

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from fairlead.models.heads import ScalarModel
 from fairlead.train.forward import Models
+from fairlead.train.optim import OptimizerSet
 
 PARAMETER = "parameter/"
 _OPTIMIZER = "optimizer/"
@@ -49,22 +51,26 @@ def load_parameters(named: Mapping[str, nn.Parameter], tensors: Mapping[str, Ten
 
 
 def optimizer_state(
-    optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter]
+    optimizers: OptimizerSet, named: Mapping[str, nn.Parameter]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """State of an optimiser by parameter: the tensors themselves, and plain values (`name/key`)."""
+    """State of the optimisers by parameter: the tensors themselves (the parts of quantised ones), and plain values (`name/key`)."""
     tensors: dict[str, Tensor] = {}
     values: dict[str, Any] = {}
-    for name, parameter in named.items():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            if isinstance(value, Tensor):
-                tensors[f"{_OPTIMIZER}{name}/{key}"] = value.detach()
-            else:
-                values[f"{name}/{key}"] = value
+    for optimizer in optimizers.parts:
+        for name, parameter in named.items():
+            for key, value in optimizer.state.get(parameter, {}).items():
+                if not isinstance(value, Tensor):
+                    values[f"{name}/{key}"] = value
+                elif is_traceable_wrapper_subclass(value):
+                    parts, _meta = value.__tensor_flatten__()
+                    tensors |= {f"{_OPTIMIZER}{name}/{key}.{part}": getattr(value, part).detach() for part in parts}
+                else:
+                    tensors[f"{_OPTIMIZER}{name}/{key}"] = value.detach()
     return tensors, values
 
 
 def load_optimizer(
-    optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], values: Mapping[str, Any]
+    optimizers: OptimizerSet, named: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], values: Mapping[str, Any]
 ) -> None:  # fmt: skip
     """Put back what `optimizer_state` took; the optimiser brings each tensor to the device and dtype that it works in."""
     rows: dict[str, dict[str, Any]] = {}
@@ -73,9 +79,21 @@ def load_optimizer(
         name, _, key = path.rpartition("/")
         rows.setdefault(name, {})[key] = value
     names = {id(parameter): name for name, parameter in named.items()}
-    order = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
-    state = {i: rows[name] for i, name in enumerate(order) if name in rows}
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for optimizer in optimizers.parts:
+        order = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+        state = {i: _join_parts(rows[name]) for i, name in enumerate(order) if name in rows}
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _join_parts(row: Mapping[str, Any]) -> dict[str, Any]:
+    """One parameter's state with each `key.codes, key.scale, key.qmap` as the 8-bit tensor that they are."""
+    found = {key: value for key, value in row.items() if "." not in key}
+    for key in sorted({key.partition(".")[0] for key in row if "." in key}):
+        from torchao.optim.subclass_8bit import OptimState8bit  # pyright: ignore[reportMissingImports] # optional
+
+        codes, scale, qmap = (row[f"{key}.{part}"] for part in ("codes", "scale", "qmap"))
+        found[key] = OptimState8bit(codes, scale, qmap, bool((qmap < 0).any()))
+    return found
 
 
 def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:

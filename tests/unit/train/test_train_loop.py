@@ -19,7 +19,7 @@ from fairlead.text import Branch, Tree, pack_trees
 from fairlead.train.batches import EpochBatches, MicroBatch, make_microbatches, num_steps
 from fairlead.train.forward import PolicyLogprobs, StateValues, annotate, on_device, run_forward, score_trees
 from fairlead.train.loop import run_loop
-from fairlead.train.optim import OptimizerSettings, learning_rate, make_optimizer
+from fairlead.train.optim import OptimizerSettings, learning_rate, make_optimizers
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "sft_llama.json"
 
@@ -168,9 +168,13 @@ def test_the_learning_rate_by_hand():
 
 
 def test_matrices_decay_and_vectors_do_not():
-    groups = make_optimizer(
-        tiny_models.load("llama").module.parameters(), OptimizerSettings(learning_rate=1.0, weight_decay=0.1)
-    ).param_groups
+    groups = (
+        make_optimizers(
+            tiny_models.load("llama").module.parameters(), OptimizerSettings(learning_rate=1.0, weight_decay=0.1)
+        )
+        .parts[0]
+        .param_groups
+    )
     assert {(g["weight_decay"], p.dim() >= 2) for g in groups for p in g["params"]} == {(0.1, True), (0.0, False)}
 
 
