@@ -7,6 +7,7 @@ disk), the second (found again), and an epoch of shuffled batches of 32 trees. T
 the same tokenizer in `datasets.map` (batched, one process: both sides use the tokenizer's threads), then takes shuffled batches by index;
 its second reading finds its own cache. Memory is the peak of anonymous resident pages (RssAnon: file-backed pages, which the system
 takes back when it needs them, are not counted) above what the process held before it read, sampled every 20 ms.
+Cells are kept as they finish (benchmarks/.work/data_scale): a run that is stopped goes on where it was.
 """
 
 import argparse
@@ -29,6 +30,7 @@ PLACE = HERE / ".work" / "data_scale"
 RESULTS = HERE / "results" / "data_scale.json"
 BATCH = 32
 MAX_LENGTH = 512
+VISITS = ("first reading", "second reading")
 
 
 def main() -> None:
@@ -37,6 +39,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--no-peer", action="store_true", help="the peer takes several times as long")
+    parser.add_argument("--fresh", action="store_true", help="forget the cells that are there")
     parser.add_argument("--cell", choices=["ours", "peer"], help="inside a process of its own")
     args = parser.parse_args()
     folder = PLACE / str(args.pairs)
@@ -46,12 +49,22 @@ def main() -> None:
     make_pairs(folder, args.pairs)
     cells: dict[tuple[str, str], list[dict]] = {}
     sides = ["ours"] if args.no_peer else ["ours", "peer"]
-    for _ in range(args.repeats):
-        for side in sides:
-            shutil.rmtree(folder / f"{side}-cache", ignore_errors=True)
-        for visit in ("first reading", "second reading"):
+    kept = folder / "cells.jsonl"
+    if args.fresh:
+        kept.unlink(missing_ok=True)
+    done = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    for repeat in range(args.repeats):
+        for visit in VISITS:
             for side in sides:
-                cells.setdefault((side, visit), []).append(run_cell(side, args.pairs))
+                key = {"side": side, "visit": visit, "repeat": repeat}
+                cell = next((c for c in done if key.items() <= c.items()), None)
+                if cell is None:
+                    if visit == VISITS[0]:
+                        shutil.rmtree(folder / f"{side}-cache", ignore_errors=True)
+                    cell = {**key, **run_cell(side, args.pairs)}
+                    with kept.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(cell) + "\n")
+                cells.setdefault((side, visit), []).append(cell)
     rows = summarise(cells, args)
     from fairlead.core.io import read_json, write_json
 
@@ -232,7 +245,7 @@ def summarise(cells: dict, args: argparse.Namespace) -> list[dict]:
     counts = {cell["tokens"] for part in cells.values() for cell in part}
     assert len(counts) == 1, f"the two sides have other tokens: {counts}"
     rows = []
-    for visit in ("first reading", "second reading"):
+    for visit in VISITS:
         for name, key in ((visit, "read_s"), (f"an epoch of batches after the {visit}", "epoch_s")):
             of = {
                 side: [args.pairs / c[key] for c in cells[side, visit]]

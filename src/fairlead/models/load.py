@@ -96,7 +96,7 @@ class CausalModel:
         return self._forward(input_ids=token_ids, position_ids=position_ids, fairlead=plan)
 
     def _forward(self, *, fairlead: attention.AttentionPlan | None = None, **inputs: Tensor) -> Tensor:
-        inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
+        inputs = {name: tensor.to(self.device, non_blocking=True) for name, tensor in inputs.items()}
         extra = {} if fairlead is None else {"fairlead": fairlead}
         output = (self.entry or self.backbone)(**inputs, **extra, use_cache=False)
         caches = (getattr(output, name, None) for name in ("past_key_values", "cache_params"))
@@ -105,8 +105,8 @@ class CausalModel:
 
     def logprobs(self, layout: Layout, *, temperature: float = 1.0, needs: Collection[str] = ()) -> TokenLogprobs:
         """[K] logprobs of the kept tokens; with entropy and mean_logprobs when `needs` names them."""
-        hidden = self.hidden(layout)[torch.from_numpy(layout.kept_source).to(self.device)]
-        targets = torch.from_numpy(layout.kept_target).to(self.device)
+        hidden = self.hidden(layout)[torch.from_numpy(layout.kept_source).to(self.device, non_blocking=True)]
+        targets = torch.from_numpy(layout.kept_target).to(self.device, non_blocking=True)
         return token_logprobs(hidden, self.output_head(), targets, temperature=temperature, needs=needs)
 
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from fairlead.algos.spec import Algorithm
 from fairlead.core.errors import TrainError, explain
 from fairlead.text.packing import Tree
-from fairlead.train.batches import MicroBatch, make_microbatches
+from fairlead.train.ahead import Prepared, prepare, prepared_batches
+from fairlead.train.batches import MicroBatch
 from fairlead.train.forward import Models, run_forward, sizes_batch
 from fairlead.train.identity import as_settings, identity
 from fairlead.train.optim import OptimizerSet, OptimizerSettings, hidden_matrices, make_optimizers
@@ -84,13 +85,17 @@ class Learner:
         )
         return identity(self.algo.name, settings=settings, parameters=named_parameters(self.models), data=data)
 
-    def step(self, batches: Sequence[Tree]) -> dict[str, float]:
+    def step(self, batches: Sequence[Tree], *, ready: Prepared | None = None) -> dict[str, float]:
         """One optimiser step on one global batch; returns metrics as means over it.
 
+        Args:
+            ready: the same batch, planned before; planned here when the token budget has changed since.
         Raises:
             TrainError: the loss or the gradient is not finite. Weights are as they were before the step.
         """
-        microbatches = make_microbatches(batches, max_tokens=self.max_tokens)
+        if ready is None or ready.max_tokens != self.max_tokens:
+            ready = prepare(batches, max_tokens=self.max_tokens)
+        microbatches = ready.microbatches
         sums = self._accumulate(microbatches)
         norm = self._gradient_norm()
         loss = sums.pop("loss")[0] if "loss" in sums else 0.0
@@ -145,7 +150,9 @@ class Learner:
 
 def run_loop(learner: Learner, source: Sequence[Sequence[Tree]], hooks: Sequence[Hook] = ()) -> None:
     """Step through the source from the learner's own step on, until it ends or a hook stops the run."""
-    for number in range(learner.step_number, len(source)):
-        metrics = learner.step(source[number])
-        if any([bool(hook(learner, metrics)) for hook in hooks]):  # noqa: C419 - every hook must run
-            return
+    start, device = learner.step_number, learner.parameters[0].device
+    with prepared_batches(source, start=start, max_tokens=lambda: learner.max_tokens, device=device) as batches:
+        for ready in batches:
+            metrics = learner.step(ready.trees, ready=ready)
+            if any([bool(hook(learner, metrics)) for hook in hooks]):  # noqa: C419 - every hook must run
+                return
