@@ -71,7 +71,7 @@ def run(config: DpoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     tokens = config.training.max_tokens_per_microbatch
     if not config.use_soft_labels:
         for part in encoded.values():
-            part.trees = TreeView(part.trees, change=_without_doubt, name="p_chosen 1")
+            part.trees = TreeView(part.trees, change=_without_doubt)
     compared = _add_reference(config, encoded, model, services=services)
     train = encoded["train"]
     model = with_adapter(model, config.training.lora, seed=services.seed)

@@ -160,9 +160,7 @@ def _encode_whole(
     scales = _scales(names, train.trees)
     if config.loss == "regression":
         standard = list(scales.values())
-        train.trees = TreeView(
-            train.trees, change=lambda tree, _: _standardised(tree, standard), name=f"standardised {standard}"
-        )
+        train.trees = TreeView(train.trees, change=lambda tree, _: _standardised(tree, standard))
     counts = (
         (num_unrated, "completions left out: they have no rating."),
         (num_alone, "completions left out: no other completion of their prompt is rated."),

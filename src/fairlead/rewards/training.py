@@ -119,7 +119,7 @@ def _with_head_weights(
         own = {head_weight(head): float(weight) for head, weight in enumerate(row)} | {NUM_HEADS: float(num_heads)}
         return dataclasses.replace(tree, numbers={**tree.numbers, **own})
 
-    return TreeView(trees, change=weighed, name=f"weights of {num_heads} heads {seed}")
+    return TreeView(trees, change=weighed)
 
 
 def train_member(

@@ -14,7 +14,6 @@ Example:
 """
 
 import bisect
-import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -148,12 +147,10 @@ class TreeColumns(Trees):
 class StoredTrees(Trees):
     """Trees of several sets of columns, one after the other. Immutable."""
 
-    __slots__ = ("_starts", "fingerprint", "parts")
+    __slots__ = ("_starts", "parts")
 
-    def __init__(self, parts: Sequence[TreeColumns], *, fingerprint: str = "") -> None:
+    def __init__(self, parts: Sequence[TreeColumns]) -> None:
         self.parts = tuple(parts)
-        self.fingerprint = fingerprint
-        """Names the content; equal for equal rows, tokenizer, template and options."""
         self._starts: list[int] = _offsets(map(len, self.parts)).tolist()
 
     def __len__(self) -> int:
@@ -185,8 +182,6 @@ class TreeView(Trees):
     """[P] places in `trees`; None for all, in their order."""
     change: Callable[[Tree, int], Tree] | None = None
     """(tree, place in this view) -> tree"""
-    name: str = ""
-    """What `change` does and with which settings, for the fingerprint."""
 
     def __len__(self) -> int:
         return len(self.trees) if self.order is None else len(self.order)
@@ -200,23 +195,6 @@ class TreeView(Trees):
 def all_ranks(trees: Sequence[Tree]) -> Ints:
     """[B] rank of every completion, in tree order; at once for stored trees."""
     return trees.ranks() if isinstance(trees, StoredTrees) else np.array([r for t in trees for r in t.ranks], dtype=np.int64)  # fmt: skip
-
-
-def fingerprint(trees: Sequence[Tree]) -> str:
-    """A name for the content of some trees (32 hex digits): known at once for stored ones, a hash over every token for others."""
-    if isinstance(trees, StoredTrees) and trees.fingerprint:
-        return trees.fingerprint
-    if isinstance(trees, TreeView):
-        digest = hashlib.sha256(f"{fingerprint(trees.trees)} {trees.name}".encode())
-        if trees.order is not None:
-            digest.update(np.ascontiguousarray(trees.order, dtype=np.int64).data)
-        return digest.hexdigest()[:32]
-    digest = hashlib.sha256()
-    for tree in trees:
-        hash_tree(tree, digest.update)
-        weights = [b.weight for b in tree.branches]
-        digest.update(repr((tree.ranks, sorted(tree.numbers.items()), tree.targets, weights)).encode())
-    return digest.hexdigest()[:32]
 
 
 def hash_tree(tree: Tree, update: Callable[..., None]) -> None:

@@ -152,7 +152,6 @@ class _Part:
 
     def __init__(self, encode: Callable[[list[Any]], Encoded], salt: str, storage: Storage) -> None:
         self.encode, self.salt, self.storage = encode, salt.encode(), storage
-        self.keys: list[str] = []
         self.shards: list[TreeColumns] = []
         self.kept_rows: list[Ints] = []
         self.counts: dict[str, int] = {}
@@ -176,7 +175,6 @@ class _Part:
     def _flush(self) -> None:
         key = self.digest.hexdigest()[:32]
         columns, counts = self.storage.find(key) or self._make(key)
-        self.keys.append(key)
         self.shards.append(TreeColumns(columns))
         self.kept_rows.append(columns["row"].values + self.num_rows)
         self.num_rows += len(self.rows)
@@ -194,10 +192,7 @@ class _Part:
         """Everything that was added."""
         if self.rows:
             self._flush()
-        name = hashlib.sha256(" ".join(self.keys).encode()).hexdigest()[:32]
-        return Encoded(
-            trees=StoredTrees(self.shards, fingerprint=name), kept_rows=np.concatenate(self.kept_rows), **self.counts
-        )
+        return Encoded(trees=StoredTrees(self.shards), kept_rows=np.concatenate(self.kept_rows), **self.counts)
 
 
 @functools.cache

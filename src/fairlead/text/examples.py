@@ -133,7 +133,7 @@ def with_mismatched(trees: Sequence[Tree], *, max_length: int, seed: int) -> Tre
         others = trees[int(partners[place])].branches
         return replace(tree, mismatched=tuple(Branch(token_ids=b.token_ids[:room]) for b in others))
 
-    return TreeView(trees, change=with_others, name=f"mismatched {max_length} {seed}")
+    return TreeView(trees, change=with_others)
 
 
 def prompt_keys(trees: Sequence[Tree]) -> list[bytes]:

@@ -46,7 +46,7 @@ def with_reference(
         cache: folder of shards; None computes everything.
     """
     values = _compute(trees, model, cache, max_tokens, services, title, temperature)
-    return TreeView(trees, change=lambda tree, place: with_array(tree, _NAME, values.of(place)), name=_NAME)
+    return TreeView(trees, change=lambda tree, place: with_array(tree, _NAME, values.of(place)))
 
 
 def with_mismatched_reference(
@@ -59,7 +59,7 @@ def with_mismatched_reference(
     def attach(tree: Tree, place: int) -> Tree:
         return replace(tree, mismatched=with_array(_aside(tree), _NAME, values.of(place)).branches)
 
-    return TreeView(trees, change=attach, name=f"mismatched {_NAME}")
+    return TreeView(trees, change=attach)
 
 
 def _aside(tree: Tree) -> Tree:

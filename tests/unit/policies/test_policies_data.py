@@ -20,8 +20,8 @@ from fairlead.policies.rows import fixed_choice, read_pairs
 from fairlead.policies.sft import SftConfig, _read
 from fairlead.policies.telling import first_metric, last_metric, metric_chart
 from fairlead.text import ChatText, encoding
-from fairlead.text.columns import fingerprint
 from fairlead.train.batches import EpochBatches
+from fairlead.train.identity import data_fingerprint
 
 ROWS = [{"prompt": f"Question {i}?", "completion": f"Answer {i}."} for i in range(40)]
 
@@ -127,7 +127,9 @@ def test_pairs_are_read_by_split_without_ties_and_found_again(tmp_path: Path, mo
     for parts, num_soft in read:
         assert list(parts) == ["train", "heldout"] and num_soft == 9
         assert [list(parts[s].kept_rows) for s in parts] == [list(range(6)), list(range(3))]
-    assert [fingerprint(parts["train"].trees) for parts, _ in read] == [fingerprint(read[0][0]["train"].trees)] * 2
+    assert [data_fingerprint(parts["train"].trees) for parts, _ in read] == [
+        data_fingerprint(read[0][0]["train"].trees)
+    ] * 2
     assert bar.told == [("t", 10)] * 2 and bar.done == 20
 
 

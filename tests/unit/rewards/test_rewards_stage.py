@@ -19,9 +19,9 @@ from fairlead.rewards.config import RewardsConfig
 from fairlead.rewards.data import read_data
 from fairlead.rewards.stage import run
 from fairlead.text import ChatText
-from fairlead.text.columns import fingerprint
 from fairlead.text.encoding import Storage
 from fairlead.train.forward import score_trees
+from fairlead.train.identity import data_fingerprint
 
 TRAINING = {"learning_rate": 3e-3, "num_epochs": 2, "batch_size": 6}
 ATTRIBUTES = {"quality": 1.0, "wordiness": -0.5}
@@ -281,5 +281,5 @@ def test_data_from_the_cache_is_the_data(changes, inputs, tmp_path):
         assert [r.id for r in other.heldout_rows] == [r.id for r in plain.heldout_rows]
         for name in ("train", "heldout"):
             mine, theirs = getattr(other, name).trees, getattr(plain, name).trees
-            assert fingerprint(list(mine)) == fingerprint(list(theirs)) and len(mine) > 1
+            assert data_fingerprint(list(mine)) == data_fingerprint(list(theirs)) and len(mine) > 1
     assert len(list((tmp_path / "trees").iterdir())) == 2

@@ -8,7 +8,7 @@ import pytest
 
 from fairlead.core.arrow import map_columns, write_columns
 from fairlead.text import Branch, Tree
-from fairlead.text.columns import FORMAT, StoredTrees, TreeColumns, TreeView, fingerprint, to_columns
+from fairlead.text.columns import FORMAT, StoredTrees, TreeColumns, TreeView, to_columns
 
 NONE = np.zeros(0, dtype=np.int64)
 
@@ -96,16 +96,3 @@ def test_a_view_is_some_trees_in_its_own_order_with_a_change():
     assert [t.prompt_ids[1] for t in view] == [3, 1] and [t.numbers for t in view] == [{"place": 0.0}, {"place": 1.0}]
     assert len(view) == 2 and view[-1].prompt_ids[1] == 1
     assert [t is u for t, u in zip(TreeView(trees), trees, strict=True)] == [True] * 5
-
-
-def test_a_fingerprint_names_the_content():
-    trees = [ranking(seed) for seed in range(3)]
-    same = [ranking(seed) for seed in range(3)]
-    others = [
-        trees[:2], trees[::-1],
-        [dataclasses.replace(trees[0], numbers={"p_chosen": 0.5, "weight": 1.0}), *trees[1:]],
-        [dataclasses.replace(trees[0], prompt_ids=ids(7, 9)), *trees[1:]],
-        TreeView(trees, order=np.array([0, 2])), TreeView(trees, order=np.array([2, 0])), TreeView(trees, name="changed"),
-    ]  # fmt: skip
-    names = [fingerprint(t) for t in (trees, *others)]
-    assert fingerprint(same) == names[0] and len(set(names)) == len(names)

@@ -16,10 +16,10 @@ from fairlead.core.records import Demonstration, Label, Message, Preference
 from fairlead.core.services import Services
 from fairlead.text import ChatText, encode_demonstrations, encode_labels, encode_preferences, with_mismatched
 from fairlead.text import encoding as module
-from fairlead.text.columns import fingerprint
 from fairlead.text.encoding import Storage, encode_parts, encode_rows
 from fairlead.text.rankings import encode_rankings
 from fairlead.text.ratings import encode_ratings
+from fairlead.train.identity import data_fingerprint
 
 WORDS = ["what", "home", "great", "man", "ball", "time", "once", "said", "yes"]
 
@@ -148,9 +148,9 @@ def test_the_same_data_is_tokenised_once_and_more_rows_cost_only_themselves(chat
     assert len(calls) == 3 * 16 and len(files(tmp_path)) == 4
     calls.clear()
     again = encode_rows(rows[:16], encode_preferences, **options, storage=storage(tmp_path))
-    assert calls == [] and fingerprint(again.trees) == fingerprint(first.trees)
+    assert calls == [] and data_fingerprint(again.trees) == data_fingerprint(first.trees)
     more = encode_rows(rows, encode_preferences, **options, storage=storage(tmp_path))
-    assert len(calls) == 3 * 2 and fingerprint(more.trees) != fingerprint(first.trees)
+    assert len(calls) == 3 * 2 and data_fingerprint(more.trees) != data_fingerprint(first.trees)
 
 
 def test_whatever_trees_depend_on_changes_the_name(chat, tmp_path):
@@ -270,7 +270,7 @@ chat = ChatText(tiny_models.make_tokenizer())
 rows = t.preferences() * 40
 store = t.Storage(folder={folder}) if {folder} else None
 found = t.encode_rows(rows, t.encode_preferences, chat=chat, max_length=64, what="rows", storage=store)
-print(len(found.trees), t.fingerprint(list(found.trees)))
+print(len(found.trees), t.data_fingerprint(list(found.trees)))
 """
 
 
