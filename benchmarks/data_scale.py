@@ -255,7 +255,7 @@ def summarise(cells: dict, args: argparse.Namespace) -> list[dict]:
             rows.append({
                 "work": f"data {args.pairs:,} pairs", "setting": f"{name}, {os.cpu_count()} cores", "unit": "pairs/s",
                 "ours": spread(of["ours"]), "peer": spread(of["peer"]) if has_peer else None,
-                "peer_version": f"datasets {importlib.metadata.version('datasets')}" if has_peer else "not run: three minutes are not enough for both",
+                "peer_version": f"datasets {importlib.metadata.version('datasets')}" if has_peer else "not run: it would take over three minutes",
                 "ratio": spread([a / b for a, b in zip(of["ours"], of["peer"], strict=True)], 2) if has_peer else None,
                 "memory_mb": {"ours": memory["ours"], "peer": memory.get("peer"), "of": "peak RssAnon above the start, reading and epoch"},
                 "data_mb": {"file": round(size), "tokens": next(iter(counts)), "ours_on_disk": round(cells["ours", visit][0]["disk_mb"])},
