@@ -150,6 +150,35 @@ def test_two_processes_never_share_a_stage(sft_recipe: Path, tmp_path: Path) -> 
     assert "sft is being run by another process" in second.error
 
 
+def test_a_run_is_set_back_and_still_ends_with_the_same_weights(
+    sft_recipe: Path, undisturbed: str, tmp_path: Path
+) -> None:
+    _disturb(sft_recipe, tmp_path, signal.SIGKILL, step=KILL_AT, command=("run",))
+    keep_two = fairlead("checkpoints", "--json", home=tmp_path)
+    rows = json.loads(keep_two.out)
+    assert [row["step"] for row in rows] == sorted(row["step"] for row in rows) and len(rows) >= 2
+    assert any(row["is_best"] for row in rows) and {row["run"] for row in rows} == {"micro/sft"}
+    listed = fairlead("checkpoints", "micro", home=tmp_path)
+    assert rows[0]["checkpoint"] in listed.out
+    assert fairlead("checkpoints", "other", home=tmp_path).out.startswith("No checkpoints")
+
+    wrong = fairlead("checkpoints", "--set-back", "step-1", home=tmp_path)
+    assert wrong.code == 2 and rows[0]["checkpoint"] in wrong.error
+    back = fairlead("checkpoints", "micro", "--set-back", rows[0]["checkpoint"], home=tmp_path)
+    assert back.code == 0 and f"{len(rows) - 1} later checkpoints were forgotten" in back.out
+    again = fairlead("run", sft_recipe, home=tmp_path)
+    assert f"going on at step {rows[0]['step']} of" in again.out
+    assert again.code == 0 and leftovers(tmp_path) == [] and list((tmp_path / "work").iterdir()) == []
+    kept = [json.loads(line) for line in (tmp_path / "micro" / "checkpoints.jsonl").read_text().splitlines()]
+    assert {row["stage"] for row in kept} == {"sft"} and {row["reason"] for row in kept} >= {
+        "rotated",
+        "the stage is done",
+    }
+    assert artifacts(tmp_path)["sft"] == undisturbed
+    plan = fairlead("run", sft_recipe, "--dry-run", "--set", "sft.training.keep_checkpoints=1", home=tmp_path)
+    assert f"done ({undisturbed})" in plan.out  # what decides nothing makes nothing new
+
+
 @pytest.mark.parametrize("text", ["soon", "-1", "nan"])
 def test_checkpoint_interval_must_be_seconds(sft_recipe: Path, tmp_path: Path, text: str) -> None:
     outcome = fairlead("run", sft_recipe, home=tmp_path, env={"FAIRLEAD_CHECKPOINT_S": text})

@@ -179,6 +179,23 @@ def lineage(
     show_lineage(home(), artifact, as_json=as_json)
 
 
+@app.command(epilog="Example: fairlead checkpoints quickstart")
+def checkpoints(
+    name: Annotated[str | None, typer.Argument(help="Name of a run; all when left out.", metavar="RUN")] = None,
+    set_back: Annotated[
+        str | None,
+        typer.Option(
+            help="Forget the checkpoints after this one, so that the run goes on from it.", metavar="CHECKPOINT"
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the checkpoints of stages in progress. Set one back to an earlier step."""
+    from fairlead.cli.checkpoints import show_checkpoints
+
+    show_checkpoints(home(), name, set_back=set_back, as_json=as_json)
+
+
 @app.command(
     epilog="Example: fairlead init --goal 'kinder support mails' --pairs 1500 --agreement 0.72 --out recipe.yaml"
 )

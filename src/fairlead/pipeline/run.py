@@ -143,6 +143,7 @@ class Pipeline:
         wanted = self._nodes(target)
         for fault in self.faults(target):  # what would otherwise end the run after hours
             raise fault
+        self.store.clean_drafts()  # a run that was killed while it saved a model leaves half of it
         self.folder.mkdir(parents=True, exist_ok=True)
         kept = self.recipe.model_copy(update={"allow": dict(self.allowed)})
         write_json(self.folder / "recipe.json", self.finder.standing_alone(kept))

@@ -1,8 +1,9 @@
 """Delete what nothing needs any more, and keep a record of it.
 
-Kept: the current and earlier releases, approved entries, artifacts of kind `release`, the newest few of every kind, and
-whatever those were made from, reward models included. Everything else may go, descendants before what they were made from, so
-that a run that is killed half-way leaves no artifact without its lineage.
+Kept: the current and earlier releases, approved entries, artifacts of kind `release`, the newest few of every kind, reward models that
+a policy was trained against (also one that was deleted since: what it was paid for can then still be measured), and whatever those were
+made from. Everything else may go, descendants before what they were made from, so that a run that is killed half-way leaves no
+artifact without its lineage.
 
 Example:
     plan = plan_gc(store, registries, keep_last=3)
@@ -51,7 +52,9 @@ def plan_gc(store: ArtifactStore, registries: Sequence[Registry], *, keep_last: 
     artifacts = store.list()
     given = {registry.name for registry in registries}
     everyone = [*registries, *(Registry(store, name) for name in REGISTRIES if name not in given)]
-    keep = _closure(_roots(artifacts, everyone, keep_last), {a.id: a for a in artifacts})
+    keep = _closure(
+        _roots(artifacts, everyone, keep_last) | _used_rewards(store, artifacts), {a.id: a for a in artifacts}
+    )
     delete = tuple(a for a in reversed(in_order(artifacts)) if a.id not in keep)
     return GcPlan(
         delete=tuple(a.id for a in delete), keep=keep, bytes=sum(a.num_bytes for a in delete), keep_last=keep_last
@@ -73,6 +76,18 @@ def _roots(artifacts: Sequence[Artifact], registries: Iterable[Registry], keep_l
         for artifact in newest:
             roots.setdefault(artifact.id, f"one of the last {keep_last} of kind {kind}")
     return roots
+
+
+def _used_rewards(store: ArtifactStore, artifacts: Sequence[Artifact]) -> dict[str, str]:
+    """Reward models among the inputs of a policy that is there, or of one whose deletion is on record."""
+    policies = [(a.id, a.inputs) for a in artifacts if a.kind == "policy"]
+    policies += [(row["id"], row["inputs"]) for row in store.deleted.read() if row["kind"] == "policy"]
+    used = {id: policy for policy, inputs in policies for id in inputs.values()}
+    return {
+        a.id: f"the policy {used[a.id]} was trained against it"
+        for a in artifacts
+        if a.kind == "reward_model" and a.id in used
+    }
 
 
 def _closure(roots: Mapping[str, str], artifacts: Mapping[str, Artifact]) -> dict[str, str]:

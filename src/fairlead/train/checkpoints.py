@@ -21,8 +21,10 @@ from torch import Tensor
 from fairlead.core.errors import FairleadError, ModelError, StoreError, explain
 from fairlead.core.io import sync_file, write_error
 from fairlead.models.snapshot import Snapshot
+from fairlead.train.forward import Models
 from fairlead.train.identity import difference
 from fairlead.train.shelf import TENSORS, Entry, Shelf, now
+from fairlead.train.state import PARAMETER, load_parameters, named_parameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +157,21 @@ class Checkpoints:
         path = self.shelf.folder / self.best
         Entry(0, 0, path).verify()
         return read_tensors(path, prefix)
+
+
+def load_weights(path: Path, models: Models) -> None:
+    """Put the weights of the checkpoint in folder `path` into models that were made as those that were trained (adapters too).
+
+    Raises:
+        ModelError: damaged, or of a model with other trained parameters.
+    """
+    state = Entry(0, 0, path).verify()
+    named, shapes = named_parameters(models), state["owner"]["parameters"]
+    for name, shape in shapes.items():
+        if name not in named or list(named[name].shape) != shape:
+            raise ModelError(explain(path, None, f"does not fit this model: {name} {'has another shape' if name in named else 'is not there'}",
+                                     expected="the model that was trained, with its adapter", remedy="Load its base model first"))  # fmt: skip
+    load_parameters({name: named[name] for name in shapes}, read_tensors(path, PARAMETER))
 
 
 class _ForeignError(ModelError):

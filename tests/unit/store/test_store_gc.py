@@ -52,6 +52,8 @@ def build(store, nodes):
 def naive_needed(made, registries, keep_last):
     """The rule restated: grow the set of what is needed until nothing is added."""
     needed = {a.id for a in made if a.kind == "release"}
+    used = {i for a in made if a.kind == "policy" for i in a.inputs.values()}
+    needed |= {a.id for a in made if a.kind == "reward_model" and a.id in used}
     for kind in {a.kind for a in made}:
         newest = [a.id for a in made if a.kind == kind]
         needed |= set(newest[len(newest) - keep_last :] if keep_last else [])
@@ -99,17 +101,34 @@ def test_reasons_and_order(tmp_path):
     assert plan_gc(store, both(store), keep_last=1).keep[stale.id] == "one of the last 1 of kind prompts"
 
 
-def test_the_reward_model_of_a_kept_policy_stays(tmp_path):
+def test_a_reward_model_that_a_policy_used_outlives_the_policy(tmp_path):
+    store = ArtifactStore(tmp_path)
+    preferences = add(store, "preferences")
+    reward_model = add(store, "reward_model", inputs={"preferences": preferences.id})
+    unused = add(store, "reward_model", "unused")
+    policy = add(store, "policy", "old", inputs={"rewards": reward_model.id})
+    for deleted in ({policy.id, unused.id}, set()):
+        plan = plan_gc(store, both(store), keep_last=0)
+        assert set(plan.delete) == deleted
+        assert plan.keep == {
+            reward_model.id: f"the policy {policy.id} was trained against it", preferences.id: f"needed by {reward_model.id}"
+        }  # fmt: skip
+        apply_gc(store, both(store), plan, dry_run=False)
+    store.verify(reward_model.id)
+    store.lineage(reward_model.id)
+
+
+def test_a_kept_policy_keeps_what_it_was_made_from(tmp_path):
     store = ArtifactStore(tmp_path)
     reward_model = add(store, "reward_model")
     old = add(store, "policy", "old", inputs={"reward_model": reward_model.id})
     add(store, "reward_model", "newer")
     add(store, "policy", "newer")
     policies, reward_models = both(store)
-    assert set(plan_gc(store, (policies, reward_models), keep_last=1).delete) == {old.id, reward_model.id}
+    assert set(plan_gc(store, (policies, reward_models), keep_last=1).delete) == {old.id}
     approve(policies, old.id)
     plan = plan_gc(store, (policies, reward_models), keep_last=1)
-    assert plan.delete == () and plan.keep[reward_model.id] == f"needed by {old.id}"
+    assert plan.delete == () and plan.keep[reward_model.id] == f"the policy {old.id} was trained against it"
     assert plan.keep[old.id].startswith("approved in policies")
 
 

@@ -23,7 +23,7 @@ from fairlead.core.errors import Interrupted, ModelError, StoreError
 from fairlead.core.services import Services
 from fairlead.models.snapshot import Snapshot
 from fairlead.train import identity
-from fairlead.train.checkpoints import CheckpointRule, Checkpoints, read_tensors
+from fairlead.train.checkpoints import CheckpointRule, Checkpoints, load_weights, read_tensors
 from fairlead.train.hooks import Session
 from fairlead.train.loop import run_loop
 from fairlead.train.shelf import Shelf
@@ -548,3 +548,14 @@ def test_checkpoints_are_not_announced(tmp_path):
     said = []
     trained(tmp_path, make_learner("sft"), say=said.append)
     assert said == [] and names(tmp_path / "work")
+
+
+def test_the_weights_of_a_checkpoint_can_be_taken_out(tmp_path):
+    learner = make_learner("sft")
+    running = trained(tmp_path, learner)
+    path = running._checkpoints.shelf.entries()[-1].path
+    fresh = make_learner("sft")
+    load_weights(path, fresh.models)
+    assert all(torch.equal(a, b) for a, b in zip(fresh.parameters, learner.parameters, strict=True))
+    with pytest.raises(ModelError, match=r"does not fit this model: policy\..* is not there"):
+        load_weights(path, make_learner("reward").models)
