@@ -1,9 +1,10 @@
 """Recipe sections that several stages share: how text becomes tokens, how a model is trained, how it is sampled."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fairlead.core.config import Config
 from fairlead.core.errors import explain
@@ -23,10 +24,13 @@ class TextSection(Config):
 class LoraSection(Config):
     """Low-rank adapters instead of full fine-tuning."""
 
+    kind: Literal["lora", "rslora", "dora"] = "lora"
+    """lora: the update is scaled by alpha / rank. rslora: by alpha / sqrt(rank), so that large ranks learn as fast. dora: lora for the
+    direction of each weight and a trained length beside it; slower."""
     rank: int = Field(default=16, ge=1)
     """Inner width of the adapters."""
     alpha: float = Field(default=32.0, gt=0)
-    """Scale: the update is multiplied by alpha / rank."""
+    """Scale of the update; see kind."""
     target_modules: str = "all-linear"
     """Which linear layers get an adapter; a regular expression or all-linear."""
 
@@ -69,6 +73,11 @@ class TrainSection(Config):
     the same results. For models or texts that do not fit otherwise."""
     lora: LoraSection | None = None
     """null trains all weights."""
+    freeze: tuple[str, ...] = ()
+    """Parameters that are not trained: regular expressions for whole names, such as 'model\\.layers\\.[0-3]\\..*'. Not with lora, which
+    trains nothing but its adapters."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of a moving average of the weights, which is then what is measured and saved; smaller in the first steps. null keeps none."""
     keep_checkpoints: Annotated[int, Field(ge=1)] | Literal["all"] = 2
     """So many of the newest checkpoints stay while the stage runs, and the best by its own held-out measure, where it measures along the way;
     `all` keeps every one, also when the stage is done. Changes no result."""
@@ -80,7 +89,21 @@ class TrainSection(Config):
         if self.muon_learning_rate is not None and self.optimizer != "muon":
             raise ValueError(explain("muon_learning_rate", self.muon_learning_rate, f"is not read by optimizer={self.optimizer}",
                                      expected="optimizer muon", remedy="Change optimizer or remove it"))  # fmt: skip
+        if self.freeze and self.lora is not None:
+            raise ValueError(explain("freeze", ", ".join(self.freeze), "is not read with lora", expected="one of the two",
+                                     remedy="Choose layers by lora.target_modules"))  # fmt: skip
         return self
+
+    @field_validator("freeze")
+    @classmethod
+    def _are_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(explain("freeze", pattern, f"is no regular expression ({error})", expected="one for whole names",
+                                         remedy="Put a backslash before brackets and dots that are meant")) from error  # fmt: skip
+        return patterns
 
 
 HOUSEKEEPING = frozenset({"keep_checkpoints", "checkpoint_every_steps"})

@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
@@ -14,8 +15,13 @@ from fairlead.models.load import CausalModel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraSettings:
-    """Size of the adapter. rank: inner width; alpha: scale (the update is multiplied by alpha / rank)."""
+    """Kind and size of the adapter. rank: inner width; alpha: scale of the update.
 
+    lora: update alpha / rank * B A (Hu et al. 2021, arXiv:2106.09685). rslora: alpha / sqrt(rank) * B A (Kalajdzievski 2023,
+    arXiv:2312.03732). dora: the lora update of the direction, and a trained length for each output (Liu et al. 2024, arXiv:2402.09353).
+    """
+
+    kind: Literal["lora", "rslora", "dora"] = "lora"
     rank: int = 16
     alpha: float = 32.0
     target_modules: str = "all-linear"
@@ -34,6 +40,8 @@ def add_lora(model: CausalModel, settings: LoraSettings, *, seed: int) -> Causal
         r=settings.rank,
         lora_alpha=settings.alpha,  # pyright: ignore[reportArgumentType]
         lora_dropout=0.0,
+        use_rslora=settings.kind == "rslora",
+        use_dora=settings.kind == "dora",
         target_modules=settings.target_modules,
         task_type="CAUSAL_LM",
     )

@@ -137,13 +137,6 @@ def _new_head(base: CausalModel, *, std: float, seed: int, num_outputs: int) -> 
     return ScalarModel(base=base, head=head)
 
 
-def freeze_embeddings(base: CausalModel) -> int:
-    """Take the input embeddings out of training; return how many parameters that are."""
-    weight = base.causal_lm.get_input_embeddings().weight
-    weight.requires_grad_(False)
-    return weight.numel()
-
-
 def save_head(model: ScalarModel, folder: Path) -> None:
     """Write head and normalisation beside the base model's files. Members are saved by themselves, in MEMBER_FOLDER."""
     save_file({"weight": model.head.weight.detach().contiguous()}, folder / HEAD_FILE)

@@ -43,7 +43,7 @@ from fairlead.train.preflight import (
 )
 from fairlead.train.preflight_model import check_model
 from fairlead.train.reference import with_reference
-from fairlead.train.setup import checkpoint_rule, make_learner, with_adapter
+from fairlead.train.setup import checkpoint_rule, make_learner, prepare_model
 
 DPO_ACCURACY = Gate(
     name="dpo.accuracy", question="Does the policy now prefer what people preferred, on held-out pairs?", unit="share", direction="at_least",
@@ -74,7 +74,7 @@ def run(config: DpoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
             part.trees = TreeView(part.trees, change=_without_doubt)
     compared = _add_reference(config, encoded, model, services=services)
     train = encoded["train"]
-    model = with_adapter(model, config.training.lora, seed=services.seed)
+    model = prepare_model(model, config.training, seed=services.seed)
     checks = [check_masks(train.trees), check_terminators(train.trees, chat.stop_token_ids, max_length=text.max_length),
               check_bos(train.trees, tokenizer.bos_token_id), *check_layout(model, train.trees),
               *check_model(model, train.trees, num_dropped=train.num_dropped),

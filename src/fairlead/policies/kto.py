@@ -38,7 +38,7 @@ from fairlead.train.preflight import (
 )
 from fairlead.train.preflight_model import check_model
 from fairlead.train.reference import with_mismatched_reference, with_reference
-from fairlead.train.setup import checkpoint_rule, make_learner, with_adapter
+from fairlead.train.setup import checkpoint_rule, make_learner, prepare_model
 
 KTO_SEPARATION = Gate(
     name="kto.separation", question="Does the policy now tell good replies from bad ones, on held-out data?", unit="share", direction="at_least",
@@ -56,7 +56,7 @@ def run(config: KtoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     data = read_data(config, chat, text, inputs=inputs, out=out, services=services)
     model = load_policy(folder, device=services.device)
     _add_reference(config, data, model, text, services=services)
-    model = with_adapter(model, config.training.lora, seed=services.seed)
+    model = prepare_model(model, config.training, seed=services.seed)
     checks = [check_masks(data.train), check_terminators(data.train, chat.stop_token_ids, max_length=text.max_length),
               check_bos(data.train, tokenizer.bos_token_id), *check_layout(model, data.train),
               *check_model(model, data.train, num_dropped=data.num_dropped), check_reference(model, data.train)]  # fmt: skip

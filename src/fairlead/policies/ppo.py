@@ -46,7 +46,7 @@ from fairlead.train.preflight import (
     require_passed,
 )
 from fairlead.train.preflight_model import check_model
-from fairlead.train.setup import checkpoint_rule, make_learner, with_adapter
+from fairlead.train.setup import checkpoint_rule, make_learner, prepare_model
 
 PPO_KL = Gate(
     name="ppo.kl", question="Did the policy stay near its reference while it trained?", unit="nats/token", direction="at_most", stop=1.0, warn=0.5,
@@ -99,17 +99,19 @@ def _requests(
 
 def _load_models(config: PpoConfig, inputs: Mapping[str, Path], services: Services) -> RolloutModels:
     folder, reward_folder = str(inputs["policy"]), inputs["rewards"]
-    lora, seed = config.training.lora, services.seed
-    policy = with_adapter(load_policy(folder, device=services.device), lora, seed=seed)
+    seed = services.seed
+    policy = prepare_model(load_policy(folder, device=services.device), config.training, seed=seed)
     reference = None
-    if lora is None:
+    if config.training.lora is None:
         reference = load_policy(folder, device=services.device)
         reference.module.requires_grad_(False)
     reward = load_head(load_policy(str(reward_folder), device=services.device), reward_folder)
     reward.base.module.requires_grad_(False)
     reward.uncertainty_coef = config.uncertainty_coef
     # The value model begins as the reward model: it already knows what will be scored.
-    value = new_value_head(with_adapter(load_policy(str(reward_folder), device=services.device), lora, seed=seed))
+    value = new_value_head(
+        prepare_model(load_policy(str(reward_folder), device=services.device), config.training, seed=seed)
+    )
     return RolloutModels(policy=policy, reference=reference, reward=reward, value=value)
 
 

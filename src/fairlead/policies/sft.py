@@ -29,11 +29,13 @@ from fairlead.models.load import CausalModel, load_policy, load_tokenizer
 from fairlead.policies.rows import DataSource, Flags, SourceRows, Survey
 from fairlead.text import ChatText, Encoded, Tree, encode_demonstrations, pack_trees, plan_microbatches
 from fairlead.text.encoding import Storage, encode_parts
+from fairlead.text.examples import encode_last_replies, encode_whole
 from fairlead.train.batches import EpochBatches, num_steps
 from fairlead.train.forward import Models
 from fairlead.train.hooks import Session
 from fairlead.train.identity import data_fingerprint
 from fairlead.train.loop import Learner, run_loop
+from fairlead.train.noise import Neftune
 from fairlead.train.preflight import (
     Check,
     check_bos,
@@ -45,7 +47,7 @@ from fairlead.train.preflight import (
     require_passed,
 )
 from fairlead.train.preflight_model import check_model
-from fairlead.train.setup import checkpoint_rule, make_learner, with_adapter
+from fairlead.train.setup import checkpoint_rule, make_learner, prepare_model
 
 _REMEDY = "Write or collect more demonstrations; a few hundred good ones beat thousands of noisy ones"
 _WARN_BELOW: dict[Scope, int] = {"toy": 200, "narrow": 500, "general": 10_000}
@@ -62,6 +64,9 @@ SFT_PLATEAU = Gate(
 GATES: tuple[Gate, ...] = (*SFT_COUNT.values(), SFT_PLATEAU)
 
 
+ENCODINGS = {"replies": encode_demonstrations, "last_reply": encode_last_replies, "all": encode_whole}
+
+
 class SftConfig(Config):
     """Supervised fine-tuning. The guides' setting: 3 epochs, 2e-5, batch 4 x 4."""
 
@@ -71,6 +76,11 @@ class SftConfig(Config):
     """Optimiser run."""
     average: Literal["token", "sequence"] = "token"
     """token: every trained token weighs the same; sequence: every conversation does."""
+    learn: Literal["replies", "last_reply", "all"] = "replies"
+    """What is learned of a conversation: replies, every assistant turn with its end; last_reply, the last of them; all, every token."""
+    neftune_alpha: float | None = Field(default=None, gt=0)
+    """NEFTune: uniform noise on the embeddings of the input, of size alpha / sqrt(tokens x width), while it trains; 5 to 15 is usual. null is
+    none."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Probability moved from the target to the whole vocabulary."""
     heldout_share: float = Field(default=0.05, gt=0, lt=1)
@@ -86,10 +96,10 @@ def run(config: SftConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     tokenizer = load_tokenizer(source)
     chat = ChatText(tokenizer, template=text.template, name=source)
     rows, num_rows, num_rejects = _read(config, out, services)
-    parts = encode_parts(rows, encode_demonstrations, chat=chat, max_length=text.max_length, what="demonstrations",
+    parts = encode_parts(rows, ENCODINGS[config.learn], chat=chat, max_length=text.max_length, what="demonstrations",
                          storage=Storage.of(services, "sft: tokens"), num_rows=num_rows)  # fmt: skip
     train, heldout = parts["train"], parts["heldout"]
-    model = with_adapter(load_policy(source, device=services.device), config.training.lora, seed=services.seed)
+    model = prepare_model(load_policy(source, device=services.device), config.training, seed=services.seed)
     checks = [check_masks(train.trees), check_terminators(train.trees, chat.stop_token_ids, max_length=text.max_length),
               check_bos(train.trees, tokenizer.bos_token_id),
               check_dropout(model, train.trees), *check_layout(model, train.trees),
@@ -167,9 +177,10 @@ class _EarlyStop:
         return bool(self.patience) and self.session.extra["num_worse"] > self.patience
 
     def _measure(self, metrics: Mapping[str, float] | None) -> float:
-        loss = mean_loss(
-            self.model, self.heldout.trees, max_tokens=self.max_tokens, heed=lambda: self.session.heed(metrics)
-        )
+        with self.session.learner.result():
+            loss = mean_loss(
+                self.model, self.heldout.trees, max_tokens=self.max_tokens, heed=lambda: self.session.heed(metrics)
+            )
         if not math.isfinite(loss):
             raise TrainError(explain(f"sft: step {self.session.learner.step_number}: held-out loss", loss, "is not finite",
                                      expected="a finite number", remedy="Lower learning_rate or look at the held-out rows"))  # fmt: skip
@@ -193,7 +204,8 @@ def _train(
     algo, training = get_algorithm("sft"), config.training
     steps = num_steps(len(train.trees), batch_size=training.batch_size, num_epochs=training.num_epochs)
     algo_config = algo.config(average=config.average, label_smoothing=config.label_smoothing)
-    learner = make_learner(Models(policy=model), algo, algo_config, training, num_steps=steps)
+    neftune = None if config.neftune_alpha is None else Neftune(alpha=config.neftune_alpha, seed=services.seed)
+    learner = make_learner(Models(policy=model), algo, algo_config, training, num_steps=steps, neftune=neftune)
     source = EpochBatches(
         train.trees, batch_size=training.batch_size, num_epochs=training.num_epochs, seed=services.seed
     )

@@ -22,12 +22,12 @@ from fairlead.core.services import Services
 from fairlead.core.summary import StageSummary, Table
 from fairlead.models.averaging import average_reward_models
 from fairlead.models.checkpoint import save_policy
+from fairlead.models.freezing import freeze_embeddings
 from fairlead.models.heads import (
     MEMBER_FOLDER,
     Readout,
     ScalarModel,
     even_readout,
-    freeze_embeddings,
     load_head,
     new_reward_head,
     save_head,
@@ -52,7 +52,7 @@ from fairlead.train.preflight import (
 )
 from fairlead.train.preflight_model import check_model
 from fairlead.train.scoring import Outputs, read_outputs
-from fairlead.train.setup import with_adapter
+from fairlead.train.setup import prepare_model
 
 GATES: tuple[Gate, ...] = quality.GATES
 __all__ = ["GATES", "RewardsConfig", "run"]
@@ -150,7 +150,7 @@ def _start(stage: _Stage, member: Member) -> ScalarModel:
     """The SFT policy with a fresh head."""
     config = stage.config
     base = load_policy(stage.policy, device=stage.services.device)
-    base = with_adapter(base, config.training.lora, seed=member.head_seed)
+    base = prepare_model(base, config.training, seed=member.head_seed)
     num_heads = config.ensemble.num_heads
     model = new_reward_head(base, seed=member.head_seed, num_outputs=len(config.attributes) or num_heads)
     if config.attributes:

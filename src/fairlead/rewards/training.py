@@ -151,12 +151,13 @@ def train_member(
         recent = session.extra["recent"] + [metrics[name] for name in ("reward/accuracy",) if name in metrics]
         is_due = learner.step_number % every == 0 or learner.step_number == steps
         if is_due and (recent or config.loss == "regression"):
-            scores = score_trees(
-                model,
-                data.heldout.trees,
-                max_tokens=training.max_tokens_per_microbatch,
-                heed=lambda: session.heed(metrics),
-            )
+            with learner.result():
+                scores = score_trees(
+                    model,
+                    data.heldout.trees,
+                    max_tokens=training.max_tokens_per_microbatch,
+                    heed=lambda: session.heed(metrics),
+                )
             share = float(np.mean(recent)) if recent else None
             accuracy = quality.pair_accuracy(scores)
             if accuracy > max((row[-1] for row in session.extra["history"]), default=0.0):

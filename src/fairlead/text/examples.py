@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Literal
 
 import numpy as np
 
@@ -36,20 +37,28 @@ class Encoded:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name.startswith("num_")}
 
 
+Learned = Literal["replies", "last_reply", "all"]
+"""What is learned of a conversation: every assistant turn, the last one, or every token but the first."""
+
+
 def encode_demonstrations(
-    chat: ChatText, rows: Iterable[Demonstration], *, max_length: int, may_be_empty: bool = False
-) -> Encoded:
+    chat: ChatText, rows: Iterable[Demonstration], *, max_length: int, may_be_empty: bool = False, learn: Learned = "replies"
+) -> Encoded:  # fmt: skip
     """Conversations to trees; cut from the end at `max_length`, dropped when no trained token is left.
 
     Args:
+        learn: a reply is learned with its terminator.
         may_be_empty: do not raise; for a part of a larger input.
     Raises:
         DataError: nothing is left at all.
     """
     trees, kept_rows, result = list[Tree](), list[int](), Encoded()
-    for number, encoded in enumerate(chat.encode_conversations([row.messages for row in rows])):
+    found = chat.encode_conversations([row.messages for row in rows], last_turn_only=learn == "last_reply")
+    for number, encoded in enumerate(found):
         ids, mask = encoded.token_ids[:max_length], encoded.completion_mask[:max_length].copy()
         result.num_truncated += len(encoded.token_ids) > max_length
+        if learn == "all":
+            mask[:] = True
         mask[0] = False  # nothing predicts the first token of a row
         if not mask.any():
             result.num_dropped += 1
@@ -58,6 +67,20 @@ def encode_demonstrations(
         kept_rows.append(number)
     result.trees, result.kept_rows = trees, kept_rows
     return result if may_be_empty else require_some(result, "demonstrations", max_length)
+
+
+def encode_last_replies(
+    chat: ChatText, rows: Iterable[Demonstration], *, max_length: int, may_be_empty: bool = False
+) -> Encoded:
+    """`encode_demonstrations` of which the last assistant turn is learned; a function by itself, for caches go by its name."""
+    return encode_demonstrations(chat, rows, max_length=max_length, may_be_empty=may_be_empty, learn="last_reply")
+
+
+def encode_whole(
+    chat: ChatText, rows: Iterable[Demonstration], *, max_length: int, may_be_empty: bool = False
+) -> Encoded:
+    """`encode_demonstrations` of which every token but the first is learned; a function by itself, as above."""
+    return encode_demonstrations(chat, rows, max_length=max_length, may_be_empty=may_be_empty, learn="all")
 
 
 def encode_preferences(

@@ -17,6 +17,7 @@ from fairlead.models.heads import ScalarModel
 from fairlead.models.load import CausalModel
 from fairlead.text.packing import Branch, Tree, pack_trees, plan_microbatches
 from fairlead.train.batches import MicroBatch
+from fairlead.train.noise import EmbeddingNoise, noisy_embeddings
 from fairlead.train.views import expand_views, pick_outputs
 
 
@@ -45,12 +46,19 @@ class Models:
         return list(dict.fromkeys(lines))
 
 
-def run_forward(models: Models, batch: MicroBatch, algo: Algorithm, config: Any) -> Batch:
-    """Build the algorithm's batch on the models' device, with gradients where the models train."""
+def run_forward(
+    models: Models, batch: MicroBatch, algo: Algorithm, config: Any, *, noise: EmbeddingNoise | None = None
+) -> Batch:
+    """Build the algorithm's batch on the models' device, with gradients where the models train.
+
+    Args:
+        noise: on the input embeddings of a policy that learns tokens; training forwards alone give one.
+    """
     trained = models.policy or (models.reward or models.value)
     assert trained is not None, "there is no model to run"
     return on_device(
-        _fill(models, batch, algo, config), trained.base.device if isinstance(trained, ScalarModel) else trained.device
+        _fill(models, batch, algo, config, noise=noise),
+        trained.base.device if isinstance(trained, ScalarModel) else trained.device,
     )
 
 
@@ -62,12 +70,15 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
     )
 
 
-def _fill(models: Models, batch: MicroBatch, algo: Algorithm, config: Any) -> Batch:
+def _fill(models: Models, batch: MicroBatch, algo: Algorithm, config: Any, *, noise: EmbeddingNoise | None) -> Batch:
+    assert noise is None or algo.batch == "tokens", "noise on embeddings is for methods that learn tokens"
     needs = algo.needs_for(config)
     layout = batch.layout
     sequence_index = torch.from_numpy(layout.sequence_index)
     if algo.batch == "tokens":
-        out = _policy(models).logprobs(layout, temperature=models.temperature, needs=needs)
+        policy = _policy(models)
+        with noisy_embeddings(policy, noise, trees=batch.trees, layout=layout):
+            out = policy.logprobs(layout, temperature=models.temperature, needs=needs)
         return TokenBatch(
             logprobs=out.logprobs,
             sequence_index=sequence_index,

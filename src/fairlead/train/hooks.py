@@ -28,7 +28,7 @@ from fairlead.telemetry.sinks import FanOut, JsonlSink
 from fairlead.train.checkpoints import CheckpointRule, Checkpoints
 from fairlead.train.loop import Hook, Learner
 from fairlead.train.shelf import FOLDER, Shelf
-from fairlead.train.state import PARAMETER, load_parameters, random_state, restore_random_state
+from fairlead.train.state import load_parameters, random_state, restore_random_state
 
 _EXTRA = "extra/"
 _UNFINISHED = "unfinished_step"
@@ -104,6 +104,7 @@ class Session:
                 stack.callback(self._sink.close)
             self._join(error)
         if kind is None:
+            self.learner.finish()
             self._keep_metrics()
 
     def _join(self, error: BaseException | None) -> None:
@@ -168,9 +169,10 @@ class Session:
         Raises:
             ModelError: their checkpoint was damaged meanwhile.
         """
-        tensors = self._checkpoints.read_best(PARAMETER)
+        prefix = self.learner.result_prefix
+        tensors = self._checkpoints.read_best(prefix)
         if tensors:
-            load_parameters(self.learner.trainable, tensors)
+            load_parameters(self.learner.trainable, tensors, prefix=prefix)
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """Record metrics of the current step."""

@@ -8,6 +8,7 @@
 The loop never learns what it trains: on-policy methods differ only in where batches come from.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,11 +21,14 @@ from fairlead.algos.spec import Algorithm
 from fairlead.core.errors import TrainError, explain
 from fairlead.text.packing import Tree
 from fairlead.train.ahead import Prepared, prepare, prepared_batches
+from fairlead.train.average import AVERAGE, WeightAverage
 from fairlead.train.batches import MicroBatch
 from fairlead.train.forward import Models, run_forward, sizes_batch
 from fairlead.train.identity import as_settings, identity
+from fairlead.train.noise import EmbeddingNoise, Neftune
 from fairlead.train.optim import OptimizerSet, OptimizerSettings, hidden_matrices, make_optimizers
 from fairlead.train.state import (
+    PARAMETER,
     load_optimizer,
     load_parameters,
     named_parameters,
@@ -49,6 +53,10 @@ class Learner:
     """Steps of the whole run, for the schedule."""
     max_tokens: int = 8192
     """Token budget of a micro-batch."""
+    ema_decay: float | None = None
+    """Of the moving average of the weights, which is then the result of the training; None keeps none."""
+    neftune: Neftune | None = None
+    """Noise on the input embeddings of training forwards."""
     step_number: int = 0
     """Optimiser steps made so far."""
     statistics: dict[str, float] = field(default_factory=dict[str, float])
@@ -57,33 +65,52 @@ class Learner:
     """What the optimiser changes, by name."""
     parameters: list[nn.Parameter] = field(init=False)
     optimizer: OptimizerSet = field(init=False)
+    average: WeightAverage | None = field(init=False)
     _found: dict[str, float] = field(init=False, default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
         self.trainable = {name: p for name, p in named_parameters(self.models).items() if p.requires_grad}
         self.parameters = list(self.trainable.values())
-        trunks = [self.models.policy, *(m.base for m in (self.models.value, self.models.reward) if m is not None)]
-        hidden = {i for trunk in trunks if trunk is not None for i in hidden_matrices(trunk.causal_lm)}
+        hidden = {i for trunk in self.models.trunks() for i in hidden_matrices(trunk.causal_lm)}
         self.optimizer = make_optimizers(self.parameters, self.optim, hidden=hidden)
+        self.average = None if self.ema_decay is None else WeightAverage(self.trainable, self.ema_decay)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a resumed run needs: tensors by name (not copies), and plain values. All names: see `train.state`."""
         tensors, values = optimizer_state(self.optimizer, self.trainable)
         plain = {"step": self.step_number, "statistics": self.statistics, "optimizer": values}
-        return {**parameter_tensors(self.trainable), **tensors}, plain
+        weights = parameter_tensors(self.trainable) if self.average is None else self.average.tensors()
+        return {**weights, **tensors}, plain
 
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Put back what `state` gave."""
         load_parameters(self.trainable, tensors)
         load_optimizer(self.optimizer, self.trainable, tensors, values["optimizer"])
+        if self.average is not None:
+            self.average.load(tensors)
         self.step_number, self.statistics = int(values["step"]), dict(values["statistics"])
 
     def identity(self, *, data: str) -> dict[str, Any]:
         """What its checkpoints belong to; see `train.identity`. Of a learner that has made no step yet."""
         settings = as_settings(
-            self.algo_config, self.optim, num_steps=self.num_steps, temperature=self.models.temperature
-        )
+            self.algo_config, self.optim, num_steps=self.num_steps, temperature=self.models.temperature,
+            ema_decay=self.ema_decay, neftune=self.neftune,
+        )  # fmt: skip
         return identity(self.algo.name, settings=settings, parameters=named_parameters(self.models), data=data)
+
+    @property
+    def result_prefix(self) -> str:
+        """What a checkpoint calls the weights that are the result of the training."""
+        return PARAMETER if self.average is None else AVERAGE
+
+    def result(self) -> contextlib.AbstractContextManager[None]:
+        """The models hold the result of the training so far meanwhile: for measurements between steps."""
+        return contextlib.nullcontext() if self.average is None else self.average.in_use()
+
+    def finish(self) -> None:
+        """The models hold the result of the training from now on; no step follows."""
+        if self.average is not None:
+            self.average.adopt()
 
     def step(self, batches: Sequence[Tree], *, ready: Prepared | None = None) -> dict[str, float]:
         """One optimiser step on one global batch; returns metrics as means over it.
@@ -108,6 +135,8 @@ class Learner:
         rate = self.optimizer.step(self.step_number, num_steps=self.num_steps)
         self.optimizer.zero_grad(set_to_none=False)
         self.step_number += 1
+        if self.average is not None:
+            self.average.update(self.step_number)
         self.statistics = self._found
         means = self.algo.logged({name: total / count for name, (total, count) in sums.items() if count})
         return {
@@ -126,8 +155,9 @@ class Learner:
             self.models, microbatches, self.algo, self.algo_config, previous=self.statistics, max_tokens=self.max_tokens
         )
         self._found = dict(known.scalars)
+        noise = None if self.neftune is None else EmbeddingNoise(settings=self.neftune, step=self.step_number)
         for batch, statistics in zip(microbatches, known.parts, strict=True):
-            filled = known.forward or run_forward(self.models, batch, self.algo, self.algo_config)
+            filled = known.forward or run_forward(self.models, batch, self.algo, self.algo_config, noise=noise)
             loss = self.algo.loss(replace(filled, statistics=statistics), self.algo_config)
             (loss.total / total).backward()
             rows = {**loss.metrics, "loss": (loss.total.detach() / total, torch.ones(()))}

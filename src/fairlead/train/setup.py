@@ -4,15 +4,18 @@ from typing import Any, Protocol
 
 from fairlead.algos.spec import Algorithm
 from fairlead.models.adapters import LoraSettings, add_lora
+from fairlead.models.freezing import freeze
 from fairlead.models.load import CausalModel
 from fairlead.models.recompute import recompute_activations
 from fairlead.train.checkpoints import CheckpointRule
 from fairlead.train.forward import Models
 from fairlead.train.loop import Learner
+from fairlead.train.noise import Neftune
 from fairlead.train.optim import OptimizerSettings
 
 
 class _Lora(Protocol):
+    kind: Any
     rank: int
     alpha: float
     target_modules: str
@@ -34,6 +37,9 @@ class TrainingSettings(Protocol):
     max_grad_norm: float
     max_tokens_per_microbatch: int
     activation_checkpointing: bool
+    ema_decay: float | None
+    freeze: tuple[str, ...]
+    lora: Any
     keep_checkpoints: Any
     checkpoint_every_steps: int | None
 
@@ -52,20 +58,23 @@ def checkpoint_rule(training: TrainingSettings) -> CheckpointRule:
 
 
 def make_learner(
-    models: Models, algo: Algorithm, algo_config: Any, training: TrainingSettings, *, num_steps: int
-) -> Learner:
+    models: Models, algo: Algorithm, algo_config: Any, training: TrainingSettings, *, num_steps: int,
+    neftune: Neftune | None = None,
+) -> Learner:  # fmt: skip
     """A learner for `num_steps` optimiser steps."""
     if training.activation_checkpointing:
         for model in models.trunks():
             recompute_activations(model)
     return Learner(models=models, algo=algo, algo_config=algo_config, optim=optimizer_settings(training), num_steps=num_steps,
-                   max_tokens=training.max_tokens_per_microbatch)  # fmt: skip
+                   max_tokens=training.max_tokens_per_microbatch, ema_decay=training.ema_decay, neftune=neftune)  # fmt: skip
 
 
-def with_adapter(model: CausalModel, lora: _Lora | None, *, seed: int) -> CausalModel:
-    """Add a LoRA adapter when the recipe asks for one."""
-    if lora is None:
-        return model
-    return add_lora(
-        model, LoraSettings(rank=lora.rank, alpha=lora.alpha, target_modules=lora.target_modules), seed=seed
-    )
+def prepare_model(model: CausalModel, training: TrainingSettings, *, seed: int) -> CausalModel:
+    """What a recipe trains of a model: an adapter beside frozen weights, or all weights but those that it freezes."""
+    lora: _Lora | None = training.lora
+    if lora is not None:
+        settings = LoraSettings(kind=lora.kind, rank=lora.rank, alpha=lora.alpha, target_modules=lora.target_modules)
+        return add_lora(model, settings, seed=seed)
+    if training.freeze:
+        freeze(model, training.freeze)
+    return model

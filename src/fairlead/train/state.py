@@ -38,16 +38,18 @@ def named_parameters(models: Models) -> dict[str, nn.Parameter]:
     return dict(found.values())
 
 
-def parameter_tensors(named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+def parameter_tensors(named: Mapping[str, nn.Parameter], *, prefix: str = PARAMETER) -> dict[str, Tensor]:
     """Trainable weights as a checkpoint names them; the tensors themselves, not copies."""
-    return {PARAMETER + name: parameter.detach() for name, parameter in named.items()}
+    return {prefix + name: parameter.detach() for name, parameter in named.items()}
 
 
 @torch.no_grad()
-def load_parameters(named: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
+def load_parameters(
+    named: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], *, prefix: str = PARAMETER
+) -> None:
     """Put back what `parameter_tensors` named."""
     for name, parameter in named.items():
-        parameter.copy_(tensors[PARAMETER + name])
+        parameter.copy_(tensors[prefix + name])
 
 
 def optimizer_state(

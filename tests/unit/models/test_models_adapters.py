@@ -97,3 +97,31 @@ def test_merging_keeps_the_numbers(kind, layout):
 def test_a_plain_model_has_no_reference_inside(kind):
     with pytest.raises(ValueError, match="load a second model"), reference_mode(tiny_models.load(kind)):
         pass
+
+
+@pytest.mark.parametrize("adapter", ["rslora", "dora"])
+def test_other_kinds_start_as_the_base_train_and_merge(kind, adapter, layout):
+    """The reference inside is the base bit for bit; DoRA's start is the base to rounding, for it divides by a length and multiplies again."""
+    base = logprobs(tiny_models.load(kind), layout)
+    model = add_lora(tiny_models.load(kind), LoraSettings(kind=adapter, rank=4, alpha=8.0), seed=0)
+    torch.testing.assert_close(logprobs(model, layout), base, atol=1e-5, rtol=0)
+    trained = {n: p for n, p in model.module.named_parameters() if p.requires_grad}
+    assert any("magnitude" in n for n in trained) == (adapter == "dora")
+    optimizer = torch.optim.Adam(trained.values(), lr=0.01)
+    for _ in range(3):
+        model.logprobs(layout).logprobs.mean().neg().backward()
+        assert all("lora_" in n and p.grad is not None for n, p in trained.items())
+        optimizer.step()
+        optimizer.zero_grad()
+    moved_to = logprobs(model, layout)
+    assert moved_to.mean() > base.mean() + 0.1, "it learned"
+    with reference_mode(model) as reference:
+        assert torch.equal(logprobs(reference, layout), base)
+    torch.testing.assert_close(logprobs(merged(model), layout), moved_to, atol=2e-5, rtol=0)
+
+
+def test_rslora_is_lora_scaled_by_the_root_of_the_rank(kind):
+    """Rank 4, alpha 8: 8 / 4 = 2 against 8 / sqrt(4) = 4."""
+    for adapter, expected in (("lora", 2.0), ("rslora", 4.0), ("dora", 2.0)):
+        module = add_lora(tiny_models.load(kind), LoraSettings(kind=adapter, rank=4, alpha=8.0), seed=0).module
+        assert {m.scaling["default"] for m in module.modules() if hasattr(m, "lora_A")} == {expected}

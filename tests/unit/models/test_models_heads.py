@@ -9,7 +9,6 @@ from fairlead.core.errors import ModelError
 from fairlead.models.heads import (
     CONFIG_FILE,
     HEAD_FILE,
-    freeze_embeddings,
     load_head,
     new_reward_head,
     new_value_head,
@@ -119,12 +118,3 @@ def test_damaged_heads_are_one_line_errors(damage, tmp_path):
     with pytest.raises(ModelError) as info:
         load_head(base, tmp_path)
     assert "\n" not in str(info.value) and str(tmp_path) in str(info.value)
-
-
-def test_frozen_embeddings_do_not_train():
-    base = tiny_models.load("llama")
-    model = new_reward_head(base, seed=0)
-    assert freeze_embeddings(base) == tiny_models.VOCABULARY * base.hidden_size
-    model.scores(pack_trees(trees())).sum().backward()
-    assert base.causal_lm.get_input_embeddings().weight.grad is None
-    assert all(p.grad is not None for n, p in base.backbone.named_parameters() if "embed" not in n)

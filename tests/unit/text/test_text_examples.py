@@ -6,6 +6,7 @@ import tiny_models
 from fairlead.core.errors import DataError
 from fairlead.core.records import Demonstration, Label, Message, Preference
 from fairlead.text import ChatText, encode_demonstrations, encode_labels, encode_preferences, with_mismatched
+from fairlead.text.examples import encode_last_replies, encode_whole
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,28 @@ def test_the_first_token_of_a_row_is_never_learned():
     rows = [Demonstration(messages=(Message(role="assistant", content="once upon"),))]
     kept = encode_demonstrations(chat, rows, max_length=50).trees[0].branches[0].kept
     assert kept is not None and not kept[0] and kept[1:].all()
+
+
+def test_what_is_learned_of_a_conversation(chat):
+    """<s> <|user|> a <|end|> <|assistant|> b <|end|> <|user|> c <|end|> <|assistant|> d <|end|>, a token each."""
+    turns = (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
+    rows = [Demonstration(messages=tuple(Message(role=role, content=text) for role, text in turns))]
+    expected = {
+        encode_demonstrations: "0000011000011",
+        encode_last_replies: "0000000000011",
+        encode_whole: "0111111111111",
+    }
+    for encode, mask in expected.items():
+        (branch,) = encode(chat, rows, max_length=50).trees[0].branches
+        shown = "".join(str(int(k)) for k in branch.kept)
+        assert shown == mask, (encode.__name__, chat.tokenizer.convert_ids_to_tokens(branch.token_ids.tolist()))
+
+
+def test_a_last_reply_that_was_cut_away_drops_the_row(chat):
+    turns = (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
+    row = Demonstration(messages=tuple(Message(role=role, content=text) for role, text in turns))
+    encoded = encode_last_replies(chat, [row, demonstration("a", "b")], max_length=10)
+    assert (encoded.num_dropped, encoded.num_truncated, list(encoded.kept_rows)) == (1, 1, [1])
 
 
 def test_preferences_become_two_branches_with_their_numbers(chat):

@@ -1,0 +1,35 @@
+"""Options of training through the whole pipeline: what is frozen stays, and what is saved is the moving average."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from micro import BUNDLED, artifacts, fairlead, folder_of, write_recipe
+from safetensors.torch import load_file
+
+FROZEN = r"model\.(embed_tokens|layers\.0)\..*"
+TRAINING = {"freeze": [FROZEN], "ema_decay": 0.9, "optimizer": "muon", "learning_rate": 1e-3}
+
+
+def test_frozen_layers_stay_through_sft_and_reward_model(tmp_path: Path) -> None:
+    sft = {"training": TRAINING, "neftune_alpha": 5, "learn": "last_reply"}
+    recipe = write_recipe(
+        tmp_path / "project", {"sft": sft, "rewards": {"training": {**TRAINING, "optimizer": "adafactor"}}}
+    )
+    home = tmp_path / "home"
+    outcome = fairlead("reward", recipe, home=home)
+    assert outcome.code == 0, outcome.err
+    (bundled,) = BUNDLED.rglob("model.safetensors")
+    start = {name: tensor.float() for name, tensor in load_file(bundled).items()}
+    for stage in ("sft", "rewards"):
+        after = load_file(folder_of(home, artifacts(home)[stage]) / "model.safetensors")
+        frozen = {k for k in after if k.startswith(("model.embed_tokens", "model.layers.0."))}
+        moved = {k for k in after if not torch.equal(after[k].float(), start[k])}
+        assert frozen and moved and not frozen & moved, stage
+
+
+@pytest.mark.parametrize("pattern", ["model.nosuch.*", ".*"])
+def test_a_pattern_that_cannot_be_meant_is_one_line(tmp_path: Path, pattern: str) -> None:
+    recipe = write_recipe(tmp_path / "project", {"sft": {"training": {"freeze": [pattern]}}})
+    outcome = fairlead("reward", recipe, home=tmp_path / "home")
+    assert "training.freeze" in outcome.error
