@@ -18,6 +18,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
+    DeepseekV3Config,
+    DogeConfig,
+    Exaone4Config,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
@@ -28,7 +31,9 @@ from transformers import (
     Mamba2Config,
     MambaConfig,
     MistralConfig,
+    NemotronConfig,
     Phi3Config,
+    PhimoeConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
@@ -85,6 +90,25 @@ CONFIGS = {
         num_experts_per_tok=2,
         tie_word_embeddings=False,
     ),
+    # Every layer knows the window, and the second does not use it.
+    "exaone4": lambda: Exaone4Config(
+        **_SIZES, head_dim=8, sliding_window=4, layer_types=["sliding_attention", "full_attention"]
+    ),
+    # Values of another size than queries and keys, which share a part; a dense layer and one of experts.
+    "deepseek_v3": lambda: DeepseekV3Config(
+        **{**_SIZES, "num_key_value_heads": 4},
+        q_lora_rank=16,
+        kv_lora_rank=16,
+        qk_nope_head_dim=8,
+        qk_rope_head_dim=8,
+        v_head_dim=12,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        n_group=1,
+        topk_group=1,
+        moe_intermediate_size=16,
+        first_k_dense_replace=1,
+    ),
     "gpt2": lambda: GPT2Config(**_COMMON, n_embd=32, n_layer=2, n_head=4, n_positions=MAX_POSITIONS),
 }
 KINDS = tuple(CONFIGS)
@@ -104,6 +128,12 @@ PADDED_CONFIGS = {
     "lfm2": lambda: Lfm2Config(**_SIZES, layer_types=["conv", "full_attention"]),
     # Plain attention that cannot be replaced.
     "bloom": lambda: BloomConfig(**_COMMON, hidden_size=32, n_layer=2, n_head=4),
+    # Its attention can be replaced, but its layers add a learned mask.
+    "doge": lambda: DogeConfig(**_SIZES),
+    # It has windows of which its layers know nothing.
+    "phimoe": lambda: PhimoeConfig(**_SIZES, sliding_window=4, num_local_experts=3),
+    # What a forward is given besides does not reach its layers.
+    "nemotron": lambda: NemotronConfig(**_SIZES, head_dim=8),
 }
 """Models whose sequences cannot share a row."""
 PADDED_KINDS = tuple(PADDED_CONFIGS)
@@ -161,19 +191,27 @@ def folder(kind: str) -> Path:
 
 def load(kind: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> CausalModel:
     """A fresh copy as fairlead sees it."""
-    model = load_policy(str(folder(kind)), dtype=dtype, device=device)
-    _loop_over_experts(model.config, dtype)
+    model = load_policy(str(folder(kind)), dtype=_first_dtype(kind, dtype), device=device)
+    _loop_over_experts(kind, model.module, dtype)
     return model
 
 
 def load_plain(kind: str, *, dtype: torch.dtype = torch.float32):
     """The same weights in plain transformers with its own eager attention."""
-    module = AutoModelForCausalLM.from_pretrained(folder(kind), dtype=dtype, attn_implementation="eager").eval()
-    _loop_over_experts(module.config, dtype)
+    dtype_first = _first_dtype(kind, dtype)
+    module = AutoModelForCausalLM.from_pretrained(folder(kind), dtype=dtype_first, attn_implementation="eager").eval()
+    _loop_over_experts(kind, module, dtype)
     return module
 
 
-def _loop_over_experts(config, dtype: torch.dtype) -> None:
-    """torch's grouped product knows no float64."""
-    if dtype == torch.float64:
-        config._experts_implementation = "eager"
+_WITH_EXPERTS = ("gpt_oss", "jamba", "deepseek_v3", "phimoe")
+
+
+def _first_dtype(kind: str, dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if kind in _WITH_EXPERTS and dtype == torch.float64 else dtype
+
+
+def _loop_over_experts(kind: str, module, dtype: torch.dtype) -> None:
+    """torch's grouped product knows no float64: such a model becomes one after it was loaded, with a loop in its place."""
+    if kind in _WITH_EXPERTS and dtype == torch.float64:
+        module.double().config._experts_implementation = "eager"

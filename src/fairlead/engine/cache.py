@@ -39,17 +39,16 @@ class SlotCache:
     values: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
 
     def write_prefill(self, layer: int, key: Tensor, value: Tensor) -> None:
-        """Store [S, Hkv, T, D] from position 0."""
-        num_slots, heads, length, size = key.shape
-        self.keys[layer] = key.new_zeros(num_slots, heads, self.capacity, size)
-        self.values[layer] = value.new_zeros(num_slots, heads, self.capacity, size)
-        self.keys[layer][:, :, :length], self.values[layer][:, :, :length] = key, value
+        """Store [S, Hkv, T, D] from position 0; values may have another size than keys."""
+        num_slots, heads, length, _ = key.shape
+        for kept, new in ((self.keys, key), (self.values, value)):
+            kept[layer] = new.new_zeros(num_slots, heads, self.capacity, new.shape[3])
+            kept[layer][:, :, :length] = new
 
     def append(self, layer: int, key: Tensor, value: Tensor) -> None:
         """Store [S, Hkv, 1, D], one token a slot, at each slot's own length (the caller advances `lengths` after the last layer)."""
-        index = self.lengths[:, None, None, None].expand(-1, key.shape[1], 1, key.shape[3])
-        self.keys[layer].scatter_(2, index, key)
-        self.values[layer].scatter_(2, index, value)
+        for kept, new in ((self.keys, key), (self.values, value)):
+            kept[layer].scatter_(2, self.lengths[:, None, None, None].expand_as(new), new)
 
     def select(self, slots: Tensor) -> "SlotCache":
         """A cache of the chosen slots, in that order; a slot may be taken several times (one prompt, many samples)."""

@@ -61,7 +61,7 @@ class TreeAttention:
 
     def attend(self, module: Any, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
         """Attention of a flat row [1, H, N, D]."""
-        num_heads, num_tokens, size = query.shape[1:]
+        num_heads, num_tokens = query.shape[1:3]
         assert num_tokens == self.num_tokens, f"{num_tokens} tokens for a layout of {self.num_tokens}"
         q = _spread(query[0].transpose(0, 1), self._queries)  # [S, H, D]
         k, v = (_spread(x[0].transpose(0, 1), self._keys) for x in (key, value))
@@ -74,7 +74,7 @@ class TreeAttention:
                 for x, start, end in ((q, q_start, q_end), (k, k_start, k_end), (v, k_start, k_end))
             )
             out = self._attend_block(number, block, *parts, scoring)  # [R, H, T, D]
-            outputs.append(out.transpose(1, 2).reshape(rows * longest_query, num_heads, size))
+            outputs.append(out.transpose(1, 2).reshape(rows * longest_query, num_heads, value.shape[-1]))
             q_start, k_start = q_end, k_end
         return _collect(outputs[0] if len(outputs) == 1 else torch.cat(outputs), self._queries)[None]
 
@@ -164,9 +164,9 @@ def attend_by_formula(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scoring: Sc
     """softmax(scores of q and k) v, the heads of a group stacked as rows of one product: no copies of k and v.
 
     Args:
-        q: [R, H, T, D];  k, v: [R, Hkv, L, D];  mask: [R, 1, T, L], True where seen, with a key for every query.
+        q: [R, H, T, D];  k: [R, Hkv, L, D];  v: [R, Hkv, L, E];  mask: [R, 1, T, L], True where seen, with a key for every query.
     Returns:
-        [R, H, T, D]
+        [R, H, T, E]
     """
     rows, heads, length, size = q.shape
     groups = k.shape[1]
@@ -182,22 +182,34 @@ def attend_by_formula(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scoring: Sc
         sink = scoring.sinks.to(scores.dtype).view(1, heads, 1, 1).expand(rows, heads, length, 1)
         weights = torch.cat([scores, sink], -1).softmax(-1)[..., :-1]
     weights = weights.to(v.dtype).reshape(stacked.shape[0], stacked.shape[1], -1)
-    return torch.bmm(weights, v.flatten(0, 1)).view(rows, heads, length, size)
+    return torch.bmm(weights, v.flatten(0, 1)).view(rows, heads, length, v.shape[-1])
+
+
+class PlanError(RuntimeError):
+    """A layer that a plan cannot stand in for; the message says what it does, after the model's name."""
+
+
+_UNSAID = -1
+"""Of a window: the layer says nothing about it, which is not the same as None, for none."""
 
 
 def _fairlead_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, scaling: float | None = None,
-    fairlead: AttentionPlan | None = None, sliding_window: int | None = None, softcap: float | None = None,
+    fairlead: AttentionPlan | None = None, sliding_window: int | None = _UNSAID, softcap: float | None = None,
     s_aux: Tensor | None = None, **kwargs: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """What transformers calls in each layer."""
     if fairlead is None:
-        raise RuntimeError("a model with fairlead attention was called without a plan; use models.forward functions")
-    window = sliding_window if sliding_window is not None else getattr(module, "sliding_window", None)
+        raise PlanError("calls its attention without a plan")
+    if attention_mask is not None:
+        raise PlanError("makes a mask of its own")
+    if sliding_window == _UNSAID:
+        sliding_window = None
+        if getattr(module.config.get_text_config(), "sliding_window", None) is not None:
+            raise PlanError("does not tell its layers their windows")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    return fairlead.attend(
-        module, query, key, value, Scoring(scale=scale, window=window, softcap=softcap, sinks=s_aux)
-    ), None
+    scoring = Scoring(scale=scale, window=sliding_window, softcap=softcap, sinks=s_aux)
+    return fairlead.attend(module, query, key, value, scoring), None
 
 
 def register() -> None:

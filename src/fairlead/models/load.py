@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from fairlead.core.errors import ModelError, explain
-from fairlead.models import attention, padded, varlen
+from fairlead.models import attention, padded, probe, varlen
 from fairlead.models.locate import TOKENIZER_FILES, check_folder, has_tokenizer, hub_folder, locate_model, read_object
 from fairlead.models.logprobs import OutputHead, TokenLogprobs, token_logprobs
 from fairlead.text.packing import Layout
@@ -165,14 +165,41 @@ def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str =
         raise _load_error(model, error, "a causal language model") from error
     _check_download(source)
     _require_complete(info, model)
-    why_padded = padded.why_padded(module)
-    if why_padded is None:
-        module.set_attn_implementation(attention.NAME)
     module = module.to(device).eval()
     _require_finite(module, model)
-    return CausalModel(
-        module=module, config=module.config, name=model, device=torch.device(device), why_padded=why_padded
-    )
+    policy = CausalModel(module=module, config=module.config, name=model, device=torch.device(device))
+    policy.why_padded = _attach_plans(policy)
+    return policy
+
+
+@torch.no_grad()
+def _attach_plans(policy: CausalModel) -> str | None:
+    """Put our attention in where a plan computes what the model does; return what is against it, in words."""
+    module, config = policy.causal_lm, policy.config
+    if getattr(module, module.base_model_prefix, None) is None:
+        raise _not_a_decoder(policy, "has no part that gives hidden states")
+    tokens = probe.make_probe(config.get_text_config().vocab_size)
+    own = policy._forward(input_ids=tokens.rows)
+    if not own.isfinite().all():
+        return padded.why_padded(module)  # nothing to compare; preflight meets it
+    if not tokens.is_causal(own):
+        raise _not_a_decoder(policy, "lets a token see later ones")
+    why, name = padded.why_padded(module), config._attn_implementation
+    if why is None:
+        module.set_attn_implementation(attention.NAME)
+        try:
+            planned = policy.hidden(tokens.layout)
+            why = None if tokens.agrees(own, planned) else "computes something else under a plan of ours"
+        except attention.PlanError as error:
+            why = str(error)
+        if why is not None:
+            module.set_attn_implementation(name)
+    return why
+
+
+def _not_a_decoder(policy: CausalModel, wrong: str) -> ModelError:
+    return ModelError(explain(policy.name, policy.config.model_type, wrong, expected="a decoder that looks back only",
+                              remedy="Choose a causal language model"))  # fmt: skip
 
 
 def _require_complete(info: dict[str, Any], model: str) -> None:

@@ -56,8 +56,10 @@ def test_values_and_gradients_are_those_of_rows_one_by_one(kind):
     peers = dict(plain.named_parameters())
     for name, parameter in model.module.named_parameters():
         assert parameter.grad is not None, name
+        expected_grad = peers[name].grad
+        tolerance = 2e-5 + 2e-6 * float(expected_grad.abs().max())  # norms are fp32 in any dtype
         torch.testing.assert_close(
-            parameter.grad, peers[name].grad, atol=2e-5, rtol=1e-5, msg=lambda m, name=name: f"{name}: {m}"
+            parameter.grad, expected_grad, atol=tolerance, rtol=1e-5, msg=lambda m, name=name: f"{name}: {m}"
         )
 
 
@@ -116,9 +118,13 @@ def test_unshared_rows_have_the_same_logprobs():
 
 def test_what_keeps_sequences_apart_is_told_from_facts_of_the_model():
     assert {kind: tiny_models.load(kind).why_padded for kind in tiny_models.KINDS} == dict.fromkeys(tiny_models.KINDS)
-    state = {kind for kind in KINDS if tiny_models.load(kind).why_padded == "keeps state across a row"}
-    assert state == {"mamba", "mamba2", "rwkv", "jamba", "lfm2"}
-    assert tiny_models.load("bloom").why_padded == "has an attention of its own"
+    assert {kind: tiny_models.load(kind).why_padded for kind in KINDS} == {
+        **dict.fromkeys(("mamba", "mamba2", "rwkv", "jamba", "lfm2"), "keeps state across a row"),
+        "bloom": "has an attention of its own",
+        "doge": "makes a mask of its own",
+        "phimoe": "does not tell its layers their windows",
+        "nemotron": "calls its attention without a plan",
+    }
     sizes = {
         "hidden_size": 8,
         "num_hidden_layers": 1,

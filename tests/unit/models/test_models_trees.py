@@ -80,6 +80,7 @@ WINDOWS = {
     "gemma2": [4, None],
     "gemma3": [4, None],
     "gpt_oss": [4, None],
+    "exaone4": [4, None],
     "qwen3": [None, None],
 }
 
