@@ -20,13 +20,14 @@ from safetensors.torch import load_file
 from training_examples import METHODS, make_learner, make_trees
 
 from fairlead.core.errors import Interrupted, ModelError, StoreError
+from fairlead.core.sections import deciding
 from fairlead.core.services import Services
 from fairlead.models.snapshot import Snapshot
 from fairlead.train import identity
 from fairlead.train.checkpoints import CheckpointRule, Checkpoints, load_weights, read_tensors
 from fairlead.train.hooks import Session
 from fairlead.train.loop import run_loop
-from fairlead.train.shelf import Shelf
+from fairlead.train.shelf import Shelf, retire
 from fairlead.train.state import named_parameters
 
 OWNER = {
@@ -485,7 +486,7 @@ _SAVE_FOREVER = """
 import sys, torch
 from pathlib import Path
 from fairlead.train.checkpoints import CheckpointRule, Checkpoints
-from fairlead.train.shelf import Shelf
+from fairlead.train.shelf import Shelf, retire
 made = Checkpoints(Shelf(Path(sys.argv[1])), CheckpointRule(), {})
 for step in range(1, 10**6):
     made.save({"w": torch.full((1000,), float(step))}, {"step": step, "metrics": {}}, is_best=step % 3 == 0)
@@ -559,3 +560,33 @@ def test_the_weights_of_a_checkpoint_can_be_taken_out(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(fresh.parameters, learner.parameters, strict=True))
     with pytest.raises(ModelError, match=r"does not fit this model: policy\..* is not there"):
         load_weights(path, make_learner("reward").models)
+
+
+@pytest.mark.parametrize("keep_all", [False, True])
+def test_a_finished_stage_leaves_the_lines_and_its_checkpoints_only_when_all_are_kept(keep_all, tmp_path):
+    work, log = tmp_path / "work", tmp_path / "run" / "checkpoints.jsonl"
+    for folder in (work, work / "member-1"):
+        made = checkpoints(folder, keep="all" if keep_all else 2)
+        for step in (1, 2, 3):
+            save(made, step)
+    retire(work, log=log, stage="rewards", keep_all=keep_all)
+    if keep_all:
+        assert names(work) == names(work / "member-1") == ["1", "2", "3"] and not log.exists()
+    else:
+        rows = [json.loads(line) for line in log.read_text().splitlines()]
+        assert [(r["step"], r["reason"]) for r in rows] == [
+            (1, "rotated"),
+            (2, "the stage is done"),
+            (3, "the stage is done"),
+        ] * 2
+        assert (
+            {r["stage"] for r in rows} == {"rewards"}
+            and all(len(r["sha256"]) == 64 for r in rows)
+            and not work.exists()
+        )
+
+
+def test_settings_that_change_only_checkpoints_decide_nothing():
+    assert deciding({"training": {"keep_checkpoints": 2, "checkpoint_every_steps": 5, "batch_size": 4}, "data": [{"take": 1}]}) == {
+        "training": {"batch_size": 4}, "data": [{"take": 1}]
+    }  # fmt: skip
