@@ -7,6 +7,7 @@ Example:
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -18,8 +19,8 @@ _LEFT_S = 24 * 3600
 
 def mark_used(path: Path) -> None:
     """Make a file the most recently used one; one that was deleted meanwhile stays deleted."""
-    if path.exists():
-        path.touch()
+    with contextlib.suppress(FileNotFoundError):
+        os.utime(path)
 
 
 def trim_folder(folder: Path, pattern: str, *, keep: Collection[Path] = (), max_bytes: int | None = None) -> None:

@@ -89,7 +89,10 @@ class Storage:
         write_columns(path, columns, version=FORMAT, facts=counts)
         self._used.add(path)
         self._has_written = True
-        return map_columns(path, version=FORMAT)[0]
+        try:
+            return map_columns(path, version=FORMAT)[0]
+        except FileNotFoundError:  # somebody emptied the folder just now
+            return columns
 
     def close(self) -> None:
         """Make room for what was written, and say what was found wrong."""

@@ -274,7 +274,7 @@ print(len(found.trees), t.data_fingerprint(list(found.trees)))
 """
 
 
-def _run_script(folder, before="", **env):
+def _run_script(folder, before="", status=0, **env):
     here = Path(__file__).parent
     script = _SCRIPT.format(
         tests=str(here.parents[1]), text=str(here), folder=f"Path({str(folder)!r})" if folder else "None", before=before
@@ -282,7 +282,7 @@ def _run_script(folder, before="", **env):
     done = subprocess.run(
         [sys.executable, "-c", script], env={**os.environ, **env}, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
     return done.stdout
 
 
@@ -293,3 +293,25 @@ def test_one_thread_and_three_write_the_same_bytes_and_a_machine_without_arrow_h
     assert one == three == bare and one.startswith("720 ")
     sums = [{p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (tmp_path / name).iterdir()} for name in "ab"]
     assert sums[0] == sums[1] and len(sums[0]) > 18
+
+
+def test_a_run_that_is_killed_while_it_writes_leaves_whole_files_only(chat, tmp_path, monkeypatch):
+    """Killed when the third shard is written but has no name yet; the next run finds two, makes the rest, and has the same trees."""
+    killer = "import os, signal; from fairlead.core import io; num = [2]\n"
+    killer += (
+        "def kill(path):\n    num[0] -= 1\n    num[0] < 0 and os.kill(os.getpid(), signal.SIGKILL)\nio.sync_file = kill"
+    )
+    _run_script(tmp_path / "trees", before=killer, status=-9)
+    left = sorted(name for name in files(tmp_path))
+    assert len(left) == 3 and left[0].endswith(".tmp") and all(name.endswith(".arrow") for name in left[1:])
+    monkeypatch.setattr(module, "SHARD_ROWS", 7)
+    calls, said = counting(monkeypatch), []
+    rows = preferences() * 40
+    found = encode_rows(
+        rows, encode_preferences, chat=chat, max_length=64, what="rows", storage=storage(tmp_path, said)
+    )
+    assert len(calls) == 3 * (16 * 7 + 6) and said == [], (
+        "18 shards differ, of which two were there, and the last has 6 rows"
+    )
+    whole = encode_rows(rows, encode_preferences, chat=chat, max_length=64, what="rows")
+    assert data_fingerprint(found.trees) == data_fingerprint(whole.trees)
