@@ -168,12 +168,12 @@ def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str =
     module = module.to(device).eval()
     _require_finite(module, model)
     policy = CausalModel(module=module, config=module.config, name=model, device=torch.device(device))
-    policy.why_padded = _attach_plans(policy)
+    policy.why_padded = attach_plans(policy)
     return policy
 
 
 @torch.no_grad()
-def _attach_plans(policy: CausalModel) -> str | None:
+def attach_plans(policy: CausalModel) -> str | None:
     """Put our attention in where a plan computes what the model does; return what is against it, in words."""
     module, config = policy.causal_lm, policy.config
     if getattr(module, module.base_model_prefix, None) is None:

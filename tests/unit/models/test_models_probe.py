@@ -6,7 +6,7 @@ from transformers import BertConfig, BertLMHeadModel
 
 import tiny_models
 from fairlead.core.errors import ModelError
-from fairlead.models.load import load_policy
+from fairlead.models.load import attach_plans, load_policy
 from fairlead.models.probe import make_probe
 
 
@@ -17,6 +17,17 @@ def test_encoders_are_refused(tmp_path):
     BertLMHeadModel(config).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="bert lets a token see later ones; expected a decoder that looks back only"):
         load_policy(str(tmp_path))
+
+
+def test_a_state_that_nothing_announces_is_found_out():
+    """A layer that hands half of its output to the next token of the row: it looks back only, and in a shared row to a sibling."""
+    model = tiny_models.load("llama")
+    assert model.why_padded is None
+    model.causal_lm.set_attn_implementation("sdpa")
+    layer = model.backbone.get_submodule("layers.0.mlp")
+    layer.register_forward_hook(lambda module, args, out: out + 0.5 * torch.nn.functional.pad(out, (0, 0, 1, -1)))
+    assert attach_plans(model) == "computes something else under a plan of ours"
+    assert model.config._attn_implementation == "sdpa"
 
 
 def test_the_probe_is_one_tree_and_its_two_rows():
