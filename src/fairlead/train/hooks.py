@@ -82,6 +82,7 @@ class Session:
         rows.resume(self.learner.step_number)
         rules = tuple(rule for rule in RULES if rule.metric not in self.muted)
         self._sink = FanOut(rows, AlertSink(self._alert, rules=rules))
+        self.learner.say = lambda text: self.services.say(f"{self.title}: {text}")
         for note in self.learner.models.notes():
             self.services.say(f"{self.title}: {note}")
         self._bar = self._stack.enter_context(self.services.progress(self.title, self.learner.num_steps))

@@ -23,6 +23,7 @@ from fairlead.text.packing import Tree
 from fairlead.train.ahead import Prepared, prepare, prepared_batches
 from fairlead.train.average import AVERAGE, WeightAverage
 from fairlead.train.batches import MicroBatch
+from fairlead.train.budget import free_memory, is_out_of_memory, smaller_budget
 from fairlead.train.forward import Models, run_forward, sizes_batch
 from fairlead.train.identity import as_settings, identity
 from fairlead.train.noise import EmbeddingNoise, Neftune
@@ -41,6 +42,10 @@ Hook = Callable[["Learner", dict[str, float]], bool | None]
 """Called after each step with the metrics; returning True stops the run."""
 
 
+def _say_nothing(_text: str) -> None:
+    """Nobody listens."""
+
+
 @dataclass(slots=True, eq=False)
 class Learner:
     """Models, one algorithm, one optimiser. Makes steps; keeps count of them. Single-use, not thread-safe."""
@@ -57,6 +62,10 @@ class Learner:
     """Of the moving average of the weights, which is then the result of the training; None keeps none."""
     neftune: Neftune | None = None
     """Noise on the input embeddings of training forwards."""
+    say: Callable[[str], None] = _say_nothing
+    """Told once when memory ran out."""
+    is_lowered: bool = False
+    """The token budget was lowered because memory ran out; part of a checkpoint, with the budget."""
     step_number: int = 0
     """Optimiser steps made so far."""
     statistics: dict[str, float] = field(default_factory=dict[str, float])
@@ -78,7 +87,13 @@ class Learner:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a resumed run needs: tensors by name (not copies), and plain values. All names: see `train.state`."""
         tensors, values = optimizer_state(self.optimizer, self.trainable)
-        plain = {"step": self.step_number, "statistics": self.statistics, "optimizer": values}
+        lowered = self.max_tokens if self.is_lowered else None
+        plain = {
+            "step": self.step_number,
+            "statistics": self.statistics,
+            "optimizer": values,
+            "lowered_budget": lowered,
+        }
         weights = parameter_tensors(self.trainable) if self.average is None else self.average.tensors()
         return {**weights, **tensors}, plain
 
@@ -89,6 +104,8 @@ class Learner:
         if self.average is not None:
             self.average.load(tensors)
         self.step_number, self.statistics = int(values["step"]), dict(values["statistics"])
+        if values["lowered_budget"] is not None:
+            self.max_tokens, self.is_lowered = min(self.max_tokens, int(values["lowered_budget"])), True
 
     def identity(self, *, data: str) -> dict[str, Any]:
         """What its checkpoints belong to; see `train.identity`. Of a learner that has made no step yet."""
@@ -120,11 +137,7 @@ class Learner:
         Raises:
             TrainError: the loss or the gradient is not finite. Weights are as they were before the step.
         """
-        if ready is None or ready.max_tokens != self.max_tokens:
-            ready = prepare(batches, max_tokens=self.max_tokens)
-        microbatches = ready.microbatches
-        sums = self._accumulate(microbatches)
-        norm = self._gradient_norm()
+        sums, norm, num_replays = self._gradients(batches, ready)
         loss = sums.pop("loss")[0] if "loss" in sums else 0.0
         if not math.isfinite(loss) or not math.isfinite(norm):
             self.optimizer.zero_grad(set_to_none=True)
@@ -144,8 +157,36 @@ class Learner:
             "grad_norm": norm,
             "learning_rate": rate,
             "num_tokens": float(sum(t.num_tokens for t in batches)),
+            **({"train/out_of_memory": float(num_replays)} if num_replays else {}),
             **means,
         }
+
+    def _gradients(
+        self, batches: Sequence[Tree], ready: Prepared | None
+    ) -> tuple[dict[str, tuple[float, float]], float, int]:
+        """Clipped gradients of a batch; metric sums and counts, the norm, and how often memory ran out on the way."""
+        num_replays = 0
+        while True:
+            if ready is None or ready.max_tokens != self.max_tokens:
+                ready = prepare(batches, max_tokens=self.max_tokens)
+            try:
+                return self._accumulate(ready.microbatches), self._gradient_norm(), num_replays
+            except Exception as error:
+                smaller = smaller_budget(batches, max_tokens=self.max_tokens) if is_out_of_memory(error) else None
+                if smaller is None:
+                    self.optimizer.zero_grad(set_to_none=True)
+                    raise
+            ready = None
+            num_replays += 1
+            self._lower_budget(smaller)
+
+    def _lower_budget(self, max_tokens: int) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        free_memory()
+        if not self.is_lowered:
+            self.say(f"memory ran out at step {self.step_number + 1} with {self.max_tokens} tokens a forward; the step is made again with "
+                     f"{max_tokens}, and training goes on with that. The result is the same to rounding.")  # fmt: skip
+        self.max_tokens, self.is_lowered = max_tokens, True
 
     def _accumulate(self, microbatches: Sequence[MicroBatch]) -> dict[str, tuple[float, float]]:
         """Forward and backward of every micro-batch; metric sums and counts, and the loss divided by the global count."""
