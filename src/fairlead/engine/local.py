@@ -144,7 +144,7 @@ class LocalEngine:
         rows = torch.arange(len(samples), device=self.model.device)
         done: list[Sample] = []
         for step in range(limit):
-            logits = chunk_logits(hidden, head.weight, head.bias, head.softcap, head.scale)[: len(rows)]
+            logits = chunk_logits(hidden, head, head.scale)[: len(rows)]
             uniforms = None if wave.uniforms is None else wave.uniforms[rows, step]
             tokens, logprobs = draw(process_logits(logits, sampling), uniforms)
             wave.tokens[rows, step], wave.logprobs[rows, step] = tokens, logprobs

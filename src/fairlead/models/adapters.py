@@ -5,7 +5,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -51,7 +51,7 @@ def add_lora(model: CausalModel, settings: LoraSettings, *, seed: int) -> Causal
         # peft advises on tied heads and on save_embedding_layers; both are handled by merging before a release.
         warnings.simplefilter("ignore", UserWarning)
         module = get_peft_model(model.causal_lm, config).eval()
-    return replace(model, module=module)
+    return _with_module(model, module)
 
 
 def _check_fit(model: CausalModel, settings: LoraSettings) -> None:
@@ -91,4 +91,11 @@ def merged(model: CausalModel) -> CausalModel:
     """Weights with the adapter added in, as a plain model (the adapter is gone)."""
     if not has_adapter(model):
         return model
-    return replace(model, module=model.module.merge_and_unload().eval())  # pyright: ignore[reportCallIssue]
+    return _with_module(model, model.module.merge_and_unload().eval())  # pyright: ignore[reportCallIssue]
+
+
+def _with_module(model: CausalModel, module: Any) -> CausalModel:
+    """peft added layers, or wrote into weights where autograd does not see it: low-precision copies must be made anew."""
+    found = replace(model, module=module)
+    found.set_precision(model.arithmetic.precision)
+    return found

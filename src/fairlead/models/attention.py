@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from fairlead.models import products
 from fairlead.models.segments import Block, Gather, plan_segments
 from fairlead.text.packing import Layout
 
@@ -54,15 +55,20 @@ class TreeAttention:
     def __init__(self, layout: Layout, *, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.num_tokens = len(layout.token_ids)
-        plan = plan_segments(layout)
+        self._plan = plan = plan_segments(layout)
         self.blocks = plan.blocks
         self._queries, self._keys = (_Places.of(gather, self.device) for gather in (plan.queries, plan.keys))
+        self._tasks: dict[tuple[int, int, int | None], products.Tasks] = {}
         self._masks: dict[tuple[int, int | None, torch.dtype], Tensor] = {}
 
     def attend(self, module: Any, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
         """Attention of a flat row [1, H, N, D]."""
         num_heads, num_tokens = query.shape[1:3]
         assert num_tokens == self.num_tokens, f"{num_tokens} tokens for a layout of {self.num_tokens}"
+        if scoring.is_fused and self.device.type == "cpu":
+            return self._by_products(query, key, value, scoring)
+        dtype = torch.promote_types(query.dtype, value.dtype)
+        query, key, value = (x.to(dtype) for x in (query, key, value))
         q = _spread(query[0].transpose(0, 1), self._queries)  # [S, H, D]
         k, v = (_spread(x[0].transpose(0, 1), self._keys) for x in (key, value))
         outputs, q_start, k_start = [], 0, 0
@@ -77,6 +83,17 @@ class TreeAttention:
             outputs.append(out.transpose(1, 2).reshape(rows * longest_query, num_heads, value.shape[-1]))
             q_start, k_start = q_end, k_end
         return _collect(outputs[0] if len(outputs) == 1 else torch.cat(outputs), self._queries)[None]
+
+    def _by_products(self, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
+        """Scores in fp32 or wider; weights and values are multiplied in the dtype of the values."""
+        name = (query.shape[1], key.shape[1], scoring.window)
+        if name not in self._tasks:
+            heads, kv_heads, window = name
+            self._tasks[name] = products.plan_tasks(self._plan, heads=heads, kv_heads=kv_heads, window=window)
+        wide = torch.promote_types(query.dtype, torch.float32)
+        q, k = (x[0].transpose(0, 1).to(wide) for x in (query, key))
+        v = value[0].transpose(0, 1)
+        return products.attend(q, k, v, self._tasks[name], scale=scoring.scale, low=v.dtype)[None]
 
     def _attend_block(self, number: int, block: Block, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         if scoring.is_fused and block.is_causal and (scoring.window is None or scoring.window >= block.shape[2]):

@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from fairlead.core.errors import ModelError, explain
 from fairlead.models import attention, padded, probe, varlen
+from fairlead.models.arithmetic import Arithmetic, Precision, is_direct_better, use_arithmetic
 from fairlead.models.locate import TOKENIZER_FILES, check_folder, has_tokenizer, hub_folder, locate_model, read_object
 from fairlead.models.logprobs import OutputHead, TokenLogprobs, token_logprobs
 from fairlead.text.packing import Layout
@@ -42,10 +43,21 @@ class CausalModel:
     config: Any
     name: str
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    arithmetic: Arithmetic = field(default_factory=Arithmetic)
+    """Precision of its products, and the library that computes them."""
     why_padded: str | None = None
     """What keeps its sequences from sharing a row, so that each is a padded row of its own; None where they share one."""
     entry: Callable[..., Any] | None = None
     """Runs the backbone with the hooks of a sharded model (`sharding.shard`); None calls it directly."""
+
+    def set_precision(self, precision: Precision) -> None:
+        """Compute so from now on. Also after layers were added or weights changed behind autograd's back (an adapter merged in)."""
+        on_cpu = self.device.type == "cpu"
+        self.arithmetic = Arithmetic(
+            precision="fp32" if self.why_padded else precision, is_direct=on_cpu and is_direct_better()
+        )
+        if on_cpu:
+            use_arithmetic(self.module, self.arithmetic)
 
     @property
     def causal_lm(self) -> Any:
@@ -80,7 +92,7 @@ class CausalModel:
         elif (divisor := getattr(text, "logits_scaling", None)) is not None:
             scale = 1.0 / float(divisor)
         return OutputHead(weight=head.weight, bias=getattr(head, "bias", None),
-                          softcap=getattr(text, "final_logit_softcapping", None), scale=scale)  # fmt: skip
+                          softcap=getattr(text, "final_logit_softcapping", None), scale=scale, arithmetic=self.arithmetic)  # fmt: skip
 
     def hidden(self, layout: Layout) -> Tensor:
         """[N, H] hidden states of a flat row of trees, or of the same tokens on padded rows."""
@@ -98,7 +110,11 @@ class CausalModel:
     def _forward(self, *, fairlead: attention.AttentionPlan | None = None, **inputs: Tensor) -> Tensor:
         inputs = {name: tensor.to(self.device, non_blocking=True) for name, tensor in inputs.items()}
         extra = {} if fairlead is None else {"fairlead": fairlead}
-        output = (self.entry or self.backbone)(**inputs, **extra, use_cache=False)
+        with torch.autocast(
+            "cuda", torch.bfloat16, enabled=self.arithmetic.precision == "bf16" and self.device.type == "cuda"
+        ):
+            output = (self.entry or self.backbone)(**inputs, **extra, use_cache=False)
+        self.arithmetic.forget()
         caches = (getattr(output, name, None) for name in ("past_key_values", "cache_params"))
         assert all(cache is None for cache in caches), "a cache was made in a training forward"
         return output.last_hidden_state
@@ -141,9 +157,13 @@ def _check_tokenizer_files(folder: Path) -> None:
             ) from error
 
 
-def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> CausalModel:
+def load_policy(
+    model: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu", precision: Precision = "fp32"
+) -> CausalModel:
     """Load a causal LM, dropout off: with fairlead attention, or with its own where its sequences cannot share a row.
 
+    Args:
+        precision: of its products; what runs on padded rows stays fp32.
     Raises:
         ModelError: not found, incomplete, damaged, weights that are not finite or that the architecture has no place for, or an
             architecture that is no decoder.
@@ -169,6 +189,7 @@ def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str =
     _require_finite(module, model)
     policy = CausalModel(module=module, config=module.config, name=model, device=torch.device(device))
     policy.why_padded = attach_plans(policy)
+    policy.set_precision(precision)
     return policy
 
 

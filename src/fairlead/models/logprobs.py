@@ -8,13 +8,16 @@ Legend: K kept positions, H hidden size, V vocabulary.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-_CHUNK_ELEMENTS = 1 << 22  # logits held at once: 16 MiB in fp32, which stays in the allocator instead of the kernel
+from fairlead.models.arithmetic import Arithmetic
+
+_CHUNK_ELEMENTS = 1 << 22  # logits held at once: 16 MiB in fp32, which stay in the cache from pass to pass
+_FEWEST_ROWS = 128  # fewer would read all weights for little: a product wants both sides large
 KEPT_BYTES = 128 << 20
 """Log-probabilities of the whole vocabulary up to this size are kept from the forward for the backward; beyond it each chunk is
 computed again, which costs a third of the head's arithmetic and bounds memory whatever the vocabulary."""
@@ -22,12 +25,13 @@ computed again, which costs a third of the head's arithmetic and bounds memory w
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutputHead:
-    """How hidden states become logits: weight [V, H], optional bias [V], soft-cap, scale (logits are multiplied by it)."""
+    """How hidden states become logits: weight [V, H], optional bias [V], soft-cap, scale (logits are multiplied by it), products."""
 
     weight: Tensor
     bias: Tensor | None = None
     softcap: float | None = None
     scale: float = 1.0
+    arithmetic: Arithmetic = field(default_factory=Arithmetic)
 
 
 class TokenLogprobs(NamedTuple):
@@ -57,9 +61,7 @@ def token_logprobs(
         [K] tensors, fp32 (float64 for float64 weights), with gradient to hidden, weight and bias.
     """
     wanted = ("entropy" in needs, "mean_logprobs" in needs, "collision_logprobs" in needs)
-    outputs = _TokenLogprobs.apply(
-        hidden, head.weight, head.bias, targets, head.softcap, head.scale / temperature, wanted
-    )
+    outputs = _TokenLogprobs.apply(hidden, head.weight, head.bias, targets, head, head.scale / temperature, wanted)
     optional = (value if is_wanted else None for value, is_wanted in zip(outputs[1:], wanted, strict=True))
     return TokenLogprobs(outputs[0], *optional)
 
@@ -67,132 +69,108 @@ def token_logprobs(
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        targets: Tensor,
-        softcap: float | None,
-        scale: float,
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, head: OutputHead, scale: float,
         wanted: tuple[bool, bool, bool],
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         count, vocabulary = len(targets), weight.shape[0]
         logprob, norm, entropy, mean, collision = (hidden.new_zeros(count, dtype=dtype) for _ in range(5))
+        is_low = head.arithmetic.precision == "bf16" and head.softcap is None and not wanted[0]
+        kept_dtype = torch.bfloat16 if is_low else dtype  # probabilities, else log-probabilities
         learns = any(ctx.needs_input_grad[:3])
-        keeps = learns and count * vocabulary * logprob.element_size() <= KEPT_BYTES
-        kept = hidden.new_empty(count if keeps else 0, vocabulary, dtype=dtype)
+        keeps = learns and count * vocabulary * kept_dtype.itemsize <= KEPT_BYTES
+        kept = hidden.new_empty(count if keeps else 0, vocabulary, dtype=kept_dtype)
         scratch = hidden.new_empty(min(count, _chunk_rows(vocabulary)), vocabulary, dtype=dtype)
         for rows in _chunks(count, vocabulary):
-            room = scratch[: rows.stop - rows.start]
-            logits = chunk_logits(hidden[rows], weight, bias, softcap, scale, out=room)
-            norm[rows] = logits.logsumexp(-1)
-            logp = torch.sub(logits, norm[rows, None], out=kept[rows] if keeps else logits)
-            logprob[rows] = logp.gather(1, targets[rows, None])[:, 0]
+            target = targets[rows, None]
+            logits = chunk_logits(hidden[rows], head, scale, out=scratch[: rows.stop - rows.start])
+            at_target = logits.gather(1, target)[:, 0]
+            logp = _log_softmax(logits, kept[rows] if keeps and not is_low else logits)
+            logprob[rows] = logp.gather(1, target)[:, 0]
+            norm[rows] = at_target - logprob[rows]
             if wanted[1]:
                 mean[rows] = logp.mean(-1)
             if wanted[0]:
                 entropy[rows] = -(logp.exp() * logp).sum(-1)
             if wanted[2]:
                 collision[rows] = (2 * logp).logsumexp(-1)
-        ctx.save_for_backward(hidden, weight, bias, targets, norm, entropy, kept if keeps else None)
-        ctx.softcap, ctx.scale = softcap, scale
+            if keeps and is_low:
+                kept[rows] = logp.exp_()
+        ctx.save_for_backward(hidden, weight, bias, targets, norm, entropy)
+        ctx.kept = kept if keeps else None
+        ctx.head, ctx.scale, ctx.is_low = head, scale, is_low
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(collision)
         return logprob, entropy, mean, collision
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        hidden, weight, bias, targets, norm, entropy, kept = ctx.saved_tensors
+        hidden, weight, bias, targets, norm, entropy = ctx.saved_tensors
+        kept, ctx.kept = ctx.kept, None  # its chunks become their own gradients; a second backward computes them again
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        how: Arithmetic = ctx.head.arithmetic
         d_hidden = torch.empty_like(hidden) if needs_hidden else None
         d_weight = torch.zeros_like(weight, dtype=norm.dtype) if needs_weight else None
         d_bias = torch.zeros_like(bias, dtype=norm.dtype) if bias is not None and needs_bias else None
-        scratch = norm.new_empty(min(len(targets), _chunk_rows(weight.shape[0])), weight.shape[0])
-        for rows in _chunks(len(targets), weight.shape[0]):
-            room = scratch[: rows.stop - rows.start]
-            if kept is None:
-                logits = chunk_logits(hidden[rows], weight, bias, ctx.softcap, ctx.scale, out=room)
-                logp = logits.sub_(norm[rows, None])
-            else:
-                logp = kept[rows]
+        vocabulary = weight.shape[0]
+        scratch = norm.new_empty(min(len(targets), _chunk_rows(vocabulary)) if kept is None else 0, vocabulary)
+        for rows in _chunks(len(targets), vocabulary):
+            room = scratch[: rows.stop - rows.start] if kept is None else kept[rows]
             slope = None
-            if ctx.softcap is not None:
-                slope = 1 - ((logp + norm[rows, None]) / (ctx.scale * ctx.softcap)) ** 2
+            if kept is None:
+                logits = chunk_logits(hidden[rows], ctx.head, ctx.scale, out=room)
+                if ctx.head.softcap is not None:
+                    slope = 1 - (logits / (ctx.scale * ctx.head.softcap)) ** 2
+                room = _log_softmax(logits, logits)
+            elif ctx.head.softcap is not None:
+                slope = 1 - ((room + norm[rows, None]) / (ctx.scale * ctx.head.softcap)) ** 2
             part = [None if g is None else g[rows, None] for g in grads[:3]]
-            d = _logit_gradient(logp, targets[rows, None], entropy[rows, None], *part, out=room)
+            is_probability = ctx.is_low and kept is not None
+            d = _logit_gradient(room, targets[rows, None], entropy[rows, None], *part, is_probability=is_probability)
             if slope is not None:
-                d *= slope.mul_(ctx.scale)
-            elif ctx.scale != 1.0:
+                d *= slope
+            if ctx.scale != 1.0:
                 d *= ctx.scale
-            d_low = d.to(hidden.dtype)
             if d_hidden is not None:
-                torch.mm(d_low, weight, out=d_hidden[rows])
+                d_hidden[rows] = how.product(d, weight, hidden.dtype)
             if d_weight is not None:
-                _add_product(d_weight, d_low.t(), hidden[rows])
+                d_weight += how.product(d.t(), hidden[rows], norm.dtype)
             if d_bias is not None:
-                d_bias += d.sum(0)
+                d_bias += d.sum(0, dtype=norm.dtype)
         return d_hidden, _cast(d_weight, weight), _cast(d_bias, bias), None, None, None, None
 
 
-def chunk_logits(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    softcap: float | None,
-    scale: float,
-    *,
-    out: Tensor | None = None,
-) -> Tensor:
-    """[K, V] logits of a few rows in fp32 or wider, without gradient; into `out` when it is given."""
-    logits = _product(hidden, weight.t(), out)
-    if bias is not None:
-        logits += bias
-    if softcap is not None:
-        logits = logits.div_(softcap).tanh_().mul_(softcap)
+def chunk_logits(hidden: Tensor, head: OutputHead, scale: float, *, out: Tensor | None = None) -> Tensor:
+    """[K, V] logits of a few rows times `scale` in fp32 or wider, without gradient; into `out` where that saves a copy."""
+    logits = head.arithmetic.wide_product(hidden, head.weight, out=out)
+    if head.bias is not None:
+        logits += head.bias
+    if head.softcap is not None:
+        logits = logits.div_(head.softcap).tanh_().mul_(head.softcap)
     return logits.mul_(scale) if scale != 1.0 else logits
 
 
-def _product(a: Tensor, b: Tensor, out: Tensor | None) -> Tensor:
-    """Matrix product in fp32 or wider, never rounded to a low precision on the way."""
-    if a.is_cuda and a.dtype not in (torch.float32, torch.float64):
-        return torch.mm(a, b, out_dtype=torch.float32)
-    a, b = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (a, b))
-    return torch.mm(a, b) if out is None else torch.mm(a, b, out=out)
-
-
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total += a b, in the precision of `total`."""
-    if a.dtype == total.dtype:
-        total.addmm_(a, b)
-    elif a.is_cuda:
-        total += torch.mm(a, b, out_dtype=torch.float32)
-    else:
-        total.addmm_(a.float(), b.float())
+def _log_softmax(logits: Tensor, out: Tensor) -> Tensor:
+    """In one pass, where logsumexp and a subtraction are five; `out` may be `logits`."""
+    return torch.ops.aten._log_softmax.out(logits, -1, False, out=out)
 
 
 def _logit_gradient(
-    logp: Tensor,
-    targets: Tensor,
-    entropy: Tensor,
-    d_logprob: Tensor | None,
-    d_entropy: Tensor | None,
-    d_mean: Tensor | None,
-    *,
-    out: Tensor,
-) -> Tensor:
-    """[K, V] gradient of the scaled, capped logits, from log p [K, V] and gradients [K, 1]; `out` may be `logp` itself.
+    logp: Tensor, targets: Tensor, entropy: Tensor, d_logprob: Tensor | None, d_entropy: Tensor | None, d_mean: Tensor | None,
+    *, is_probability: bool,
+) -> Tensor:  # fmt: skip
+    """[K, V] gradient of the scaled, capped logits in the place of `logp`: log p [K, V], or p, and gradients [K, 1].
 
     d logprob = onehot - p;  d entropy = -p (log p + entropy);  d mean = 1/V - p
     """
     total = sum((g for g in (d_logprob, d_mean) if g is not None), start=torch.zeros_like(entropy))
     if d_entropy is not None:
         total = total + d_entropy * (logp + entropy)  # -p * (d_logprob + d_mean + d_entropy * (log p + entropy))
-    d = torch.exp(logp, out=out).mul_(-total)
+    d = (logp if is_probability else logp.exp_()).mul_(-total.to(logp.dtype))
     if d_mean is not None:
-        d += d_mean / logp.shape[1]
+        d += (d_mean / logp.shape[1]).to(d.dtype)
     if d_logprob is not None:
-        d.scatter_add_(1, targets, d_logprob)
+        d.scatter_add_(1, targets, d_logprob.to(d.dtype))
     return d
 
 
@@ -201,7 +179,7 @@ def _cast(grad: Tensor | None, like: Tensor | None) -> Tensor | None:
 
 
 def _chunk_rows(vocabulary: int) -> int:
-    return max(1, _CHUNK_ELEMENTS // vocabulary)
+    return max(_FEWEST_ROWS, _CHUNK_ELEMENTS // vocabulary)
 
 
 def _chunks(num_rows: int, vocabulary: int) -> list[slice]:

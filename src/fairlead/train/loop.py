@@ -146,7 +146,7 @@ class Learner:
                                      expected="a finite number", remedy="The step was not taken and the last checkpoint is kept; lower "
                                      "learning_rate or look at the rows of this batch"))  # fmt: skip
         rate = self.optimizer.step(self.step_number, num_steps=self.num_steps)
-        self.optimizer.zero_grad(set_to_none=False)
+        self.optimizer.zero_grad(set_to_none=True)
         self.step_number += 1
         if self.average is not None:
             self.average.update(self.step_number)

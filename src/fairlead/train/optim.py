@@ -62,6 +62,8 @@ class OptimizerSet:
                 _set_rate(group, own)
             with _stance(part, settings):
                 part.step()
+            # Fused optimisers write without telling autograd, by which low-precision copies know that they are old.
+            torch.autograd.graph.increment_version([p for group in part.param_groups for p in group["params"]])
         return rate
 
     def zero_grad(self, *, set_to_none: bool) -> None:

@@ -146,7 +146,10 @@ def test_a_token_does_not_see_later_ones(kind):
     changed[8] = 7
     with torch.no_grad():
         before, after = model.hidden(layout), model.hidden(_with_ids(layout, changed))
-    assert torch.equal(before[:8], after[:8]) and not torch.equal(before[8:], after[8:])
+    # A mixture of experts multiplies other numbers of rows when a later token goes to another expert: its rounding may differ.
+    tolerance = 1e-5 if kind == "gpt_oss" else 0.0
+    assert float((before[:8] - after[:8]).abs().max()) <= tolerance
+    assert float((before[8:] - after[8:]).abs().max()) > 100 * tolerance
 
 
 def _with_ids(layout, token_ids):

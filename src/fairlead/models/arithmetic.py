@@ -1,0 +1,201 @@
+"""How a model's matrix products are computed on a CPU: in fp32, or in bf16 with fp32 weights, by the faster of the libraries there.
+
+PyTorch hands fp32 products to MKL, which runs at less than half speed on processors of other makers; oneDNN is part of PyTorch too.
+`use_arithmetic` gives the linear layers of a loaded model a forward that picks; nothing else of the model changes, and the layers stay
+`nn.Linear` for peft, for saving, and for whoever asks.
+
+In bf16 the master weights stay fp32: products read copies, made once a step, and results are bf16 (fp32 in the head and for
+attention scores). Residual stream, norms, losses, gradients of weights and the optimiser stay fp32.
+
+Example:
+    use_arithmetic(model, choose_arithmetic("bf16"))
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear as torch_linear
+
+Precision = Literal["fp32", "bf16"]
+_REPEATS = 6
+
+
+@dataclass(slots=True, eq=False)
+class Arithmetic:
+    """Precision and library of a model's products; shared by its layers, not thread-safe."""
+
+    precision: Precision = "fp32"
+    is_direct: bool = False
+    """fp32 products go to oneDNN directly."""
+    _copies: dict[int, tuple[int, Tensor]] = field(default_factory=dict[int, tuple[int, Tensor]])
+    _last: tuple[Tensor, int, Tensor] | None = None
+
+    def weight(self, weight: Tensor) -> Tensor:
+        """The bf16 copy of a weight, made again once the weight has changed."""
+        found = self._copies.get(id(weight))
+        if found is None or found[0] != weight._version:
+            copy = weight.detach().to(torch.bfloat16) if found is None else found[1].copy_(weight.detach())
+            found = self._copies[id(weight)] = (weight._version, copy)
+        return found[1]
+
+    def activation(self, x: Tensor) -> Tensor:
+        """The bf16 copy of an input; the next layers that read the same input (queries, keys, values) get the same copy."""
+        if x.dtype == torch.bfloat16:
+            return x
+        if self._last is None or self._last[0] is not x or self._last[1] != x._version:
+            self._last = (x, x._version, x.detach().to(torch.bfloat16))
+        return self._last[2]
+
+    def wide_product(self, a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
+        """[M, N] = a [M, K] times b [N, K] transposed, in fp32 or wider: what is added up is never rounded to less.
+
+        Args:
+            out: where the result may go; look at what is returned.
+        """
+        wide = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
+        if a.is_cuda and (self.precision == "bf16" or wide != a.dtype):
+            low = torch.bfloat16 if wide == a.dtype == b.dtype else torch.promote_types(a.dtype, b.dtype)
+            return torch.mm(a.to(low), b.to(low).t(), out_dtype=torch.float32)
+        a, b = a.to(wide), b.to(wide)
+        if self.is_direct and self.precision == "fp32" and wide == torch.float32:
+            return direct_product(a, b)
+        with rounded_products(self.precision == "bf16" and wide == torch.float32):
+            return torch.mm(a, b.t(), out=out) if out is not None else torch.mm(a, b.t())
+
+    def product(self, a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+        """[M, N] = a [M, K] times b [K, N] as `dtype`, in bf16 when that is the precision: for gradients."""
+        if self.precision == "bf16" and a.dtype != torch.float64:
+            return torch.mm(a.to(torch.bfloat16), b.to(torch.bfloat16)).to(dtype)
+        if self.is_direct and a.dtype == b.dtype == torch.float32:
+            return direct_product(a, b.t()).to(dtype)
+        if a.is_cuda and b.dtype != a.dtype:
+            return torch.mm(a.to(b.dtype), b, out_dtype=torch.float32).to(dtype)
+        return torch.mm(a, b.to(a.dtype)).to(dtype)
+
+    def forget(self) -> None:
+        """Let go of the last input; `end of a forward`."""
+        self._last = None
+
+
+class Linear(nn.Linear):
+    """A linear layer that computes as its model's arithmetic says. Made of an nn.Linear by `use_arithmetic`, never by itself."""
+
+    arithmetic: Arithmetic
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., in] -> [..., out], bf16 with bf16."""
+        how = self.arithmetic
+        if how.precision == "bf16":
+            return _LowLinear.apply(input, self.weight, self.bias, how.activation(input), how.weight(self.weight))  # pyright: ignore[reportReturnType]
+        if how.is_direct and input.dtype == self.weight.dtype == torch.float32:
+            return _DirectLinear.apply(input, self.weight, self.bias)  # pyright: ignore[reportReturnType]
+        return torch_linear(input, self.weight, self.bias)
+
+
+def use_arithmetic(module: nn.Module, arithmetic: Arithmetic) -> None:
+    """Let every linear layer of a model on the CPU compute so; a later call replaces the arithmetic of an earlier one."""
+    for layer in module.modules():
+        if type(layer) in (nn.Linear, Linear):
+            layer.__class__ = Linear
+            layer.arithmetic = arithmetic
+
+
+class _LowLinear(torch.autograd.Function):
+    """bf16 products of an fp32 or bf16 input and an fp32 weight; what the backward needs is kept in bf16."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, low_x: Tensor, low_weight: Tensor) -> Tensor:
+        ctx.save_for_backward(low_x, low_weight)
+        ctx.dtypes = x.dtype, weight.dtype
+        return torch_linear(low_x, low_weight, None if bias is None else bias.to(torch.bfloat16))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        g, needs = grads[0].to(torch.bfloat16), ctx.needs_input_grad
+        flat = g.flatten(0, -2)
+        d_x = (flat @ weight).view(x.shape).to(ctx.dtypes[0]) if needs[0] else None
+        d_weight = (flat.t() @ x.flatten(0, -2)).to(ctx.dtypes[1]) if needs[1] else None
+        d_bias = flat.sum(0, dtype=ctx.dtypes[1]) if needs[2] else None
+        return d_x, d_weight, d_bias, None, None
+
+
+class _DirectLinear(torch.autograd.Function):
+    """fp32 products by oneDNN."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return direct_product(x.flatten(0, -2), weight, bias).view(*x.shape[:-1], weight.shape[0])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        flat, needs = grads[0].flatten(0, -2), ctx.needs_input_grad
+        d_x = direct_product(flat, weight.t()).view(x.shape) if needs[0] else None
+        d_weight = direct_product(flat.t(), x.flatten(0, -2).t()) if needs[1] else None
+        return d_x, d_weight, flat.sum(0) if needs[2] else None
+
+
+@contextmanager
+def rounded_products(enabled: bool) -> Iterator[None]:
+    """Products of fp32 matrices inside round their operands to bf16 and add in fp32 (oneDNN)."""
+    if not enabled:
+        yield
+        return
+    settings = torch.backends.mkldnn.matmul
+    before = settings.fp32_precision
+    settings.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
+
+
+def direct_product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """a [M, K] times b [N, K] transposed, plus bias [N], by oneDNN."""
+    return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
+
+
+def has_low_precision() -> bool:
+    """Does this processor multiply bf16 in hardware? Without it bf16 is slower than fp32."""
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
+
+
+@functools.cache
+def is_direct_better() -> bool:
+    """Whether fp32 products go to oneDNN: MKL is at home on Intel's processors, and by half slower elsewhere.
+
+    A rule and not a measurement, so that the same machine gives the same bits every time; `measure_products` shows the speeds.
+    """
+    found = torch.cpu.get_capabilities()
+    has_both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    return has_both and "Intel" not in str(found.get("cpu_name", "Intel")) and found.get("architecture") == "x86_64"
+
+
+def measure_products(rows: int, inner: int, columns: int) -> dict[str, float]:
+    """GFLOP/s of a product of that shape: fp32 as PyTorch does it, fp32 by oneDNN, bf16 with the conversion of one operand."""
+    a, b = torch.randn(rows, inner), torch.randn(columns, inner)
+    low = b.to(torch.bfloat16)
+    calls: dict[str, Callable[[], object]] = {
+        "fp32": lambda: torch_linear(a, b), "bf16": lambda: torch_linear(a.to(torch.bfloat16), low),
+    }  # fmt: skip
+    if is_direct_better():
+        calls["fp32 by oneDNN"] = lambda: direct_product(a, b)
+    return {name: 2 * rows * inner * columns / _seconds(call) / 1e9 for name, call in calls.items()}
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    best = float("inf")
+    for _ in range(_REPEATS):
+        started = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - started)
+    return best
