@@ -135,8 +135,15 @@ _TOO_HIGH: dict[Training, str] = {
 }
 
 
-def learning_rate_note(rate: float, *, training: Training, num_parameters: int, is_lora: bool) -> str:
-    """A sentence when the rate lies outside the band for this training and size of model; empty when it lies inside."""
+def learning_rate_note(
+    rate: float, *, training: Training, num_parameters: int, is_lora: bool, optimizer: str = "adamw"
+) -> str:
+    """A sentence when the rate lies outside the band for this training and size of model; empty when it lies inside.
+
+    The bands are AdamW's and hold for what steps as far; Adafactor's rate is relative to the weights and has none.
+    """
+    if optimizer == "adafactor":
+        return ""
     low, high = LEARNING_RATES[training][0 if num_parameters >= 1e9 else 1 if num_parameters >= 1e8 else 2]
     if is_lora:
         low, high = low * 5, high * 10

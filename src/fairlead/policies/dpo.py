@@ -89,7 +89,7 @@ def run(config: DpoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     save_policy(model, tokenizer, out)
     num_parameters = sum(p.numel() for p in model.module.parameters())
     note = learning_rate_note(config.training.learning_rate, training="preference", num_parameters=num_parameters,
-                              is_lora=config.training.lora is not None)  # fmt: skip
+                              is_lora=config.training.lora is not None, optimizer=config.training.optimizer)  # fmt: skip
     dropped = sum(part.num_dropped for part in encoded.values())
     free = "" if compared else f"{config.algorithm} has no reference: nothing was checked against one."
     notes = [

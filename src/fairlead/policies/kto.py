@@ -68,7 +68,7 @@ def run(config: KtoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     save_policy(model, tokenizer, out)
     num_parameters = sum(p.numel() for p in model.module.parameters())
     note = learning_rate_note(config.training.learning_rate, training="preference", num_parameters=num_parameters,
-                              is_lora=config.training.lora is not None)  # fmt: skip
+                              is_lora=config.training.lora is not None, optimizer=config.training.optimizer)  # fmt: skip
     data.notes += [n for n in (note, _balance_note(config, data)) if n]
     found = measure_separation(data.heldout, rewards, are_pairs=data.are_pairs, seed=services.seed)
     return _summary(config, data, found, out / "metrics.jsonl", preflight_table(checks))

@@ -79,7 +79,7 @@ def run(config: PpoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     save_policy(models.policy, tokenizer, out)
     num_parameters = sum(p.numel() for p in models.policy.module.parameters())
     note = learning_rate_note(config.training.learning_rate, training="policy_gradient", num_parameters=num_parameters,
-                              is_lora=config.training.lora is not None)  # fmt: skip
+                              is_lora=config.training.lora is not None, optimizer=config.training.optimizer)  # fmt: skip
     return _summary(config, out / "metrics.jsonl", trainer.preflight, trainer.length_coef, [note] if note else [])
 
 

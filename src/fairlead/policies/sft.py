@@ -232,7 +232,7 @@ def _summary(
         notes.append(f"{num_rejects} rows could not be read; see rejects.jsonl.")
     num_parameters = sum(p.numel() for p in model.module.parameters())
     note = learning_rate_note(config.training.learning_rate, training="sft", num_parameters=num_parameters,
-                              is_lora=config.training.lora is not None)  # fmt: skip
+                              is_lora=config.training.lora is not None, optimizer=config.training.optimizer)  # fmt: skip
     if note:
         notes.append(note)
     points = tuple((step, math.exp(loss)) for step, loss in history)

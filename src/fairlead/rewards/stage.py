@@ -250,7 +250,7 @@ def _notes(stage: _Stage, model: ScalarModel) -> tuple[str, ...]:
     num_parameters = sum(p.numel() for p in model.base.module.parameters())
     frozen = model.base.causal_lm.get_input_embeddings().weight.numel()
     rate = learning_rate_note(config.training.learning_rate, training="reward", num_parameters=num_parameters,
-                              is_lora=config.training.lora is not None)  # fmt: skip
+                              is_lora=config.training.lora is not None, optimizer=config.training.optimizer)  # fmt: skip
     ways = {
         "heads": "heads on one trunk, each with its own random weights of the prompts",
         "seeds": "models that differ in the start of the head and the order of the data",

@@ -42,3 +42,11 @@ def test_the_documentation_has_the_same_bands() -> None:
     ]
     found = {TITLES[row[0]]: tuple(tuple(map(float, cell.split(" to "))) for cell in row[1:4]) for row in rows}
     assert found == LEARNING_RATES
+
+
+def test_the_bands_are_not_those_of_adafactor():
+    for optimizer, is_told in (("adamw", True), ("muon", True), ("adamw_8bit", True), ("adafactor", False)):
+        note = learning_rate_note(
+            1e-3, training="sft", num_parameters=7_000_000_000, is_lora=False, optimizer=optimizer
+        )
+        assert bool(note) == is_told
