@@ -41,6 +41,8 @@ def test_a_name_is_matched_whole():
     assert len(frozen_names(model)) == 2
     with pytest.raises(ConfigError, match="matches no parameter"):
         freeze(model, [r"layers\.0"])
+    freeze(model, [r"model\.norm\.weight|model\.layers\.0"])
+    assert len(frozen_names(model)) == 3, "the beginning of a name is not the name"
 
 
 @pytest.mark.parametrize("pattern", [r"model\.embed_token\.weight", r"model\.layer\.0\.mlp\.up_proj\.weight", "nosuch"])

@@ -94,11 +94,15 @@ def test_a_tree_that_does_not_fit_alone_ends_the_run_and_leaves_the_weights():
 
 
 def test_the_next_budget_by_hand():
-    """Trees of 10, 6, 4: a row of 20 becomes rows of 10 (10 and 6 + 4), and then every half is smaller than the largest tree."""
+    """Trees of 10, 6, 4: a row of 20 becomes rows of 10 (10 and 6 + 4), and then every half is smaller than the largest tree.
+
+    Of seven trees of 10 the row of 70 becomes rows of 35 (three trees), then of 15 (one tree), for the largest row has 30.
+    """
     trees = [
         Tree(prompt_ids=np.zeros(0, dtype=np.int64), branches=(Branch(token_ids=np.ones(n, dtype=np.int64)),))
         for n in (10, 6, 4)
     ]
+    assert [smaller_budget(trees[:1] * 7, max_tokens=n) for n in (8192, 35, 15)] == [35, 15, None]
     assert smaller_budget(trees, max_tokens=8192) == 10
     assert smaller_budget(trees, max_tokens=10) is None
     assert smaller_budget(trees[1:], max_tokens=8192) == 6
