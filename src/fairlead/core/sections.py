@@ -68,6 +68,9 @@ class TrainSection(Config):
     """The gradient is scaled down to this L2 norm."""
     max_tokens_per_microbatch: int = Field(default=8192, ge=16)
     """Token budget of one forward; changes memory, never results."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of matrix products; weights, their gradients and the optimiser are fp32 always. bf16 is several times faster where the processor has
+    it. auto: bf16 on a GPU that has it, and on a CPU where it pays (`fairlead doctor`) for models of hidden size 256 and more; fp32 for ppo."""
     activation_checkpointing: bool = False
     """Compute the inside of each layer again in the backward instead of keeping it: a fraction of the memory for about a third more time,
     the same results. For models or texts that do not fit otherwise."""

@@ -338,7 +338,7 @@ class Pipeline:
         extras: dict[str, Any] = {
             "text": self._text(), "scope": self.recipe.scope, "allow": dict(self.allowed), "find_file": self.finder.find,
             "folders": self.finder.folders, "logprob_cache": self.store.root / "cache" / "logprobs",
-            "tree_cache": self.store.root / "cache" / "trees",
+            "tree_cache": self.store.root / "cache" / "trees", "machine_file": self.store.root / "cache" / "machine.json",
             "read_prompts": read_prompts, "run": f"{self.recipe.name}/{node.name}",
         }  # fmt: skip
         if node.kind in _MODEL_KINDS:

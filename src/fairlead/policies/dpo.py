@@ -19,7 +19,7 @@ from fairlead.core.sections import TextSection, learning_rate_note
 from fairlead.core.services import Services
 from fairlead.core.summary import Figure, StageSummary, Table, Threshold
 from fairlead.models.checkpoint import save_policy
-from fairlead.models.load import CausalModel, load_policy, load_tokenizer
+from fairlead.models.load import CausalModel, load_tokenizer
 from fairlead.policies.dpo_config import DpoConfig, has_reference, settings_of
 from fairlead.policies.reference import MovingReference
 from fairlead.policies.rows import read_pairs
@@ -43,7 +43,7 @@ from fairlead.train.preflight import (
 )
 from fairlead.train.preflight_model import check_model
 from fairlead.train.reference import with_reference
-from fairlead.train.setup import checkpoint_rule, make_learner, prepare_model
+from fairlead.train.setup import checkpoint_rule, load_trained, make_learner, prepare_model
 
 DPO_ACCURACY = Gate(
     name="dpo.accuracy", question="Does the policy now prefer what people preferred, on held-out pairs?", unit="share", direction="at_least",
@@ -67,7 +67,7 @@ def run(config: DpoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     if "train" not in encoded:
         raise DataError(explain("preferences", None, "hold no pair to train on", expected="pairs that are no ties outside the held-out split",
                                 remedy="Hold out less, or collect more"))  # fmt: skip
-    model = load_policy(folder, device=services.device)
+    model = load_trained(folder, config.training, services=services)
     tokens = config.training.max_tokens_per_microbatch
     if not config.use_soft_labels:
         for part in encoded.values():

@@ -15,7 +15,7 @@ from fairlead.core.sections import TextSection, learning_rate_note
 from fairlead.core.services import Services
 from fairlead.core.summary import Chart, Figure, StageSummary, Table, Threshold
 from fairlead.models.checkpoint import save_policy
-from fairlead.models.load import CausalModel, load_policy, load_tokenizer
+from fairlead.models.load import CausalModel, load_tokenizer
 from fairlead.policies.kto_config import KtoConfig, settings_of
 from fairlead.policies.kto_data import BatchData, read_data
 from fairlead.policies.telling import metric_chart
@@ -38,7 +38,7 @@ from fairlead.train.preflight import (
 )
 from fairlead.train.preflight_model import check_model
 from fairlead.train.reference import with_mismatched_reference, with_reference
-from fairlead.train.setup import checkpoint_rule, make_learner, prepare_model
+from fairlead.train.setup import checkpoint_rule, load_trained, make_learner, prepare_model
 
 KTO_SEPARATION = Gate(
     name="kto.separation", question="Does the policy now tell good replies from bad ones, on held-out data?", unit="share", direction="at_least",
@@ -54,7 +54,7 @@ def run(config: KtoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     tokenizer = load_tokenizer(folder)
     chat = ChatText(tokenizer, template=text.template, name=folder)
     data = read_data(config, chat, text, inputs=inputs, out=out, services=services)
-    model = load_policy(folder, device=services.device)
+    model = load_trained(folder, config.training, services=services)
     _add_reference(config, data, model, text, services=services)
     model = prepare_model(model, config.training, seed=services.seed)
     checks = [check_masks(data.train), check_terminators(data.train, chat.stop_token_ids, max_length=text.max_length),

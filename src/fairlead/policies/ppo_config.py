@@ -97,6 +97,9 @@ class PpoConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.training.precision == "bf16":
+            raise ValueError(explain("training.precision", "bf16", "is not used by ppo, whose engine and trainer must agree on every logprob",
+                                     expected="fp32 or auto", remedy="Leave it out"))  # fmt: skip
         if self.minibatch_size > self.batch_size:
             raise ValueError(explain("minibatch_size", self.minibatch_size, "is larger than a round", expected=f"<= batch_size ({self.batch_size})",
                                      remedy="Lower it"))  # fmt: skip

@@ -25,7 +25,7 @@ from fairlead.core.services import Services
 from fairlead.core.summary import Chart, Figure, Series, StageSummary
 from fairlead.formats import read_demonstrations
 from fairlead.models.checkpoint import save_policy
-from fairlead.models.load import CausalModel, load_policy, load_tokenizer
+from fairlead.models.load import CausalModel, load_tokenizer
 from fairlead.policies.rows import DataSource, Flags, SourceRows, Survey
 from fairlead.text import ChatText, Encoded, Tree, encode_demonstrations, pack_trees, plan_microbatches
 from fairlead.text.encoding import Storage, encode_parts
@@ -47,7 +47,7 @@ from fairlead.train.preflight import (
     require_passed,
 )
 from fairlead.train.preflight_model import check_model
-from fairlead.train.setup import checkpoint_rule, make_learner, prepare_model
+from fairlead.train.setup import checkpoint_rule, load_trained, make_learner, prepare_model
 
 _REMEDY = "Write or collect more demonstrations; a few hundred good ones beat thousands of noisy ones"
 _WARN_BELOW: dict[Scope, int] = {"toy": 200, "narrow": 500, "general": 10_000}
@@ -99,7 +99,7 @@ def run(config: SftConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     parts = encode_parts(rows, ENCODINGS[config.learn], chat=chat, max_length=text.max_length, what="demonstrations",
                          storage=Storage.of(services, "sft: tokens"), num_rows=num_rows)  # fmt: skip
     train, heldout = parts["train"], parts["heldout"]
-    model = prepare_model(load_policy(source, device=services.device), config.training, seed=services.seed)
+    model = prepare_model(load_trained(source, config.training, services=services), config.training, seed=services.seed)
     checks = [check_masks(train.trees), check_terminators(train.trees, chat.stop_token_ids, max_length=text.max_length),
               check_bos(train.trees, tokenizer.bos_token_id),
               check_dropout(model, train.trees), *check_layout(model, train.trees),

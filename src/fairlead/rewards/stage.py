@@ -52,7 +52,7 @@ from fairlead.train.preflight import (
 )
 from fairlead.train.preflight_model import check_model
 from fairlead.train.scoring import Outputs, read_outputs
-from fairlead.train.setup import prepare_model
+from fairlead.train.setup import load_trained, prepare_model
 
 GATES: tuple[Gate, ...] = quality.GATES
 __all__ = ["GATES", "RewardsConfig", "run"]
@@ -149,7 +149,7 @@ def _train(stage: _Stage) -> tuple[ScalarModel | None, list[_Said], History, lis
 def _start(stage: _Stage, member: Member) -> ScalarModel:
     """The SFT policy with a fresh head."""
     config = stage.config
-    base = load_policy(stage.policy, device=stage.services.device)
+    base = load_trained(stage.policy, config.training, services=stage.services)
     base = prepare_model(base, config.training, seed=member.head_seed)
     num_heads = config.ensemble.num_heads
     model = new_reward_head(base, seed=member.head_seed, num_outputs=len(config.attributes) or num_heads)

@@ -136,7 +136,9 @@ class _Shards:
 
 
 def _salt(model: CausalModel, temperature: float) -> str:
-    digest = hashlib.sha256(f"{temperature!r} {model.device.type} {torch.__version__}".encode())
+    digest = hashlib.sha256(
+        f"{temperature!r} {model.device.type} {model.arithmetic.precision} {torch.__version__}".encode()
+    )
     for name, tensor in model.module.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)

@@ -3,9 +3,11 @@
 from typing import Any, Protocol
 
 from fairlead.algos.spec import Algorithm
+from fairlead.core.services import Services
 from fairlead.models.adapters import LoraSettings, add_lora
 from fairlead.models.freezing import freeze
-from fairlead.models.load import CausalModel
+from fairlead.models.load import CausalModel, load_policy
+from fairlead.models.precision import choose_precision
 from fairlead.models.recompute import recompute_activations
 from fairlead.train.checkpoints import CheckpointRule
 from fairlead.train.forward import Models
@@ -36,6 +38,7 @@ class TrainingSettings(Protocol):
     adam_eps: float
     max_grad_norm: float
     max_tokens_per_microbatch: int
+    precision: Any
     activation_checkpointing: bool
     ema_decay: float | None
     freeze: tuple[str, ...]
@@ -67,6 +70,17 @@ def make_learner(
             recompute_activations(model)
     return Learner(models=models, algo=algo, algo_config=algo_config, optim=optimizer_settings(training), num_steps=num_steps,
                    max_tokens=training.max_tokens_per_microbatch, ema_decay=training.ema_decay, neftune=neftune)  # fmt: skip
+
+
+def load_trained(folder: str, training: TrainingSettings, *, services: Services) -> CausalModel:
+    """The model that a stage trains, in the precision of its recipe; says when that is not fp32."""
+    model = load_policy(folder, device=services.device)
+    model.set_precision(choose_precision(training.precision, model, machine_file=services.extras.get("machine_file")))
+    if model.arithmetic.precision != "fp32":
+        services.say(
+            f"Products are computed in {model.arithmetic.precision}, weights are kept in fp32 (training.precision)."
+        )
+    return model
 
 
 def prepare_model(model: CausalModel, training: TrainingSettings, *, seed: int) -> CausalModel:

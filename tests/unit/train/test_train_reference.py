@@ -59,8 +59,11 @@ def test_whatever_they_depend_on_changes_the_name(tmp_path):
         other.module.get_submodule("model.norm").weight[0] += 1e-6
     branch = TREES[0].branches[0]
     masked = dataclasses.replace(branch, kept=np.arange(len(branch.token_ids)) > 0)
+    rounded = tiny_models.load("llama")
+    rounded.set_precision("bf16")
     changed = [
         {"model": other},
+        {"model": rounded},
         {"temperature": 0.7},
         {"trees": TREES[1:]},
         {"trees": [dataclasses.replace(TREES[0], branches=(masked, *TREES[0].branches[1:])), *TREES[1:]]},
