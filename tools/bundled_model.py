@@ -27,19 +27,16 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from fairlead.algos import get_algorithm
 from fairlead.core.io import write_json, write_text
 from fairlead.models import attention
-from fairlead.models.checkpoint import (
-    load_checkpoint,
-    optimizer_tensors,
-    restore_optimizer,
-    save_checkpoint,
-    save_policy,
-)
+from fairlead.models.checkpoint import save_policy
 from fairlead.models.load import CausalModel
 from fairlead.models.memory import keep_freed_memory
 from fairlead.text.packing import Branch, Tree, pack_trees
+from fairlead.train.checkpoints import CheckpointRule, Checkpoints
 from fairlead.train.forward import Models
+from fairlead.train.identity import data_fingerprint
 from fairlead.train.loop import Learner
 from fairlead.train.optim import OptimizerSettings
+from fairlead.train.shelf import FOLDER, Shelf
 
 OUT = Path(__file__).parents[1] / "src" / "fairlead" / "bundled" / "model"
 SPECIAL = ["<pad>", "<s>", "</s>", "<|user|>", "<|assistant|>", "<|end|>"]
@@ -163,14 +160,14 @@ def heldout_loss(model: CausalModel, trees: list[Tree]) -> float:
     return total / count
 
 
-def train(learner: Learner, model: CausalModel, trees: list[Tree], *, work: Path, seed: int) -> float:
+def train(learner: Learner, trees: list[Tree], *, work: Path, seed: int) -> float:
     """All steps, from the last checkpoint on; returns the seconds that they took, restarts included."""
-    used, resumed = 0.0, load_checkpoint(work / "checkpoint")
-    if resumed:
-        tensors, state = resumed
-        model.module.load_state_dict({k[2:]: v for k, v in tensors.items() if k.startswith("m/")}, strict=False)
-        restore_optimizer(learner.optimizer, {k[2:]: v for k, v in tensors.items() if k.startswith("o/")})
-        learner.step_number, used = state["step"], state["seconds"]
+    owner = learner.identity(data=data_fingerprint(trees))
+    checkpoints = Checkpoints(Shelf(work / FOLDER), CheckpointRule(keep=1), owner)
+    used, resumed = 0.0, checkpoints.resume()
+    if resumed is not None:
+        learner.load_state(resumed.tensors(), resumed.state["learner"])
+        used = resumed.state["seconds"]
     last = saved = time.monotonic()
     columns = (
         TextColumn("pretraining"),
@@ -182,25 +179,21 @@ def train(learner: Learner, model: CausalModel, trees: list[Tree], *, work: Path
     with Progress(*columns) as progress:
         bar = progress.add_task("", total=learner.num_steps, completed=learner.step_number, note="")
         for number, batch in enumerate(batches(trees, seed=seed)):
+            if learner.step_number == learner.num_steps:
+                break
             if number < learner.step_number:
                 continue
             metrics = learner.step(batch)
             now = time.monotonic()
             used, last = used + now - last, now
             progress.update(bar, completed=learner.step_number, note=f"loss {metrics['loss']:.3f}")
-            is_last = learner.step_number == learner.num_steps
-            if now - saved > CHECKPOINT_EVERY_S or is_last:
+            if now - saved > CHECKPOINT_EVERY_S or learner.step_number == learner.num_steps:
                 saved = now
-                weights = {f"m/{k}": v for k, v in model.module.state_dict().items()}
-                optimiser = {f"o/{k}": v for k, v in optimizer_tensors(learner.optimizer).items()}
-                save_checkpoint(
-                    work / "checkpoint",
-                    tensors={**weights, **optimiser},
-                    state={"step": learner.step_number, "seconds": used},
-                )
-            if is_last:
-                return used
-    raise AssertionError("the source of batches never ends")
+                tensors, state = learner.state()
+                step = {"step": learner.step_number, "metrics": {"loss": metrics["loss"]}}
+                checkpoints.save(tensors, {**step, "learner": state, "seconds": used}, is_best=False)
+    checkpoints.join()
+    return used
 
 
 def main() -> None:
@@ -231,7 +224,7 @@ def main() -> None:
     sft = get_algorithm("sft")
     learner = Learner(models=Models(policy=model), algo=sft, algo_config=sft.config(), num_steps=args.steps, max_tokens=BATCH_TOKENS + CONTEXT,
                       optim=OptimizerSettings(learning_rate=3e-3, weight_decay=0.1, warmup_share=0.02, final_share=0.02))  # fmt: skip
-    used = train(learner, model, kept, work=args.work, seed=args.seed)
+    used = train(learner, kept, work=args.work, seed=args.seed)
     loss = heldout_loss(model, heldout)
     save_policy(
         CausalModel(module=model.module.to(torch.bfloat16), config=model.config, name="bundled"), tokenizer, args.out
