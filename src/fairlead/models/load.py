@@ -26,6 +26,7 @@ from fairlead.models import attention, padded, probe, varlen
 from fairlead.models.arithmetic import Arithmetic, Precision, is_direct_better, use_arithmetic
 from fairlead.models.locate import TOKENIZER_FILES, check_folder, has_tokenizer, hub_folder, locate_model, read_object
 from fairlead.models.logprobs import OutputHead, TokenLogprobs, token_logprobs
+from fairlead.models.norms import use_norms
 from fairlead.text.packing import Layout
 
 _HARMLESS = re.compile(r"(rotary_emb\.inv_freq|\.masked_bias|\.attn\.bias|num_batches_tracked|^lm_head\.weight)$")
@@ -56,8 +57,9 @@ class CausalModel:
         self.arithmetic = Arithmetic(
             precision="fp32" if self.why_padded else precision, is_direct=on_cpu and is_direct_better()
         )
-        if on_cpu:
+        if on_cpu and not self.why_padded:
             use_arithmetic(self.module, self.arithmetic)
+            use_norms(self.module, self.arithmetic)
 
     @property
     def causal_lm(self) -> Any:

@@ -11,7 +11,6 @@ Keys beyond the last that a task's queries see are not computed, so long causal 
 Legend: N tokens of the row, R segments, T queries, L keys, D head size, Hkv key heads, G query heads that share one, S padded places.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +25,7 @@ _TASK_SCORES = 1 << 20
 """Scores of a task: 4 MiB in fp32, which stay in the cache from product to product."""
 _QUERY_STEP = 128
 """Queries of a task when a segment is cut: the finer, the less is computed above the diagonal."""
-KEPT_KEYS = 512
+KEPT_KEYS = 768
 """Weights of segments up to so many keys are kept for the backward; longer ones are computed again, so memory stays linear."""
 
 
@@ -41,7 +40,8 @@ class _Task:
     keys: slice
     """Keys that one of the queries sees."""
     hidden: Tensor | None
-    """[R or 1, 1, 1, T, L'] True where a query does not see one of the last L' of these keys; None when all see all."""
+    """[R or 1, 1, 1, T, L'] minus infinity where a query does not see one of the last L' of these keys, else 0; None when all see
+    all. Added: filling by a boolean mask takes as long as the softmax."""
     place: slice
     """Rows of the padded output."""
     shape: tuple[int, int, int, int, int]
@@ -142,7 +142,8 @@ def _task(
         mask = key > last[..., None]
         if window is not None:
             mask |= key <= last[..., None] - window
-        hidden = torch.from_numpy(mask[:, None, None]) if mask.any() else None
+        if mask.any():
+            hidden = torch.from_numpy(np.where(mask[:, None, None], np.float32(-np.inf), np.float32(0)))
     num, kv_heads, per_key, length = indices[0].shape
     return _Task(*map(_ints, indices), slice(start, end), hidden, place, (num, kv_heads, per_key, length, end - start))
 
@@ -191,27 +192,29 @@ class _Attend(torch.autograd.Function):
         flat_q, flat_k, flat_v = (x.reshape(-1, x.shape[-1]) for x in (q, k, v))
         flat_g, flat_out = (_with_zero_row(x.reshape(-1, x.shape[-1]), q.dtype) for x in (grads[0], out))
         delta = torch.linalg.vecdot(flat_g, flat_out).unsqueeze_(1)
-        d_q = q.new_empty(tasks.num_places[0], q.shape[-1])
+        d_q = q.new_empty(tasks.num_places[0], q.shape[-1], dtype=low)
         d_k, d_v = (q.new_zeros(tasks.num_places[1], x.shape[-1]) for x in (k, v))
         kept_weights = iter(kept)
         with rounded_products(low != q.dtype):
             for group in tasks.groups:
-                keys, values = (
+                wide_keys, values = (
                     x.index_select(0, group.k_index).view(*group.shape, -1).to(q.dtype) for x in (flat_k, flat_v)
                 )
+                keys = wide_keys.to(low)
                 into_k, into_v = (x[group.place].view(*group.shape, -1) for x in (d_k, d_v))
                 for task in group.tasks:
                     if group.shape[1] <= KEPT_KEYS:
                         queries, weights = _queries(flat_q, task, ctx.scale), next(kept_weights)
                     else:
-                        queries, weights = _weights(flat_q, keys, task, ctx.scale)
+                        queries, weights = _weights(flat_q, wide_keys, task, ctx.scale)
                     g = flat_g.index_select(0, task.g_index).view(*queries.shape[:2], -1)
                     into_v[:, task.keys] += torch.bmm(weights.transpose(1, 2), g.to(weights.dtype))
                     d = torch.bmm(g, values[:, task.keys].transpose(1, 2))
-                    d.sub_(delta.index_select(0, task.g_index).view(*g.shape[:2], 1)).mul_(weights)
+                    d.sub_(delta.index_select(0, task.g_index).view(*g.shape[:2], 1)).mul_(weights.to(d.dtype))
+                    d = d.to(low)
                     torch.bmm(d, keys[:, task.keys], out=d_q[task.place].view(queries.shape))
-                    into_k[:, task.keys].baddbmm_(d.transpose(1, 2), queries)
-        d_q = d_q.index_select(0, tasks.q_home).mul_(ctx.scale).view(q.shape)
+                    into_k[:, task.keys] += torch.bmm(d.transpose(1, 2), queries.to(low))
+        d_q = d_q.index_select(0, tasks.q_home).to(q.dtype).mul_(ctx.scale).view(q.shape)
         return d_q, *(_home(x, tasks, y) for x, y in ((d_k, k), (d_v, v))), None, None, None
 
 
@@ -233,7 +236,7 @@ def _weights(flat: Tensor, keys: Tensor, task: _Task, scale: float) -> tuple[Ten
     queries = _queries(flat, task, scale)
     scores = torch.bmm(queries, keys[:, task.keys].transpose(1, 2))
     if task.hidden is not None:
-        scores.view(task.shape)[..., -task.hidden.shape[-1] :].masked_fill_(task.hidden, -math.inf)
+        scores.view(task.shape)[..., -task.hidden.shape[-1] :].add_(task.hidden)
     return queries, torch.softmax(scores, -1)
 
 
