@@ -43,7 +43,8 @@ class TrainSection(Config):
     with LoRA, more for small models. The bands by kind of training are in docs/defaults.md."""
     optimizer: Literal["adamw", "adamw_8bit", "muon", "adafactor"] = "adamw"
     """adamw: fused. adamw_8bit: its state in a quarter of the memory (needs torchao). muon: orthogonalised momentum for the matrices of the
-    layers, adamw for the rest. adafactor: almost no state; its rate is relative to the size of each tensor, so usual ones are 1e-4 to 1e-2."""
+    layers, adamw for the rest. adafactor: almost no state; its rate is relative to the size of each tensor, so usual ones are 1e-4 to 1e-2, and it
+    reads none of beta1, beta2 and adam_eps."""
     muon_learning_rate: float | None = Field(default=None, gt=0)
     """Peak rate of muon's matrices; null takes learning_rate, for its steps are scaled to the size of adamw's."""
     num_epochs: int = Field(default=1, ge=1)
@@ -92,6 +93,11 @@ class TrainSection(Config):
         if self.muon_learning_rate is not None and self.optimizer != "muon":
             raise ValueError(explain("muon_learning_rate", self.muon_learning_rate, f"is not read by optimizer={self.optimizer}",
                                      expected="optimizer muon", remedy="Change optimizer or remove it"))  # fmt: skip
+        adams = {n: getattr(self, n) for n in ("beta1", "beta2", "adam_eps")}
+        for name, value in adams.items() if self.optimizer == "adafactor" else ():
+            if value != type(self).model_fields[name].default:
+                raise ValueError(explain(name, value, "is not read by optimizer=adafactor, whose decay follows the step",
+                                         expected="an optimiser of Adam's kind", remedy="Change optimizer or remove it"))  # fmt: skip
         if self.freeze and self.lora is not None:
             raise ValueError(explain("freeze", ", ".join(self.freeze), "is not read with lora", expected="one of the two",
                                      remedy="Choose layers by lora.target_modules"))  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 from fairlead.models.adapters import has_adapter, reference_mode
 from fairlead.models.load import CausalModel
 from fairlead.text.packing import Tree, pack_trees
-from fairlead.train.preflight import Check
+from fairlead.train.preflight import Check, spread
 
 _SPOILED = 0.05
 MOST_TRUNCATED = 0.5
@@ -94,10 +94,11 @@ def check_tied(model: CausalModel) -> Check:
 def check_vocabulary(model: CausalModel, trees: Sequence[Tree]) -> Check:
     """Every token of the data has an embedding."""
     size = model.causal_lm.get_input_embeddings().weight.shape[0]
+    trees, share = spread(trees)
     highest = max(
         int(ids.max()) for t in trees for ids in (t.prompt_ids, *(b.token_ids for b in t.branches)) if len(ids)
     )
-    return Check(name="tokens have embeddings", is_passed=highest < size, found=highest, limit=f"< {size} rows of the embedding",
+    return Check(name="tokens have embeddings", is_passed=highest < size, found=highest, limit=f"< {size} rows of the embedding{share}",
                  remedy="Tokens were added to the tokenizer and not to the model: resize its embeddings")  # fmt: skip
 
 

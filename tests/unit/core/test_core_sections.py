@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from fairlead.core.sections import LEARNING_RATES, Training, learning_rate_note
+from fairlead.core.sections import LEARNING_RATES, Training, TrainSection, learning_rate_note
 
 DEFAULTS = Path(__file__).parents[3] / "docs" / "defaults.md"
 TITLES: dict[str, Training] = {
@@ -50,3 +51,17 @@ def test_the_bands_are_not_those_of_adafactor():
             1e-3, training="sft", num_parameters=7_000_000_000, is_lora=False, optimizer=optimizer
         )
         assert bool(note) == is_told
+
+
+@pytest.mark.parametrize("name", ["beta1", "beta2", "adam_eps"])
+def test_adafactor_refuses_what_it_does_not_read(name):
+    with pytest.raises(ValidationError, match=rf"{name}=.* is not read by optimizer=adafactor"):
+        TrainSection.model_validate({"optimizer": "adafactor", name: 0.5})
+    for optimizer in ("adamw", "adamw_8bit", "muon"):
+        TrainSection.model_validate({"optimizer": optimizer, name: 0.5})
+
+
+def test_a_resolved_section_loads_back_whatever_its_optimiser():
+    for optimizer in ("adamw", "adafactor"):
+        section = TrainSection(optimizer=optimizer)
+        assert TrainSection.model_validate(section.model_dump()) == section

@@ -11,6 +11,7 @@ from fairlead.core.protocols import GenerateRequest, Sampling
 from fairlead.engine.local import LocalEngine
 from fairlead.models.heads import new_reward_head
 from fairlead.text import Branch, Tree
+from fairlead.train import preflight
 from fairlead.train.forward import PolicyLogprobs, annotate
 from fairlead.train.preflight import (
     check_bos,
@@ -125,3 +126,22 @@ def test_the_first_failed_check_stops_the_stage_in_one_line():
         require_passed("sft", checks)
     assert "sft: preflight: exactly one BOS" in str(info.value) and "\n" not in str(info.value)
     assert [r[1] for r in preflight_table(checks).rows] == ["passed", "failed", "failed"]
+
+
+def test_large_data_are_looked_at_in_a_spread_sample(monkeypatch):
+    monkeypatch.setattr(preflight, "_MOST_TREES", 5)
+    asked = []
+
+    class Rows(list):
+        def __getitem__(self, index):
+            asked.append(index)
+            return super().__getitem__(index)
+
+    rows = Rows([row(1, 7, 5)] * 101)
+    checks = [check_masks(rows), check_terminators(rows, (5,)), check_bos(rows, 1)]
+    assert asked == [0, 25, 50, 75, 100] * 3
+    assert all(c.is_passed and c.limit.endswith("(in 5 of 101 rows, evenly spread)") for c in checks)
+    rows[50] = row(7, 7, 9, kept=[0, 0, 0])
+    assert [c.found for c in (check_masks(rows), check_bos(rows, 1))] == [1, 1]
+    assert check_terminators(rows, (5,)).found == 0.8
+    assert preflight.spread(rows[:5]) == (rows[:5], "")
