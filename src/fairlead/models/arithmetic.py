@@ -149,7 +149,7 @@ def rounded_products(enabled: bool) -> Iterator[None]:
     if not enabled:
         yield
         return
-    settings = torch.backends.mkldnn.matmul
+    settings = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
     before = settings.fp32_precision
     settings.fp32_precision = "bf16"
     try:

@@ -38,9 +38,12 @@ def use_norms(module: nn.Module, arithmetic: Arithmetic) -> None:
         if isinstance(layer, RootMeanSquareNorm):
             layer.arithmetic = arithmetic
         elif type(layer).__name__.endswith("RMSNorm") and (found := _recognise(layer)) is not None:
-            layer.__class__ = RootMeanSquareNorm
-            layer.offset, layer.epsilon = found
-            layer.arithmetic = arithmetic
+            _become(layer, offset=found[0], epsilon=found[1], arithmetic=arithmetic)
+
+
+def _become(layer: Any, *, offset: float, epsilon: float, arithmetic: Arithmetic) -> None:
+    layer.__class__ = RootMeanSquareNorm
+    layer.offset, layer.epsilon, layer.arithmetic = offset, epsilon, arithmetic
 
 
 @torch.no_grad()
