@@ -102,8 +102,12 @@ def use_arithmetic(module: nn.Module, arithmetic: Arithmetic) -> None:
     """Let every linear layer of a model on the CPU compute so; a later call replaces the arithmetic of an earlier one."""
     for layer in module.modules():
         if type(layer) in (nn.Linear, Linear):
-            layer.__class__ = Linear
-            layer.arithmetic = arithmetic
+            _become(layer, arithmetic)
+
+
+def _become(layer: Any, arithmetic: Arithmetic) -> None:
+    layer.__class__ = Linear
+    layer.arithmetic = arithmetic
 
 
 class _LowLinear(torch.autograd.Function):
