@@ -145,7 +145,14 @@ def _task(
         if mask.any():
             hidden = torch.from_numpy(np.where(mask[:, None, None], np.float32(-np.inf), np.float32(0)))
     num, kv_heads, per_key, length = indices[0].shape
-    return _Task(_ints(indices[0]), _ints(indices[1]), slice(start, end), hidden, place, (num, kv_heads, per_key, length, end - start))
+    return _Task(
+        _ints(indices[0]),
+        _ints(indices[1]),
+        slice(start, end),
+        hidden,
+        place,
+        (num, kv_heads, per_key, length, end - start),
+    )
 
 
 def _ints(values: np.ndarray) -> Tensor:
