@@ -126,7 +126,7 @@ def unexplained_metrics(root: Path) -> Iterator[str]:
 
 def forbidden_words(root: Path) -> Iterator[str]:
     """Paths of one machine and hosts of package registries."""
-    files = [p for p in root.iterdir() if p.is_file()]
+    files = [p for p in root.iterdir() if p.is_file() and p.name != ".git"]  # a file in a git worktree
     files += [p for name in TEXT_FOLDERS for p in sorted((root / name).rglob("*")) if p.is_file()]
     for file in files:
         if file.suffix not in TEXT_SUFFIXES or "__pycache__" in file.parts:
