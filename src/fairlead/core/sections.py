@@ -67,8 +67,9 @@ class TrainSection(Config):
     """Adam's epsilon."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """The gradient is scaled down to this L2 norm."""
-    max_tokens_per_microbatch: int = Field(default=8192, ge=16)
-    """Token budget of one forward; changes memory, never results."""
+    max_tokens_per_microbatch: Annotated[int, Field(ge=16)] | Literal["auto"] = "auto"
+    """Token budget of one forward; changes memory, never results. auto: 8192, or a half, a quarter, ... of it, as an estimate from the
+    shapes of the model says for the memory that is free."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of matrix products; weights, their gradients and the optimiser are fp32 always. bf16 is several times faster where the processor has
     it. auto: bf16 on a GPU that has it, and on a CPU where it pays (`fairlead doctor`) for models of hidden size 256 and more; fp32 for ppo."""

@@ -80,7 +80,7 @@ class _TokenLogprobs(torch.autograd.Function):
         learns = any(ctx.needs_input_grad[:3])
         keeps = learns and count * vocabulary * kept_dtype.itemsize <= KEPT_BYTES
         kept = hidden.new_empty(count if keeps else 0, vocabulary, dtype=kept_dtype)
-        scratch = hidden.new_empty(min(count, _chunk_rows(vocabulary)), vocabulary, dtype=dtype)
+        scratch = hidden.new_empty(min(count, chunk_rows(vocabulary)), vocabulary, dtype=dtype)
         for rows in _chunks(count, vocabulary):
             target = targets[rows, None]
             logits = chunk_logits(hidden[rows], head, scale, out=scratch[: rows.stop - rows.start])
@@ -113,7 +113,7 @@ class _TokenLogprobs(torch.autograd.Function):
         d_weight = torch.zeros_like(weight, dtype=norm.dtype) if needs_weight else None
         d_bias = torch.zeros_like(bias, dtype=norm.dtype) if bias is not None and needs_bias else None
         vocabulary = weight.shape[0]
-        scratch = norm.new_empty(min(len(targets), _chunk_rows(vocabulary)) if kept is None else 0, vocabulary)
+        scratch = norm.new_empty(min(len(targets), chunk_rows(vocabulary)) if kept is None else 0, vocabulary)
         for rows in _chunks(len(targets), vocabulary):
             room = scratch[: rows.stop - rows.start] if kept is None else kept[rows]
             slope = None
@@ -178,10 +178,11 @@ def _cast(grad: Tensor | None, like: Tensor | None) -> Tensor | None:
     return grad if grad is None or like is None else grad.to(like.dtype)
 
 
-def _chunk_rows(vocabulary: int) -> int:
+def chunk_rows(vocabulary: int) -> int:
+    """Positions whose logits are held at once."""
     return max(_FEWEST_ROWS, _CHUNK_ELEMENTS // vocabulary)
 
 
 def _chunks(num_rows: int, vocabulary: int) -> list[slice]:
-    size = _chunk_rows(vocabulary)
+    size = chunk_rows(vocabulary)
     return [slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]

@@ -27,6 +27,14 @@ def keep_freed_memory() -> bool:
     return all(mallopt(name, value) == 1 for name, value in settings)
 
 
+def give_back() -> None:
+    """Give what was freed back to the kernel (0.1 s a GB); where there is no glibc it counts as used."""
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 class PeakMemory:
     """Peak resident memory of the stages that one process runs, MB of 2^20 bytes.
 
@@ -40,11 +48,9 @@ class PeakMemory:
     def start_stage(self) -> None:
         """Give back what earlier stages freed (0.1 s a GB) and forget their peak."""
         self._highest = self.of_run
-        gc.collect()
+        give_back()
         if sys.platform != "linux":
             return
-        with contextlib.suppress(OSError, AttributeError):  # no glibc: what was freed counts as used
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
         with contextlib.suppress(OSError):  # some containers do not allow it
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
             self.is_of_stage = True

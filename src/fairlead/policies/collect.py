@@ -47,13 +47,14 @@ class Round:
 
 def collect(
     models: RolloutModels, engine: Sampler, requests: Sequence[GenerateRequest], sampling: Sampling, config: PpoConfig, *, kl_coef: float,
-    length_coef: float, heed: Callable[[], None],
+    length_coef: float, max_tokens: int, heed: Callable[[], None],
 ) -> Round:  # fmt: skip
     """Run one round.
 
     Args:
         kl_coef: of this round, reward units a nat.
         length_coef: see PpoConfig.length_coef, resolved.
+        max_tokens: budget of one forward.
         heed: called before each forward of a frozen model; raises to stop.
     """
     prompts = {request.key: np.asarray(request.token_ids, dtype=np.int64) for request in requests}
@@ -61,10 +62,9 @@ def collect(
     trees = [Tree(prompt_ids=prompts[s.key], branches=(Branch(token_ids=s.token_ids, arrays={"sampling_logprobs": s.sampling_logprobs,
                                                                                               "old_logprobs": s.sampling_logprobs}),))
              for s in samples]  # fmt: skip
-    tokens = config.training.max_tokens_per_microbatch
-    raw, disagreement = score_with_disagreement(models.reward, trees, max_tokens=tokens, heed=heed)
-    trees = _reference_logprobs(models, trees, config, heed)
-    trees = annotate(trees, "old_values", StateValues(models.value), max_tokens=tokens, heed=heed)
+    raw, disagreement = score_with_disagreement(models.reward, trees, max_tokens=max_tokens, heed=heed)
+    trees = _reference_logprobs(models, trees, config.temperature, max_tokens, heed)
+    trees = annotate(trees, "old_values", StateValues(models.value), max_tokens=max_tokens, heed=heed)
     lengths = np.array([len(s.token_ids) for s in samples])
     scores = models.reward.normalised(torch.from_numpy(raw)).float()
     has_eos = torch.tensor([s.finish_reason == "stop" for s in samples])
@@ -90,12 +90,12 @@ def collect(
 
 
 def _reference_logprobs(
-    models: RolloutModels, trees: list[Tree], config: PpoConfig, heed: Callable[[], None]
+    models: RolloutModels, trees: list[Tree], temperature: float, max_tokens: int, heed: Callable[[], None]
 ) -> list[Tree]:
     with contextlib.ExitStack() as stack:
         reference = models.reference or stack.enter_context(reference_mode(models.policy))
-        compute = PolicyLogprobs(reference, config.temperature)
-        return annotate(trees, "ref_logprobs", compute, max_tokens=config.training.max_tokens_per_microbatch, heed=heed)
+        compute = PolicyLogprobs(reference, temperature)
+        return annotate(trees, "ref_logprobs", compute, max_tokens=max_tokens, heed=heed)
 
 
 def _flat(trees: Sequence[Tree], name: str) -> torch.Tensor:

@@ -32,6 +32,7 @@ from fairlead.train.forward import Models, PolicyLogprobs, annotate
 from fairlead.train.hooks import Session
 from fairlead.train.identity import data_fingerprint
 from fairlead.train.loop import run_loop
+from fairlead.train.memory import largest_tree
 from fairlead.train.preflight import (
     check_bos,
     check_layout,
@@ -43,7 +44,7 @@ from fairlead.train.preflight import (
 )
 from fairlead.train.preflight_model import check_model
 from fairlead.train.reference import with_reference
-from fairlead.train.setup import checkpoint_rule, load_trained, make_learner, prepare_model
+from fairlead.train.setup import checkpoint_rule, load_trained, make_learner, prepare_model, reading_budget
 
 DPO_ACCURACY = Gate(
     name="dpo.accuracy", question="Does the policy now prefer what people preferred, on held-out pairs?", unit="share", direction="at_least",
@@ -68,7 +69,6 @@ def run(config: DpoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
         raise DataError(explain("preferences", None, "hold no pair to train on", expected="pairs that are no ties outside the held-out split",
                                 remedy="Hold out less, or collect more"))  # fmt: skip
     model = load_trained(folder, config.training, services=services)
-    tokens = config.training.max_tokens_per_microbatch
     if not config.use_soft_labels:
         for part in encoded.values():
             part.trees = TreeView(part.trees, change=_without_doubt)
@@ -82,7 +82,7 @@ def run(config: DpoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     require_passed("dpo", checks)
     session = _train(config, model, train, out=out, services=services)
     heldout_margins = (
-        implicit_margins(model, encoded["heldout"], config, max_tokens=tokens, heed=session.heed)
+        implicit_margins(model, encoded["heldout"], config, max_tokens=session.learner.max_tokens, heed=session.heed)
         if "heldout" in encoded
         else np.zeros(0)
     )
@@ -107,7 +107,8 @@ def _without_doubt(tree: Tree, _: int) -> Tree:
 def _train(config: DpoConfig, model: CausalModel, train: Encoded, *, out: Path, services: Services) -> Session:
     algo, training = get_algorithm(config.algorithm), config.training
     steps = num_steps(len(train.trees), batch_size=training.batch_size, num_epochs=training.num_epochs)
-    learner = make_learner(Models(policy=model), algo, settings_of(config), training, num_steps=steps)
+    learner = make_learner(Models(policy=model), algo, settings_of(config), training, num_steps=steps,
+                           largest=largest_tree(train.trees), say=services.say)  # fmt: skip
     source: Sequence[Sequence[Tree]] = EpochBatches(
         train.trees, batch_size=training.batch_size, num_epochs=training.num_epochs, seed=services.seed
     )
@@ -116,8 +117,13 @@ def _train(config: DpoConfig, model: CausalModel, train: Encoded, *, out: Path, 
         rule=checkpoint_rule(training), data=data_fingerprint(train.trees),
     )  # fmt: skip
     if config.refresh_every_steps is not None:
-        source = MovingReference(session=session, model=model, batches=source, every_steps=config.refresh_every_steps,
-                                 alpha=config.refresh_alpha, max_tokens=training.max_tokens_per_microbatch)  # fmt: skip
+        source = MovingReference(
+            session=session,
+            model=model,
+            batches=source,
+            every_steps=config.refresh_every_steps,
+            alpha=config.refresh_alpha,
+        )
     with session:
         run_loop(learner, source, hooks=[session.after_step])
     return session
@@ -134,9 +140,11 @@ def _add_reference(
         return []
     services.say("dpo: computing reference logprobs once")
 
+    tokens = reading_budget(model, config.training, largest=largest_tree(encoded["train"].trees))
+
     def annotated(trees: Sequence[Tree]) -> Sequence[Tree]:
         return with_reference(trees, model, cache=services.extras.get("logprob_cache"), services=services, title="dpo: reference",
-                              max_tokens=config.training.max_tokens_per_microbatch)  # fmt: skip
+                              max_tokens=tokens)  # fmt: skip
 
     is_moving = config.refresh_every_steps is not None
     for split, part in encoded.items():

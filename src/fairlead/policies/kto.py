@@ -27,6 +27,7 @@ from fairlead.train.forward import Models, PolicyLogprobs, annotate
 from fairlead.train.hooks import Session
 from fairlead.train.identity import data_fingerprint
 from fairlead.train.loop import run_loop
+from fairlead.train.memory import largest_tree
 from fairlead.train.preflight import (
     check_bos,
     check_layout,
@@ -38,7 +39,7 @@ from fairlead.train.preflight import (
 )
 from fairlead.train.preflight_model import check_model
 from fairlead.train.reference import with_mismatched_reference, with_reference
-from fairlead.train.setup import checkpoint_rule, load_trained, make_learner, prepare_model
+from fairlead.train.setup import checkpoint_rule, load_trained, make_learner, prepare_model, reading_budget
 
 KTO_SEPARATION = Gate(
     name="kto.separation", question="Does the policy now tell good replies from bad ones, on held-out data?", unit="share", direction="at_least",
@@ -63,7 +64,7 @@ def run(config: KtoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     require_passed(config.algorithm, checks)
     session = _train(config, model, data.train, out=out, services=services)
     rewards = implicit_rewards(
-        model, data.heldout, beta=config.beta, max_tokens=config.training.max_tokens_per_microbatch, heed=session.heed
+        model, data.heldout, beta=config.beta, max_tokens=session.learner.max_tokens, heed=session.heed
     )
     save_policy(model, tokenizer, out)
     num_parameters = sum(p.numel() for p in model.module.parameters())
@@ -78,7 +79,7 @@ def _add_reference(
     config: KtoConfig, data: BatchData, model: CausalModel, text: TextSection, *, services: Services
 ) -> None:
     """Annotate all replies, and the mismatched ones where the method reads them, with the start's logprobs."""
-    name, tokens = config.algorithm, config.training.max_tokens_per_microbatch
+    name, tokens = config.algorithm, reading_budget(model, config.training, largest=largest_tree(data.train))
     services.say(f"{name}: computing reference logprobs once")
     cache, title = services.extras.get("logprob_cache"), f"{name}: reference"
     if "mismatched" in get_algorithm(name).needs:
@@ -95,7 +96,8 @@ def _add_reference(
 def _train(config: KtoConfig, model: CausalModel, trees: Sequence[Tree], *, out: Path, services: Services) -> Session:
     algo, training = get_algorithm(config.algorithm), config.training
     steps = num_steps(len(trees), batch_size=training.batch_size, num_epochs=training.num_epochs)
-    learner = make_learner(Models(policy=model), algo, settings_of(config), training, num_steps=steps)
+    learner = make_learner(Models(policy=model), algo, settings_of(config), training, num_steps=steps,
+                           largest=largest_tree(trees), say=services.say)  # fmt: skip
     source = EpochBatches(trees, batch_size=training.batch_size, num_epochs=training.num_epochs, seed=services.seed)
     session = Session(
         learner,

@@ -134,7 +134,8 @@ class _Trainer:
         self.steps_per_round = config.num_epochs * -(-config.batch_size // config.minibatch_size)
         self.learner: Learner = make_learner(
             Models(policy=models.policy, value=models.value, temperature=config.temperature), algo, algo_config, config.training,
-            num_steps=config.num_iterations * self.steps_per_round,
+            num_steps=config.num_iterations * self.steps_per_round, say=services.say,
+            largest=max(len(request.token_ids) for request in requests) + config.max_new_tokens,
         )  # fmt: skip
         self.controller = _controller(config, num_steps=self.learner.num_steps)
         self.length_coef = resolve_length_coef(config, models.reward)
@@ -185,6 +186,7 @@ class _Trainer:
             config,
             kl_coef=kl_coef,
             length_coef=self.length_coef,
+            max_tokens=self.learner.max_tokens,
             heed=self.session.heed,
         )
 

@@ -8,7 +8,7 @@ Each pair is annotated once an epoch, as often as without a refresh. The price i
 policy's while the reference stands in for it. Source: Gorbatovski et al. 2024, arXiv:2404.09656, section 3.
 
 Example:
-    source = MovingReference(session, model, batches, every_steps=512, alpha=0.6, max_tokens=8192)
+    source = MovingReference(session, model, batches, every_steps=512, alpha=0.6)
     run_loop(learner, source, hooks=[session.after_step])
 """
 
@@ -39,8 +39,6 @@ class MovingReference(Sequence[Sequence[Tree]]):
     """Optimiser steps between refreshes."""
     alpha: float
     """Share of the policy in the new reference, in (0, 1]."""
-    max_tokens: int
-    """Token budget of one forward."""
     _ready: dict[int, list[Tree]] = field(default_factory=dict[int, list[Tree]])
 
     def __len__(self) -> int:
@@ -70,8 +68,9 @@ class MovingReference(Sequence[Sequence[Tree]]):
             for step in range(number, min(start + self.every_steps, len(self.batches))):
                 if self.session.services.should_stop():
                     break
+                tokens = self.session.learner.max_tokens
                 self._ready[step] = annotate(
-                    self.batches[step], "ref_logprobs", PolicyLogprobs(self.model), max_tokens=self.max_tokens
+                    self.batches[step], "ref_logprobs", PolicyLogprobs(self.model), max_tokens=tokens
                 )
         self.session.heed()
 

@@ -35,6 +35,7 @@ from fairlead.train.forward import Models
 from fairlead.train.hooks import Session
 from fairlead.train.identity import data_fingerprint
 from fairlead.train.loop import Learner, run_loop
+from fairlead.train.memory import largest_tree
 from fairlead.train.noise import Neftune
 from fairlead.train.preflight import (
     Check,
@@ -158,11 +159,9 @@ class _EarlyStop:
     Its state is kept in the session's extras, so that a killed run goes on as if nothing had happened.
     """
 
-    def __init__(
-        self, session: Session, model: CausalModel, heldout: Encoded, *, every: int, patience: int, max_tokens: int
-    ) -> None:
+    def __init__(self, session: Session, model: CausalModel, heldout: Encoded, *, every: int, patience: int) -> None:
         self.session, self.model, self.heldout = session, model, heldout
-        self.every, self.patience, self.max_tokens = every, patience, max_tokens
+        self.every, self.patience = every, patience
         if "history" not in session.extra:
             session.extra |= {"history": [[0.0, self._measure(None)]], "num_worse": 0}
 
@@ -177,9 +176,10 @@ class _EarlyStop:
         return bool(self.patience) and self.session.extra["num_worse"] > self.patience
 
     def _measure(self, metrics: Mapping[str, float] | None) -> float:
-        with self.session.learner.result():
+        learner = self.session.learner
+        with learner.result():
             loss = mean_loss(
-                self.model, self.heldout.trees, max_tokens=self.max_tokens, heed=lambda: self.session.heed(metrics)
+                self.model, self.heldout.trees, max_tokens=learner.max_tokens, heed=lambda: self.session.heed(metrics)
             )
         if not math.isfinite(loss):
             raise TrainError(explain(f"sft: step {self.session.learner.step_number}: held-out loss", loss, "is not finite",
@@ -205,15 +205,17 @@ def _train(
     steps = num_steps(len(train.trees), batch_size=training.batch_size, num_epochs=training.num_epochs)
     algo_config = algo.config(average=config.average, label_smoothing=config.label_smoothing)
     neftune = None if config.neftune_alpha is None else Neftune(alpha=config.neftune_alpha, seed=services.seed)
-    learner = make_learner(Models(policy=model), algo, algo_config, training, num_steps=steps, neftune=neftune)
+    learner = make_learner(Models(policy=model), algo, algo_config, training, num_steps=steps, neftune=neftune,
+                           largest=largest_tree(train.trees), say=services.say)  # fmt: skip
     source = EpochBatches(
         train.trees, batch_size=training.batch_size, num_epochs=training.num_epochs, seed=services.seed
     )
     session = Session(learner, services=services, title="sft", metric="sft/loss", metrics_path=out / "metrics.jsonl",
                       rule=checkpoint_rule(training), data=data_fingerprint(train.trees))  # fmt: skip
     with session:
-        stopper = _EarlyStop(session, model, heldout, every=max(1, steps // (2 * training.num_epochs)), patience=config.patience,
-                             max_tokens=training.max_tokens_per_microbatch)  # fmt: skip
+        stopper = _EarlyStop(
+            session, model, heldout, every=max(1, steps // (2 * training.num_epochs)), patience=config.patience
+        )
         hooks = [stopper, session.after_step]
         if not stopper.is_done and not session.finish_step(hooks):
             run_loop(learner, source, hooks=hooks)

@@ -41,6 +41,7 @@ from fairlead.rewards.training import History, Member, plan_members, read_histor
 from fairlead.stats.calibration import length_slope
 from fairlead.text import ChatText
 from fairlead.text.encoding import Storage
+from fairlead.train.memory import largest_tree
 from fairlead.train.preflight import (
     Check,
     check_bos,
@@ -52,7 +53,7 @@ from fairlead.train.preflight import (
 )
 from fairlead.train.preflight_model import check_model
 from fairlead.train.scoring import Outputs, read_outputs
-from fairlead.train.setup import load_trained, prepare_model
+from fairlead.train.setup import load_trained, prepare_model, reading_budget
 
 GATES: tuple[Gate, ...] = quality.GATES
 __all__ = ["GATES", "RewardsConfig", "run"]
@@ -84,9 +85,8 @@ class _Stage:
             return self.services.work / f"trained-{number}"
         return self.out if number == 0 else self.out / MEMBER_FOLDER.format(number)
 
-    def ask(self, model: ScalarModel, heed: Callable[[], None]) -> _Said:
-        """All outputs on both sets."""
-        tokens = self.config.training.max_tokens_per_microbatch
+    def ask(self, model: ScalarModel, tokens: int, heed: Callable[[], None]) -> _Said:
+        """All outputs on both sets, by forwards of so many tokens."""
         return _Said(
             heldout=read_outputs(model, self.data.heldout.trees, max_tokens=tokens, heed=heed),
             reference=read_outputs(model, self.data.reference, max_tokens=tokens, heed=heed),
@@ -136,7 +136,7 @@ def _train(stage: _Stage) -> tuple[ScalarModel | None, list[_Said], History, lis
             checks = _preflight(stage, model)
         session = train_member(stage.config, model, member, stage.data, out=stage.out, services=stage.services)
         history = history or read_history(session)
-        each.append(stage.ask(model, session.heed))
+        each.append(stage.ask(model, session.learner.max_tokens, session.heed))
         if member.of == 1:
             return model, each, history, checks
         _normalise(model, each[-1], stage.data, stage.services)
@@ -179,7 +179,8 @@ def _together(stage: _Stage, model: ScalarModel | None, each: Sequence[_Said]) -
     if config.ensemble.combine == "weights":
         folders = [stage.folder(i) for i in range(len(each))]
         model = average_reward_models(folders, device=services.device)
-        return model, stage.ask(model, lambda: services.heed("averaging reward models"))
+        tokens = reading_budget(model.base, config.training, largest=largest_tree(stage.data.heldout.trees))
+        return model, stage.ask(model, tokens, lambda: services.heed("averaging reward models"))
     said = each[0]
     if model is None:
         model = load_head(load_policy(str(stage.out), device=services.device), stage.out)

@@ -28,6 +28,7 @@ from fairlead.train.forward import Models, score_trees
 from fairlead.train.hooks import Session
 from fairlead.train.identity import data_fingerprint
 from fairlead.train.loop import run_loop
+from fairlead.train.memory import largest_tree
 from fairlead.train.setup import checkpoint_rule, make_learner
 from fairlead.train.views import NUM_HEADS, head_weight
 
@@ -132,7 +133,8 @@ def train_member(
     algo, algo_config = config.algorithm()
     training = config.training
     steps = num_steps(len(member.trees), batch_size=training.batch_size, num_epochs=training.num_epochs)
-    learner = make_learner(Models(reward=model), algo, algo_config, training, num_steps=steps)
+    learner = make_learner(Models(reward=model), algo, algo_config, training, num_steps=steps,
+                           largest=largest_tree(member.trees), say=services.say)  # fmt: skip
     source = EpochBatches(
         member.trees, batch_size=training.batch_size, num_epochs=training.num_epochs, seed=member.seed
     )
@@ -155,7 +157,7 @@ def train_member(
                 scores = score_trees(
                     model,
                     data.heldout.trees,
-                    max_tokens=training.max_tokens_per_microbatch,
+                    max_tokens=learner.max_tokens,
                     heed=lambda: session.heed(metrics),
                 )
             share = float(np.mean(recent)) if recent else None

@@ -21,9 +21,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _MESSAGES)
 
 
+def tree_size(tree: Tree) -> int:
+    """Tokens of the row that a tree needs by itself, or with its mismatched replies where those are more."""
+    return max(tree.num_tokens, len(tree.prompt_ids) + sum(len(b.token_ids) for b in tree.mismatched))
+
+
 def smaller_budget(trees: Sequence[Tree], *, max_tokens: int) -> int | None:
     """Half of the largest row that was made, at least the largest tree; None when every tree had a row of its own already."""
-    sizes = [max(t.num_tokens, len(t.prompt_ids) + sum(len(b.token_ids) for b in t.mismatched)) for t in trees]
+    sizes = [tree_size(t) for t in trees]
     rows = [sum(sizes[i] for i in row) for row in plan_microbatches(sizes, max_tokens=max_tokens)]
     smaller = max(max(sizes), max(rows) // 2)
     return smaller if smaller < max(rows) else None

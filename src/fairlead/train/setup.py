@@ -1,6 +1,9 @@
 """From a recipe's training section to a learner: the settings, the reference inside an adapter, the trainable parts."""
 
-from typing import Any, Protocol
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
 
 from fairlead.algos.spec import Algorithm
 from fairlead.core.services import Services
@@ -12,6 +15,7 @@ from fairlead.models.recompute import recompute_activations
 from fairlead.train.checkpoints import CheckpointRule
 from fairlead.train.forward import Models
 from fairlead.train.loop import Learner
+from fairlead.train.memory import MOST_TOKENS, Need, Way, estimate, shape_of, token_budget
 from fairlead.train.noise import Neftune
 from fairlead.train.optim import OptimizerSettings
 
@@ -37,7 +41,7 @@ class TrainingSettings(Protocol):
     beta2: float
     adam_eps: float
     max_grad_norm: float
-    max_tokens_per_microbatch: int
+    max_tokens_per_microbatch: int | Literal["auto"]
     precision: Any
     activation_checkpointing: bool
     ema_decay: float | None
@@ -62,14 +66,44 @@ def checkpoint_rule(training: TrainingSettings) -> CheckpointRule:
 
 def make_learner(
     models: Models, algo: Algorithm, algo_config: Any, training: TrainingSettings, *, num_steps: int,
-    neftune: Neftune | None = None,
+    largest: int, say: Callable[[str], None], neftune: Neftune | None = None,
 ) -> Learner:  # fmt: skip
-    """A learner for `num_steps` optimiser steps."""
+    """A learner for `num_steps` optimiser steps, with the token budget that fits the memory.
+
+    Args:
+        largest: tokens of the largest tree of all batches.
+        say: told when the budget is less than usual.
+    Raises:
+        ConfigError: memory has no room for the largest tree.
+    """
     if training.activation_checkpointing:
         for model in models.trunks():
             recompute_activations(model)
+    need, device = training_need(models, training, largest=largest), models.trunks()[0].device
+    max_tokens = token_budget(training.max_tokens_per_microbatch, need, device=device, largest=largest)
+    if training.max_tokens_per_microbatch == "auto" and max_tokens < MOST_TOKENS:
+        say(
+            f"{algo.name}: {max_tokens} tokens a forward, as much as fits the free memory (training.max_tokens_per_microbatch)."
+        )
     return Learner(models=models, algo=algo, algo_config=algo_config, optim=optimizer_settings(training), num_steps=num_steps,
-                   max_tokens=training.max_tokens_per_microbatch, ema_decay=training.ema_decay, neftune=neftune)  # fmt: skip
+                   max_tokens=max_tokens, ema_decay=training.ema_decay, neftune=neftune)  # fmt: skip
+
+
+def training_need(models: Models, training: TrainingSettings, *, largest: int) -> Need:
+    """Memory that training takes of all these models together, in rows of trees of up to `largest` tokens."""
+    needs: list[Need] = []
+    for model in models.trunks():
+        way = Way(optimizer=training.optimizer, has_average=training.ema_decay is not None, is_low=model.arithmetic.precision == "bf16",
+                  recomputes=training.activation_checkpointing, on_cpu=model.device.type == "cpu", longest=largest)  # fmt: skip
+        needs.append(estimate(shape_of(model, has_logits=model is models.policy), way))
+    return functools.reduce(Need.__add__, needs)
+
+
+def reading_budget(model: CausalModel, training: TrainingSettings, *, largest: int) -> int:
+    """Tokens of a forward that trains nothing (a reference pass)."""
+    way = Way(is_low=model.arithmetic.precision == "bf16", on_cpu=model.device.type == "cpu")
+    need = estimate(dataclasses.replace(shape_of(model), num_trained=0), way)
+    return token_budget(training.max_tokens_per_microbatch, need, device=model.device, largest=largest)
 
 
 def load_trained(folder: str, training: TrainingSettings, *, services: Services) -> CausalModel:

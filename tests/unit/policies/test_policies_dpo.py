@@ -112,10 +112,20 @@ class _Watched:
 
 def _run(folder: Path, *, every: int, alpha: float, stop_at: int = 0):
     """Seven steps with a moving reference; the learner, and the batches that it saw."""
-    config = _parse(training={"learning_rate": 1e-2}, refresh_every_steps=every, refresh_alpha=alpha)
+    config = _parse(
+        training={"learning_rate": 1e-2, "max_tokens_per_microbatch": 64},
+        refresh_every_steps=every,
+        refresh_alpha=alpha,
+    )
     model = tiny_models.load("llama")
     learner = make_learner(
-        Models(policy=model), get_algorithm("dpo"), settings_of(config), config.training, num_steps=7
+        Models(policy=model),
+        get_algorithm("dpo"),
+        settings_of(config),
+        config.training,
+        num_steps=7,
+        largest=1,
+        say=print,
     )
     services = Services(work=folder / "work", should_stop=_Button(stop_at))
     session = Session(
@@ -123,9 +133,7 @@ def _run(folder: Path, *, every: int, alpha: float, stop_at: int = 0):
     )
     seen = []
 
-    moving = MovingReference(
-        session=session, model=model, batches=_batches(), every_steps=every, alpha=alpha, max_tokens=64
-    )
+    moving = MovingReference(session=session, model=model, batches=_batches(), every_steps=every, alpha=alpha)
     with session:
         run_loop(learner, _Watched(moving, seen), hooks=[session.after_step])
     return learner, seen
