@@ -15,7 +15,7 @@ Legend: T tokens of a row, L layers, H width, I width of the MLP (of the experts
 V vocabulary, S keys of the longest segment whose attention weights are kept (none on a GPU). With activation checkpointing one layer at a
 time is there, and 4 H a layer. Without training (a reference pass) only work and one chunk of logits remain.
 
-SLACK is measured: freed blocks leave gaps, and libraries hold room for their products. Peaks of Llamas of two widths were 0.74 to 1.23
+SLACK is measured: freed blocks leave gaps, and libraries hold room for their products. Peaks of Llamas of two widths were 0.79 to 1.23
 times the estimate (tested within 0.6 to 1.25), so a budget may fill SHARE of what is free.
 """
 
