@@ -12,7 +12,9 @@ LEARNING_RATE = 1e-5
 WARMUP_STEPS = 3
 NUM_REFERENCE = 256
 """Pairs over which the reference pass is timed; training then goes over these."""
-METHODS = ("sft", "reward", "dpo")
+METHODS = ("sft", "reward", "dpo", "long", "rank8")
+"""long is dpo on prompts four times longer, rank8 a reward model on eight completions a prompt."""
+PEAK_SHAPE = (2048, 768, 768)
 
 
 def parse_args(doc: str | None, settings: tuple[str, ...]) -> argparse.Namespace:
@@ -35,18 +37,23 @@ class Clock:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.steps: list[tuple[float, int, int]] = []
+        self.steps: list[tuple[float, int, int, int]] = []
         self.gemm: list[float] = []
         self.seen = 0
         self._a, self._b, self._c = torch.randn(2048, 288), torch.randn(288, 768), torch.empty(2048, 768)
         self.last = time.perf_counter()
 
-    def tick(self, *, rows: int, tokens: int) -> bool:
-        """Enter one finished step; True when there are enough."""
+    def tick(self, *, rows: int, tokens: int, computed: int) -> bool:
+        """Enter one finished step; True when there are enough.
+
+        Args:
+            tokens: useful ones as a padded trainer counts them, a prompt once a completion; computed: those that went through the model,
+                padding apart.
+        """
         spent = time.perf_counter() - self.last
         self.seen += 1
         if self.seen > WARMUP_STEPS:
-            self.steps.append((spent, rows, tokens))
+            self.steps.append((spent, rows, tokens, computed))
         self.gemm.append(self._gemm_flops())
         self.last = time.perf_counter()
         return sum(s[0] for s in self.steps) >= self.seconds
@@ -64,10 +71,26 @@ class Clock:
         seconds = sum(s[0] for s in self.steps)
         return {
             "num_steps": len(self.steps), "seconds": seconds, "rows_per_s": sum(s[1] for s in self.steps) / seconds,
-            "tokens_per_s": sum(s[2] for s in self.steps) / seconds,
+            "tokens_per_s": sum(s[2] for s in self.steps) / seconds, "computed_per_s": sum(s[3] for s in self.steps) / seconds,
             "median_tokens_per_s": statistics.median(s[2] / s[0] for s in self.steps),
             "gemm_gflops": statistics.median(self.gemm) / 1e9, "gemm_gflops_max": max(self.gemm) / 1e9,
         }  # fmt: skip
+
+
+def peak_gflops(precision: str) -> float:
+    """The fastest product of this machine in a precision, GFLOP/s: what utilisation is a share of, on both sides."""
+    rows, inner, columns = PEAK_SHAPE
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = torch.randn(rows, inner, dtype=dtype), torch.randn(columns, inner, dtype=dtype)
+    calls = [lambda: torch.nn.functional.linear(a, b)]
+    if torch.backends.mkldnn.is_available():
+        calls.append(lambda: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""))
+    best = 0.0
+    for call in calls * 20:
+        started = time.perf_counter()
+        call()
+        best = max(best, 2 * rows * inner * columns / (time.perf_counter() - started) / 1e9)
+    return best
 
 
 def peak_memory_mb() -> float:

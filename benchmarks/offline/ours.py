@@ -1,6 +1,6 @@
 """One cell of the comparison on Fairlead's side; the last line printed is its JSON.
 
-python -m benchmarks.offline.ours --work DIR/S --method dpo --setting shared
+python -m benchmarks.offline.ours --work DIR/S --method dpo --setting bf16
 """
 
 import time
@@ -33,20 +33,20 @@ OPTIM = OptimizerSettings(
 
 def main() -> None:
     """Run the cell."""
-    args = cells.parse_args(__doc__, ("shared",))
+    args = cells.parse_args(__doc__, ("fp32", "bf16"))
     torch.set_num_threads(args.threads)
     keep_freed_memory()
     trees = read_trees(args.work, args.method)
-    models, prepared = make_models(args.work, args.method), 0.0
-    if args.method == "dpo":
+    models, prepared = make_models(args.work, args.method, precision=args.setting), 0.0
+    if args.method in ("dpo", "long"):
         assert models.policy is not None
         num = args.agree * args.batch_size if args.agree else cells.NUM_REFERENCE
         started = time.perf_counter()
         done = annotate(trees[:num], "ref_logprobs", PolicyLogprobs(models.policy), max_tokens=args.max_tokens)
         prepared = (time.perf_counter() - started) / num
         trees = done
-    algo = get_algorithm(args.method)
-    options = {"reward": {"center_coef": 0.0}}.get(args.method, {})
+    algo = get_algorithm({"long": "dpo", "rank8": "ranking"}.get(args.method, args.method))
+    options = {"reward": {"center_coef": 0.0}, "rank8": {"center_coef": 0.0}}.get(args.method, {})
     learner = Learner(models=models, algo=algo, algo_config=algo.config(**options), optim=OPTIM, num_steps=10**6,
                       max_tokens=args.max_tokens)  # fmt: skip
     if args.agree:
@@ -56,9 +56,13 @@ def main() -> None:
     clock = cells.Clock(args.seconds)
     for batch in EpochBatches(trees, batch_size=args.batch_size, num_epochs=1000, seed=args.seed):
         learner.step(batch)
-        if clock.tick(rows=len(batch), tokens=sum(num_unshared(t) for t in batch)):
+        computed = sum(t.num_tokens for t in batch)
+        if clock.tick(rows=len(batch), tokens=sum(num_unshared(t) for t in batch), computed=computed):
             break
-    cells.report(**clock.summary(), prepare_s_per_row=prepared, memory_mb=cells.peak_memory_mb())
+    memory = cells.peak_memory_mb()
+    cells.report(
+        **clock.summary(), prepare_s_per_row=prepared, memory_mb=memory, peak_gflops=cells.peak_gflops(args.setting)
+    )
 
 
 def read_trees(folder: Path, method: str) -> list[Tree]:
@@ -67,9 +71,13 @@ def read_trees(folder: Path, method: str) -> list[Tree]:
     if method == "sft":
         return [Tree(prompt_ids=ids(row, "prompt_ids"), branches=(Branch(token_ids=ids(row, "completion_ids")),))
                 for row in work.read_rows(folder / "sft.jsonl")]  # fmt: skip
+    if method == "rank8":
+        return [Tree(prompt_ids=ids(row, "prompt_ids"), ranks=tuple(range(8)),
+                     branches=tuple(Branch(token_ids=np.asarray(c, dtype=np.int64)) for c in row["completions_ids"]))
+                for row in work.read_rows(folder / "rankings.jsonl")]  # fmt: skip
     return [Tree(prompt_ids=ids(row, "prompt_ids"), ranks=(0, 1),
                  branches=tuple(Branch(token_ids=ids(row, name)) for name in ("chosen_ids", "rejected_ids")))
-            for row in work.read_rows(folder / "pairs.jsonl")]  # fmt: skip
+            for row in work.read_rows(folder / ("long.jsonl" if method == "long" else "pairs.jsonl"))]  # fmt: skip
 
 
 def num_unshared(tree: Tree) -> int:
@@ -77,11 +85,11 @@ def num_unshared(tree: Tree) -> int:
     return sum(len(tree.prompt_ids) + len(b.token_ids) for b in tree.branches)
 
 
-def make_models(folder: Path, method: str) -> Models:
+def make_models(folder: Path, method: str, *, precision: str) -> Models:
     """The same weights as the peer's."""
-    policy = load_policy(str(folder / "model"))
+    policy = load_policy(str(folder / "model"), precision="bf16" if precision == "bf16" else "fp32")
     policy.module.train()
-    if method != "reward":
+    if method not in ("reward", "rank8"):
         return Models(policy=policy)
     from safetensors.torch import load_file
 

@@ -1,9 +1,9 @@
 """Compare the training core with TRL on the fixed work, side by side on this machine, and write benchmarks/results/offline.json.
 
-    python -m benchmarks.offline.run [--methods sft reward dpo] [--sizes S] [--repeats 3] [--peer-python FILE]
+    python -m benchmarks.offline.run [--methods sft reward dpo long rank8] [--sizes S M] [--repeats 3] [--peer-python FILE]
 
 Builds the work and an environment for TRL (benchmarks/peers/trl.txt) under benchmarks/.work unless they are there. Both sides get
-the same token ids, the same weights, fp32, two threads and the same malloc setting; they alternate, one process a cell. Cells are
+the same token ids, the same weights, two threads and the same malloc setting, each in fp32 and in bf16; they alternate, one process a cell. Cells are
 written as they finish (benchmarks/.work/offline/cells.jsonl): a run that is stopped goes on where it was. Nothing else should run.
 """
 
@@ -24,7 +24,14 @@ HERE = Path(__file__).parent
 PLACE = HERE.parent / ".work" / "offline"
 RESULTS = HERE.parent / "results" / "offline.json"
 MALLOC = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=67108864:glibc.malloc.hugetlb=1"
-SIDES = (("ours", "shared"), ("trl", "default"), ("trl", "best"))
+SIDES = (("ours", "bf16"), ("trl", "best_bf16"), ("ours", "fp32"), ("trl", "best"), ("trl", "default"))
+SHORT = SIDES[:2]
+"""What is compared on the long work: both sides at their fastest."""
+NAMES = {
+    "default": "default fp32",
+    "best": "grouped by length, reference beforehand, fp32",
+    "best_bf16": "grouped by length, reference beforehand, bf16",
+}
 AGREE_STEPS = 20
 AGREE_TOLERANCE = 1e-4
 REFERENCE_SHARE = "a pair's training step and its share of the reference pass"
@@ -33,7 +40,7 @@ REFERENCE_SHARE = "a pair's training step and its share of the reference pass"
 def main() -> None:
     """Run what is missing, then aggregate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", default=["sft", "reward", "dpo"])
+    parser.add_argument("--methods", nargs="+", default=["sft", "reward", "dpo", "long", "rank8"])
     parser.add_argument("--sizes", nargs="+", choices=sorted(SHAPES), default=["S"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=30.0, help="measured in a cell")
@@ -46,27 +53,25 @@ def main() -> None:
     if args.fresh:
         (PLACE / "cells.jsonl").unlink(missing_ok=True)
     peer = args.peer_python or peer_environment()
-    for size in args.sizes:
+    for size, method in [(size, method) for size in args.sizes for method in args.methods]:
         make(PLACE / size, SHAPES[size])
-        for method in args.methods:
-            check_agreement(size, method, peer)
-            for repeat in range(args.repeats):
-                for side, setting in SIDES:
-                    key = {"size": size, "method": method, "side": side, "setting": setting, "repeat": repeat}
-                    if not find(key):
-                        keep(
-                            {
-                                **key,
-                                **run_cell(
-                                    side,
-                                    peer,
-                                    size,
-                                    method,
-                                    setting,
-                                    ["--seconds", str(args.seconds), "--seed", str(repeat)],
-                                ),
-                            }
-                        )
+        is_short = size == "S" and method in ("sft", "reward", "dpo")
+        if is_short and not find({"size": size, "method": method, "kind": "agreement"}):
+            keep(
+                {
+                    "size": size,
+                    "method": method,
+                    "kind": "agreement",
+                    "differences": check_agreement(size, method, peer),
+                }
+            )
+        for repeat in range(args.repeats):
+            for side, setting in SIDES if is_short else SHORT:
+                key = {"size": size, "method": method, "side": side, "setting": setting, "repeat": repeat}
+                if not find(key):
+                    num_rows = 2 if (side, method) == ("ours", "rank8") else 8  # two prompts are eight pairs
+                    more = ["--seconds", str(args.seconds), "--seed", str(repeat), "--batch-size", str(num_rows)]
+                    keep({**key, **run_cell(side, peer, size, method, setting, more)})
     rows = [row for size in args.sizes for method in args.methods for row in summarise(size, method, peer)]
     others = [
         r for r in (read_json(RESULTS) if RESULTS.exists() else []) if r["work"] not in {row["work"] for row in rows}
@@ -104,23 +109,37 @@ def run_cell(side: str, peer: Path, size: str, method: str, setting: str, more: 
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def check_agreement(size: str, method: str, peer: Path) -> None:
-    """The same losses from the same weights and rows, or the comparison is of different work."""
+def check_agreement(size: str, method: str, peer: Path) -> dict:
+    """The same fp32 losses from the same weights and rows, or the comparison is of different work; and how far bf16 takes either side.
+
+    Returns:
+        The largest relative differences of the losses of AGREE_STEPS steps.
+    """
     key = {"size": size, "method": method, "agree": AGREE_STEPS}
-    if found := find(key):
-        losses = found[0]["losses"]
-    else:
-        more = ["--agree", str(AGREE_STEPS)]
-        losses = [
-            run_cell(*side, more)["losses"]
-            for side in (("ours", peer, size, method, "shared"), ("trl", peer, size, method, "default"))
-        ]
-    worst = max(abs(a - b) / abs(b) for a, b in zip(*losses, strict=True))
-    if not found:
-        keep({**key, "losses": losses, "worst": worst})
-    print(f"{method} {size}: losses of {AGREE_STEPS} steps differ by at most {worst:.1e}", flush=True)
-    if worst > AGREE_TOLERANCE:
-        sys.exit(f"the losses of {method} disagree (relative {worst:.1e} > {AGREE_TOLERANCE}): {losses}")
+    sides = {
+        "ours": ("ours", "fp32"),
+        "trl": ("trl", "default"),
+        "ours_bf16": ("ours", "bf16"),
+        "trl_bf16": ("trl", "best_bf16"),
+    }
+    losses = {}
+    for name, (side, setting) in sides.items():
+        if not (found := find({**key, "name": name})):
+            found = [
+                {**key, "name": name, **run_cell(side, peer, size, method, setting, ["--agree", str(AGREE_STEPS)])}
+            ]
+            keep(found[0])
+        losses[name] = found[0]["losses"]
+    pairs = {"fp32": ("ours", "trl"), "ours_bf16": ("ours_bf16", "ours"), "peer_bf16": ("trl_bf16", "trl")}
+    worst = {
+        name: max(abs(x - y) / abs(y) for x, y in zip(losses[a], losses[b], strict=True))
+        for name, (a, b) in pairs.items()
+    }
+    print(f"{method} {size}: losses of {AGREE_STEPS} steps differ by at most {worst['fp32']:.1e} between the two, by "
+          f"{worst['ours_bf16']:.1e} (ours) and {worst['peer_bf16']:.1e} (TRL) between bf16 and fp32", flush=True)  # fmt: skip
+    if worst["fp32"] > AGREE_TOLERANCE:
+        sys.exit(f"the losses of {method} disagree (relative {worst['fp32']:.1e} > {AGREE_TOLERANCE}): {losses}")
+    return {name: float(f"{value:.2g}") for name, value in worst.items()}
 
 
 def cells_now() -> list[dict]:
@@ -141,25 +160,35 @@ def keep(cell: dict) -> None:
 
 
 def summarise(size: str, method: str, peer: Path) -> list[dict]:
-    """Rows of ours against each setting of the peer: ratios of seconds a row, repeat by repeat."""
+    """Rows of each of our precisions against settings of the peer, its fastest marked: ratios repeat by repeat."""
     version = subprocess.run(
         [peer, "-c", "import trl; print(trl.__version__)"], capture_output=True, text=True, check=True
     )
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True
     ).stdout.strip()
-    ours = find({"size": size, "method": method, "side": "ours"})
+    found = {pair: find({"size": size, "method": method, "side": pair[0], "setting": pair[1]}) for pair in SIDES}
+    theirs = {setting: rows for (side, setting), rows in found.items() if side == "trl" and rows}
+    best = min(theirs, key=lambda setting: statistics.median(map(seconds_per_token, theirs[setting])))
+    wanted = {("bf16", best), ("bf16", "default"), ("fp32", "best"), ("fp32", "default")}
+    differences = [cell["differences"] for cell in find({"size": size, "method": method, "kind": "agreement"})]
     rows = []
-    for setting in ("default", "best"):
-        theirs = find({"size": size, "method": method, "side": "trl", "setting": setting})
-        ratios = [seconds_per_token(b) / seconds_per_token(a) for a, b in zip(ours, theirs, strict=True)]
+    for precision, setting in sorted(wanted):
+        ours, others = found[("ours", precision)], theirs.get(setting, [])
+        if not ours or not others:
+            continue
+        ratios = [seconds_per_token(b) / seconds_per_token(a) for a, b in zip(ours, others, strict=False)]
         rows.append({
-            "work": f"offline {method} {size}", "setting": f"TRL {setting}, fp32, batch of 8, {os.cpu_count()} cores", "unit": "useful tokens/s",
-            "ours": spread([1 / seconds_per_token(c) for c in ours]), "peer": spread([1 / seconds_per_token(c) for c in theirs]),
+            "work": f"offline {method} {size}",
+            "setting": f"ours {precision}; TRL {NAMES[setting]}{', its fastest' if setting == best else ''}; {os.cpu_count()} cores",
+            "unit": "useful tokens/s",
+            "ours": spread([1 / seconds_per_token(c) for c in ours]), "peer": spread([1 / seconds_per_token(c) for c in others]),
             "peer_version": f"trl {version.stdout.strip()}", "ratio": spread(ratios),
-            "memory_mb": {"ours": round(max(c["memory_mb"] for c in ours)), "peer": round(max(c["memory_mb"] for c in theirs))},
+            "memory_mb": {"ours": round(max(c["memory_mb"] for c in ours)), "peer": round(max(c["memory_mb"] for c in others))},
             "mfu": {"ours": round(statistics.median(utilisation(c, size, method) for c in ours), 3),
-                    "peer": round(statistics.median(utilisation(c, size, method) for c in theirs), 3)},
+                    "peer": round(statistics.median(utilisation(c, size, method) for c in others), 3)},
+            "peak_gflops": {"ours": round(max(c["peak_gflops"] for c in ours)), "peer": round(max(c["peak_gflops"] for c in others))},
+            **({"loss_difference": differences[0]} if differences else {}), "repeats": len(ratios),
             "command": "python -m benchmarks.offline.run", "commit": commit, "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         })  # fmt: skip
     return rows
@@ -172,16 +201,17 @@ def seconds_per_token(cell: dict) -> float:
 
 
 def utilisation(cell: dict, size: str, method: str) -> float:
-    """Share of the machine's GEMM speed (the fastest product timed in the cell) that useful arithmetic reaches.
+    """Share of the machine's fastest product, in the cell's precision, that the arithmetic of the tokens really computed reaches.
 
-    Six FLOPs a trunk weight and token; the head's (sft, dpo) on the tokens that are learned, about half of a row.
+    Six FLOPs a trunk weight and token, and six a head weight and token that is learned (half of the tokens of sft and dpo); attention's own
+    products are left out on both sides.
     """
     shape = SHAPES[size]
     hidden, heads = shape["hidden_size"], shape["num_attention_heads"]
     attention = hidden * hidden * (2 + 2 * shape["num_key_value_heads"] / heads)
     trunk = shape["num_hidden_layers"] * (attention + 3 * hidden * shape["intermediate_size"])
-    head = 0 if method == "reward" else 0.5 * hidden * shape["vocab_size"]
-    return 6 * (trunk + head) * cell["tokens_per_s"] / (cell["gemm_gflops_max"] * 1e9)
+    head = 0 if method in ("reward", "rank8") else 0.5 * hidden * shape["vocab_size"]
+    return 6 * (trunk + head) * cell["computed_per_s"] / (cell["peak_gflops"] * 1e9)
 
 
 def spread(values: list[float]) -> dict[str, float]:

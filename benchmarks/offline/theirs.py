@@ -1,7 +1,7 @@
 """One cell of the comparison on TRL's side, run by its own interpreter (see `run.py`); the last line printed is its JSON.
 
-Settings: `default` (padded rows in random order, the reference in every DPO step) and `best` (rows grouped by length, the
-reference computed beforehand). It gets the token ids that Fairlead gets.
+Settings: `default` (padded rows in random order, the reference in every DPO step), `best` (rows grouped by length, the reference
+computed beforehand) and `best_bf16` (the same under bf16 autocast). It gets the token ids that Fairlead gets.
 """
 
 import time
@@ -19,15 +19,14 @@ class Watch(TrainerCallback):
 
     def __init__(self, clock: cells.Clock | None) -> None:
         self.clock, self.rows, self.tokens, self.losses = clock, 0, 0, []
-        self.begun = 0.0
+        self.prepared = 0.0  # seconds of reference logprobs
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.begun = time.perf_counter()
         if self.clock:
-            self.clock.last = self.begun
+            self.clock.last = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
-        if self.clock and self.clock.tick(rows=self.rows, tokens=self.tokens):
+        if self.clock and self.clock.tick(rows=self.rows, tokens=self.tokens, computed=self.tokens):
             control.should_training_stop = True
         self.rows = self.tokens = 0
         return control
@@ -39,14 +38,16 @@ class Watch(TrainerCallback):
 
 def main() -> None:
     """Run the cell."""
-    args = cells.parse_args(__doc__, ("default", "best"))
+    args = cells.parse_args(__doc__, ("default", "best", "best_bf16"))
     torch.set_num_threads(args.threads)
     watch = Watch(None if args.agree else cells.Clock(args.seconds))
-    order = "sequential" if args.agree else "group_by_length" if args.setting == "best" else "random"
+    is_best = args.setting != "default"
+    order = "sequential" if args.agree else "group_by_length" if is_best else "random"
     options = {
-        "output_dir": str(args.work / "trl"), "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "save_strategy": "no",
+        "output_dir": str(args.work / "trl"), "use_cpu": True, "bf16": args.setting == "best_bf16",
+        "gradient_checkpointing": False, "save_strategy": "no",
         "report_to": "none", "disable_tqdm": True, "learning_rate": cells.LEARNING_RATE, "lr_scheduler_type": "constant", "seed": args.seed,
-        "max_steps": args.agree or 10**6, "logging_steps": 1 if args.agree else 10**6, "max_length": 1024, "train_sampling_strategy": order,
+        "max_steps": args.agree or 10**6, "logging_steps": 1 if args.agree else 10**6, "max_length": 2048, "train_sampling_strategy": order,
         "length_column_name": "length", "remove_unused_columns": False, "per_device_train_batch_size": args.batch_size,
     }  # fmt: skip
     trainer, prepared = MAKERS[args.method](args, options, watch)
@@ -54,7 +55,9 @@ def main() -> None:
     if args.agree:
         cells.report(losses=watch.losses)
         return
-    cells.report(**watch.clock.summary(), prepare_s_per_row=prepared(), memory_mb=cells.peak_memory_mb())
+    memory = cells.peak_memory_mb()
+    peak = cells.peak_gflops("bf16" if args.setting == "best_bf16" else "fp32")
+    cells.report(**watch.clock.summary(), prepare_s_per_row=prepared(), memory_mb=memory, peak_gflops=peak)
 
 
 def counting(base: type, watch: Watch, rows_of: int) -> type:
@@ -63,6 +66,12 @@ def counting(base: type, watch: Watch, rows_of: int) -> type:
     class Counting(base):
         def _prepare_dataset(self, dataset, *args, **kwargs):
             return dataset  # token ids already
+
+        def _precompute_ref_logps(self, dataset, *args, **kwargs):
+            started = time.perf_counter()
+            found = super()._precompute_ref_logps(dataset, *args, **kwargs)
+            watch.prepared += time.perf_counter() - started
+            return found
 
         def training_step(self, model, inputs, *args, **kwargs):
             mask = inputs["attention_mask"]
@@ -92,9 +101,13 @@ def make_reward(args, options: dict, watch: Watch):
     """Bradley-Terry on pairs."""
     from trl import RewardConfig, RewardTrainer
 
+    pairs = read_rows(args.work / ("rankings.jsonl" if args.method == "rank8" else "pairs.jsonl"))
+    if args.method == "rank8":  # it has no rankings: four pairs a prompt, in which every completion is computed once
+        pairs = [{"prompt_ids": r["prompt_ids"], "chosen_ids": r["completions_ids"][i], "rejected_ids": r["completions_ids"][i + 4]}
+                 for r in pairs for i in range(4)]  # fmt: skip
     rows = [{
         "chosen_ids": r["prompt_ids"] + r["chosen_ids"], "rejected_ids": r["prompt_ids"] + r["rejected_ids"], "length": length(r),
-    } for r in read_rows(args.work / "pairs.jsonl")]  # fmt: skip
+    } for r in pairs]  # fmt: skip
     trainer = counting(RewardTrainer, watch, 2)(
         model=load(AutoModelForSequenceClassification, args.work / "reward", num_labels=1), args=RewardConfig(**options), callbacks=[watch],
         train_dataset=Dataset.from_list(rows), processing_class=AutoTokenizer.from_pretrained(args.work / "reward"),
@@ -106,8 +119,8 @@ def make_dpo(args, options: dict, watch: Watch):
     """Sigmoid DPO; `best` computes the reference beforehand."""
     from trl import DPOConfig, DPOTrainer
 
-    is_best = args.setting == "best"
-    rows = read_rows(args.work / "pairs.jsonl")
+    is_best = args.setting != "default"
+    rows = read_rows(args.work / ("long.jsonl" if args.method == "long" else "pairs.jsonl"))
     rows = rows[: args.agree * args.batch_size if args.agree else cells.NUM_REFERENCE]
     rows = [{**r, "length": length(r)} for r in rows]
     config = DPOConfig(**options, precompute_ref_log_probs=is_best,
@@ -117,8 +130,7 @@ def make_dpo(args, options: dict, watch: Watch):
         args=config, callbacks=[watch], train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(args.work / "model"),
     )  # fmt: skip
-    made = time.perf_counter()
-    return trainer, lambda: (watch.begun - made) / len(rows) if is_best else 0.0
+    return trainer, lambda: watch.prepared / len(rows)
 
 
 def length(row: dict) -> int:
@@ -131,7 +143,7 @@ def load(kind, folder: Path, **options):
     return kind.from_pretrained(folder, dtype=torch.float32, **options)
 
 
-MAKERS = {"sft": make_sft, "reward": make_reward, "dpo": make_dpo}
+MAKERS = {"sft": make_sft, "reward": make_reward, "dpo": make_dpo, "long": make_dpo, "rank8": make_reward}
 
 if __name__ == "__main__":
     main()

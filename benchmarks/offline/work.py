@@ -23,6 +23,9 @@ SHAPES = {
           "intermediate_size": 1536},
 }  # fmt: skip
 NUM_ROWS = 2048
+NUM_LONG, NUM_RANKINGS = 256, 256
+LONG_PROMPT = 512
+"""Mean of the long prompts, tokens."""
 CORPUS_TOKENS = 3_000_000
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>"]
 EOS = 2
@@ -39,10 +42,12 @@ def main() -> None:
 
 
 def make(folder: Path, shape: dict[str, int]) -> None:
-    """Write model/, reward/ (the same trunk with a score head), sft.jsonl and pairs.jsonl, and print their checksums."""
+    """Write model/, reward/ (the same trunk with a score head) and the rows, and print the checksums of these."""
     if (folder / "checksums.json").exists():
-        print(f"{folder} is there: {(folder / 'checksums.json').read_text()}")
-        return
+        sums = json.loads((folder / "checksums.json").read_text(encoding="utf-8"))
+        if set(sums) == {f"{name}.jsonl" for name in ("sft", "pairs", "long", "rankings")}:
+            print(f"{folder} is there: {sums}")
+            return
     folder.mkdir(parents=True, exist_ok=True)
     texts = corpus()
     tokenizer = train_tokenizer(texts, shape["vocab_size"])
@@ -85,9 +90,9 @@ def make_rows(folder: Path, tokenizer: Tokenizer, texts: list[str]) -> None:
             break
     rng = np.random.default_rng(1234)
 
-    def lengths() -> np.ndarray:
-        mean, sigma = 128, 0.6
-        return np.clip(np.rint(rng.lognormal(math.log(mean) - sigma**2 / 2, sigma, NUM_ROWS)), 8, 384).astype(int)
+    def lengths(num: int = NUM_ROWS, *, mean: int = 128) -> np.ndarray:
+        sigma = 0.6
+        return np.clip(np.rint(rng.lognormal(math.log(mean) - sigma**2 / 2, sigma, num)), 8, 3 * mean).astype(int)
 
     def piece(size: int) -> list[int]:
         start = int(rng.integers(0, len(stream) - size - 1))
@@ -101,6 +106,16 @@ def make_rows(folder: Path, tokenizer: Tokenizer, texts: list[str]) -> None:
     write_rows(folder / "pairs.jsonl", [
         {"prompt_ids": piece(p), "chosen_ids": [*piece(c), EOS], "rejected_ids": [*piece(r), EOS]}
         for p, c, r in zip(prompts, chosen, rejected, strict=True)
+    ])  # fmt: skip
+    prompts, chosen, rejected = lengths(NUM_LONG, mean=LONG_PROMPT), lengths(NUM_LONG), lengths(NUM_LONG)
+    write_rows(folder / "long.jsonl", [
+        {"prompt_ids": piece(p), "chosen_ids": [*piece(c), EOS], "rejected_ids": [*piece(r), EOS]}
+        for p, c, r in zip(prompts, chosen, rejected, strict=True)
+    ])  # fmt: skip
+    prompts, completions = lengths(NUM_RANKINGS), lengths(8 * NUM_RANKINGS).reshape(NUM_RANKINGS, 8)
+    write_rows(folder / "rankings.jsonl", [
+        {"prompt_ids": piece(p), "completions_ids": [[*piece(c), EOS] for c in row]}
+        for p, row in zip(prompts, completions, strict=True)
     ])  # fmt: skip
 
 

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear as torch_linear
 
 Precision = Literal["fp32", "bf16"]
-_REPEATS = 6
+_REPEATS = 25
+"""Of a measurement, whose best counts: other programs take their turns in between."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,16 +34,21 @@ class Arithmetic:
     precision: Precision = "fp32"
     is_direct: bool = False
     """fp32 products go to oneDNN directly."""
-    _copies: dict[int, tuple[int, Tensor]] = field(default_factory=dict[int, tuple[int, Tensor]])
+    _copies: dict[int, tuple[Tensor, int, Tensor]] = field(default_factory=dict[int, tuple[Tensor, int, Tensor]])
+    """By `id` of the weight, which is held so that no other gets its id."""
     _last: tuple[Tensor, int, Tensor] | None = None
 
     def weight(self, weight: Tensor) -> Tensor:
-        """The bf16 copy of a weight, made again once the weight has changed."""
+        """The bf16 copy of a weight, made again once autograd has counted a change of the weight.
+
+        What writes without being counted (a fused optimiser, `.data`) must count by itself: `torch.autograd.graph.increment_version`.
+        """
         found = self._copies.get(id(weight))
-        if found is None or found[0] != weight._version:
-            copy = weight.detach().to(torch.bfloat16) if found is None else found[1].copy_(weight.detach())
-            found = self._copies[id(weight)] = (weight._version, copy)
-        return found[1]
+        if found is None or found[1] != weight._version:
+            with torch.inference_mode(False), torch.no_grad():  # a copy made while sampling must serve training
+                copy = weight.to(torch.bfloat16) if found is None else found[2].copy_(weight)
+            found = self._copies[id(weight)] = (weight, weight._version, copy)
+        return found[2]
 
     def activation(self, x: Tensor) -> Tensor:
         """The bf16 copy of an input; the next layers that read the same input (queries, keys, values) get the same copy."""

@@ -96,7 +96,7 @@ class _TokenLogprobs(torch.autograd.Function):
                 collision[rows] = (2 * logp).logsumexp(-1)
             if keeps and is_low:
                 kept[rows] = logp.exp_()
-        ctx.save_for_backward(hidden, weight, bias, targets, norm, entropy)
+        ctx.save_for_backward(hidden, weight, bias, targets, norm, entropy, logprob)
         ctx.kept = kept if keeps else None
         ctx.head, ctx.scale, ctx.is_low = head, scale, is_low
         ctx.set_materialize_grads(False)
@@ -105,7 +105,7 @@ class _TokenLogprobs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        hidden, weight, bias, targets, norm, entropy = ctx.saved_tensors
+        hidden, weight, bias, targets, norm, entropy, logprob = ctx.saved_tensors
         kept, ctx.kept = ctx.kept, None  # its chunks become their own gradients; a second backward computes them again
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         how: Arithmetic = ctx.head.arithmetic
@@ -125,8 +125,8 @@ class _TokenLogprobs(torch.autograd.Function):
             elif ctx.head.softcap is not None:
                 slope = 1 - ((room + norm[rows, None]) / (ctx.scale * ctx.head.softcap)) ** 2
             part = [None if g is None else g[rows, None] for g in grads[:3]]
-            is_probability = ctx.is_low and kept is not None
-            d = _logit_gradient(room, targets[rows, None], entropy[rows, None], *part, is_probability=is_probability)
+            sure = logprob[rows, None] if ctx.is_low and kept is not None else None
+            d = _logit_gradient(room, targets[rows, None], entropy[rows, None], *part, sure=sure)
             if slope is not None:
                 d *= slope
             if ctx.scale != 1.0:
@@ -157,20 +157,28 @@ def _log_softmax(logits: Tensor, out: Tensor) -> Tensor:
 
 def _logit_gradient(
     logp: Tensor, targets: Tensor, entropy: Tensor, d_logprob: Tensor | None, d_entropy: Tensor | None, d_mean: Tensor | None,
-    *, is_probability: bool,
+    *, sure: Tensor | None,
 ) -> Tensor:  # fmt: skip
-    """[K, V] gradient of the scaled, capped logits in the place of `logp`: log p [K, V], or p, and gradients [K, 1].
+    """[K, V] gradient of the scaled, capped logits in the place of `logp`, from log p [K, V] and gradients [K, 1].
 
     d logprob = onehot - p;  d entropy = -p (log p + entropy);  d mean = 1/V - p
+
+    Args:
+        sure: [K, 1] log p of the targets in fp32 when `logp` holds p in bf16, whose 1 - p would be 0 from p = 0.998 on.
     """
     total = sum((g for g in (d_logprob, d_mean) if g is not None), start=torch.zeros_like(entropy))
     if d_entropy is not None:
         total = total + d_entropy * (logp + entropy)  # -p * (d_logprob + d_mean + d_entropy * (log p + entropy))
-    d = (logp if is_probability else logp.exp_()).mul_(-total.to(logp.dtype))
+    d = (logp if sure is not None else logp.exp_()).mul_(-total.to(logp.dtype))
+    flat = torch.zeros_like(entropy) if d_mean is None else d_mean / logp.shape[1]
     if d_mean is not None:
-        d += (d_mean / logp.shape[1]).to(d.dtype)
-    if d_logprob is not None:
-        d.scatter_add_(1, targets, d_logprob.to(d.dtype))
+        d += flat.to(d.dtype)
+    if sure is not None:
+        own = torch.zeros_like(entropy) if d_logprob is None else d_logprob
+        at_target = flat - own * torch.expm1(sure) - (0 if d_mean is None else d_mean * sure.exp())
+        d.scatter_(1, targets, at_target.to(d.dtype))
+    elif d_logprob is not None:
+        d.scatter_add_(1, targets, d_logprob)
     return d
 
 

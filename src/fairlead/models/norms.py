@@ -22,28 +22,40 @@ class RootMeanSquareNorm(nn.Module):
     """A norm with its gradient written out. Made of a model's own norm by `use_norms`, never by itself."""
 
     weight: Tensor
-    arithmetic: Arithmetic
     offset: float
     epsilon: float
+    is_low: bool
+    """Results are bf16, for what reads them are linear layers that would round them."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """[..., H]; bf16 with bf16, for what reads it are products."""
-        dtype = torch.bfloat16 if self.arithmetic.precision == "bf16" else hidden_states.dtype
+        """[..., H]"""
+        dtype = torch.bfloat16 if self.is_low else hidden_states.dtype
         return _Norm.apply(hidden_states, self.weight, self.offset, self.epsilon, dtype)  # pyright: ignore[reportReturnType]
 
 
 def use_norms(module: nn.Module, arithmetic: Arithmetic) -> None:
     """Give the norms of a model on the CPU this forward, where it computes what theirs does."""
+    is_low = arithmetic.precision == "bf16" and _has_only_layers(module)
     for layer in module.modules():
         if isinstance(layer, RootMeanSquareNorm):
-            layer.arithmetic = arithmetic
+            layer.is_low = is_low
         elif type(layer).__name__.endswith("RMSNorm") and (found := _recognise(layer)) is not None:
-            _become(layer, offset=found[0], epsilon=found[1], arithmetic=arithmetic)
+            _become(layer, offset=found[0], epsilon=found[1], is_low=is_low)
 
 
-def _become(layer: Any, *, offset: float, epsilon: float, arithmetic: Arithmetic) -> None:
+def _has_only_layers(module: nn.Module) -> bool:
+    """Every matrix belongs to a linear layer or an embedding: routers and stacked experts multiply fp32 weights by themselves."""
+    owners = (nn.Linear, nn.Embedding)
+    return all(
+        isinstance(layer, owners) or parameter.dim() < 2
+        for layer in module.modules()
+        for parameter in layer.parameters(recurse=False)
+    )
+
+
+def _become(layer: Any, *, offset: float, epsilon: float, is_low: bool) -> None:
     layer.__class__ = RootMeanSquareNorm
-    layer.offset, layer.epsilon, layer.arithmetic = offset, epsilon, arithmetic
+    layer.offset, layer.epsilon, layer.is_low = offset, epsilon, is_low
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ Measured once a machine and kept in a file, so that every run on a machine makes
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -53,24 +53,26 @@ def choose_precision(wanted: Wanted, model: CausalModel, *, machine_file: Path |
 
 def machine_gain(machine_file: Path | None) -> float:
     """How many times faster this machine multiplies in bf16 than in its best fp32; read from the file when it was measured here."""
-    machine = {
-        "processor": str(torch.cpu.get_capabilities().get("cpu_name", "")),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
-    if machine_file is not None and machine_file.is_file():
-        try:
-            found = json.loads(machine_file.read_text(encoding="utf-8"))
-            if found["machine"] == machine:
-                return float(found["gain"])
-        except (ValueError, KeyError, TypeError):
-            pass  # measured again and written again
+    machine = f"{torch.cpu.get_capabilities().get('cpu_name', '')}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    known = _known(machine_file)
+    if machine in known:
+        return float(known[machine]["gain"])
     speeds = measure_products(*_SHAPE)
     gain = speeds["bf16"] / max(speed for name, speed in speeds.items() if name != "bf16")
     if machine_file is not None:
         machine_file.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**known, machine: {"gain": gain, "gflops": speeds}}, indent=2) + "\n"
         with atomic_path(machine_file) as temporary:
-            temporary.write_text(
-                json.dumps({"machine": machine, "gain": gain, "gflops": speeds}, indent=2) + "\n", encoding="utf-8"
-            )
+            temporary.write_text(text, encoding="utf-8")
     return gain
+
+
+def _known(machine_file: Path | None) -> dict[str, Any]:
+    """What was measured before; nothing when there is no file, or one of another kind."""
+    if machine_file is None or not machine_file.is_file():
+        return {}
+    try:
+        found = json.loads(machine_file.read_text(encoding="utf-8"))
+        return {name: row for name, row in found.items() if float(row["gain"]) > 0}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}

@@ -23,6 +23,10 @@ _ENTRY = "run_backbone"
 
 def shard(model: CausalModel, *, mesh: DeviceMesh) -> None:
     """Shard a model in place over a mesh of one axis (or two: shards within, copies across). Call once, after adapters."""
+    if model.device.type == "cpu":
+        model.set_precision(
+            "fp32"
+        )  # FSDP refills a gathered weight without autograd's count, by which bf16 copies know their age
     lm, backbone = model.causal_lm, model.backbone
 
     def run_backbone(**inputs: Any) -> Any:

@@ -36,6 +36,11 @@ class Models:
         scalars = [model.base for model in (self.value, self.reward) if model is not None]
         return [*([self.policy] if self.policy is not None else []), *scalars]
 
+    @property
+    def precision(self) -> str:
+        """Of their products."""
+        return ", ".join(dict.fromkeys(model.arithmetic.precision for model in self.trunks()))
+
     def notes(self) -> list[str]:
         """What the user should know about how these models run, a line each."""
         found = (model for model in self.trunks() if model.why_padded is not None)

@@ -111,7 +111,7 @@ class Learner:
         """What its checkpoints belong to; see `train.identity`. Of a learner that has made no step yet."""
         settings = as_settings(
             self.algo_config, self.optim, num_steps=self.num_steps, temperature=self.models.temperature,
-            ema_decay=self.ema_decay, neftune=self.neftune,
+            ema_decay=self.ema_decay, neftune=self.neftune, precision=self.models.precision,
         )  # fmt: skip
         return identity(self.algo.name, settings=settings, parameters=named_parameters(self.models), data=data)
 

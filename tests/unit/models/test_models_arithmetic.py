@@ -137,7 +137,9 @@ def some_trees():
     ]
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral", "gemma2"])
+@pytest.mark.parametrize(
+    "kind", ["llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3", "phi3", "gpt_oss", "deepseek_v3"]
+)
 def test_a_model_in_bf16_is_near_itself_in_fp32(kind):
     """The whole forward and backward: logprobs within 0.1 nats on average, gradients in nearly the same direction."""
     layout = pack_trees(some_trees())
@@ -213,3 +215,12 @@ def test_the_machine_says_what_it_can():
     speeds = measure_products(64, 32, 48)
     assert {"fp32", "bf16"} <= set(speeds) and all(x > 0 for x in speeds.values())
     assert isinstance(has_low_precision(), bool)
+
+
+def test_copies_that_were_made_while_sampling_serve_training():
+    model = load_policy(str(tiny_models.folder("llama")), precision="bf16")
+    layout = pack_trees(some_trees())
+    with torch.inference_mode():
+        model.logprobs(layout)
+    model.logprobs(layout).logprobs.sum().backward()
+    assert model.causal_lm.model.layers[0].mlp.up_proj.weight.grad is not None

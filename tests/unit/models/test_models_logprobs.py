@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fairlead.models import logprobs as module
+from fairlead.models.arithmetic import Arithmetic
 from fairlead.models.logprobs import OutputHead, token_logprobs
 from naive import logprobs_naive
 
@@ -91,7 +92,7 @@ def test_no_targets_give_no_logprobs():
 
 
 def rows_per_chunk(vocabulary):
-    return module._chunk_rows(vocabulary)
+    return module.chunk_rows(vocabulary)
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 1 << 30])
@@ -148,3 +149,23 @@ def test_low_precision_weights_are_not_rounded_twice():
     expected = token_logprobs(low[0].double(), OutputHead(low[1].double()), targets).logprobs
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("needs", [(), ("mean_logprobs",)])
+def test_sure_tokens_learn_the_same_from_what_was_kept_in_bf16(needs, monkeypatch):
+    """At p near 1 the gradient is 1 - p, which bf16 cannot hold beside p: it must not come out as 0."""
+    states, weight, _, _ = problem(0, num=40, hidden=16, vocabulary=50, has_bias=False, dtype=torch.float32)
+    targets = (states @ weight.t()).argmax(-1)
+    head = OutputHead(weight.detach().requires_grad_(), arithmetic=Arithmetic(precision="bf16"))
+    grads = []
+    for kept_bytes in (1 << 30, 0):
+        monkeypatch.setattr(module, "KEPT_BYTES", kept_bytes)
+        x = (1.5 * states.detach()).requires_grad_()
+        found = token_logprobs(x, head, targets, needs=needs)
+        assert float(found.logprobs.detach().exp().median()) > 0.98
+        sum(part.sum() for part in found if part is not None).backward()
+        grads.append(x.grad)
+    sizes = grads[1].norm(dim=1)
+    error = ((grads[0] - grads[1]).norm(dim=1) / sizes)[sizes > 1e-6]
+    assert len(error) > 30
+    assert float(error.median()) < 0.02 and float(error.max()) < 0.1
