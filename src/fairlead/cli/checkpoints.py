@@ -1,5 +1,7 @@
 """`fairlead checkpoints`: what stages in progress could go on from, and setting one back to an earlier step."""
 
+import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from rich.table import Table
 from fairlead.cli import terminal
 from fairlead.cli.running import as_data
 from fairlead.core.errors import ConfigError, ModelError, StoreError, explain
+from fairlead.store.artifacts import ArtifactStore
 from fairlead.store.locks import FileLock
 from fairlead.train.shelf import FOLDER, Entry, Shelf
 
@@ -19,6 +22,7 @@ class _Row:
     shelf: Shelf
     state: dict[str, Any]
     """Empty when it is damaged."""
+    num_bytes: int
 
     def values(self) -> dict[str, Any]:
         """Plain values for people and programs."""
@@ -26,7 +30,7 @@ class _Row:
         return {
             "run": state.get("run", ""), "title": state.get("title", "damaged"), "checkpoint": self.entry.name, "step": self.entry.step,
             "written": state.get("written", ""), "is_best": state.get("best") == self.entry.name,
-            "bytes": sum(p.stat().st_size for p in self.entry.path.iterdir()), "metrics": state.get("metrics", {}), "path": str(self.entry.path),
+            "bytes": self.num_bytes, "metrics": state.get("metrics", {}), "path": str(self.entry.path),
         }  # fmt: skip
 
 
@@ -34,7 +38,7 @@ def show_checkpoints(home: Path, run: str | None, *, set_back: str | None, as_js
     """List the checkpoints of stages in progress (of one run), or set a stage back.
 
     Raises:
-        ConfigError: `set_back` names no checkpoint, or several.
+        ConfigError: `set_back` names no checkpoint, several, or one of a stage that is done.
         StoreError: the stage is being run.
     """
     rows = list(_rows(home, run))
@@ -65,16 +69,24 @@ def show_checkpoints(home: Path, run: str | None, *, set_back: str | None, as_js
 
 def _rows(home: Path, run: str | None) -> list[_Row]:
     found: list[_Row] = []
-    for folder in sorted((home / "work").rglob(FOLDER)) if (home / "work").is_dir() else ():
+    for folder in sorted(Path(path) / FOLDER for path, names, _ in os.walk(home / "work") if FOLDER in names):
         shelf = Shelf(folder)
-        for entry in shelf.entries():
-            try:
-                state = entry.read()
-            except ModelError:
-                state = dict[str, Any]()
-            if run is None or str(state.get("run", "")).startswith(f"{run}/"):
-                found.append(_Row(entry=entry, shelf=shelf, state=state))
-    return found
+        with contextlib.suppress(FileNotFoundError):  # the stage ended meanwhile
+            found += [row for entry in shelf.entries() if (row := _row(shelf, entry)) is not None]
+    return [row for row in found if run is None or str(row.state.get("run", "")).startswith(f"{run}/")]
+
+
+def _row(shelf: Shelf, entry: Entry) -> _Row | None:
+    """None when a run that goes on has dropped it meanwhile."""
+    try:
+        state = entry.read()
+    except ModelError:
+        state = dict[str, Any]()
+    try:
+        num_bytes = sum(path.stat().st_size for path in entry.path.iterdir())
+    except FileNotFoundError:
+        return None
+    return _Row(entry=entry, shelf=shelf, state=state, num_bytes=num_bytes)
 
 
 def _set_back(home: Path, rows: list[_Row], name: str) -> None:
@@ -95,6 +107,7 @@ def _set_back(home: Path, rows: list[_Row], name: str) -> None:
         raise StoreError(explain(row.state.get("run", work.name), None, "is being run", expected="a run that is stopped",
                                  remedy="Press ctrl-C there and wait for it to end"))  # fmt: skip
     try:
+        _require_unfinished(home, work.name, name)
         dropped = row.shelf.rewind(row.entry.name)
     finally:
         lock.release(remove=True)
@@ -102,3 +115,11 @@ def _set_back(home: Path, rows: list[_Row], name: str) -> None:
         f"{row.state.get('run', '')} goes on at step {row.entry.step}; {len(dropped)} later checkpoints were forgotten."
     )
     terminal.say("Next: run the same command again.")
+
+
+def _require_unfinished(home: Path, key: str, name: str) -> None:
+    """A stage that is done is not trained again, and its checkpoints would be gone for nothing."""
+    artifact = ArtifactStore(home).find(key)
+    if artifact is not None:
+        raise ConfigError(explain("--set-back", name, f"belongs to a stage that is done ({artifact.id})", expected="a stage in progress",
+                                  remedy="Load the checkpoint by its path, or change a setting to train the stage again"))  # fmt: skip
