@@ -66,7 +66,7 @@ class LocalEngine:
     Args:
         max_slots: samples decoded together; more is faster per token and takes more memory.
     Raises:
-        EngineError: the model's sequences cannot share a row; the slots of the cache are one.
+        EngineError: the model's sequences cannot share a row (the slots of the cache are one), or it computes in bf16 on a CPU.
     """
 
     def __init__(
@@ -76,6 +76,9 @@ class LocalEngine:
             raise EngineError(explain("model", model.name, f"cannot write completions here: it {model.why_padded}",
                                       expected="a model whose sequences can share a row",
                                       remedy="SFT, reward models, DPO and KTO train it; bring completions written elsewhere"))  # fmt: skip
+        if model.device.type == "cpu" and model.arithmetic.precision != "fp32":
+            raise EngineError(explain("model.arithmetic.precision", model.arithmetic.precision, "cannot write completions on a CPU",
+                                      expected="fp32", remedy='Call model.set_precision("fp32") first'))  # fmt: skip
         self.model = model
         self.max_slots = max_slots
         self.policy_version = 0

@@ -201,6 +201,15 @@ def test_bad_requests_are_refused_before_anything_is_sampled():
     assert list(engine.generate([], Sampling(max_new_tokens=4))) == []
 
 
+def test_a_model_that_computes_in_bf16_on_a_cpu_is_refused():
+    model = tiny_models.load("llama")
+    model.set_precision("bf16")
+    with pytest.raises(EngineError, match=r"model\.arithmetic\.precision=bf16 cannot write completions on a CPU"):
+        LocalEngine(model)
+    model.set_precision("fp32")
+    assert len(generate(model, some_requests(), Sampling(max_new_tokens=2))) == 14
+
+
 def test_a_paused_engine_takes_nothing_and_goes_on_afterwards():
     engine = LocalEngine(tiny_models.load("llama"))
     assert isinstance(engine, RolloutEngine)
