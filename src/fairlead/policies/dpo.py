@@ -43,7 +43,7 @@ from fairlead.train.preflight import (
     require_passed,
 )
 from fairlead.train.preflight_model import check_model
-from fairlead.train.reference import with_reference
+from fairlead.train.reference import Reference
 from fairlead.train.setup import checkpoint_rule, load_trained, make_learner, prepare_model, reading_budget
 
 DPO_ACCURACY = Gate(
@@ -139,19 +139,16 @@ def _add_reference(
     if not has_reference(config):
         return []
     services.say("dpo: computing reference logprobs once")
-
     tokens = reading_budget(model, config.training, largest=largest_tree(encoded["train"].trees))
-
-    def annotated(trees: Sequence[Tree]) -> Sequence[Tree]:
-        return with_reference(trees, model, cache=services.extras.get("logprob_cache"), services=services, title="dpo: reference",
-                              max_tokens=tokens)  # fmt: skip
-
+    reference = Reference(
+        model, cache=services.extras.get("logprob_cache"), services=services, title="dpo: reference", max_tokens=tokens
+    )
     is_moving = config.refresh_every_steps is not None
     for split, part in encoded.items():
         if split != "train" or not is_moving:
-            part.trees = annotated(part.trees)
+            part.trees = reference.annotate(part.trees)
     few = encoded["train"].trees[:_NUM_CHECKED]
-    return annotated(few) if is_moving else few
+    return reference.annotate(few) if is_moving else few
 
 
 def implicit_margins(

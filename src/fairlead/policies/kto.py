@@ -38,7 +38,7 @@ from fairlead.train.preflight import (
     require_passed,
 )
 from fairlead.train.preflight_model import check_model
-from fairlead.train.reference import with_mismatched_reference, with_reference
+from fairlead.train.reference import Reference
 from fairlead.train.setup import checkpoint_rule, load_trained, make_learner, prepare_model, reading_budget
 
 KTO_SEPARATION = Gate(
@@ -81,16 +81,12 @@ def _add_reference(
     """Annotate all replies, and the mismatched ones where the method reads them, with the start's logprobs."""
     name, tokens = config.algorithm, reading_budget(model, config.training, largest=largest_tree(data.train))
     services.say(f"{name}: computing reference logprobs once")
-    cache, title = services.extras.get("logprob_cache"), f"{name}: reference"
+    reference = Reference(model, cache=services.extras.get("logprob_cache"), max_tokens=tokens, services=services,
+                          title=f"{name}: reference")  # fmt: skip
     if "mismatched" in get_algorithm(name).needs:
         data.train = with_mismatched(data.train, max_length=text.max_length, seed=services.seed)
-        data.train = with_mismatched_reference(
-            data.train, model, cache=cache, max_tokens=tokens, services=services, title=title
-        )
-    data.train, data.heldout = (
-        with_reference(trees, model, cache=cache, max_tokens=tokens, services=services, title=title)
-        for trees in (data.train, data.heldout)
-    )
+        data.train = reference.annotate_mismatched(data.train)
+    data.train, data.heldout = reference.annotate(data.train), reference.annotate(data.heldout)
 
 
 def _train(config: KtoConfig, model: CausalModel, trees: Sequence[Tree], *, out: Path, services: Services) -> Session:

@@ -12,15 +12,24 @@ from fairlead.core import cache
 from fairlead.core.services import Services
 from fairlead.train import reference
 from fairlead.train.forward import PolicyLogprobs, annotate
-from fairlead.train.reference import with_mismatched_reference, with_reference
+from fairlead.train.reference import Reference
 
 TREES = make_trees("dpo")
 
 
 def run(tmp_path, trees=TREES, model=None, temperature=1.0):
     model = model or tiny_models.load("llama")
-    return with_reference(trees, model, cache=tmp_path / "cache", max_tokens=64, services=Services(work=tmp_path), title="test",
-                          temperature=temperature)  # fmt: skip
+    return make(model, tmp_path, temperature=temperature).annotate(trees)
+
+
+def make(model, tmp_path, **options):
+    options = {
+        "cache": tmp_path / "cache",
+        "max_tokens": 64,
+        "services": Services(work=tmp_path),
+        "title": "test",
+    } | options
+    return Reference(model, **options)
 
 
 def values(trees):
@@ -45,9 +54,7 @@ def test_values_are_those_of_the_forward_and_the_second_time_nothing_runs(tmp_pa
     calls = count_forwards(monkeypatch)
     again = run(tmp_path)
     assert np.array_equal(values(again), values(first)) and calls == []
-    without = with_reference(
-        TREES, tiny_models.load("llama"), cache=None, max_tokens=64, services=Services(work=tmp_path), title="test"
-    )
+    without = make(tiny_models.load("llama"), tmp_path, cache=None).annotate(TREES)
     assert np.array_equal(values(without), values(first)) and calls
 
 
@@ -74,6 +81,48 @@ def test_whatever_they_depend_on_changes_the_name(tmp_path):
         new = names(tmp_path) - seen
         assert new, options
         seen |= new
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rope_parameters", {"rope_type": "default", "rope_theta": 77.0}),
+        ("rms_norm_eps", 0.5),
+        ("sliding_window", 3),
+        ("num_key_value_heads", 1),
+    ],
+)
+def test_a_config_that_computes_something_else_with_the_same_weights_changes_the_name(key, value, tmp_path):
+    salts = {reference._salt(model, 1.0) for model in (tiny_models.load("llama"), changed(key, value))}
+    assert len(salts) == 2
+
+
+def changed(key, value):
+    model = tiny_models.load("llama")
+    setattr(model.config, key, value)
+    return model
+
+
+def test_other_ways_to_compute_change_the_name_and_another_place_does_not(monkeypatch):
+    model = tiny_models.load("llama")
+    seen = {reference._salt(model, 1.0)}
+    model.config._name_or_path, model.config.dtype = "elsewhere", torch.bfloat16
+    assert {reference._salt(model, 1.0)} == seen
+    model.why_padded = "keeps state"
+    seen.add(reference._salt(model, 1.0))
+    monkeypatch.setattr(reference.transformers, "__version__", "0")
+    seen.add(reference._salt(model, 1.0))
+    monkeypatch.setattr(reference, "_forward_code", lambda: "edited")
+    seen.add(reference._salt(model, 1.0))
+    assert len(seen) == 4
+
+
+def test_the_weights_are_hashed_once_for_all_trees_of_a_stage(tmp_path, monkeypatch):
+    calls, salt = [], reference._salt
+    monkeypatch.setattr(reference, "_salt", lambda *given: calls.append(1) or salt(*given))
+    made = make(tiny_models.load("llama"), tmp_path)
+    made.annotate(TREES[:2]), made.annotate(TREES[2:])
+    assert calls == [1]
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 100])
@@ -107,13 +156,12 @@ def test_the_trees_are_a_view_that_holds_no_numbers(tmp_path):
 
 def test_mismatched_completions_are_kept_too_and_leave_the_branches_alone(tmp_path, monkeypatch):
     model, trees = tiny_models.load("llama"), make_trees("kto")
-    options = {"cache": tmp_path / "cache", "max_tokens": 64, "services": Services(work=tmp_path), "title": "test"}
     asides = [dataclasses.replace(t, branches=t.mismatched, mismatched=()) for t in trees]
     expected = values(annotate(asides, "ref_logprobs", PolicyLogprobs(model), max_tokens=10**6))
     calls = count_forwards(monkeypatch)
     for num_calls in (True, False):
         calls.clear()
-        found = with_mismatched_reference(trees, model, **options)
+        found = make(model, tmp_path).annotate_mismatched(trees)
         np.testing.assert_allclose(
             values([dataclasses.replace(t, branches=t.mismatched) for t in found]), expected, atol=2e-5
         )
