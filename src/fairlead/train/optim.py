@@ -2,7 +2,7 @@
 
 adamw        torch, fused
 adamw_8bit   torchao: both moments of large tensors in 8 bits by blocks of 256 (Dettmers et al. 2022, arXiv:2110.02861)
-muon         torch: hidden matrices by orthogonalised momentum (Jordan et al. 2024), the rest by AdamW
+muon         torch: weights of linear layers by orthogonalised momentum (Jordan et al. 2024), the rest by AdamW
 adafactor    torch: second moments of a matrix as one row and one column (Shazeer and Stern 2018, arXiv:1804.04235)
 """
 
@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from fairlead.core.errors import ConfigError, explain
 
@@ -102,10 +103,15 @@ def make_optimizers(
 
 
 def hidden_matrices(causal_lm: Any) -> set[int]:
-    """`id` of the 2-D weights of a transformers model that are neither embedding nor language-model head."""
+    """`id` of the weights of a transformers model's linear layers, the language-model head (and an embedding tied to one) left out.
+
+    Only what multiplies hidden states counts. Other 2-D parameters are tables (Mamba's A_log, the biases of stacked experts), and
+    routers that are no linear layer and stacked experts stay with AdamW too.
+    """
     tables = [m for m in causal_lm.modules() if isinstance(m, nn.Embedding)]
     outer = {id(p) for module in (*tables, causal_lm.get_output_embeddings()) for p in module.parameters()}
-    return {id(p) for p in causal_lm.parameters() if p.dim() == 2} - outer
+    layers = [m for m in causal_lm.modules() if isinstance(m, (nn.Linear, Conv1D))]
+    return {id(m.weight) for m in layers} - outer
 
 
 def _groups(parameters: list[nn.Parameter], settings: OptimizerSettings) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import re
 import sys
 from dataclasses import replace
 
@@ -100,6 +101,25 @@ def test_muon_steps_the_matrices_of_the_layers_and_adamw_the_rest(kind):
     stepped = [names[id(p)] for part in (muon, adamw) for g in part.param_groups for p in g["params"]]
     assert sorted(stepped) == sorted(names.values()), "each parameter once"
     assert {names[id(p)] for g in muon.param_groups for p in g["params"]} == hidden
+
+
+@pytest.mark.parametrize(
+    ("kind", "tables"),
+    [
+        ("mamba", {"A_log"}),
+        ("jamba", {"A_log", "router.weight"}),
+        ("gpt_oss", {"gate_up_proj_bias", "down_proj_bias", "router.weight"}),
+        ("rwkv", set()),
+    ],
+)
+def test_tables_that_multiply_nothing_are_left_to_adamw(kind, tables):
+    """Orthogonalised, Mamba's decays (64 x 4) would all move alike, whatever their gradients."""
+    module = tiny_models.load(kind).module
+    hidden = hidden_matrices(module)
+    inner = {n: p for n, p in module.named_parameters() if p.dim() == 2 and not re.search("embed|head", n)}
+    left = {n for n, p in inner.items() if id(p) not in hidden}
+    assert {t for t in tables if any(n.endswith(t) for n in left)} == tables
+    assert all(n.endswith(tuple(tables)) for n in left) and len(left) < len(inner)
 
 
 def test_the_head_of_a_reward_model_is_no_hidden_matrix():
