@@ -31,7 +31,7 @@ def add_lora(model: CausalModel, settings: LoraSettings, *, seed: int) -> Causal
     """Wrap the model; only the adapter is trainable afterwards. It starts as a function of the seed, and changes no output yet.
 
     Raises:
-        ConfigError: no layer has that name, or the adapter is wider than the model.
+        ConfigError: no layer has that name, the adapter is wider than the model, or it is dora beside experts that are one tensor.
     """
     _check_fit(model, settings)
     from peft import LoraConfig, get_peft_model  # slow to import, and most runs have no adapter
@@ -50,8 +50,20 @@ def add_lora(model: CausalModel, settings: LoraSettings, *, seed: int) -> Causal
         torch.manual_seed(seed)  # peft draws from the global generator, whose state depends on what ran before
         # peft advises on tied heads and on save_embedding_layers; both are handled by merging before a release.
         warnings.simplefilter("ignore", UserWarning)
-        module = get_peft_model(model.causal_lm, config).eval()
+        # Its own rules for stacked experts, which it adds to any config of such a model, whether the target reaches them or not.
+        warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys did not match", RuntimeWarning)
+        try:
+            module = get_peft_model(model.causal_lm, config).eval()
+        except ValueError as error:
+            if settings.kind == "dora" and "ParamWrapper" in str(error):  # peft's layer of a stacked tensor
+                raise _no_dora() from error
+            raise
     return _with_module(model, module)
+
+
+def _no_dora() -> ConfigError:
+    return ConfigError(explain("training.lora.kind", "dora", "has no form for experts that are stacked in one tensor", expected="lora or rslora",
+                               remedy="Change it, or let training.lora.target_modules name the layers of attention alone"))  # fmt: skip
 
 
 def _check_fit(model: CausalModel, settings: LoraSettings) -> None:

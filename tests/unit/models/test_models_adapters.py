@@ -10,6 +10,8 @@ from fairlead.models.adapters import LoraSettings, add_lora, has_adapter, merged
 from fairlead.text import Branch, Tree, pack_trees
 
 pytestmark = pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
+STACKED = "deepseek_v3"
+"""Experts and a router that are raw parameters, which all-linear reaches."""
 
 
 @pytest.fixture
@@ -125,3 +127,12 @@ def test_rslora_is_lora_scaled_by_the_root_of_the_rank(kind):
     for adapter, expected in (("lora", 2.0), ("rslora", 4.0), ("dora", 2.0)):
         module = add_lora(tiny_models.load(kind), LoraSettings(kind=adapter, rank=4, alpha=8.0), seed=0).module
         assert {m.scaling["default"] for m in module.modules() if hasattr(m, "lora_A")} == {expected}
+
+
+def test_dora_beside_stacked_experts_is_refused_and_fits_the_attention_alone(kind):
+    del kind
+    with pytest.raises(ConfigError, match=r"training\.lora\.kind=dora has no form for experts") as info:
+        add_lora(tiny_models.load(STACKED), LoraSettings(kind="dora", rank=2), seed=0)
+    assert "lora or rslora" in str(info.value) and "\n" not in str(info.value)
+    for settings in (LoraSettings(rank=2), LoraSettings(kind="dora", rank=2, target_modules=".*self_attn.o_proj")):
+        assert has_adapter(add_lora(tiny_models.load(STACKED), settings, seed=0))
