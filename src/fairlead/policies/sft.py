@@ -106,10 +106,18 @@ def run(config: SftConfig, *, inputs: Mapping[str, Path], out: Path, services: S
               check_dropout(model, train.trees), *check_layout(model, train.trees),
               *check_model(model, train.trees, num_dropped=train.num_dropped)]  # fmt: skip
     require_passed("sft", checks)
-    history = _train(config, model, train, heldout, out=out, services=services)
+    history, best = _train(config, model, train, heldout, out=out, services=services)
     save_policy(model, tokenizer, out)
     return _summary(
-        config, model, train, heldout, checks, history, num_rejects=num_rejects, scope=services.extras["scope"]
+        config,
+        model,
+        train,
+        heldout,
+        checks,
+        history,
+        best=best,
+        num_rejects=num_rejects,
+        scope=services.extras["scope"],
     )
 
 
@@ -163,12 +171,22 @@ class _EarlyStop:
         self.session, self.model, self.heldout = session, model, heldout
         self.every, self.patience = every, patience
         if "history" not in session.extra:
-            session.extra |= {"history": [[0.0, self._measure(None)]], "num_worse": 0}
+            start = self._measure(None)
+            session.extra |= {"history": [[0.0, start]], "best": start, "num_worse": 0}
+        elif session.has_lost_best:
+            session.extra |= {"best": self._measure(None), "num_worse": 0}
+            session.mark_best()
+            session.save()
 
     @property
     def history(self) -> list[tuple[float, float]]:
         """(step, held-out loss) of every measurement, the start first."""
         return [(step, loss) for step, loss in self.session.extra["history"]]
+
+    @property
+    def best(self) -> float:
+        """Lowest held-out loss, of the start or of weights that are still there."""
+        return float(self.session.extra["best"])
 
     @property
     def is_done(self) -> bool:
@@ -189,18 +207,20 @@ class _EarlyStop:
     def __call__(self, learner: Learner, metrics: dict[str, float]) -> bool:
         if learner.step_number % self.every and learner.step_number != learner.num_steps:
             return False
-        loss, best = self._measure(metrics), min(loss for _, loss in self.history)
+        loss, best = self._measure(metrics), self.best
         metrics["sft/perplexity"] = math.exp(loss)
         self.session.extra["history"].append([float(learner.step_number), loss])
         self.session.extra["num_worse"] = 0 if loss < best else self.session.extra["num_worse"] + 1
         if loss < best:
+            self.session.extra["best"] = loss
             self.session.mark_best()
         return self.is_done
 
 
 def _train(
     config: SftConfig, model: CausalModel, train: Encoded, heldout: Encoded, *, out: Path, services: Services
-) -> list[tuple[float, float]]:
+) -> tuple[list[tuple[float, float]], float]:
+    """Every measurement, and the best of weights that are still there."""
     algo, training = get_algorithm("sft"), config.training
     steps = num_steps(len(train.trees), batch_size=training.batch_size, num_epochs=training.num_epochs)
     algo_config = algo.config(average=config.average, label_smoothing=config.label_smoothing)
@@ -220,14 +240,14 @@ def _train(
         if not stopper.is_done and not session.finish_step(hooks):
             run_loop(learner, source, hooks=hooks)
     session.restore_best()  # what was trained at all, when no measurement was better than the start
-    return stopper.history
+    return stopper.history, stopper.best
 
 
 def _summary(
     config: SftConfig, model: CausalModel, train: Encoded, heldout: Encoded, checks: list[Check], history: list[tuple[float, float]],
-    *, num_rejects: int, scope: Scope,
+    *, best: float, num_rejects: int, scope: Scope,
 ) -> StageSummary:  # fmt: skip
-    start, best = history[0][1], min(loss for _, loss in history)
+    start = history[0][1]
     notes = [f"{encoded.num_truncated} {name} conversations cut at the maximum length, {encoded.num_dropped} dropped with nothing left to learn."
              for name, encoded in (("training", train), ("held-out", heldout)) if encoded.num_truncated + encoded.num_dropped]  # fmt: skip
     if num_rejects:

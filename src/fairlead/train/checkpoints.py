@@ -116,7 +116,9 @@ class Checkpoints:
             raise fault
 
     def resume(self) -> "Found | None":
-        """The newest checkpoint that is whole, with the best one that it knows of; damaged later ones are dropped.
+        """The newest checkpoint that is whole; damaged ones after it are dropped.
+
+        When the best one that it knows of is not whole, there is none from here on: nothing else that is whole is given up for it.
 
         Raises:
             ModelError: all are damaged, or it belongs to another run.
@@ -126,27 +128,34 @@ class Checkpoints:
         for entry in reversed(self.shelf.entries()):
             try:
                 state = entry.verify()
-                self._require_own(entry, state)
-                self._require_best(entry, state)
-            except _ForeignError:
-                raise
             except ModelError as error:
                 damaged.append((entry, error))
                 continue
+            self._require_own(entry, state)
             self.shelf.drop([e for e, _ in damaged], reason="damaged")
-            self.best = state["best"]
-            return Found(entry, state, tuple(str(error) for _, error in damaged))
+            lost = self._take_best(entry, state["best"])
+            return Found(entry, state, tuple(str(error) for _, error in damaged), lost)
         if damaged:
             raise damaged[0][1]
         return None
 
-    def _require_best(self, entry: Entry, state: Mapping[str, Any]) -> None:
-        if state["best"] not in (None, entry.name):
-            Entry(0, 0, self.shelf.folder / state["best"]).verify()
+    def _take_best(self, entry: Entry, name: str | None) -> str:
+        """Know the best one that `entry` knows of; returns what is wrong with it, nothing when it is whole."""
+        self.best = name
+        if name in (None, entry.name):
+            return ""
+        best = Entry(0, 0, self.shelf.folder / name)
+        try:
+            best.verify()
+        except ModelError as error:
+            self.best = None
+            self.shelf.drop([e for e in self.shelf.entries() if e.name == name], reason="damaged")
+            return str(error)
+        return ""
 
     def _require_own(self, entry: Entry, state: Mapping[str, Any]) -> None:
         if told := difference(state["owner"], self.owner):
-            raise _ForeignError(explain(entry.path, None, f"is the checkpoint of another run: {told}", expected="one of this model, data, method and "
+            raise ModelError(explain(entry.path, None, f"is the checkpoint of another run: {told}", expected="one of this model, data, method and "
                                    "version", remedy=f"Undo the change, or delete {self.shelf.folder} to start the stage again"))  # fmt: skip
 
     def read_best(self, prefix: str) -> dict[str, Tensor]:
@@ -174,10 +183,6 @@ def load_weights(path: Path, models: Models) -> None:
     load_parameters({name: named[name] for name in shapes}, read_tensors(path, PARAMETER))
 
 
-class _ForeignError(ModelError):
-    """A whole checkpoint that belongs to another run: no reason to look for an older one."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
     """A checkpoint to go on from."""
@@ -186,6 +191,8 @@ class Found:
     state: Mapping[str, Any]
     damaged: tuple[str, ...]
     """What was wrong with newer ones."""
+    lost_best: str
+    """What was wrong with the best one that it knows of; empty when that is whole, or there is none."""
 
     def tensors(self) -> dict[str, Tensor]:
         """All of its tensors, on the CPU."""

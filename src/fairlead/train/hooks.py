@@ -61,6 +61,8 @@ class Session:
     extra_tensors: dict[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
     """The same for tensors (a moving reference); on the CPU after a resume."""
     resumed_from: int = 0
+    has_lost_best: bool = False
+    """The best weights of before were damaged: a hook that measures takes those of now for the best and goes on from there."""
     _sink: FanOut | None = None
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _bar: ProgressBar | None = None
@@ -131,6 +133,11 @@ class Session:
             return
         for fault in found.damaged:
             self.services.say(f"{self.title}: {fault} Going on from {found.entry.name}.")
+        self.has_lost_best = bool(found.lost_best)
+        if self.has_lost_best:
+            self.services.say(
+                f"{self.title}: {found.lost_best} It held the best weights; the best are those of after {found.entry.name}."
+            )
         tensors, state = found.tensors(), found.state
         self.learner.load_state(tensors, state["learner"])
         restore_random_state(tensors, state["random"])

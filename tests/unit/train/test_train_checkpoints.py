@@ -23,6 +23,8 @@ from fairlead.core.errors import Interrupted, ModelError, StoreError
 from fairlead.core.sections import deciding
 from fairlead.core.services import Services
 from fairlead.models.snapshot import Snapshot
+from fairlead.policies.sft import _EarlyStop, mean_loss
+from fairlead.text.examples import Encoded
 from fairlead.train import identity
 from fairlead.train.checkpoints import CheckpointRule, Checkpoints, load_weights, read_tensors
 from fairlead.train.hooks import Session
@@ -158,15 +160,74 @@ def test_a_missing_file_is_damage_and_all_damaged_is_an_error(tmp_path):
     assert "\n" not in str(info.value) and names(tmp_path) == ["1"]
 
 
-def test_a_damaged_best_one_takes_the_run_back_to_before_it(tmp_path):
-    """Going on past it would end without the best weights; going back makes it again, bit for bit."""
-    made = checkpoints(tmp_path, keep="all")
+@pytest.mark.parametrize(("keep", "left"), [("all", ["1", "3", "4", "5"]), (2, ["4", "5"])])
+def test_a_damaged_best_one_costs_no_other(keep, left, tmp_path):
+    """All others are whole: the run goes on from the newest, without a best one."""
+    made = checkpoints(tmp_path, keep=keep)
+    for step in (1, 2, 3, 4, 5):
+        save(made, step, is_best=step == 2)
+    damage(next(e for e in made.shelf.entries() if e.step == 2), "tensors.safetensors")
+    for lost in (
+        "tensors.safetensors is not what was written",
+        "state.json cannot be read",
+    ):  # the second time it is gone
+        again = checkpoints(tmp_path, keep=keep)
+        found = again.resume()
+        assert found is not None and found.entry.step == 5 and found.damaged == () and lost in found.lost_best
+        assert again.best is None and again.read_best("w") == {} and names(tmp_path) == left
+    assert dropped(tmp_path)[-1]["step"] == 2 and dropped(tmp_path)[-1]["reason"] == "damaged"
+    save(again, 6)
+    found = checkpoints(tmp_path, keep=keep).resume()
+    assert found is not None and found.entry.step == 6 and found.lost_best == "", "it is said until a checkpoint knows"
+
+
+def test_a_damaged_one_of_another_run_is_not_passed_over_and_nothing_is_dropped(tmp_path):
+    made = checkpoints(tmp_path)
     save(made, 1)
-    save(made, 2, is_best=True)
-    save(made, 3)
-    damage(made.shelf.entries()[1], "tensors.safetensors")
-    found = checkpoints(tmp_path).resume()
-    assert found is not None and found.entry.step == 1 and names(tmp_path) == ["1"]
+    save(made, 2)
+    damage(made.shelf.entries()[-1], "state.json")
+    with pytest.raises(ModelError, match="is the checkpoint of another run"):
+        checkpoints(tmp_path, owner={**OWNER, "data": "other"}).resume()
+    assert names(tmp_path) == ["1", "2"]
+
+
+def test_a_session_that_lost_its_best_weights_says_so_once(tmp_path):
+    running = trained(tmp_path, make_learner("sft"), best_at=1, num=3)
+    damage(next(e for e in running._checkpoints.shelf.entries() if e.step == 1), "tensors.safetensors")
+    said, learner = [], make_learner("sft")
+    again = trained(tmp_path, learner, num=0, say=said.append)
+    assert again.resumed_from == 3 and again.has_lost_best and sum("the best weights" in line for line in said) == 1
+    before = [p.detach().clone() for p in learner.parameters]
+    again.restore_best()
+    assert all(torch.equal(a, b) for a, b in zip(before, learner.parameters, strict=True))
+
+
+def test_sft_that_lost_its_best_weights_takes_where_it_stands_for_the_best(tmp_path):
+    """A loss of 0 was the best, so no later one could be: the weights of the resumed step are the best again, and are kept."""
+    running = trained(
+        tmp_path,
+        make_learner("sft"),
+        best_at=1,
+        num=2,
+        extra={"history": [[0.0, 9.0], [1.0, 0.0]], "best": 0.0, "num_worse": 3},
+    )
+    damage(next(e for e in running._checkpoints.shelf.entries() if e.step == 1), "tensors.safetensors")
+    learner = make_learner("sft")
+    again = Session(
+        learner,
+        services=Services(work=tmp_path / "work"),
+        title="t",
+        metric="sft/loss",
+        metrics_path=tmp_path / "m.jsonl",
+        data="d",
+    )
+    trees = make_trees("sft", seed=9)
+    with again:
+        stopper = _EarlyStop(again, learner.models.policy, Encoded(trees=trees), every=1, patience=2)
+    assert stopper.best == mean_loss(learner.models.policy, trees, max_tokens=learner.max_tokens, heed=lambda: None)
+    assert not stopper.is_done and stopper.history == [(0.0, 9.0), (1.0, 0.0)]
+    newest = again._checkpoints.shelf.entries()[-1]
+    assert newest.name.startswith("step-00000002.") and newest.read()["best"] == newest.name
 
 
 def test_the_best_of_the_one_before_outlives_a_better_one(tmp_path):
@@ -206,13 +267,20 @@ def test_the_checkpoint_of_another_run_is_refused_with_what_differs(change, told
     assert names(tmp_path) == ["1"]
 
 
-def trained(folder, learner, *, data="d", num=2, every_s=0.0, **options):
+def trained(folder, learner, *, data="d", num=2, every_s=0.0, best_at=None, extra=None, **options):
     services = Services(work=folder / "work", checkpoint_every_s=every_s, **options)
     running = Session(
         learner, services=services, title="t", metric="sft/loss", metrics_path=folder / "m.jsonl", data=data
     )
+
+    running.extra = extra or {}
+
+    def measure(learner, _metrics):
+        if learner.step_number == best_at:
+            running.mark_best()
+
     with running:
-        run_loop(learner, [make_trees("sft", seed=i) for i in range(num)], [running.after_step])
+        run_loop(learner, [make_trees("sft", seed=i) for i in range(num)], [measure, running.after_step])
         running.save()
     return running
 
