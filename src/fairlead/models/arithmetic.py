@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear as torch_linear
 
 Precision = Literal["fp32", "bf16"]
+_TILES = (2048, 1024, 512, 256)
+"""Rows of a product by oneDNN: it keeps buffers for up to 1,024 shapes, which would be gigabytes if each batch brought its own."""
 _REPEATS = 25
 """Of a measurement, whose best counts: other programs take their turns in between."""
 
@@ -79,7 +81,8 @@ class Arithmetic:
         if self.precision == "bf16" and a.dtype != torch.float64:
             return torch.mm(a.to(torch.bfloat16), b.to(torch.bfloat16)).to(dtype)
         if self.is_direct and a.dtype == b.dtype == torch.float32:
-            return direct_product(a, b.t()).to(dtype)
+            found = direct_product(a, b.t()) if a.is_contiguous() else direct_gram(a.t(), b)
+            return found.to(dtype)
         if a.is_cuda and b.dtype != a.dtype:
             return torch.mm(a.to(b.dtype), b, out_dtype=torch.float32).to(dtype)
         return torch.mm(a, b.to(a.dtype)).to(dtype)
@@ -149,7 +152,7 @@ class _DirectLinear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         flat, needs = grads[0].flatten(0, -2), ctx.needs_input_grad
         d_x = direct_product(flat, weight.t()).view(x.shape) if needs[0] else None
-        d_weight = direct_product(flat.t(), x.flatten(0, -2).t()) if needs[1] else None
+        d_weight = direct_gram(flat, x.flatten(0, -2)) if needs[1] else None
         return d_x, d_weight, flat.sum(0) if needs[2] else None
 
 
@@ -170,7 +173,36 @@ def rounded_products(enabled: bool) -> Iterator[None]:
 
 def direct_product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """a [M, K] times b [N, K] transposed, plus bias [N], by oneDNN."""
+    parts = [_direct(a[tile], b, bias) for tile in _tiles(len(a))]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def direct_gram(a: Tensor, b: Tensor) -> Tensor:
+    """a [K, M] transposed times b [K, N], by oneDNN: the gradient of a weight, where K are the tokens."""
+    first, *others = _tiles(len(a))
+    total = _direct(a[first].t(), b[first].t())
+    for tile in others:
+        total += _direct(a[tile].t(), b[tile].t())
+    return total
+
+
+def _direct(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Small shapes are left to MKL: each shape that oneDNN has seen holds buffers of its result's size."""
+    if min(len(a), a.shape[1]) < _TILES[-1]:
+        return torch_linear(a, b, bias)
     return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
+
+
+def _tiles(count: int) -> list[slice]:
+    """Rows 0 to `count` in pieces of a few sizes, so that batches of every size are a few shapes."""
+    found, start = [], 0
+    for size in _TILES:
+        while count - start >= size:
+            found.append(slice(start, start + size))
+            start += size
+    if start < count or not found:
+        found.append(slice(start, count))
+    return found
 
 
 def has_low_precision() -> bool:

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 import tiny_models
-from fairlead.models import products
+from fairlead.models import arithmetic, products
 from fairlead.models.adapters import LoraSettings, add_lora, merged
 from fairlead.models.arithmetic import (
     Arithmetic,
     Linear,
+    direct_gram,
     direct_product,
     has_low_precision,
     is_direct_better,
@@ -96,12 +97,24 @@ def test_layers_that_read_one_input_share_its_copy_and_other_inputs_do_not():
 
 
 @direct
-@pytest.mark.parametrize("shape", [(1, 3, 5), (33, 17, 9), (128, 64, 256)])
+@pytest.mark.parametrize("shape", [(1, 3, 5), (33, 17, 9), (300, 288, 64), (2048 + 512 + 7, 300, 20)])
 def test_a_direct_product_is_the_product(shape):
     rows, inner, columns = shape
     a, b = torch.randn(rows, inner), torch.randn(columns, inner)
     torch.testing.assert_close(direct_product(a, b), a @ b.t(), atol=1e-4, rtol=0)
     torch.testing.assert_close(direct_product(a.t().contiguous().t(), b), a @ b.t(), atol=1e-4, rtol=0)
+    c = torch.randn(rows, columns)
+    torch.testing.assert_close(direct_gram(a, c), a.t() @ c, atol=1e-3, rtol=0)
+
+
+@direct
+def test_batches_of_every_size_are_a_few_shapes():
+    """oneDNN keeps buffers for each shape that it has seen."""
+    seen = {tile.stop - tile.start for count in range(1, 5000) for tile in arithmetic._tiles(count)}
+    assert {size for size in seen if size >= 256} == {256, 512, 1024, 2048}
+    for count in (1, 255, 256, 2048, 4999):
+        tiles = arithmetic._tiles(count)
+        assert [i for tile in tiles for i in range(tile.start, tile.stop)] == list(range(count))
 
 
 def test_rounded_products_round_operands_only_inside():
