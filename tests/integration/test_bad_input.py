@@ -174,6 +174,20 @@ def test_faulty_demonstrations(
     _refused(tmp_path, "run", recipe, code=3, words=words)
 
 
+def test_demonstrations_with_nothing_left_to_learn_are_dropped_counted_and_said_once(tmp_path: Path) -> None:
+    """Three questions that fill the context by themselves, and two replies that do not fit behind theirs."""
+    long = "so what did you say " * 60
+    rows = [*ROWS, *({"prompt": long + str(i), "completion": "Yes."} for i in range(3)),
+            *({"prompt": f"Why {i}?", "completion": long + str(i)} for i in range(2))]  # fmt: skip
+    recipe = write_recipe(tmp_path / "project", {"sft": {"data": [{"path": "demos.jsonl"}]}}, keep=("sft",))
+    (tmp_path / "project" / "demos.jsonl").write_text(_lines(rows), encoding="utf-8")
+    outcome = fairlead("run", recipe, home=tmp_path / "home")
+    assert outcome.code == 0, outcome.err
+    notes = [line for line in outcome.out.splitlines() if "cut at the maximum length" in line]
+    counts = [[int(word) for word in line.split() if word.isdigit()] for line in notes]
+    assert [sum(column) for column in zip(*counts, strict=True)] == [5, 3], notes
+
+
 def _preferences(tmp_path: Path, rows: list[Any]) -> Path:
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "pairs.jsonl").write_text(_lines(rows), encoding="utf-8")
@@ -341,7 +355,10 @@ def test_weights_that_are_not_numbers_are_named_before_the_first_step(tmp_path: 
 def test_loss_that_explodes_names_the_step_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     recipe = write_recipe(
         tmp_path / "project",
-        {"sft": {"training": {"learning_rate": 1e30, "max_grad_norm": 1e30, "warmup_share": 0.0}}},
+        {
+            "sft": {"training": {"learning_rate": 1e30, "max_grad_norm": 1e30, "warmup_share": 0.0}},
+            "allow": {"sft.learning_rate": "a test"},
+        },
         keep=("sft",),
     )
     outcome = _refused(

@@ -8,6 +8,8 @@ import pytest
 from micro import artifacts, fairlead, write_recipe
 
 from conftest import MicroRun
+from fairlead.models.arithmetic import has_low_precision
+from fairlead.models.memory import keep_freed_memory
 from fairlead.store.artifacts import ArtifactStore
 
 
@@ -216,6 +218,17 @@ def test_doctor_names_versions_and_home(tmp_path: Path) -> None:
     assert facts["torch"][0].isdigit()
     assert str(tmp_path) in facts["home"]
     assert "device" in fairlead("doctor", home=tmp_path).out
+
+
+def test_doctor_says_what_training_takes_here(tmp_path: Path) -> None:
+    facts = json.loads(fairlead("doctor", "--json", home=tmp_path / "new", env={"OMP_NUM_THREADS": "1"}).out)
+    assert facts["precision"].partition(" ")[0].rstrip(":") in ("fp32", "bf16")
+    if facts["device"] == "cpu":
+        assert ("bf16 instructions" in facts["precision"]) and has_low_precision() == ("has bf16" in facts["precision"])
+    assert facts["threads"].endswith("by OMP_NUM_THREADS=1")
+    assert ("mallopt" in facts["allocator"]) == keep_freed_memory()
+    assert facts["torchao"][0].isdigit() or "pip install 'fairlead[eight-bit]'" in facts["torchao"]
+    assert not (tmp_path / "new").exists(), "looking leaves nothing behind"
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ _PACKAGES = {
     "sklearn": "eval",
 }
 _NAMES = {"sklearn": "scikit-learn"}
+_OPTIONAL = {"torchao": ("eight-bit", "8-bit AdamW")}
+"""Package -> its extra, and what it is for; nobody misses it otherwise."""
 
 
 def show_doctor(home: Path, *, as_json: bool) -> None:
@@ -35,8 +37,15 @@ def show_doctor(home: Path, *, as_json: bool) -> None:
         name = _NAMES.get(package, package)
         is_there = importlib.util.find_spec(package) is not None
         facts[name] = importlib.metadata.version(name) if is_there else f"missing: pip install 'fairlead[{extra}]'"
+    for package, (extra, use) in _OPTIONAL.items():
+        is_there = importlib.util.find_spec(package) is not None
+        facts[package] = (
+            importlib.metadata.version(package)
+            if is_there
+            else f"not there; only for {use}: pip install 'fairlead[{extra}]'"
+        )
     if importlib.util.find_spec("torch") is not None:
-        facts |= _torch_facts()
+        facts |= _torch_facts(home)
     if as_json:
         terminal.say(as_data(facts))
         return
@@ -64,19 +73,42 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _torch_facts() -> dict[str, str]:
+def _torch_facts(home: Path) -> dict[str, str]:
     import torch
 
     from fairlead.models.device import choose_device
     from fairlead.models.locate import bundled_model
     from fairlead.models.memory import keep_freed_memory
 
-    num_threads = torch.get_num_threads()
+    device, wanted = choose_device("auto"), os.environ.get("OMP_NUM_THREADS")
     return {
-        "device": f"{choose_device('auto')} ({num_threads} thread{'' if num_threads == 1 else 's'})",
-        "allocator": "keeps freed memory" if keep_freed_memory() else "the system's own",
+        "device": device,
+        "threads": f"{torch.get_num_threads()} for products, by {f'OMP_NUM_THREADS={wanted}' if wanted else 'the number of cores'}",
+        "precision": _precision(device, home),
+        "allocator": "keeps freed memory: malloc neither trims nor maps large blocks (mallopt), for page faults cost more than arithmetic"
+        if keep_freed_memory()
+        else "the system's own; freed memory is kept on Linux with glibc only",
         "bundled model": str(bundled_model())
         if (bundled_model() / "model.safetensors").is_file()
         else "missing: reinstall fairlead",
         "pip packages": f"{len(list(importlib.metadata.distributions()))} in {sys.prefix}",
     }
+
+
+def _precision(device: str, home: Path) -> str:
+    """What `training.precision: auto` takes here, and why; measured once a machine where a home folder is there to keep it."""
+    import torch
+
+    from fairlead.models.arithmetic import has_low_precision
+    from fairlead.models.precision import PAYS, SMALLEST, machine_gain
+
+    if device != "cpu":
+        is_there = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+        return "bf16 on the GPU" if is_there else f"fp32: {device} has no bf16"
+    if not has_low_precision():
+        return "fp32: the processor has no bf16 instructions"
+    gain = machine_gain(home / "cache" / "machine.json" if home.is_dir() else None)
+    told = f"the processor has bf16 instructions, products gain {gain:.1f} x over fp32"
+    if gain < PAYS:
+        return f"fp32: {told}, and below {PAYS:g} x it does not pay"
+    return f"bf16 for hidden sizes from {SMALLEST}: {told}"

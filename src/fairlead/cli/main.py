@@ -93,6 +93,21 @@ def plan(recipe: Recipe, sets: Sets = None, as_json: Json = False) -> None:
     )
 
 
+@app.command(epilog="Example: fairlead preflight recipe.yaml --stage policies.dpo")
+def preflight(
+    recipe: Recipe,
+    stage: Annotated[
+        str | None,
+        typer.Option(help="Stage that trains: sft, rewards, policies.NAME; the first whose inputs are there when left out."),
+    ] = None,
+    sets: Sets = None, allow: Allow = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Check a training stage on its real first batch, without training. Fails as the stage would; nothing is kept but caches."""
+    from fairlead.cli.preflight import show_preflight
+
+    show_preflight(recipe, sets=sets, allow=allow, stage=stage, home=home(), as_json=as_json)
+
+
 def _stage_command(name: str, target: str, what: str) -> None:
     def command(
         recipe: Recipe, sets: Sets = None, allow: Allow = None, dry_run: DryRun = False, as_json: Json = False

@@ -38,7 +38,7 @@ def run_recipe(
 ) -> None:  # fmt: skip
     """Run (or only plan) a recipe and say what came of it."""
     allowed = parse_allow(allow)  # before the slow imports: a wrong option should fail at once
-    with _status("loading"):
+    with loading():
         from fairlead.models.memory import keep_freed_memory
         from fairlead.pipeline.recipe import load
         from fairlead.pipeline.run import Interface, Pipeline
@@ -82,8 +82,9 @@ def run_recipe(
 
 
 @contextlib.contextmanager
-def _status(text: str) -> Iterator[None]:
-    with terminal.console.status(text) if terminal.console.is_terminal else contextlib.nullcontext():
+def loading() -> Iterator[None]:
+    """While torch is imported, which takes seconds, a terminal says so."""
+    with terminal.console.status("loading") if terminal.console.is_terminal else contextlib.nullcontext():
         yield
 
 

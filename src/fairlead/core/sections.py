@@ -1,5 +1,6 @@
 """Recipe sections that several stages share: how text becomes tokens, how a model is trained, how it is sampled."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, cast
@@ -8,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fairlead.core.config import Config
 from fairlead.core.errors import explain
+from fairlead.core.gates import Gate, GateResult, allow
 
 Scope = Literal["toy", "narrow", "general"]
 
@@ -145,18 +147,46 @@ _TOO_HIGH: dict[Training, str] = {
 }
 
 
-def learning_rate_note(
-    rate: float, *, training: Training, num_parameters: int, is_lora: bool, optimizer: str = "adamw"
-) -> str:
-    """A sentence when the rate lies outside the band for this training and size of model; empty when it lies inside.
+LEARNING_RATE_GATES: dict[str, Gate] = {
+    stage: Gate(name=f"{stage}.learning_rate", question="Is the learning rate one that this training usually takes?",
+                unit="x the end of the usual band", direction="at_most", stop=100, warn=1,
+                remedy="Set training.learning_rate inside the band, or say that it is meant", guide="bands by kind of training and size of model",
+                reason="ten times more is tried in earnest; a hundred times more is a slip, most often of an exponent")
+    for stage in ("sft", "rewards", "dpo", "kto", "ppo")
+}  # fmt: skip
+"""By stage; judged before the first step."""
 
-    The bands are AdamW's and hold for what steps as far; Adafactor's rate is relative to the weights and has none.
+
+def judge_learning_rate(
+    training: TrainSection, *, stage: str, kind: Training, num_parameters: int, reasons: Mapping[str, str]
+) -> GateResult | None:
+    """How far the rate lies from its band. A rate that is too low warns and never stops: it wastes time alone.
+
+    The bands are AdamW's and hold for what steps as far; Adafactor's rate is relative to the weights, and None is returned.
+
+    Args:
+        stage: a key of `LEARNING_RATE_GATES`.
+        reasons: gates that a person passed on record.
     """
-    if optimizer == "adafactor":
-        return ""
+    if training.optimizer == "adafactor":
+        return None
+    is_lora = training.lora is not None
+    low, high = _band(kind, num_parameters, is_lora=is_lora)
+    rate, gate = training.learning_rate, LEARNING_RATE_GATES[stage]
+    if rate < low:
+        gate = dataclasses.replace(gate, stop=None)
+    note = learning_rate_note(rate, training=kind, num_parameters=num_parameters, is_lora=is_lora)
+    return allow(gate.judge(max(low / rate, rate / high, 1.0), n=1, note=note.removesuffix(".")), dict(reasons))
+
+
+def _band(training: Training, num_parameters: int, *, is_lora: bool) -> tuple[float, float]:
     low, high = LEARNING_RATES[training][0 if num_parameters >= 1e9 else 1 if num_parameters >= 1e8 else 2]
-    if is_lora:
-        low, high = low * 5, high * 10
+    return (low * 5, high * 10) if is_lora else (low, high)
+
+
+def learning_rate_note(rate: float, *, training: Training, num_parameters: int, is_lora: bool) -> str:
+    """A sentence when the rate lies outside the band for this training and size of model; empty when it lies inside."""
+    low, high = _band(training, num_parameters, is_lora=is_lora)
     if low <= rate <= high:
         return ""
     size = f"{num_parameters:,} parameters{' with LoRA' if is_lora else ''}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fairlead.core.errors import Interrupted
+from fairlead.core.summary import Table
 
 
 class ProgressBar(Protocol):
@@ -36,6 +37,10 @@ def _silent_say(_text: str) -> None:
     """Drop a message."""
 
 
+def _unheard(_table: Table) -> None:
+    """Nobody listens."""
+
+
 def _never() -> bool:
     return False
 
@@ -57,6 +62,8 @@ class Services:
     """Seconds between checkpoints of a training stage; a killed run loses at most this much."""
     should_stop: Callable[[], bool] = _never
     """True once the user pressed ctrl-C: save and raise Interrupted at the next safe point."""
+    on_preflight: Callable[[Table], None] = _unheard
+    """Told of the checks on the first batch before anything is trained, also when one failed; what it raises ends the stage."""
     extras: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Objects that the pipeline wires in by name: engine factories, scorers, judges."""
 

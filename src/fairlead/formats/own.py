@@ -50,6 +50,8 @@ def _check_preference(record: Preference) -> None:
     checked(record)
     if not 0.5 <= record.p_chosen <= 1:
         raise Unusable("p_chosen is not in [0.5, 1]")
+    if record.weight < 0:
+        raise Unusable("weight is negative")
 
 
 def _check_demonstration(record: Demonstration) -> None:
@@ -61,6 +63,8 @@ def _check_label(record: Label) -> None:
     check_prompt(record.prompt)
     if not record.completion.strip():
         raise Unusable("empty completion")
+    if record.weight < 0:
+        raise Unusable("weight is negative")
 
 
 FAIRLEAD = Format(

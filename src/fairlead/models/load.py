@@ -80,6 +80,11 @@ class CausalModel:
         return int(self.config.get_text_config().hidden_size)
 
     @property
+    def num_parameters(self) -> int:
+        """Of all weights, trained or not."""
+        return sum(p.numel() for p in self.module.parameters())
+
+    @property
     def max_positions(self) -> int:
         """Longest prompt plus completion that the model was made for."""
         return int(getattr(self.config.get_text_config(), "max_position_embeddings", 1 << 20))

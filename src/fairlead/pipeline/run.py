@@ -6,6 +6,7 @@ from using that artifact; stages that do not need it go on, and the run ends wit
 
 import contextlib
 import dataclasses
+import shutil
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from fairlead.core.errors import (
     Interrupted,
     ModelError,
     StoreError,
+    TrainError,
     explain,
     nearest,
 )
@@ -36,6 +38,7 @@ from fairlead.pipeline.faults import readable_faults
 from fairlead.pipeline.files import TEMPLATES, FileFinder, check_context, folder_hash
 from fairlead.pipeline.gates import check_names
 from fairlead.pipeline.plan import BASE_MODEL, Node, build_plan, select
+from fairlead.pipeline.preflight import Checks, ChecksPassed, PreflightResult, trainable_stage
 from fairlead.pipeline.recipe import Recipe
 from fairlead.pipeline.record import StageRecord, record_from_dict, with_verdicts
 from fairlead.pipeline.run_file import read_run
@@ -173,6 +176,41 @@ class Pipeline:
                 found.append(error)
         sections = {node.name.partition(".")[0] for node in nodes}
         return [*found, *self.finder.missing(self.recipe, sections=sections)]
+
+    def preflight(self, stage: str | None = None) -> PreflightResult:
+        """The checks that a training stage makes before its first step, by the stage itself; nothing is trained or kept.
+
+        Args:
+            stage: its name; None takes the first whose inputs are there.
+        Raises:
+            ConfigError: there is no such stage, or what it stands on has not been run.
+            DataError, ModelError: as the stage itself.
+        """
+        node, inputs = trainable_stage(self.plan(), stage)
+        for fault in self.faults(node.name):
+            raise fault
+        work = self.home / "work" / f"preflight-{node.name}"
+        paths = {role: artifact.path for role, artifact in inputs.items()}
+        paths |= {role: Path(self._base_model()[0]) for role, name in node.inputs.items() if name == BASE_MODEL}
+        found = Checks()
+        services = dataclasses.replace(self._services(node, work, paths), on_preflight=found)
+        try:
+            with (
+                _alone(work, node.name),
+                self.store.draft(node.kind, stage=node.name) as draft,
+                readable_faults(draft.path),
+            ):
+                node.run(node.config, paths, draft.path, services)
+        except ChecksPassed:
+            pass
+        except TrainError as error:
+            if found.table is None:
+                raise
+            return PreflightResult(node, found.table, error)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        assert found.table is not None, f"{node.name} trained without a preflight"
+        return PreflightResult(node, found.table, None)
 
     def _check_model(self, nodes: list[Node]) -> None:
         if any(node.kind in _MODEL_KINDS for node in nodes):

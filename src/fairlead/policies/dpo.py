@@ -15,9 +15,9 @@ from fairlead.algos import get_algorithm
 from fairlead.core.errors import DataError, explain
 from fairlead.core.gates import Gate, percent
 from fairlead.core.records import Split
-from fairlead.core.sections import TextSection, learning_rate_note
+from fairlead.core.sections import LEARNING_RATE_GATES, TextSection, judge_learning_rate
 from fairlead.core.services import Services
-from fairlead.core.summary import Figure, StageSummary, Table, Threshold
+from fairlead.core.summary import Figure, StageSummary, Threshold
 from fairlead.models.checkpoint import save_policy
 from fairlead.models.load import CausalModel, load_tokenizer
 from fairlead.policies.dpo_config import DpoConfig, has_reference, settings_of
@@ -27,22 +27,14 @@ from fairlead.policies.telling import last_metric, metric_chart
 from fairlead.stats.intervals import wilson
 from fairlead.text import Branch, ChatText, Encoded, Tree
 from fairlead.text.columns import TreeView
+from fairlead.text.examples import row_notes
 from fairlead.train.batches import EpochBatches, num_steps
 from fairlead.train.forward import Models, PolicyLogprobs, annotate
 from fairlead.train.hooks import Session
 from fairlead.train.identity import data_fingerprint
 from fairlead.train.loop import run_loop
 from fairlead.train.memory import largest_tree
-from fairlead.train.preflight import (
-    check_bos,
-    check_layout,
-    check_masks,
-    check_reference,
-    check_terminators,
-    preflight_table,
-    require_passed,
-)
-from fairlead.train.preflight_model import check_model
+from fairlead.train.preflight_stage import Preflight, Start, comparison_checks, conclude, refuse_rows
 from fairlead.train.reference import Reference
 from fairlead.train.setup import checkpoint_rule, load_trained, make_learner, prepare_model, reading_budget
 
@@ -50,7 +42,7 @@ DPO_ACCURACY = Gate(
     name="dpo.accuracy", question="Does the policy now prefer what people preferred, on held-out pairs?", unit="share", direction="at_least",
     stop=0.45, warn=0.5, remedy="Check the preferences; lower learning_rate; the implicit reward contradicts held-out votes",
 )  # fmt: skip
-GATES: tuple[Gate, ...] = (DPO_ACCURACY,)
+GATES: tuple[Gate, ...] = (DPO_ACCURACY, LEARNING_RATE_GATES["dpo"])
 
 
 _NUM_CHECKED = 4  # pairs that preflight compares with the reference
@@ -72,14 +64,18 @@ def run(config: DpoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     if not config.use_soft_labels:
         for part in encoded.values():
             part.trees = TreeView(part.trees, change=_without_doubt)
+    rate = judge_learning_rate(config.training, stage="dpo", kind="preference", num_parameters=model.num_parameters,
+                               reasons=services.extras.get("allow", {}))  # fmt: skip
+    heldout = encoded["heldout"].trees if "heldout" in encoded else ()
+    start = Start(stage="dpo", model=model, rows=encoded["train"], heldout=heldout, bos_token_id=tokenizer.bos_token_id,
+                  stop_token_ids=chat.stop_token_ids, max_length=text.max_length, max_tokens=config.training.max_tokens_per_microbatch,
+                  rate=rate)  # fmt: skip
+    refuse_rows(start, services)
     compared = _add_reference(config, encoded, model, services=services)
     train = encoded["train"]
     model = prepare_model(model, config.training, seed=services.seed)
-    checks = [check_masks(train.trees), check_terminators(train.trees, chat.stop_token_ids, max_length=text.max_length),
-              check_bos(train.trees, tokenizer.bos_token_id), *check_layout(model, train.trees),
-              *check_model(model, train.trees, num_dropped=train.num_dropped),
-              *([check_reference(model, compared)] if compared else [])]  # fmt: skip
-    require_passed("dpo", checks)
+    start = replace(start, model=model)
+    preflight = conclude(start, comparison_checks(start, compared), services)
     session = _train(config, model, train, out=out, services=services)
     heldout_margins = (
         implicit_margins(model, encoded["heldout"], config, max_tokens=session.learner.max_tokens, heed=session.heed)
@@ -87,17 +83,13 @@ def run(config: DpoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
         else np.zeros(0)
     )
     save_policy(model, tokenizer, out)
-    num_parameters = sum(p.numel() for p in model.module.parameters())
-    note = learning_rate_note(config.training.learning_rate, training="preference", num_parameters=num_parameters,
-                              is_lora=config.training.lora is not None, optimizer=config.training.optimizer)  # fmt: skip
     dropped = sum(part.num_dropped for part in encoded.values())
     free = "" if compared else f"{config.algorithm} has no reference: nothing was checked against one."
     notes = [
-        n
-        for n in (note, free, f"{dropped} pairs dropped: a side is longer than text.max_length." if dropped else "")
-        if n
+        n for n in (free, f"{dropped} pairs dropped: a side is longer than text.max_length." if dropped else "") if n
     ]
-    return _summary(config, out / "metrics.jsonl", heldout_margins, len(train.trees), preflight_table(checks), notes)
+    notes += row_notes(encoded.values(), "pairs")
+    return _summary(config, out / "metrics.jsonl", heldout_margins, len(train.trees), preflight, notes)
 
 
 def _without_doubt(tree: Tree, _: int) -> Tree:
@@ -171,7 +163,7 @@ def implicit_margins(
 
 
 def _summary(
-    config: DpoConfig, metrics: Path, margins: np.ndarray, num_pairs: int, preflight: Table, notes: list[str]
+    config: DpoConfig, metrics: Path, margins: np.ndarray, num_pairs: int, preflight: Preflight, notes: list[str]
 ) -> StageSummary:
     interval = wilson(int((margins > 0).sum()), len(margins))
     charts = (
@@ -190,6 +182,6 @@ def _summary(
         headline=f"{config.algorithm} on {num_pairs:,} pairs orders {percent(interval.value)} of {len(margins)} held-out pairs as people did.",
         figures=(Figure(name="held-out accuracy", value=interval.value, low=interval.low, high=interval.high, n=len(margins), unit="share"),
                  Figure(name="margin", value=last_metric(metrics, "dpo/margin"), unit="nats", note="mean of the last steps")),
-        verdicts=(verdict,), charts=charts, tables=(preflight,), notes=tuple(notes),
+        verdicts=(verdict, *preflight.verdicts), charts=charts, tables=(preflight.table,), notes=tuple(notes),
         facts={"num_pairs": num_pairs},
     )  # fmt: skip

@@ -4,6 +4,7 @@ The reference is the SFT policy; its logprobs are computed once before the first
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ import numpy as np
 from fairlead.algos import get_algorithm
 from fairlead.algos.kto import WEIGHT_BAND
 from fairlead.core.gates import Gate, percent
-from fairlead.core.sections import TextSection, learning_rate_note
+from fairlead.core.sections import LEARNING_RATE_GATES, TextSection, judge_learning_rate
 from fairlead.core.services import Services
-from fairlead.core.summary import Chart, Figure, StageSummary, Table, Threshold
+from fairlead.core.summary import Chart, Figure, StageSummary, Threshold
 from fairlead.models.checkpoint import save_policy
 from fairlead.models.load import CausalModel, load_tokenizer
 from fairlead.policies.kto_config import KtoConfig, settings_of
@@ -28,16 +29,7 @@ from fairlead.train.hooks import Session
 from fairlead.train.identity import data_fingerprint
 from fairlead.train.loop import run_loop
 from fairlead.train.memory import largest_tree
-from fairlead.train.preflight import (
-    check_bos,
-    check_layout,
-    check_masks,
-    check_reference,
-    check_terminators,
-    preflight_table,
-    require_passed,
-)
-from fairlead.train.preflight_model import check_model
+from fairlead.train.preflight_stage import Preflight, Start, comparison_checks, conclude, refuse_rows
 from fairlead.train.reference import Reference
 from fairlead.train.setup import checkpoint_rule, load_trained, make_learner, prepare_model, reading_budget
 
@@ -45,7 +37,8 @@ KTO_SEPARATION = Gate(
     name="kto.separation", question="Does the policy now tell good replies from bad ones, on held-out data?", unit="share", direction="at_least",
     stop=0.45, warn=0.5, remedy="Check the labels; lower learning_rate; the implicit reward contradicts held-out labels",
 )  # fmt: skip
-GATES: tuple[Gate, ...] = (KTO_SEPARATION,)
+GATES: tuple[Gate, ...] = (KTO_SEPARATION, LEARNING_RATE_GATES["kto"])
+_NUM_CHECKED = 4  # trees that preflight compares with the reference
 
 
 def run(config: KtoConfig, *, inputs: Mapping[str, Path], out: Path, services: Services) -> StageSummary:
@@ -56,23 +49,24 @@ def run(config: KtoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     chat = ChatText(tokenizer, template=text.template, name=folder)
     data = read_data(config, chat, text, inputs=inputs, out=out, services=services)
     model = load_trained(folder, config.training, services=services)
+    rate = judge_learning_rate(config.training, stage="kto", kind="preference", num_parameters=model.num_parameters,
+                               reasons=services.extras.get("allow", {}))  # fmt: skip
+    start = Start(stage=config.algorithm, model=model, rows=replace(data.rows, trees=data.train), heldout=data.heldout,
+                  bos_token_id=tokenizer.bos_token_id, stop_token_ids=chat.stop_token_ids, max_length=text.max_length,
+                  max_tokens=config.training.max_tokens_per_microbatch, rate=rate)  # fmt: skip
+    refuse_rows(start, services)
     _add_reference(config, data, model, text, services=services)
     model = prepare_model(model, config.training, seed=services.seed)
-    checks = [check_masks(data.train), check_terminators(data.train, chat.stop_token_ids, max_length=text.max_length),
-              check_bos(data.train, tokenizer.bos_token_id), *check_layout(model, data.train),
-              *check_model(model, data.train, num_dropped=data.num_dropped), check_reference(model, data.train)]  # fmt: skip
-    require_passed(config.algorithm, checks)
+    start = replace(start, model=model)
+    preflight = conclude(start, comparison_checks(start, data.train[:_NUM_CHECKED]), services)
     session = _train(config, model, data.train, out=out, services=services)
     rewards = implicit_rewards(
         model, data.heldout, beta=config.beta, max_tokens=session.learner.max_tokens, heed=session.heed
     )
     save_policy(model, tokenizer, out)
-    num_parameters = sum(p.numel() for p in model.module.parameters())
-    note = learning_rate_note(config.training.learning_rate, training="preference", num_parameters=num_parameters,
-                              is_lora=config.training.lora is not None, optimizer=config.training.optimizer)  # fmt: skip
-    data.notes += [n for n in (note, _balance_note(config, data)) if n]
+    data.notes += [n for n in (_balance_note(config, data),) if n]
     found = measure_separation(data.heldout, rewards, are_pairs=data.are_pairs, seed=services.seed)
-    return _summary(config, data, found, out / "metrics.jsonl", preflight_table(checks))
+    return _summary(config, data, found, out / "metrics.jsonl", preflight)
 
 
 def _add_reference(
@@ -163,7 +157,7 @@ def _charts(config: KtoConfig, path: Path) -> tuple[Chart, ...]:
     )  # fmt: skip
 
 
-def _summary(config: KtoConfig, data: BatchData, found: Interval, metrics: Path, preflight: Table) -> StageSummary:
+def _summary(config: KtoConfig, data: BatchData, found: Interval, metrics: Path, preflight: Preflight) -> StageSummary:
     how = "On held-out pairs" if data.are_pairs else "Chance that a held-out good reply has more reward than a bad one"
     verdict = KTO_SEPARATION.judge(found.value, low=found.low, high=found.high, n=found.n, note=how)
     told = f"puts a held-out good reply above a bad one {percent(found.value)} of the time ({found.n} replies)"
@@ -176,6 +170,6 @@ def _summary(config: KtoConfig, data: BatchData, found: Interval, metrics: Path,
         headline=f"{config.algorithm} on {data.what} {told}.",
         figures=(Figure(name="held-out separation", value=found.value, low=found.low, high=found.high, n=found.n, unit="share"),
                  Figure(name="good replies", value=data.num_good), Figure(name="bad replies", value=data.num_bad)),
-        verdicts=(verdict,), charts=_charts(config, metrics), tables=(preflight,), notes=tuple(data.notes),
+        verdicts=(verdict, *preflight.verdicts), charts=_charts(config, metrics), tables=(preflight.table,), notes=tuple(data.notes),
         facts={"num_good": data.num_good, "num_bad": data.num_bad, "separation": found.value},
     )  # fmt: skip

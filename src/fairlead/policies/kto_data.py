@@ -17,6 +17,7 @@ from fairlead.policies.rows import Flags, SourceRows, Survey, read_pairs
 from fairlead.text import ChatText, Encoded, Tree, encode_labels
 from fairlead.text.columns import all_ranks
 from fairlead.text.encoding import Storage, encode_parts
+from fairlead.text.examples import row_notes
 
 _HASH_RANGE = 16**13
 
@@ -29,8 +30,8 @@ class BatchData:
     heldout: Sequence[Tree]
     are_pairs: bool
     notes: list[str]
-    num_dropped: int = 0
-    """Rows to train on that do not fit."""
+    rows: Encoded = field(default_factory=Encoded)
+    """Counts of the rows to train on."""
 
     num_good: int = field(init=False)
     """Good replies to train on."""
@@ -69,9 +70,10 @@ def read_data(
         notes = [told] if soft else []
         dropped, what = sum(e.num_dropped for e in encoded.values()), "pairs dropped: a side is longer"
     notes += [f"{dropped:,} {what} than text.max_length."] if dropped else []
+    notes += row_notes(encoded.values(), "replies" if config.data else "pairs")
     trees: dict[str, Sequence[Tree]] = {split: part.trees for split, part in encoded.items()}
     data = BatchData(train=trees.get("train", []), heldout=trees.get("heldout", []), are_pairs=not config.data, notes=notes,
-                     num_dropped=encoded["train"].num_dropped if "train" in encoded else 0)  # fmt: skip
+                     rows=encoded.get("train", Encoded()))  # fmt: skip
     if not data.num_good or not data.num_bad:
         raise DataError(explain("replies to train on", f"{data.num_good} good and {data.num_bad} bad", "leave nothing to compare",
                                 expected="some of both", remedy="Add the other side, hold out less, or imitate the good ones with sft"))  # fmt: skip

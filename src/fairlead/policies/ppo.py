@@ -18,9 +18,9 @@ from fairlead.core.gates import Gate
 from fairlead.core.io import read_records
 from fairlead.core.protocols import GenerateRequest, Sampling
 from fairlead.core.records import Prompt
-from fairlead.core.sections import TextSection, learning_rate_note
+from fairlead.core.sections import LEARNING_RATE_GATES, TextSection, judge_learning_rate
 from fairlead.core.services import Services
-from fairlead.core.summary import Figure, StageSummary, Table, Threshold
+from fairlead.core.summary import Figure, StageSummary, Threshold
 from fairlead.engine.local import LocalEngine
 from fairlead.models.checkpoint import save_policy
 from fairlead.models.heads import ScalarModel, load_head, new_value_head
@@ -28,24 +28,13 @@ from fairlead.models.load import CausalModel, load_policy, load_tokenizer
 from fairlead.policies.collect import RolloutModels, Round, collect
 from fairlead.policies.ppo_config import PpoConfig
 from fairlead.policies.telling import first_metric, last_metric, metric_chart
-from fairlead.text import ChatText, Tree, pack_trees
+from fairlead.text import ChatText, Encoded, Tree, pack_trees
 from fairlead.text.prompts import encode_prompts
 from fairlead.train.forward import Models
 from fairlead.train.hooks import Session
 from fairlead.train.identity import text_fingerprint
 from fairlead.train.loop import Learner
-from fairlead.train.preflight import (
-    check_bos,
-    check_dropout,
-    check_layout,
-    check_masks,
-    check_reference,
-    check_sampling,
-    check_scores,
-    preflight_table,
-    require_passed,
-)
-from fairlead.train.preflight_model import check_model
+from fairlead.train.preflight_stage import Preflight, Start, conclude, rollout_checks
 from fairlead.train.setup import checkpoint_rule, make_learner, prepare_model
 
 PPO_KL = Gate(
@@ -58,7 +47,7 @@ PPO_COLLAPSE = Gate(
     remedy="KL is near 0 and the reward is flat: lower kl.kl_coef (the guides say 0.05) and raise learning_rate slightly",
     guide="when KL collapses to zero lower the coefficient to 0.05 and raise the learning rate slightly",
 )  # fmt: skip
-GATES: tuple[Gate, ...] = (PPO_KL, PPO_COLLAPSE)
+GATES: tuple[Gate, ...] = (PPO_KL, PPO_COLLAPSE, LEARNING_RATE_GATES["ppo"])
 _NUM_GAP_TREES = 4
 GUIDE_LENGTH_COEF = (
     0.1  # score at max_new_tokens: the guides' penalty, too little against a model that pays more for length
@@ -77,10 +66,7 @@ def run(config: PpoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     trainer = _Trainer(config, models, requests, chat, services, out / "metrics.jsonl")
     trainer.run(tokenizer.bos_token_id)
     save_policy(models.policy, tokenizer, out)
-    num_parameters = sum(p.numel() for p in models.policy.module.parameters())
-    note = learning_rate_note(config.training.learning_rate, training="policy_gradient", num_parameters=num_parameters,
-                              is_lora=config.training.lora is not None, optimizer=config.training.optimizer)  # fmt: skip
-    return _summary(config, out / "metrics.jsonl", trainer.preflight, trainer.length_coef, [note] if note else [])
+    return _summary(config, out / "metrics.jsonl", trainer.preflight, trainer.length_coef)
 
 
 def _requests(
@@ -153,7 +139,7 @@ class _Trainer:
         self.engine = LocalEngine(
             models.policy, max_slots=config.max_slots, on_token=lambda _num_tokens: self.session.heed()
         )
-        self.preflight: Table | None = None
+        self.preflight: Preflight | None = None
 
     def run(self, bos_token_id: int | None) -> None:
         """All rounds."""
@@ -220,14 +206,16 @@ class _Trainer:
         return metrics | {"num_tokens": sum(r["num_tokens"] for r in rows)}
 
     def _check(self, current: Round, bos_token_id: int | None) -> None:
-        policy, trees = self.models.policy, current.trees
-        checks = [check_masks(trees), check_bos(trees, bos_token_id), check_dropout(policy, trees), *check_layout(policy, trees),
-                  *check_model(policy, trees),
-                  check_scores(self.models.reward, trees), *check_sampling(policy, trees, temperature=self.config.temperature)]  # fmt: skip
-        if self.learner.step_number == 0:
-            checks.append(check_reference(policy, trees, temperature=self.config.temperature))
-        require_passed("ppo", checks)
-        self.preflight = preflight_table(checks)
+        config, policy = self.config, self.models.policy
+        rate = judge_learning_rate(config.training, stage="ppo", kind="policy_gradient", num_parameters=policy.num_parameters,
+                                   reasons=self.services.extras.get("allow", {}))  # fmt: skip
+        start = Start(stage="ppo", model=policy, rows=Encoded(trees=current.trees), bos_token_id=bos_token_id,
+                      stop_token_ids=self.chat.stop_token_ids, max_length=self.services.extras["text"].max_length,
+                      max_tokens=config.training.max_tokens_per_microbatch, rate=rate)  # fmt: skip
+        checks = rollout_checks(
+            start, self.models.reward, temperature=config.temperature, is_first=self.learner.step_number == 0
+        )
+        self.preflight = conclude(start, checks, self.services)
 
 
 def sampling_gap(policy: CausalModel, trees: list[Tree], temperature: float) -> dict[str, float]:
@@ -262,9 +250,7 @@ def resolve_length_coef(config: PpoConfig, reward: ScalarModel) -> float:
     return max(GUIDE_LENGTH_COEF, reward.facts.get("length_slope_per_token", 0.0) * config.max_new_tokens)
 
 
-def _summary(
-    config: PpoConfig, path: Path, preflight: Table | None, length_coef: float, notes: list[str]
-) -> StageSummary:
+def _summary(config: PpoConfig, path: Path, preflight: Preflight | None, length_coef: float) -> StageSummary:
     kl, kl_sequence, score = (last_metric(path, f"ppo/{name}") for name in ("kl_k1", "kl_k1_sequence", "score"))
     gain = score - first_metric(path, "ppo/score")
     num_last = max(1, config.num_iterations // 10) * config.batch_size
@@ -274,6 +260,7 @@ def _summary(
     verdicts = (
         PPO_KL.judge(kl, n=num_last, note="Mean over the sampled tokens of the last rounds, estimator k1"),
         collapse,
+        *(preflight.verdicts if preflight else ()),
     )
     charts: tuple[Any, ...] = (
         *metric_chart(path, "Does the reward rise?", [("ppo/score", "score", "reward"), ("ppo/reward", "after penalties", "policy")],
@@ -292,6 +279,6 @@ def _summary(
         figures=(Figure(name="KL", value=kl, unit="nats/token", n=num_last, note="training samples of the last rounds"),
                  Figure(name="score gain", value=gain, unit="reference sd", n=num_last),
                  Figure(name="length penalty", value=length_coef, unit="score at max_new_tokens")),
-        verdicts=verdicts, charts=charts, tables=(preflight,) if preflight else (), notes=tuple(notes),
+        verdicts=verdicts, charts=charts, tables=(preflight.table,) if preflight else (),
         facts={"kl_per_token": kl, "kl_per_sequence": kl_sequence, "score_gain": gain},
     )  # fmt: skip

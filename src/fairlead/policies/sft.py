@@ -20,7 +20,7 @@ from fairlead.core.errors import DataError, TrainError, explain
 from fairlead.core.gates import Gate
 from fairlead.core.io import Rejects
 from fairlead.core.records import Demonstration
-from fairlead.core.sections import Scope, TextSection, TrainSection, learning_rate_note
+from fairlead.core.sections import LEARNING_RATE_GATES, Scope, TextSection, TrainSection, judge_learning_rate
 from fairlead.core.services import Services
 from fairlead.core.summary import Chart, Figure, Series, StageSummary
 from fairlead.formats import read_demonstrations
@@ -29,7 +29,7 @@ from fairlead.models.load import CausalModel, load_tokenizer
 from fairlead.policies.rows import DataSource, Flags, SourceRows, Survey
 from fairlead.text import ChatText, Encoded, Tree, encode_demonstrations, pack_trees, plan_microbatches
 from fairlead.text.encoding import Storage, encode_parts
-from fairlead.text.examples import encode_last_replies, encode_whole
+from fairlead.text.examples import encode_last_replies, encode_whole, row_notes
 from fairlead.train.batches import EpochBatches, num_steps
 from fairlead.train.forward import Models
 from fairlead.train.hooks import Session
@@ -37,17 +37,7 @@ from fairlead.train.identity import data_fingerprint
 from fairlead.train.loop import Learner, run_loop
 from fairlead.train.memory import largest_tree
 from fairlead.train.noise import Neftune
-from fairlead.train.preflight import (
-    Check,
-    check_bos,
-    check_dropout,
-    check_layout,
-    check_masks,
-    check_terminators,
-    preflight_table,
-    require_passed,
-)
-from fairlead.train.preflight_model import check_model
+from fairlead.train.preflight_stage import Preflight, Start, conclude, imitation_checks
 from fairlead.train.setup import checkpoint_rule, load_trained, make_learner, prepare_model
 
 _REMEDY = "Write or collect more demonstrations; a few hundred good ones beat thousands of noisy ones"
@@ -62,7 +52,7 @@ SFT_PLATEAU = Gate(
     name="sft.perplexity", question="Did training lower held-out perplexity?", unit="ratio to the start", direction="at_most", stop=1.02, warn=1.0,
     remedy="Lower learning_rate, or check that the held-out rows resemble the training rows", guide="stop when held-out perplexity plateaus",
 )  # fmt: skip
-GATES: tuple[Gate, ...] = (*SFT_COUNT.values(), SFT_PLATEAU)
+GATES: tuple[Gate, ...] = (*SFT_COUNT.values(), SFT_PLATEAU, LEARNING_RATE_GATES["sft"])
 
 
 ENCODINGS = {"replies": encode_demonstrations, "last_reply": encode_last_replies, "all": encode_whole}
@@ -101,23 +91,17 @@ def run(config: SftConfig, *, inputs: Mapping[str, Path], out: Path, services: S
                          storage=Storage.of(services, "sft: tokens"), num_rows=num_rows)  # fmt: skip
     train, heldout = parts["train"], parts["heldout"]
     model = prepare_model(load_trained(source, config.training, services=services), config.training, seed=services.seed)
-    checks = [check_masks(train.trees), check_terminators(train.trees, chat.stop_token_ids, max_length=text.max_length),
-              check_bos(train.trees, tokenizer.bos_token_id),
-              check_dropout(model, train.trees), *check_layout(model, train.trees),
-              *check_model(model, train.trees, num_dropped=train.num_dropped)]  # fmt: skip
-    require_passed("sft", checks)
+    rate = judge_learning_rate(config.training, stage="sft", kind="sft", num_parameters=model.num_parameters,
+                               reasons=services.extras.get("allow", {}))  # fmt: skip
+    start = Start(stage="sft", model=model, rows=train, heldout=heldout.trees, bos_token_id=tokenizer.bos_token_id,
+                  stop_token_ids=chat.stop_token_ids,
+                  max_length=text.max_length, max_tokens=config.training.max_tokens_per_microbatch, rate=rate,
+                  learns_all=config.learn == "all")  # fmt: skip
+    preflight = conclude(start, imitation_checks(start), services)
     history, best = _train(config, model, train, heldout, out=out, services=services)
     save_policy(model, tokenizer, out)
     return _summary(
-        config,
-        model,
-        train,
-        heldout,
-        checks,
-        history,
-        best=best,
-        num_rejects=num_rejects,
-        scope=services.extras["scope"],
+        train, heldout, preflight, history, best=best, num_rejects=num_rejects, scope=services.extras["scope"]
     )
 
 
@@ -244,19 +228,15 @@ def _train(
 
 
 def _summary(
-    config: SftConfig, model: CausalModel, train: Encoded, heldout: Encoded, checks: list[Check], history: list[tuple[float, float]],
-    *, best: float, num_rejects: int, scope: Scope,
+    train: Encoded, heldout: Encoded, preflight: Preflight, history: list[tuple[float, float]], *, best: float,
+    num_rejects: int, scope: Scope,
 ) -> StageSummary:  # fmt: skip
     start = history[0][1]
     notes = [f"{encoded.num_truncated} {name} conversations cut at the maximum length, {encoded.num_dropped} dropped with nothing left to learn."
              for name, encoded in (("training", train), ("held-out", heldout)) if encoded.num_truncated + encoded.num_dropped]  # fmt: skip
     if num_rejects:
         notes.append(f"{num_rejects} rows could not be read; see rejects.jsonl.")
-    num_parameters = sum(p.numel() for p in model.module.parameters())
-    note = learning_rate_note(config.training.learning_rate, training="sft", num_parameters=num_parameters,
-                              is_lora=config.training.lora is not None, optimizer=config.training.optimizer)  # fmt: skip
-    if note:
-        notes.append(note)
+    notes += row_notes([train, heldout], "conversations")
     points = tuple((step, math.exp(loss)) for step, loss in history)
     chart = Chart(question="Does the model still learn, or has perplexity settled?", x_label="optimiser step", y_label="held-out perplexity",
                   series=(Series(label="held-out", role="policy", points=points),))  # fmt: skip
@@ -267,7 +247,7 @@ def _summary(
         figures=(Figure(name="held-out perplexity", value=math.exp(best), n=num_heldout, unit="", note="over held-out tokens, no interval"),
                  Figure(name="demonstrations", value=len(train.trees))),
         verdicts=(SFT_COUNT[scope].judge(len(train.trees), n=len(train.trees)),
-                  SFT_PLATEAU.judge(math.exp(best - start), n=num_heldout, note="Best held-out perplexity against the start")),
-        charts=(chart,), tables=(preflight_table(checks),), notes=tuple(notes),
+                  SFT_PLATEAU.judge(math.exp(best - start), n=num_heldout, note="Best held-out perplexity against the start"), *preflight.verdicts),
+        charts=(chart,), tables=(preflight.table,), notes=tuple(notes),
         facts={"heldout_perplexity": math.exp(best), "num_demonstrations": len(train.trees)},
     )  # fmt: skip

@@ -20,7 +20,7 @@ from fairlead.rewards.config import RANKED, RATED, RewardsConfig
 from fairlead.text import Branch, ChatText, Encoded, Tree, encode_preferences
 from fairlead.text.columns import TreeView
 from fairlead.text.encoding import Storage, encode_parts
-from fairlead.text.examples import require_some
+from fairlead.text.examples import require_some, row_notes
 from fairlead.text.rankings import encode_rankings
 from fairlead.text.ratings import encode_ratings, known_attributes
 
@@ -225,16 +225,17 @@ def _standardised(tree: Tree, scales: Sequence[Scale]) -> Tree:
 
 
 def _dropped(train: Encoded, heldout: Encoded, config: RewardsConfig) -> tuple[str, ...]:
-    """What did not fit, by kind."""
+    """What did not fit or was left out, by kind."""
+    other = row_notes([train, heldout], "pairs" if config.loss == "bradley_terry" else "prompts and pairs")
     if config.loss == "bradley_terry":
         total = train.num_dropped + heldout.num_dropped
-        return (f"{total} pairs dropped: a side is longer than text.max_length.",) if total else ()
+        return (*([f"{total} pairs dropped: a side is longer than text.max_length."] if total else []), *other)
     counts = (
         (train.num_dropped, "prompts dropped: too few of their completions fit into text.max_length."),
         (train.num_truncated, "prompts trained on without the completions that are longer than text.max_length."),
         (heldout.num_dropped, "held-out pairs dropped: a side is longer than text.max_length."),
     )
-    return tuple(f"{count:,} {what}" for count, what in counts if count)
+    return (*(f"{count:,} {what}" for count, what in counts if count), *other)
 
 
 def _reference(

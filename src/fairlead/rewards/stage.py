@@ -17,7 +17,7 @@ import torch
 
 from fairlead.core.gates import Gate, percent
 from fairlead.core.io import read_json
-from fairlead.core.sections import TextSection, learning_rate_note
+from fairlead.core.sections import LEARNING_RATE_GATES, TextSection, judge_learning_rate
 from fairlead.core.services import Services
 from fairlead.core.summary import StageSummary, Table
 from fairlead.models.averaging import average_reward_models
@@ -42,20 +42,11 @@ from fairlead.stats.calibration import length_slope
 from fairlead.text import ChatText
 from fairlead.text.encoding import Storage
 from fairlead.train.memory import largest_tree
-from fairlead.train.preflight import (
-    Check,
-    check_bos,
-    check_layout,
-    check_masks,
-    check_scores,
-    preflight_table,
-    require_passed,
-)
-from fairlead.train.preflight_model import check_model
+from fairlead.train.preflight_stage import Preflight, Start, conclude, reward_checks
 from fairlead.train.scoring import Outputs, read_outputs
 from fairlead.train.setup import load_trained, prepare_model, reading_budget
 
-GATES: tuple[Gate, ...] = quality.GATES
+GATES: tuple[Gate, ...] = (*quality.GATES, LEARNING_RATE_GATES["rewards"])
 __all__ = ["GATES", "RewardsConfig", "run"]
 
 
@@ -76,6 +67,7 @@ class _Stage:
     members: Sequence[Member]
     policy: str
     tokenizer: Any
+    stop_token_ids: Sequence[int]
     out: Path
     services: Services
 
@@ -101,8 +93,9 @@ def run(config: RewardsConfig, *, inputs: Mapping[str, Path], out: Path, service
     chat = ChatText(tokenizer, template=text.template, name=folder)
     data = read_data(config, chat, inputs, max_length=text.max_length, storage=Storage.of(services, "rewards: tokens"))
     members = plan_members(config, data.train.trees, seed=services.seed)
-    stage = _Stage(config=config, data=data, members=members, policy=folder, tokenizer=tokenizer, out=out, services=services)  # fmt: skip
-    model, each, history, checks = _train(stage)
+    stage = _Stage(config=config, data=data, members=members, policy=folder, tokenizer=tokenizer,
+                   stop_token_ids=chat.stop_token_ids, out=out, services=services)  # fmt: skip
+    model, each, history, preflight = _train(stage)
     model, said = _together(stage, model, each)
     _normalise(model, said, data, services)
     measured = quality.measure(_scores(model.readout, said.heldout), data.heldout.trees, data.heldout_rows)
@@ -112,16 +105,17 @@ def run(config: RewardsConfig, *, inputs: Mapping[str, Path], out: Path, service
     model.facts |= found.facts
     save_head(model, out)
     facts = read_json(inputs["preferences"] / "summary.json").get("facts", {})
-    tables = (preflight_table(checks), *measured.tables(), *found.tables, *_attributes(stage, said))
+    tables = (*((preflight.table,) if preflight else ()), *measured.tables(), *found.tables, *_attributes(stage, said))
     return StageSummary(
         stage="rewards", headline=measured.headline(), figures=(*measured.figures(model.facts), *found.figures),
-        verdicts=measured.verdicts(facts), charts=(*measured.charts(), *quality.history_chart(history)), tables=tables,
+        verdicts=(*measured.verdicts(facts), *(preflight.verdicts if preflight else ())),
+        charts=(*measured.charts(), *quality.history_chart(history)), tables=tables,
         notes=_notes(stage, model),
         facts={"accuracy": measured.accuracy.value, "mean": model.mean, "std": model.std, "num_train_pairs": data.num_train_pairs, **model.facts},
     )  # fmt: skip
 
 
-def _train(stage: _Stage) -> tuple[ScalarModel | None, list[_Said], History, list[Check]]:
+def _train(stage: _Stage) -> tuple[ScalarModel | None, list[_Said], History, Preflight | None]:
     """Train every member; of several each is saved and let go, so that one is in memory at a time.
 
     Returns:
@@ -129,21 +123,21 @@ def _train(stage: _Stage) -> tuple[ScalarModel | None, list[_Said], History, lis
     """
     each: list[_Said] = []
     history: History = []
-    checks: list[Check] = []
+    preflight: Preflight | None = None
     for member in stage.members:
         model = _start(stage, member)
         if member.number == 0:
-            checks = _preflight(stage, model)
+            preflight = _preflight(stage, model)
         session = train_member(stage.config, model, member, stage.data, out=stage.out, services=stage.services)
         history = history or read_history(session)
         each.append(stage.ask(model, session.learner.max_tokens, session.heed))
         if member.of == 1:
-            return model, each, history, checks
+            return model, each, history, preflight
         _normalise(model, each[-1], stage.data, stage.services)
         save_policy(model.base, stage.tokenizer, stage.folder(member.number))
         save_head(model, stage.folder(member.number))
         del model, session
-    return None, each, history, checks
+    return None, each, history, preflight
 
 
 def _start(stage: _Stage, member: Member) -> ScalarModel:
@@ -164,13 +158,15 @@ def _start(stage: _Stage, member: Member) -> ScalarModel:
     return model
 
 
-def _preflight(stage: _Stage, model: ScalarModel) -> list[Check]:
-    trees = stage.data.train.trees
-    checks = [check_masks(trees), check_bos(trees, stage.tokenizer.bos_token_id), *check_layout(model.base, trees),
-              *check_model(model.base, trees, num_dropped=stage.data.train.num_dropped),
-              check_scores(model, trees)]  # fmt: skip
-    require_passed("rewards", checks)
-    return checks
+def _preflight(stage: _Stage, model: ScalarModel) -> Preflight:
+    training, services = stage.config.training, stage.services
+    rate = judge_learning_rate(training, stage="rewards", kind="reward", num_parameters=model.base.num_parameters,
+                               reasons=services.extras.get("allow", {}))  # fmt: skip
+    start = Start(stage="rewards", model=model.base, rows=stage.data.train, heldout=stage.data.heldout.trees,
+                  bos_token_id=stage.tokenizer.bos_token_id,
+                  stop_token_ids=stage.stop_token_ids, max_length=services.extras["text"].max_length,
+                  max_tokens=training.max_tokens_per_microbatch, rate=rate)  # fmt: skip
+    return conclude(start, reward_checks(start, model), services)
 
 
 def _together(stage: _Stage, model: ScalarModel | None, each: Sequence[_Said]) -> tuple[ScalarModel, _Said]:
@@ -248,10 +244,7 @@ def _attributes(stage: _Stage, said: _Said) -> tuple[Table, ...]:
 
 def _notes(stage: _Stage, model: ScalarModel) -> tuple[str, ...]:
     config, section = stage.config, stage.config.ensemble
-    num_parameters = sum(p.numel() for p in model.base.module.parameters())
     frozen = model.base.causal_lm.get_input_embeddings().weight.numel()
-    rate = learning_rate_note(config.training.learning_rate, training="reward", num_parameters=num_parameters,
-                              is_lora=config.training.lora is not None, optimizer=config.training.optimizer)  # fmt: skip
     ways = {
         "heads": "heads on one trunk, each with its own random weights of the prompts",
         "seeds": "models that differ in the start of the head and the order of the data",
@@ -262,4 +255,4 @@ def _notes(stage: _Stage, model: ScalarModel) -> tuple[str, ...]:
     if section.kind != "none":
         how = "their weights are averaged" if section.combine == "weights" else "their normalised scores are averaged"
         notes.append(f"{section.size} {ways[section.kind]}; {how}.")
-    return (*notes, *([rate] if rate else []), *stage.data.notes)
+    return (*notes, *stage.data.notes)

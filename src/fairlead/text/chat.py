@@ -31,6 +31,7 @@ from fairlead.core.errors import DataError, ModelError, explain
 from fairlead.core.records import Message
 
 PLAIN = "plain"
+_WINDOW = 32  # characters on each side of a boundary: more than any token, so a merge across it is seen
 _PROBE = "Xq7"  # a reply that no template's own text contains
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -278,6 +279,26 @@ class ChatText:
             raise DataError(explain(f"{self.name}: chat template", None, "rewrites or drops earlier turns when a later one is added",
                                     expected="an appending template", remedy="Use text.template: chatml or one turn a row"))  # fmt: skip
         return _Piece(text[len(written) :], follows_reply=bool(written)), text
+
+    def appends(self, prompt: Sequence[Message], reply: str) -> bool:
+        """Does the template write the prompt in the same way whether a reply follows or not?"""
+        if self.is_plain:
+            return True
+        whole = self._render([*prompt, Message(role="assistant", content=reply)], add_generation_prompt=False)
+        return whole.startswith(self._render(prompt, add_generation_prompt=True) + self._reply_text(reply))
+
+    def merges(self, rows: Sequence[tuple[Sequence[Message], str]]) -> list[bool]:
+        """Would the tokenizer join the end of each prompt with the beginning of its reply, if it were given both as one text?
+
+        They are tokenised apart all the same, as they are when a model is sampled.
+        """
+        texts: list[str] = []
+        for prompt, reply in rows:
+            before = self._pieces(prompt, ends_open=True)[-1].text[-_WINDOW:]
+            after = self._reply_text(reply)[:_WINDOW]
+            texts += [before + after, before, after]
+        ids = self._encode_texts(texts)
+        return [joint != left + right for joint, left, right in zip(ids[0::3], ids[1::3], ids[2::3], strict=True)]
 
     def decode(self, token_ids: Sequence[int] | npt.NDArray[np.int64]) -> str:
         """Text of a completion without special tokens and without the white space that the template leads it in with."""

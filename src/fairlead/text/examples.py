@@ -1,6 +1,7 @@
 """Records to trees: demonstrations, preferences and samples become what the trainer reads, with every cut and drop counted."""
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
@@ -8,12 +9,14 @@ from typing import Literal
 import numpy as np
 
 from fairlead.core.errors import DataError, explain
-from fairlead.core.records import Demonstration, Label, Preference
+from fairlead.core.records import Demonstration, Label, Message, Preference
 from fairlead.text.chat import ChatText
 from fairlead.text.columns import TreeView
 from fairlead.text.packing import Branch, Ints, Tree
 
 _NO_PROMPT = np.zeros(0, dtype=np.int64)
+_NUM_LOOKED = 64
+"""Rows of a shard whose text is rendered and tokenised again, to see what the template and the tokenizer do at the boundary."""
 
 
 @dataclass(slots=True)
@@ -26,6 +29,16 @@ class Encoded:
     num_truncated: int = 0
     num_dropped: int = 0
     """Rows that cannot be used: nothing left to learn, or a side that does not fit."""
+    num_weightless: int = 0
+    """Rows of weight 0, which no loss would read; they are left out."""
+    num_promptless: int = 0
+    """Kept rows that ask nothing, so that all of them may be learned."""
+    num_looked: int = 0
+    """Rows whose boundary between prompt and reply was looked at."""
+    num_merged: int = 0
+    """Of these, where the tokenizer would join prompt and reply."""
+    num_rewritten: int = 0
+    """Of these, where the template writes another prompt when a reply follows."""
 
     @property
     def num_tokens(self) -> int:
@@ -35,6 +48,17 @@ class Encoded:
     def counts(self) -> dict[str, int]:
         """All counts by name; those of parts of the input add up to those of the whole."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name.startswith("num_")}
+
+    def look(self, chat: ChatText, rows: Iterable[tuple[Sequence[Message], str]]) -> None:
+        """Count what happens at the boundary of the first (prompt, reply) of some rows."""
+        few = list(itertools.islice(rows, _NUM_LOOKED))
+        self.num_looked += len(few)
+        self.num_merged += sum(chat.merges(few))
+        self.num_rewritten += sum(not chat.appends(prompt, reply) for prompt, reply in few)
+
+    def count_kept(self, prompt: Sequence[Message]) -> None:
+        """Count a row that was kept."""
+        self.num_promptless += not any(m.content.strip() for m in prompt)
 
 
 Learned = Literal["replies", "last_reply", "all"]
@@ -53,8 +77,10 @@ def encode_demonstrations(
         DataError: nothing is left at all.
     """
     trees, kept_rows, result = list[Tree](), list[int](), Encoded()
+    rows = list(rows)
     found = chat.encode_conversations([row.messages for row in rows], last_turn_only=learn == "last_reply")
-    for number, encoded in enumerate(found):
+    result.look(chat, (_first_turn(row) for row in rows))
+    for number, (row, encoded) in enumerate(zip(rows, found, strict=True)):
         ids, mask = encoded.token_ids[:max_length], encoded.completion_mask[:max_length].copy()
         result.num_truncated += len(encoded.token_ids) > max_length
         if learn == "all":
@@ -65,8 +91,15 @@ def encode_demonstrations(
             continue
         trees.append(Tree(prompt_ids=_NO_PROMPT, branches=(Branch(token_ids=ids, kept=mask),)))
         kept_rows.append(number)
+        result.count_kept([m for m in row.messages if m.role != "assistant"])
     result.trees, result.kept_rows = trees, kept_rows
     return result if may_be_empty else require_some(result, "demonstrations", max_length)
+
+
+def _first_turn(row: Demonstration) -> tuple[Sequence[Message], str]:
+    """What comes before the first reply, and that reply."""
+    place = next(i for i, m in enumerate(row.messages) if m.role == "assistant")
+    return row.messages[:place], row.messages[place].content
 
 
 def encode_last_replies(
@@ -86,12 +119,19 @@ def encode_whole(
 def encode_preferences(
     chat: ChatText, rows: Iterable[Preference], *, max_length: int, may_be_empty: bool = False
 ) -> Encoded:
-    """Pairs to trees of two branches (chosen rank 0, rejected rank 1); a pair with a side that does not fit is dropped."""
+    """Pairs to trees of two branches (chosen rank 0, rejected rank 1); a pair with a side that does not fit is dropped.
+
+    Pairs of weight 0 are left out and counted.
+    """
     rows = list(rows)
     prompts = chat.encode_prompts([row.prompt for row in rows])
     sides = chat.encode_completions([text for row in rows for text in (row.chosen, row.rejected)])
     trees, kept_rows, result = list[Tree](), list[int](), Encoded()
+    result.look(chat, ((row.prompt, row.chosen) for row in rows))
     for number, (row, prompt, *pair) in enumerate(zip(rows, prompts, sides[0::2], sides[1::2], strict=True)):
+        if not row.weight:
+            result.num_weightless += 1
+            continue
         if len(prompt) + max(len(s) for s in pair) > max_length or not len(prompt):
             result.num_dropped += 1
             continue
@@ -100,6 +140,7 @@ def encode_preferences(
             Tree(prompt_ids=prompt, branches=tuple(Branch(token_ids=s) for s in pair), ranks=(0, 1), numbers=numbers)
         )
         kept_rows.append(number)
+        result.count_kept(row.prompt)
     result.trees, result.kept_rows = trees, kept_rows
     return result if may_be_empty else require_some(result, "preferences", max_length)
 
@@ -107,13 +148,17 @@ def encode_preferences(
 def encode_labels(chat: ChatText, rows: Iterable[Label], *, max_length: int, may_be_empty: bool = False) -> Encoded:
     """Labelled completions to trees of one branch, rank 0 good and rank 1 bad; what does not fit is dropped.
 
-    Every row is a tree of its own, also when a prompt occurs twice: a batch counts completions.
+    Every row is a tree of its own, also when a prompt occurs twice: a batch counts completions. Rows of weight 0 are left out.
     """
     rows = list(rows)
     prompts = chat.encode_prompts([row.prompt for row in rows])
     completions = chat.encode_completions([row.completion for row in rows])
     trees, kept_rows, result = list[Tree](), list[int](), Encoded()
+    result.look(chat, ((row.prompt, row.completion) for row in rows))
     for number, (row, prompt, completion) in enumerate(zip(rows, prompts, completions, strict=True)):
+        if not row.weight:
+            result.num_weightless += 1
+            continue
         if len(prompt) + len(completion) > max_length or not len(prompt):
             result.num_dropped += 1
             continue
@@ -125,6 +170,7 @@ def encode_labels(chat: ChatText, rows: Iterable[Label], *, max_length: int, may
         )
         trees.append(tree)
         kept_rows.append(number)
+        result.count_kept(row.prompt)
     result.trees, result.kept_rows = trees, kept_rows
     return result if may_be_empty else require_some(result, "labels", max_length)
 
@@ -166,7 +212,27 @@ def prompt_keys(trees: Sequence[Tree]) -> list[bytes]:
 
 def require_some(result: Encoded, what: str, max_length: int) -> Encoded:
     """The result; raises when no row was left."""
+    if not len(result.trees) and result.num_weightless > result.num_dropped:
+        raise DataError(explain(what, result.num_weightless, "rows have weight 0, which leaves nothing to learn", expected="weights above 0",
+                                remedy="Correct the weights, or leave them out for 1"))  # fmt: skip
     if not len(result.trees):
         raise DataError(explain(what, result.num_dropped, "rows do not fit", expected=f"rows of at most {max_length} tokens with something to learn",
                                 remedy="Raise text.max_length or shorten the data"))  # fmt: skip
     return result
+
+
+def row_notes(parts: Iterable[Encoded], what: str) -> list[str]:
+    """What the user must know of rows besides their length, one sentence a rule.
+
+    Args:
+        what: the rows: pairs, replies, conversations.
+    """
+    parts = list(parts)
+    weightless, looked, merged = (
+        sum(getattr(part, f"num_{name}") for part in parts) for name in ("weightless", "looked", "merged")
+    )
+    notes = [f"{weightless:,} {what} of weight 0 are left out."] if weightless else []
+    if merged:
+        notes.append(f"In {merged:,} of {looked:,} {what} looked at, the tokenizer would join the end of the prompt with the beginning of the "
+                     "reply; they are tokenised apart, as in sampling. Most often the prompt ends with a space.")  # fmt: skip
+    return notes

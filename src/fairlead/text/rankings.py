@@ -158,7 +158,7 @@ def encode_groups(chat: ChatText, rows: Iterable[Ranking], *, max_length: int, m
     """Rankings to trees of k branches; a completion that does not fit is dropped, and the rest of its ranking stays.
 
     Returns:
-        Trees; `num_truncated` counts rankings that lost completions.
+        Trees; `num_truncated` counts rankings that lost completions. Rankings of weight 0 are left out.
     Raises:
         DataError: nothing is left at all, unless `may_be_empty`.
     """
@@ -166,8 +166,12 @@ def encode_groups(chat: ChatText, rows: Iterable[Ranking], *, max_length: int, m
     prompts = chat.encode_prompts([ranking.prompt for ranking in rows])
     replies = iter(chat.encode_completions([text for ranking in rows for text in ranking.completions]))
     trees, kept_rows, result = list[Tree](), list[int](), Encoded()
+    result.look(chat, ((ranking.prompt, ranking.completions[0]) for ranking in rows))
     for number, (ranking, prompt) in enumerate(zip(rows, prompts, strict=True)):
         sides = list(itertools.islice(replies, len(ranking.completions)))
+        if not ranking.weight:
+            result.num_weightless += 1
+            continue
         fits = [0 < len(prompt) <= max_length - len(side) for side in sides]
         if sum(fits) < 2:
             result.num_dropped += 1
@@ -178,6 +182,7 @@ def encode_groups(chat: ChatText, rows: Iterable[Ranking], *, max_length: int, m
         ranks = tuple(rank for rank, fit in zip(ranking.ranks, fits, strict=True) if fit)
         trees.append(Tree(prompt_ids=prompt, branches=branches, ranks=ranks, numbers=numbers))
         kept_rows.append(number)
+        result.count_kept(ranking.prompt)
     result.trees, result.kept_rows = trees, kept_rows
     return result if may_be_empty else require_some(result, "preferences", max_length)
 

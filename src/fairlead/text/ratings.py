@@ -91,6 +91,7 @@ def encode_rated(
     prompts = chat.encode_prompts([row.prompt for row in rows])
     replies = iter(chat.encode_completions([text for row in rows for text in row.completions]))
     trees, kept_rows, result = list[Tree](), list[int](), Encoded()
+    result.look(chat, ((row.prompt, row.completions[0]) for row in rows))
     for number, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
         sides = zip(itertools.islice(replies, len(row.completions)), row.ratings, strict=True)
         kept = [(Branch(token_ids=side), given) for side, given in sides if 0 < len(prompt) <= max_length - len(side)]
@@ -101,6 +102,7 @@ def encode_rated(
         branches, ratings = zip(*kept, strict=True)
         trees.append(Tree(prompt_ids=prompt, branches=branches, ranks=(0,) * len(kept), targets=ratings))
         kept_rows.append(number)
+        result.count_kept(row.prompt)
     result.trees, result.kept_rows = trees, kept_rows
     return result if may_be_empty else require_some(result, "preferences", max_length)
 

@@ -7,6 +7,7 @@ an engine whose probabilities are not the trainer's.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,10 +16,13 @@ from fairlead.core.errors import TrainError, explain
 from fairlead.core.summary import Table
 from fairlead.models.heads import ScalarModel
 from fairlead.models.load import CausalModel
+from fairlead.text.examples import Encoded
 from fairlead.text.packing import Tree, pack_trees, unshare
 
 _TOLERANCE = 2e-4  # nats: fp32 logprobs of deep models differ by 1e-5 to 1e-4 between equal layouts
 _MOST_TREES = 10_000  # 0.7 s of walking; a fault of a template or a tokenizer shows in far fewer
+_MOST_WHOLE = 0.5  # as for terminators: single odd rows are the data's, most of them are the template's
+_MANY_CUT = 0.1
 _NUM_TREES = 4  # enough for both kinds of leak (between trees, between siblings) at the price of one small forward
 
 
@@ -31,14 +35,31 @@ class Check:
     found: float
     limit: str
     remedy: str
+    is_advice: bool = False
+    """What is found is told, and the stage goes on."""
+
+    @property
+    def result(self) -> Literal["passed", "warned", "failed"]:
+        """In a word."""
+        return "passed" if self.is_passed else "warned" if self.is_advice else "failed"
+
+
+class _Spread(list[Tree]):
+    """Trees that were chosen already, so that several checks look at the same ones and take them from disk once."""
+
+    words = ""
 
 
 def spread(trees: Sequence[Tree]) -> tuple[Sequence[Tree], str]:
     """At most 10,000 trees at even distances, the first and the last among them, and words for a limit when that is not all."""
+    if isinstance(trees, _Spread):
+        return trees, trees.words
     if len(trees) <= _MOST_TREES:
-        return trees, ""
+        return _Spread(trees), ""
     places = np.linspace(0, len(trees) - 1, _MOST_TREES).round().astype(int).tolist()
-    return [trees[i] for i in places], f" (in {_MOST_TREES:,} of {len(trees):,} rows, evenly spread)"
+    found = _Spread(trees[i] for i in places)
+    found.words = f" (in {_MOST_TREES:,} of {len(trees):,} rows, evenly spread)"
+    return found, found.words
 
 
 def check_masks(trees: Sequence[Tree]) -> Check:
@@ -47,6 +68,51 @@ def check_masks(trees: Sequence[Tree]) -> Check:
     empty = sum(branch.num_kept == 0 for tree in trees for branch in tree.branches)
     return Check(name="masks are not empty", is_passed=empty == 0, found=empty, limit=f"0 completions without a trained token{share}",
                  remedy="Check the chat template and max_length: everything was masked or cut away")  # fmt: skip
+
+
+def check_prompts(trees: Sequence[Tree], bos_token_id: int | None, *, promptless: float = 0.0) -> Check:
+    """Prompts are not learned: a row whose every token (but a BOS) is learned asks nothing.
+
+    Args:
+        promptless: share of rows that ask nothing, and may be learned whole.
+    """
+    trees, part = spread(trees)
+    share = max(0.0, sum(_is_learned_whole(tree, bos_token_id) for tree in trees) / max(1, len(trees)) - promptless)
+    return Check(name="prompts are not learned", is_passed=share <= _MOST_WHOLE, found=share,
+                 limit=f"<= {_MOST_WHOLE:g} of rows that ask something and are learned whole{part}",
+                 remedy="The template leaves out what is asked, or learns it too; where that is meant, set sft.learn: all")  # fmt: skip
+
+
+def _is_learned_whole(tree: Tree, bos_token_id: int | None) -> bool:
+    ids = np.concatenate([tree.prompt_ids, *(b.token_ids for b in tree.branches)])
+    kept = [np.ones(len(b.token_ids), dtype=bool) if b.kept is None else b.kept for b in tree.branches]
+    unlearned = ids[~np.concatenate([np.zeros(len(tree.prompt_ids), dtype=bool), *kept])]
+    return bool((unlearned == bos_token_id).all())
+
+
+def check_appends(rows: Encoded) -> Check:
+    """The template writes a prompt in the same way whether its reply follows or not."""
+    return Check(name="the template appends", is_passed=rows.num_rewritten == 0, found=rows.num_rewritten,
+                 limit=f"0 of {rows.num_looked:,} rows whose prompt changes once a reply follows",
+                 remedy="The model would be asked otherwise than it was trained: use text.template: chatml or a training template")  # fmt: skip
+
+
+def check_cuts(rows: Encoded) -> Check:
+    """Few rows lost their end, or some of their completions, to the longest length."""
+    share = rows.num_truncated / max(1, len(rows.trees) + rows.num_dropped)
+    return Check(name="few rows are cut", is_passed=share <= _MANY_CUT, found=share, limit=f"<= {_MANY_CUT:g} of rows",
+                 remedy="What was cut is not learned, nor is how it ends: raise text.max_length, or shorten the rows", is_advice=True)  # fmt: skip
+
+
+def check_budget(trees: Sequence[Tree], max_tokens: int) -> Check:
+    """Trees fit into a micro-batch; one that does not gets a forward of its own, with the memory that this takes."""
+    trees, part = spread(trees)
+    longer = [tree.num_tokens for tree in trees if tree.num_tokens > max_tokens]
+    longest = f", the longest has {max(longer):,}" if longer else ""
+    return Check(name="rows fit the token budget", is_passed=not longer, found=len(longer),
+                 limit=f"0 rows of more than {max_tokens:,} tokens, completions together{longest}{part}",
+                 remedy="Each takes a forward by itself and the memory for it: raise training.max_tokens_per_microbatch or lower text.max_length",
+                 is_advice=True)  # fmt: skip
 
 
 def check_terminators(trees: Sequence[Tree], stop_token_ids: Sequence[int], *, max_length: int | None = None) -> Check:
@@ -148,19 +214,25 @@ def _near(name: str, found: torch.Tensor, expected: torch.Tensor, remedy: str) -
 def require_passed(stage: str, checks: Sequence[Check]) -> None:
     """Raise for the first failed check, before anything was trained."""
     for check in checks:
-        if not check.is_passed:
-            raise TrainError(
-                explain(
-                    f"{stage}: preflight: {check.name}",
-                    f"{check.found:.3g}",
-                    "failed",
-                    expected=check.limit,
-                    remedy=check.remedy,
-                )
-            )
+        if check.result == "failed":
+            raise TrainError(sentence(stage, check))
+
+
+def sentence(stage: str, check: Check) -> str:
+    """A check that does not hold, in one line."""
+    return explain(
+        f"{stage}: preflight: {check.name}",
+        f"{check.found:.3g}",
+        "failed" if check.result == "failed" else "is worth a look",
+        expected=check.limit,
+        remedy=check.remedy,
+    )
 
 
 def preflight_table(checks: Sequence[Check]) -> Table:
-    """The checks for the report."""
-    rows = tuple((c.name, "passed" if c.is_passed else "failed", c.found, c.limit) for c in checks)
-    return Table(title="Preflight: checks on the first batch", columns=("check", "result", "found", "limit"), rows=rows)
+    """The checks for the report; with what to do, where something is to be done."""
+    title, columns = "Preflight: checks on the first batch", ("check", "result", "found", "limit")
+    if all(c.is_passed for c in checks):
+        return Table(title=title, columns=columns, rows=tuple((c.name, c.result, c.found, c.limit) for c in checks))
+    rows = tuple((c.name, c.result, c.found, c.limit, "" if c.is_passed else c.remedy) for c in checks)
+    return Table(title=title, columns=(*columns, "what to do"), rows=rows)

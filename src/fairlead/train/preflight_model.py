@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from fairlead.models.adapters import has_adapter, reference_mode
+from fairlead.models.heads import ScalarModel
 from fairlead.models.load import CausalModel
 from fairlead.text.packing import Tree, pack_trees
 from fairlead.train.preflight import Check, spread
@@ -18,15 +19,9 @@ MOST_TRUNCATED = 0.5
 """Share of rows dropped for length from which a run is refused: it would learn from the short half of its data."""
 
 
-def check_model(model: CausalModel, trees: Sequence[Tree], *, num_dropped: int = 0) -> list[Check]:
-    """All checks of this file.
-
-    Args:
-        trees: what will be trained on.
-        num_dropped: rows that were dropped because they do not fit into the context.
-    """
-    checks = [check_trainable(model, trees), check_precision(model), check_tied(model), check_vocabulary(model, trees),
-              check_truncation(num_dropped, len(trees))]  # fmt: skip
+def check_model(model: CausalModel, trees: Sequence[Tree]) -> list[Check]:
+    """The checks of this file that look at the model and take a forward."""
+    checks = [check_trainable(model, trees), check_precision(model), check_tied(model)]
     return [*checks, check_adapter(model, trees)] if has_adapter(model) else checks
 
 
@@ -100,6 +95,31 @@ def check_vocabulary(model: CausalModel, trees: Sequence[Tree]) -> Check:
     )
     return Check(name="tokens have embeddings", is_passed=highest < size, found=highest, limit=f"< {size} rows of the embedding{share}",
                  remedy="Tokens were added to the tokenizer and not to the model: resize its embeddings")  # fmt: skip
+
+
+def check_positions(model: CausalModel, trees: Sequence[Tree]) -> Check:
+    """No prompt with a completion is longer than the positions that the model was made for."""
+    trees, share = spread(trees)
+    longest = max(len(t.prompt_ids) + max(len(b.token_ids) for b in t.branches) for t in trees)
+    return Check(name="rows fit the model", is_passed=longest <= model.max_positions, found=longest,
+                 limit=f"<= {model.max_positions} positions of the model{share}",
+                 remedy="Lower text.max_length to the model's positions, or take a model with more")  # fmt: skip
+
+
+def check_head(model: ScalarModel, trees: Sequence[Tree]) -> Check:
+    """The scalar head is trained: a backward of one tree's scores reaches its weight."""
+    tree = min(trees[:16], key=lambda t: t.num_tokens)
+    parameters = model.parameters()
+    was = [p.grad for p in parameters]
+    model.head.weight.grad = None
+    outputs = model.outputs(pack_trees([tree]))
+    if outputs.requires_grad:
+        outputs.sum().backward()
+    is_reached = model.head.weight.grad is not None
+    for parameter, grad in zip(parameters, was, strict=True):
+        parameter.grad = grad
+    return Check(name="the head gets a gradient", is_passed=is_reached, found=float(is_reached), limit="1: the scores' gradient reaches it",
+                 remedy="The head must not be frozen; please report the model")  # fmt: skip
 
 
 def check_truncation(num_dropped: int, num_kept: int) -> Check:

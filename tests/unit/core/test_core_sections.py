@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from fairlead.core.sections import LEARNING_RATES, Training, TrainSection, learning_rate_note
+from fairlead.core.sections import LEARNING_RATES, Training, TrainSection, judge_learning_rate, learning_rate_note
 
 DEFAULTS = Path(__file__).parents[3] / "docs" / "defaults.md"
 TITLES: dict[str, Training] = {
@@ -45,12 +45,31 @@ def test_the_documentation_has_the_same_bands() -> None:
     assert found == LEARNING_RATES
 
 
+def judged(rate, *, optimizer="adamw", reasons=None, **changes):
+    training = TrainSection(learning_rate=rate, optimizer=optimizer, **changes)
+    return judge_learning_rate(training, stage="sft", kind="sft", num_parameters=7_000_000_000, reasons=reasons or {})
+
+
 def test_the_bands_are_not_those_of_adafactor():
     for optimizer, is_told in (("adamw", True), ("muon", True), ("adamw_8bit", True), ("adafactor", False)):
-        note = learning_rate_note(
-            1e-3, training="sft", num_parameters=7_000_000_000, is_lora=False, optimizer=optimizer
-        )
-        assert bool(note) == is_told
+        assert (judged(1e-3, optimizer=optimizer) is not None) == is_told
+
+
+@pytest.mark.parametrize(
+    ("rate", "outcome", "times"),
+    [(2e-5, "PASS", 1), (3e-5, "PASS", 1), (6e-5, "WARN", 2), (3e-3, "WARN", 100), (3.3e-3, "STOP", 110), (1e-6, "WARN", 10), (1e-12, "WARN", 1e7)],
+)  # fmt: skip
+def test_the_gate_counts_in_times_the_end_of_the_band(rate, outcome, times):
+    """SFT of 7B takes 1e-5 to 3e-5; only what is too high stops, and LoRA's band ends ten times higher."""
+    verdict = judged(rate)
+    assert verdict.outcome == outcome and verdict.value == pytest.approx(times)
+    assert verdict.is_blocking == (outcome == "STOP") and bool(verdict.note) == (outcome != "PASS")
+
+
+def test_the_gate_knows_lora_and_what_a_person_allowed():
+    assert judged(3.3e-3, lora={"rank": 4}).outcome == "WARN"
+    allowed = judged(3.3e-3, reasons={"sft.learning_rate": "a test"})
+    assert allowed.outcome == "STOP" and not allowed.is_blocking and "above the usual band" in allowed.line()
 
 
 @pytest.mark.parametrize("name", ["beta1", "beta2", "adam_eps"])

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import pytest
 
 from fairlead.core.errors import ConfigError, DataError
 from fairlead.core.io import Rejects, read_rows, write_jsonl, write_parquet
+from fairlead.core.records import Label, Message, Preference, to_dict
 from fairlead.formats import (
     FORMATS,
     detect_format,
     find_format,
     read_demonstrations,
+    read_labels,
     read_preferences,
     read_prompts,
     read_votes,
@@ -285,6 +288,48 @@ def test_an_empty_cell_is_no_margin(tmp_path):
     (tmp_path / "in.csv").write_text("prompt,chosen,rejected,margin\nQ?,a,b,\nQ?,c,d,0.5\n")
     found = list(read_preferences(tmp_path / "in.csv", rejects=Rejects(tmp_path / "r.jsonl")))
     assert [p.margin for p in found] == [0.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("p_chosen", 1.4, "p_chosen is not in [0.5, 1]"),
+        ("p_chosen", 0.2, "p_chosen is not in [0.5, 1]"),
+        ("p_chosen", math.nan, "not a Preference (p_chosen)"),
+        ("margin", -math.inf, "not a Preference (margin)"),
+        ("weight", -0.5, "weight is negative"),
+        ("weight", math.nan, "not a Preference (weight)"),
+    ],
+)  # fmt: skip
+def test_numbers_out_of_range_reject_their_row(tmp_path, field, value, reason):
+    """In Parquet, which has NaN and infinity."""
+    names = ("prompt", "chosen", "rejected", "p_chosen", "margin", "weight", "schema")
+    rows = [{name: row[name] for name in names} for row in (to_dict(own_preference(i)) for i in range(4))]
+    rows[3][field] = value
+    write_parquet(tmp_path / "in.parquet", rows)
+    reading = read_preferences(tmp_path / "in.parquet", rejects=Rejects(tmp_path / "r.jsonl"))
+    assert len(list(reading)) == 3 and reading.report.rejects == {reason: 1}
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "1e999"])
+def test_numbers_that_json_does_not_have_refuse_the_file_with_their_line(tmp_path, text):
+    row = json.dumps({**to_dict(own_preference(9)), "weight": "VALUE"}).replace('"VALUE"', text)
+    (tmp_path / "in.jsonl").write_text(json.dumps(to_dict(own_preference(0))) + "\n" + row + "\n")
+    with pytest.raises(DataError, match=rf"in.jsonl:2=.*{text} is "):
+        list(read_preferences(tmp_path / "in.jsonl", rejects=Rejects(tmp_path / "r.jsonl")))
+
+
+def own_preference(number):
+    prompt = (Message(role="user", content=f"Question {number}?"),)
+    return Preference(prompt=prompt, chosen="Yes.", rejected=f"No, {number}.")
+
+
+def test_a_label_of_negative_weight_is_rejected(tmp_path):
+    prompt = (Message(role="user", content="Question?"),)
+    rows = [to_dict(Label(prompt=prompt, completion="Yes.", is_good=True, weight=w)) for w in (1.0, -1.0, 0.0)]
+    write_jsonl(tmp_path / "in.jsonl", rows)
+    reading = read_labels(tmp_path / "in.jsonl", rejects=Rejects(tmp_path / "r.jsonl"))
+    assert [row.weight for row in reading] == [1.0, 0.0] and reading.report.rejects == {"weight is negative": 1}
 
 
 def test_json_lines_under_the_name_json(tmp_path):

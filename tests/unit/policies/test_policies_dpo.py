@@ -2,16 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import tiny_models
 from fairlead.algos import ALGORITHMS, get_algorithm
 from fairlead.core.config import parse_config
-from fairlead.core.errors import ConfigError, Interrupted
+from fairlead.core.errors import ConfigError, DataError, Interrupted, TrainError
 from fairlead.core.io import write_jsonl
 from fairlead.core.records import Message, Preference
 from fairlead.core.sections import TextSection
@@ -195,15 +197,16 @@ def _preferences():
     return rows
 
 
-def _run_stage(folder: Path, **section):
+def _run_stage(folder: Path, *, rows=None, change_policy=lambda folder: None, text=None, **section):
     policy, preferences, out = (folder / name for name in ("policy", "preferences", "out"))
     shutil.copytree(tiny_models.folder("llama"), policy)
+    change_policy(policy)
     preferences.mkdir()
-    write_jsonl(preferences / "preferences.jsonl", _preferences())
+    write_jsonl(preferences / "preferences.jsonl", _preferences() if rows is None else rows)
     out.mkdir()
     training = {"learning_rate": 5e-3, "num_epochs": 6, "batch_size": 4, "schedule": "constant"}
     config = _parse(training=training, **section)
-    services = Services(work=folder / "work", extras={"text": TextSection(max_length=64)})
+    services = Services(work=folder / "work", extras={"text": text or TextSection(max_length=64)})
     summary = dpo.run(config, inputs={"policy": policy, "preferences": preferences}, out=out, services=services)
     return summary, _metrics(out)
 
@@ -239,3 +242,52 @@ def test_the_options_train_in_the_stage(tmp_path, section):
     summary, rows = _run_stage(tmp_path, **section)
     assert summary.figures[0].value == 1.0
     assert ("dpo/policy_weight" in rows[-1]) == ("weighting" in section.get("options", {}))
+
+
+def _cut_embeddings(policy: Path) -> None:
+    tensors = load_file(policy / "model.safetensors")
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        tensors[name] = tensors[name][:40].clone()
+    save_file(tensors, policy / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((policy / "config.json").read_text(encoding="utf-8"))
+    (policy / "config.json").write_text(json.dumps(config | {"vocab_size": 40}), encoding="utf-8")
+
+
+def test_rows_with_tokens_that_the_policy_lacks_are_refused_before_the_reference_pass(tmp_path):
+    with pytest.raises(TrainError, match="dpo: preflight: tokens have embeddings"):
+        _run_stage(tmp_path, change_policy=_cut_embeddings)
+
+
+def test_rows_that_cannot_be_used_are_left_out_counted_and_said_once(tmp_path):
+    """Two pairs of weight 0, one whose prompt alone exceeds the context, one with a side that does."""
+    rows, long = _preferences(), "what did you say " * 30
+    asks = tuple(Message(role="user", content=text) for text in (long, "say"))
+    rows += [
+        replace(row, id="", weight=0.0, prompt=(Message(role="user", content=f"so {i}"),))
+        for i, row in enumerate(rows[-2:])
+    ]
+    rows += [
+        replace(rows[-1], id="", weight=1.0, prompt=asks[:1]),
+        replace(rows[-1], id="", weight=1.0, prompt=asks[1:], rejected=long),
+    ]
+    whole, _ = _run_stage(tmp_path / "whole")
+    summary, metrics = _run_stage(tmp_path / "odd", rows=rows)
+    assert summary.notes == (
+        "2 pairs dropped: a side is longer than text.max_length.",
+        "2 pairs of weight 0 are left out.",
+    )
+    assert summary.headline == whole.headline and len(metrics) == 18, "what is left out has no part in the batches"
+
+
+def test_preferences_of_weight_0_alone_are_refused(tmp_path):
+    with pytest.raises(DataError, match="preferences=12 rows have weight 0, which leaves nothing to learn"):
+        _run_stage(tmp_path, rows=[replace(row, id="", weight=0.0) for row in _preferences() if row.split == "train"])
+
+
+def test_prompts_that_the_tokenizer_would_join_with_replies_are_noted_once(tmp_path):
+    rows = [
+        replace(r, id="", prompt=(Message(role="user", content=r.prompt[0].content + " "),)) for r in _preferences()
+    ]
+    summary, _ = _run_stage(tmp_path, rows=rows, text=TextSection(max_length=64, template="plain"))
+    (note,) = summary.notes
+    assert note.startswith(f"In {len(rows)} of {len(rows)} pairs looked at, the tokenizer would join"), note

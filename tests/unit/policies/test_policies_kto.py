@@ -10,7 +10,7 @@ import pytest
 import tiny_models
 from fairlead.core.config import parse_config
 from fairlead.core.errors import ConfigError, DataError
-from fairlead.core.records import Label, Message, Prompt
+from fairlead.core.records import Label, Message, Prompt, to_dict
 from fairlead.core.sections import TextSection
 from fairlead.core.services import Services
 from fairlead.policies.kto import _balance_note, measure_separation
@@ -53,6 +53,16 @@ def test_labels_become_trees_of_one_reply_and_every_row_is_accounted_for(tmp_pat
         "1 replies dropped: with their prompt longer than text.max_length.",
     ]
     assert not {t.prompt_ids.tobytes() for t in data.train} & {t.prompt_ids.tobytes() for t in data.heldout}
+
+
+def test_labels_of_weight_0_are_left_out_and_negative_ones_rejected(tmp_path: Path) -> None:
+    rows = [
+        to_dict(label(f"what {w}", split="train")) | {"is_good": g, "id": ""} for w in "abcdefgh" for g in (True, False)
+    ]
+    odd = [to_dict(label("say a", weight=0.0)), to_dict(label("say b")) | {"weight": -1.0, "id": ""}]
+    data = read(tmp_path, [{**r, "id": ""} for r in rows] + odd, format="fairlead_labels")
+    assert len(data.train) + len(data.heldout) == len(rows)
+    assert data.notes == ["1 rows could not be read; see rejects.jsonl.", "1 replies of weight 0 are left out."]
 
 
 def test_a_file_with_one_side_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import tiny_models
 from fairlead.core.errors import DataError
 from fairlead.core.records import Demonstration, Label, Message, Preference
 from fairlead.text import ChatText, encode_demonstrations, encode_labels, encode_preferences, with_mismatched
-from fairlead.text.examples import encode_last_replies, encode_whole
+from fairlead.text.examples import encode_last_replies, encode_whole, row_notes
+from fairlead.text.rankings import encode_rankings
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +138,71 @@ def test_mismatched_completions_are_cut_to_fit_and_one_prompt_is_refused(chat):
     assert [len(b.token_ids) for b in found[0].mismatched] == [2, 2]
     with pytest.raises(DataError, match="at least 2 different prompts"):
         with_mismatched(trees[:1] * 2, max_length=40, seed=0)
+
+
+def test_rows_of_weight_0_are_left_out_and_counted(chat):
+    pairs = [preference("what", "yes", "no"), preference("when", "yes", "no", weight=0.0)]
+    for encoded in (
+        encode_preferences(chat, pairs, max_length=50),
+        encode_rankings(chat, pairs, max_length=50)[0],
+        encode_labels(
+            chat, [label("what", "yes", is_good=True), label("when", "no", is_good=True, weight=0.0)], max_length=50
+        ),
+    ):
+        assert list(encoded.kept_rows) == [0] and (encoded.num_weightless, encoded.num_dropped) == (1, 0)
+        assert row_notes([encoded, encoded], "pairs") == ["2 pairs of weight 0 are left out."]
+    with pytest.raises(
+        DataError, match="preferences=1 rows have weight 0, which leaves nothing to learn; expected weights above 0"
+    ):
+        encode_preferences(chat, pairs[1:], max_length=50)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "num_merged"), [("what did you say ", 1), ("what did you say", 0), ("what did you s", 1)]
+)
+def test_a_tokenizer_that_joins_prompt_and_reply_is_counted_and_they_stay_apart(prompt, num_merged):
+    """With `plain` nothing stands between them. A reply begins with a mark that this tokenizer puts before a word: a space before it, or
+    half a word, is joined with it when both are one text."""
+    chat = ChatText(tiny_models.make_tokenizer(), template="plain")
+    reply = "ay yes" if prompt.endswith(" s") else "yes" if prompt.endswith(" ") else " yes"
+    encoded = encode_preferences(chat, [preference(prompt, reply, "no")], max_length=60)
+    (tree,) = encoded.trees
+    joint = chat.encode_prompt((Message(role="user", content=prompt + reply),))
+    apart = [*tree.prompt_ids, *tree.branches[0].token_ids[:-1]]
+    assert (list(joint) != apart) == bool(num_merged) == bool(encoded.num_merged), chat.tokenizer.convert_ids_to_tokens(
+        apart
+    )
+    assert encoded.num_looked == 1
+    assert list(tree.prompt_ids) == list(chat.encode_prompt((Message(role="user", content=prompt),))), (
+        "as when it is sampled"
+    )
+    assert bool(row_notes([encoded], "pairs")) == bool(num_merged)
+
+
+def test_special_tokens_keep_prompt_and_reply_apart(chat):
+    encoded = encode_demonstrations(chat, [demonstration("what ", "yes"), demonstration("what", " yes")], max_length=50)
+    assert (encoded.num_looked, encoded.num_merged, encoded.num_rewritten) == (2, 0, 0)
+
+
+def test_a_template_that_writes_another_prompt_once_a_reply_follows_is_counted(tmp_path):
+    """It cuts long questions out of the history, which the probe of two short turns does not show."""
+    source = tmp_path / "forgetful.jinja"
+    source.write_text(tiny_models.TEMPLATE.replace(
+        "<|user|>{{ m.content }}", "<|user|>{{ m.content if add_generation_prompt else m.content[:9] }}"), encoding="utf-8")  # fmt: skip
+    chat = ChatText(tiny_models.make_tokenizer(), template=str(source))
+    rows = [demonstration("what", "yes"), demonstration("what did you say", "yes")]
+    assert encode_demonstrations(chat, rows, max_length=60).num_rewritten == 1
+    pairs = [preference("what did you say", "yes", "no")]
+    assert encode_preferences(chat, pairs, max_length=60).num_rewritten == 1
+
+
+def test_rows_that_ask_nothing_are_counted(chat):
+    plain = ChatText(tiny_models.make_tokenizer(), template="plain")
+    rows = [demonstration("what", "yes"), Demonstration(messages=(Message(role="assistant", content="once upon"),))]
+    assert encode_demonstrations(plain, rows, max_length=50).num_promptless == 1
+    assert (
+        encode_preferences(
+            chat, [preference(" ", "yes", "no"), preference("a", "yes", "no")], max_length=50
+        ).num_promptless
+        == 1
+    )

@@ -29,6 +29,12 @@ class _Letters:
     def encode_completions(self, texts):
         return [np.array([ord(c) for c in text]) for text in texts]
 
+    def merges(self, rows):
+        return [False for _ in rows]
+
+    def appends(self, prompt, reply):
+        return True
+
 
 def _orders(rankings):
     return [dict(zip(found.completions, found.ranks, strict=True)) for found in rankings]

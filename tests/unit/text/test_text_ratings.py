@@ -23,6 +23,12 @@ class _Letters:
     def encode_completions(self, texts):
         return [np.array([ord(c) for c in text]) for text in texts]
 
+    def merges(self, rows):
+        return [False for _ in rows]
+
+    def appends(self, prompt, reply):
+        return True
+
 
 @pytest.mark.parametrize("best_first", [True, False])
 def test_ratings_of_helpsteer_follow_their_completion(best_first):

@@ -8,23 +8,31 @@ from training_examples import NO_PROMPT, make_trees
 import tiny_models
 from fairlead.core.errors import TrainError
 from fairlead.core.protocols import GenerateRequest, Sampling
+from fairlead.core.sections import LEARNING_RATE_GATES
+from fairlead.core.services import Services
 from fairlead.engine.local import LocalEngine
 from fairlead.models.heads import new_reward_head
-from fairlead.text import Branch, Tree
+from fairlead.text import Branch, Encoded, Tree
 from fairlead.train import preflight
 from fairlead.train.forward import PolicyLogprobs, annotate
 from fairlead.train.preflight import (
+    check_appends,
     check_bos,
+    check_budget,
+    check_cuts,
     check_dropout,
     check_layout,
     check_masks,
+    check_prompts,
     check_reference,
     check_sampling,
     check_scores,
     check_terminators,
     preflight_table,
     require_passed,
+    sentence,
 )
+from fairlead.train.preflight_stage import Start, conclude, imitation_checks, refuse_rows
 
 
 def row(*ids, kept=None):
@@ -145,3 +153,79 @@ def test_large_data_are_looked_at_in_a_spread_sample(monkeypatch):
     assert [c.found for c in (check_masks(rows), check_bos(rows, 1))] == [1, 1]
     assert check_terminators(rows, (5,)).found == 0.8
     assert preflight.spread(rows[:5]) == (rows[:5], "")
+
+
+def asked(*ids, prompt=(1,)):
+    """A pair-like row: a prompt of its own, one reply."""
+    return Tree(prompt_ids=np.array(prompt), branches=(Branch(token_ids=np.array(ids)),))
+
+
+def test_prompts_that_are_learned():
+    assert check_prompts(make_trees("sft"), 1).is_passed and check_prompts(make_trees("dpo"), 1).is_passed
+    whole = [row(1, 7, 5, kept=[0, 1, 1])] * 3
+    check = check_prompts([*whole, *[row(1, 8, 7, 5, kept=[0, 0, 1, 1])] * 2], 1)
+    assert not check.is_passed and check.found == 0.6
+    assert check_prompts([*whole, *[row(1, 8, 7, 5, kept=[0, 0, 1, 1])] * 3], 1).is_passed, (
+        "half of them may be odd ones"
+    )
+    assert check_prompts(whole, 1, promptless=1.0).is_passed, "they ask nothing"
+    assert not check_prompts([asked(7, 5)] * 3, 1).is_passed, "a BOS is no prompt"
+    assert check_prompts([asked(7, 5, prompt=(1, 9))] * 3, 1).is_passed
+
+
+def test_templates_that_do_not_append():
+    assert check_appends(Encoded(num_looked=64)).is_passed
+    check = check_appends(Encoded(num_looked=64, num_rewritten=1))
+    assert check.result == "failed" and "64 rows" in check.limit
+
+
+def test_cuts_and_the_token_budget_warn():
+    trees = make_trees("sft")
+    assert check_cuts(Encoded(trees=trees * 10, num_truncated=7)).result == "passed"
+    assert check_cuts(Encoded(trees=trees * 10, num_truncated=8)).result == "warned"
+    longest = max(t.num_tokens for t in trees)
+    assert check_budget(trees, longest).result == "passed"
+    check = check_budget(trees, longest - 1)
+    assert check.result == "warned" and check.found == 1 and f"the longest has {longest}" in check.limit
+    require_passed("sft", [check])
+    assert [r[1] for r in preflight_table([check]).rows] == ["warned"] and preflight_table([check]).columns[
+        -1
+    ] == "what to do"
+    assert "is worth a look" in sentence("sft", check)
+
+
+def start_of(trees, **changes):
+    fields = {"stage": "sft", "model": tiny_models.load("llama"), "rows": Encoded(trees=trees, num_looked=3), "bos_token_id": 1,
+              "stop_token_ids": (5,), "max_length": 64, "max_tokens": 64}  # fmt: skip
+    return Start(**{**fields, **changes})
+
+
+@pytest.mark.parametrize("heldout", [False, True])
+def test_rows_that_fail_are_refused_without_a_forward(heldout):
+    """A token that has no embedding would end a forward in a traceback; also among what is only measured on."""
+    bad = [row(1, 7, tiny_models.VOCABULARY, 5, kept=[0, 0, 1, 1])]
+    start = start_of(make_trees("sft"), heldout=bad) if heldout else start_of([*make_trees("sft"), *bad])
+    told = []
+    with pytest.raises(TrainError, match="sft: preflight: tokens have embeddings=96 failed"):
+        refuse_rows(start, Services(work=None, on_preflight=told.append))
+    assert [r[0] for r in told[0].rows if r[1] == "failed"] == ["tokens have embeddings"]
+    assert [c.name for c in imitation_checks(start) if c.result == "failed"] == ["tokens have embeddings"]
+    told.clear()
+    refuse_rows(start_of(make_trees("sft")), Services(work=None, on_preflight=told.append))
+    assert told == [], "sound rows are told with all checks, once"
+
+
+def test_warnings_are_said_once_and_the_rate_is_left_to_its_verdict():
+    said, rate = [], LEARNING_RATE_GATES["sft"].judge(4.0, n=1, note="4 times")
+    start = start_of(make_trees("sft"), max_tokens=16, rate=rate)
+    found = conclude(start, imitation_checks(start), Services(work=None, say=said.append))
+    assert len(said) == 1 and "rows fit the token budget" in said[0]
+    assert [r[0] for r in found.table.rows if r[1] == "warned"] == [
+        "rows fit the token budget",
+        "the learning rate is usual",
+    ]
+    assert found.verdicts == (rate,)
+    usual = conclude(
+        start_of(make_trees("sft"), rate=LEARNING_RATE_GATES["sft"].judge(1.0, n=1)), [], Services(work=None)
+    )
+    assert usual.verdicts == ()

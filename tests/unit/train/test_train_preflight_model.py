@@ -9,9 +9,12 @@ from training_examples import make_trees
 
 import tiny_models
 from fairlead.models.adapters import LoraSettings, add_lora
+from fairlead.models.heads import new_reward_head
 from fairlead.train.preflight_model import (
     check_adapter,
+    check_head,
     check_model,
+    check_positions,
     check_precision,
     check_tied,
     check_trainable,
@@ -97,3 +100,28 @@ def test_a_token_without_an_embedding_fails():
 def test_most_rows_dropped_fails():
     assert check_truncation(5, 5).is_passed
     assert not check_truncation(6, 5).is_passed
+
+
+def test_rows_beyond_the_positions_fail():
+    tree, model = TREES[0], tiny_models.load("llama")
+    ids = tree.branches[0].token_ids.repeat(9)[: tiny_models.MAX_POSITIONS + 1]
+    assert len(ids) == tiny_models.MAX_POSITIONS + 1 and model.max_positions == tiny_models.MAX_POSITIONS
+
+    def of(tokens):
+        return dataclasses.replace(tree, branches=(dataclasses.replace(tree.branches[0], token_ids=tokens, kept=None),))
+
+    assert check_positions(model, [*TREES, of(ids[:-1])]).is_passed
+    assert check_positions(model, [*TREES, of(ids)]).found == len(ids)
+    assert not check_positions(model, [*TREES, of(ids)]).is_passed
+    wide = dataclasses.replace(of(ids[:40]), branches=of(ids[:40]).branches * 3)
+    assert check_positions(model, [wide]).is_passed, "siblings begin at the same position"
+
+
+def test_a_head_without_a_gradient_fails():
+    model = new_reward_head(tiny_models.load("llama"), seed=0)
+    assert check_head(model, make_trees("dpo")).is_passed
+    assert all(p.grad is None for p in model.parameters())
+    model.head.weight.requires_grad_(False)
+    assert not check_head(model, make_trees("dpo")).is_passed
+    model.base.module.requires_grad_(False)
+    assert not check_head(model, make_trees("dpo")).is_passed
