@@ -90,12 +90,12 @@ class ScalarModel:
 
     def values(self, layout: Layout) -> Tensor:
         """[K] value of the state in which each kept token is chosen (read at the position before it)."""
-        hidden = self.base.hidden(layout)[torch.from_numpy(layout.kept_source).to(self.base.device)]
+        hidden = self.base.hidden(layout)[torch.from_numpy(layout.kept_source).to(self.base.device, non_blocking=True)]
         return self._read(hidden)[:, 0]
 
     def outputs(self, layout: Layout) -> Tensor:
         """[B, M] what every output says of each completion, with gradient; one column for a plain reward model."""
-        hidden = self.base.hidden(layout)[torch.from_numpy(layout.last_index).to(self.base.device)]
+        hidden = self.base.hidden(layout)[torch.from_numpy(layout.last_index).to(self.base.device, non_blocking=True)]
         own = self._read(hidden)
         return torch.cat([own, *(member.outputs(layout) for member in self.members)], dim=1) if self.members else own
 

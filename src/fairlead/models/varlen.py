@@ -45,10 +45,10 @@ class VarlenKernel:
         return "enable_gqa" in inspect.signature(self.function).parameters
 
     def takes(self, query: Tensor, value: Tensor, scoring: Scoring) -> bool:
-        """Whether it can compute this layer."""
+        """Whether it can compute this layer. The values decide the dtype: see `VarlenAttention.attend`."""
         size = query.shape[-1]
         is_sized = size == value.shape[-1] and size <= self.max_head_size and size % self.head_multiple == 0
-        return scoring.is_fused and is_sized and query.dtype in self.dtypes
+        return scoring.is_fused and is_sized and value.dtype in self.dtypes
 
 
 def device_kernel(device: torch.device) -> VarlenKernel | None:
@@ -108,19 +108,24 @@ class VarlenAttention:
         self.layout, self.device, self.kernel = layout, torch.device(device), kernel
         flat = flatten(plan_segments(layout))
         self._queries, self._home, self._keys = (
-            torch.from_numpy(x).to(self.device) for x in (flat.queries, flat.home, flat.keys)
+            torch.from_numpy(x).to(self.device, non_blocking=True) for x in (flat.queries, flat.home, flat.keys)
         )
         lengths = (flat.num_queries, flat.num_keys)
         ends = (np.concatenate([[0], np.cumsum(n)]).astype(np.int32) for n in lengths)
-        self._bounds = tuple(torch.from_numpy(end).to(self.device) for end in ends)
+        self._bounds = tuple(torch.from_numpy(end).to(self.device, non_blocking=True) for end in ends)
         self._longest = tuple(int(n.max(initial=0)) for n in lengths)
         self._blocks: TreeAttention | None = None
 
     def attend(self, module: Any, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
-        """Attention of a flat row [1, H, N, D]."""
+        """Attention of a flat row [1, H, N, D], in the dtype of the values where the kernel computes it.
+
+        Under autocast linear layers give 16 bits, but queries and keys come here in fp32: rotations and norms of theirs are done by
+        fp32 factors of the residual stream's dtype. The kernel wants one dtype.
+        """
         if not self.kernel.takes(query, value, scoring):
             self._blocks = self._blocks or TreeAttention(self.layout, device=self.device)
             return self._blocks.attend(module, query, key, value, scoring)
+        query, key = query.to(value.dtype), key.to(value.dtype)
         q = query[0].transpose(0, 1).index_select(0, self._queries)
         k, v = (x[0].transpose(0, 1).index_select(0, self._keys) for x in (key, value))
         return self._run(q, k, v, scoring).index_select(0, self._home)[None]

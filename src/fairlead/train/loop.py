@@ -191,7 +191,8 @@ class Learner:
     def _accumulate(self, microbatches: Sequence[MicroBatch]) -> dict[str, tuple[float, float]]:
         """Forward and backward of every micro-batch; metric sums and counts, and the loss divided by the global count."""
         total = self._global_count(microbatches)
-        sums: dict[str, tuple[float, float]] = {}
+        names: list[str] = []
+        found: list[Tensor] = []  # value and count of each name; read together, for each reading waits for the device
         known = know_batch(
             self.models, microbatches, self.algo, self.algo_config, previous=self.statistics, max_tokens=self.max_tokens
         )
@@ -202,9 +203,13 @@ class Learner:
             loss = self.algo.loss(replace(filled, statistics=statistics), self.algo_config)
             (loss.total / total).backward()
             rows = {**loss.metrics, "loss": (loss.total.detach() / total, torch.ones(()))}
-            for name, (value, count) in rows.items():
-                old = sums.get(name, (0.0, 0.0))
-                sums[name] = (old[0] + float(value), old[1] + float(count))
+            names += rows
+            found += [x.detach() for row in rows.values() for x in row]
+        sums: dict[str, tuple[float, float]] = {}
+        numbers = read_numbers(found)
+        for name, value, count in zip(names, numbers[::2], numbers[1::2], strict=True):
+            old = sums.get(name, (0.0, 0.0))
+            sums[name] = (old[0] + value, old[1] + count)
         return sums
 
     def _global_count(self, microbatches: Sequence[MicroBatch]) -> float:
@@ -217,6 +222,18 @@ class Learner:
     def _gradient_norm(self) -> float:
         """Norm before clipping; the gradients are clipped in place."""
         return float(nn.utils.clip_grad_norm_(self.parameters, self.optim.max_grad_norm, foreach=True))
+
+
+def read_numbers(scalars: Sequence[Tensor]) -> list[float]:
+    """`[float(x) for x in scalars]`, with one wait for a device and dtype instead of one a scalar."""
+    places: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for i, x in enumerate(scalars):
+        places.setdefault((x.device, x.dtype), []).append(i)
+    numbers = [0.0] * len(scalars)
+    for group in places.values():
+        for i, number in zip(group, torch.stack([scalars[i] for i in group]).tolist(), strict=True):
+            numbers[i] = float(number)
+    return numbers
 
 
 def run_loop(learner: Learner, source: Sequence[Sequence[Tree]], hooks: Sequence[Hook] = ()) -> None:

@@ -88,6 +88,19 @@ def test_models_in_bf16_are_near(kind):
     assert float((found - expected).abs().mean()) < 0.05 * float(expected.abs().mean())
 
 
+@pytest.mark.parametrize("kind", tiny_models.KINDS)
+def test_models_of_fp32_weights_in_bf16_are_near(kind):
+    """As they are trained: autocast, with queries and keys that rotation has taken back to fp32."""
+    layout = a_layout(num_trees=3, longest=20)
+    model = tiny_models.load(kind, device=DEVICE)
+    model.set_precision("bf16")
+    with torch.no_grad():
+        expected = tiny_models.load(kind).logprobs(layout).logprobs
+        found = model.logprobs(layout).logprobs.cpu()
+    assert found.dtype == torch.float32
+    assert float((found - expected).abs().mean()) < 0.05 * float(expected.abs().mean())
+
+
 @pytest.mark.parametrize("vocabulary", [96, 50_000])
 def test_the_head_multiplies_bf16_into_fp32(vocabulary):
     """Logits rounded to bf16 would be off by up to 0.06 nats at 20; the values here are within 1e-3 of fp32."""

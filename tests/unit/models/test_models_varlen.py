@@ -17,7 +17,7 @@ from fairlead.models.varlen import VarlenAttention, VarlenKernel, device_kernel,
 from fairlead.text import Branch, Tree, pack_trees
 from naive import varlen_naive
 
-CPU = torch.device("cpu")
+CPU, HALF = torch.device("cpu"), torch.bfloat16
 NAIVE = VarlenKernel(varlen_naive.varlen_attn, dtypes=(torch.float64,), head_multiple=4)
 OLD = replace(NAIVE, function=varlen_naive.varlen_attn_2_11)
 
@@ -96,6 +96,59 @@ def test_models_have_the_same_logprobs_and_gradients(kind):
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
     for name, grad in grads.items():
         torch.testing.assert_close(found_grads[name], grad, atol=1e-4, rtol=1e-5)
+
+
+def half_kernel():
+    """A kernel of 16 bits, and the dtypes that each call brought."""
+    calls = []
+
+    def noted(query, key, value, *args, **kwargs):
+        calls.append((query.dtype, key.dtype, value.dtype))
+        return varlen_naive.varlen_attn(query, key, value, *args, **kwargs)
+
+    noted.__signature__ = inspect.signature(varlen_naive.varlen_attn)
+    return VarlenKernel(noted, dtypes=(HALF,), head_multiple=4), calls
+
+
+def test_rotated_queries_and_keys_in_fp32_go_to_the_kernel_in_the_dtype_of_the_values():
+    """Under autocast values come as the linear layer gave them; rotation has taken queries and keys to fp32."""
+    layout, scoring, rng = random_layout(np.random.default_rng(5)), Scoring(scale=0.4), np.random.default_rng(0)
+    shapes = [(1, heads, len(layout.token_ids), 4) for heads in (4, 2, 2)]
+    numbers = [torch.from_numpy(rng.normal(size=shape)).to(HALF) for shape in shapes]
+    kernel, calls = half_kernel()
+
+    def run(plan, dtypes):
+        parts = [x.clone().to(dtype).requires_grad_() for x, dtype in zip(numbers, dtypes, strict=True)]
+        out = plan.attend(None, *parts, scoring)
+        out.float().square().sum().backward()
+        return [out.detach(), *(part.grad for part in parts)]
+
+    found = run(VarlenAttention(layout, device=CPU, kernel=kernel), (torch.float32, torch.float32, HALF))
+    assert calls == [(HALF, HALF, HALF)]
+    assert [x.dtype for x in found] == [HALF, torch.float32, torch.float32, HALF]
+    for a, b in zip(found, run(TreeAttention(layout), (torch.float32,) * 3), strict=True):
+        torch.testing.assert_close(a.float(), b, atol=3e-2 * float(b.abs().max()), rtol=3e-2)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
+def test_a_model_of_fp32_weights_in_bf16_uses_the_kernel_in_every_layer(kind):
+    layout, came = random_layout(np.random.default_rng(6)), []
+    model, (kernel, calls) = tiny_models.load(kind), half_kernel()
+
+    class Watched(VarlenAttention):
+        def attend(self, module, query, key, value, scoring):
+            came.append((query.dtype, value.dtype))
+            return super().attend(module, query, key, value, scoring)
+
+    ids, positions = (torch.from_numpy(x)[None] for x in (layout.token_ids, layout.position_ids))
+    with torch.no_grad():
+        expected = model.run(ids, positions, TreeAttention(layout))
+        model.set_precision("bf16")
+        found = model.run(ids, positions, Watched(layout, device=CPU, kernel=kernel))
+    layers = model.config.num_hidden_layers
+    assert came == [(torch.float32, HALF)] * layers, "what autocast gives on a GPU"
+    assert calls == [(HALF, HALF, HALF)] * layers
+    assert float((found - expected).norm()) < 0.03 * float(expected.norm())
 
 
 def count_calls(kernel):

@@ -18,7 +18,7 @@ from fairlead.core.errors import TrainError
 from fairlead.text import Branch, Tree, pack_trees
 from fairlead.train.batches import EpochBatches, MicroBatch, make_microbatches, num_steps
 from fairlead.train.forward import PolicyLogprobs, StateValues, annotate, on_device, run_forward, score_trees
-from fairlead.train.loop import run_loop
+from fairlead.train.loop import read_numbers, run_loop
 from fairlead.train.optim import OptimizerSettings, learning_rate, make_optimizers
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "sft_llama.json"
@@ -51,6 +51,25 @@ def test_loss_and_gradient_of_many_microbatches_are_those_of_one(method):
     assert grads[0][0] == pytest.approx(grads[1][0], abs=1e-6)
     for a, b in zip(grads[0][1], grads[1][1], strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_metrics_are_read_once_a_step(monkeypatch):
+    """Each reading of a number waits for a GPU. What is left is the count of each micro-batch, which lies on the CPU always."""
+    learner, microbatches = make_learner("sft"), make_microbatches(make_trees("sft"), max_tokens=1)
+    reads, own = [], torch.Tensor.__float__
+    monkeypatch.setattr(torch.Tensor, "__float__", lambda x: reads.append(x) or own(x))
+    learner._accumulate(microbatches)
+    assert len(reads) == len(microbatches) == 7
+
+
+def test_numbers_read_together_are_those_read_one_by_one():
+    scalars = [
+        torch.tensor(x, dtype=d) for d in (torch.float32, torch.float64, torch.int64, torch.bfloat16) for x in (3, 5)
+    ]
+    scalars += [torch.tensor(0.1), torch.tensor(0.1, dtype=torch.float64), torch.tensor(math.nan)]
+    numbers = read_numbers(scalars)
+    assert numbers[:-1] == [float(x) for x in scalars[:-1]] and math.isnan(numbers[-1])
+    assert read_numbers([]) == []
 
 
 def test_one_step_is_clipped_adamw_on_the_mean_loss():
