@@ -14,7 +14,7 @@ NUM_REFERENCE = 256
 """Pairs over which the reference pass is timed; training then goes over these."""
 METHODS = ("sft", "reward", "dpo", "long", "rank8")
 """long is dpo on prompts four times longer, rank8 a reward model on eight completions a prompt."""
-PEAK_SHAPE = (2048, 768, 768)
+PEAK_SHAPES = {"cpu": (2048, 768, 768), "cuda": (8192, 8192, 8192)}
 
 
 def parse_args(doc: str | None, settings: tuple[str, ...]) -> argparse.Namespace:
@@ -29,19 +29,27 @@ def parse_args(doc: str | None, settings: tuple[str, ...]) -> argparse.Namespace
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--agree", type=int, default=0, help="instead of timing: losses of so many steps in row order")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights")
+    parser.add_argument(
+        "--per-device", type=int, default=0, help="rows a forward of the peer, accumulated to the batch; 0: all of it"
+    )
+    parser.add_argument("--max-length", type=int, default=2048)
+    parser.add_argument("--num-reference", type=int, default=NUM_REFERENCE, help="pairs that DPO goes over")
     return parser.parse_args()
 
 
 class Clock:
     """Times optimiser steps after a warm-up, beside a GEMM of fixed size that shows how fast the machine is just then."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float, *, device: str = "cpu") -> None:
+        self.seconds, self.device = seconds, device
         self.steps: list[tuple[float, int, int, int]] = []
         self.gemm: list[float] = []
         self.seen = 0
-        self._a, self._b, self._c = torch.randn(2048, 288), torch.randn(288, 768), torch.empty(2048, 768)
-        self.last = time.perf_counter()
+        self._a, self._b = (torch.randn(shape, device=device) for shape in ((2048, 288), (288, 768)))
+        self._c = torch.empty(2048, 768, device=device)
+        self.last = now(device)
 
     def tick(self, *, rows: int, tokens: int, computed: int) -> bool:
         """Enter one finished step; True when there are enough.
@@ -50,20 +58,20 @@ class Clock:
             tokens: useful ones as a padded trainer counts them, a prompt once a completion; computed: those that went through the model,
                 padding apart.
         """
-        spent = time.perf_counter() - self.last
+        spent = now(self.device) - self.last
         self.seen += 1
         if self.seen > WARMUP_STEPS:
             self.steps.append((spent, rows, tokens, computed))
         self.gemm.append(self._gemm_flops())
-        self.last = time.perf_counter()
+        self.last = now(self.device)
         return sum(s[0] for s in self.steps) >= self.seconds
 
     def _gemm_flops(self) -> float:
         best = 0.0
         for _ in range(2):
-            started = time.perf_counter()
+            started = now(self.device)
             torch.mm(self._a, self._b, out=self._c)
-            best = max(best, 2 * 2048 * 288 * 768 / (time.perf_counter() - started))
+            best = max(best, 2 * 2048 * 288 * 768 / (now(self.device) - started))
         return best
 
     def summary(self) -> dict[str, float]:
@@ -77,24 +85,33 @@ class Clock:
         }  # fmt: skip
 
 
-def peak_gflops(precision: str) -> float:
+def now(device: str) -> float:
+    """Seconds, once the device has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def peak_gflops(precision: str, *, device: str = "cpu") -> float:
     """The fastest product of this machine in a precision, GFLOP/s: what utilisation is a share of, on both sides."""
-    rows, inner, columns = PEAK_SHAPE
+    rows, inner, columns = PEAK_SHAPES[device]
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    a, b = torch.randn(rows, inner, dtype=dtype), torch.randn(columns, inner, dtype=dtype)
+    a, b = (torch.randn(n, inner, dtype=dtype, device=device) for n in (rows, columns))
     calls = [lambda: torch.nn.functional.linear(a, b)]
-    if torch.backends.mkldnn.is_available():
+    if device == "cpu" and torch.backends.mkldnn.is_available():
         calls.append(lambda: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""))
     best = 0.0
     for call in calls * 20:
-        started = time.perf_counter()
+        started = now(device)
         call()
-        best = max(best, 2 * rows * inner * columns / (time.perf_counter() - started) / 1e9)
+        best = max(best, 2 * rows * inner * columns / (now(device) - started) / 1e9)
     return best
 
 
-def peak_memory_mb() -> float:
-    """Peak resident memory of this process so far."""
+def peak_memory_mb(device: str = "cpu") -> float:
+    """Peak memory so far, MB of 2^20 bytes: resident memory of this process, or what tensors took on the device."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) / 1024

@@ -73,10 +73,7 @@ def main() -> None:
                     more = ["--seconds", str(args.seconds), "--seed", str(repeat), "--batch-size", str(num_rows)]
                     keep({**key, **run_cell(side, peer, size, method, setting, more)})
     rows = [row for size in args.sizes for method in args.methods for row in summarise(size, method, peer)]
-    others = [
-        r for r in (read_json(RESULTS) if RESULTS.exists() else []) if r["work"] not in {row["work"] for row in rows}
-    ]
-    write_json(RESULTS, [*others, *rows])
+    keep_results(RESULTS, rows)
     for row in rows:
         print(f"{row['work']}, {row['setting']}: {row['ratio']['median']:.2f} x ({row['ratio']['min']:.2f} to {row['ratio']['max']:.2f}) "
               f"{row['unit']}; memory {row['memory_mb']['ours']} MB against {row['memory_mb']['peer']} MB")  # fmt: skip
@@ -142,31 +139,43 @@ def check_agreement(size: str, method: str, peer: Path) -> dict:
     return {name: float(f"{value:.2g}") for name, value in worst.items()}
 
 
-def cells_now() -> list[dict]:
-    """Cells that have been run."""
-    path = PLACE / "cells.jsonl"
-    return read_rows(path) if path.exists() else []
+def find(key: dict, *, place: Path = PLACE) -> list[dict]:
+    """Cells of that key that have been run."""
+    path = place / "cells.jsonl"
+    return [
+        cell for cell in (read_rows(path) if path.exists() else []) if all(cell.get(k) == v for k, v in key.items())
+    ]
 
 
-def find(key: dict) -> list[dict]:
-    """Cells of that key."""
-    return [cell for cell in cells_now() if all(cell.get(k) == v for k, v in key.items())]
-
-
-def keep(cell: dict) -> None:
+def keep(cell: dict, *, place: Path = PLACE) -> None:
     """Append one cell."""
-    with (PLACE / "cells.jsonl").open("a", encoding="utf-8") as file:
+    with (place / "cells.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(cell) + "\n")
+
+
+def keep_results(path: Path, rows: list[dict]) -> None:
+    """Write a file of results; rows of other work stay."""
+    others = [r for r in (read_json(path) if path.exists() else []) if r["work"] not in {row["work"] for row in rows}]
+    write_json(path, [*others, *rows])
+
+
+def provenance(peer: Path | None) -> dict[str, str]:
+    """The versions of both sides, and the day."""
+    found = {"commit": _output(["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"]),
+             "date": datetime.datetime.now(datetime.UTC).date().isoformat()}  # fmt: skip
+    if peer is not None:
+        found["peer_version"] = "trl " + _output([str(peer), "-c", "import trl; print(trl.__version__)"])
+    return found
+
+
+def _output(command: list[str]) -> str:
+    """What it prints, without the last newline; nothing when it fails (a copy without its repository)."""
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 def summarise(size: str, method: str, peer: Path) -> list[dict]:
     """Rows of each of our precisions against settings of the peer, its fastest marked: ratios repeat by repeat."""
-    version = subprocess.run(
-        [peer, "-c", "import trl; print(trl.__version__)"], capture_output=True, text=True, check=True
-    )
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True
-    ).stdout.strip()
+    made = provenance(peer)
     found = {pair: find({"size": size, "method": method, "side": pair[0], "setting": pair[1]}) for pair in SIDES}
     theirs = {setting: rows for (side, setting), rows in found.items() if side == "trl" and rows}
     best = min(theirs, key=lambda setting: statistics.median(map(seconds_per_token, theirs[setting])))
@@ -183,13 +192,13 @@ def summarise(size: str, method: str, peer: Path) -> list[dict]:
             "setting": f"ours {precision}; TRL {NAMES[setting]}{', its fastest' if setting == best else ''}; {os.cpu_count()} cores",
             "unit": "useful tokens/s",
             "ours": spread([1 / seconds_per_token(c) for c in ours]), "peer": spread([1 / seconds_per_token(c) for c in others]),
-            "peer_version": f"trl {version.stdout.strip()}", "ratio": spread(ratios),
+            "peer_version": made["peer_version"], "ratio": spread(ratios),
             "memory_mb": {"ours": round(max(c["memory_mb"] for c in ours)), "peer": round(max(c["memory_mb"] for c in others))},
             "mfu": {"ours": round(statistics.median(utilisation(c, size, method) for c in ours), 3),
                     "peer": round(statistics.median(utilisation(c, size, method) for c in others), 3)},
             "peak_gflops": {"ours": round(max(c["peak_gflops"] for c in ours)), "peer": round(max(c["peak_gflops"] for c in others))},
             **({"loss_difference": differences[0]} if differences else {}), "repeats": len(ratios),
-            "command": "python -m benchmarks.offline.run", "commit": commit, "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "command": "python -m benchmarks.offline.run", "commit": made["commit"], "date": made["date"],
         })  # fmt: skip
     return rows
 
