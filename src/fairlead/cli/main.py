@@ -102,7 +102,7 @@ def preflight(
     ] = None,
     sets: Sets = None, allow: Allow = None, as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Check a training stage on its real first batch, without training. Fails as the stage would; nothing is kept but caches."""
+    """Check a training stage on its first batch. Nothing is trained or kept but caches; fails as the stage would."""
     from fairlead.cli.preflight import show_preflight
 
     show_preflight(recipe, sets=sets, allow=allow, stage=stage, home=home(), as_json=as_json)

@@ -199,17 +199,18 @@ class Pipeline:
                 _alone(work, node.name),
                 self.store.draft(node.kind, stage=node.name) as draft,
                 readable_faults(draft.path),
+                contextlib.ExitStack() as stack,
             ):
+                stack.callback(shutil.rmtree, work, ignore_errors=True)  # while nobody else may use it
                 node.run(node.config, paths, draft.path, services)
+            raise AssertionError(f"{node.name} went on after its preflight")
         except ChecksPassed:
             pass
         except TrainError as error:
             if found.table is None:
                 raise
             return PreflightResult(node, found.table, error)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-        assert found.table is not None, f"{node.name} trained without a preflight"
+        assert found.table is not None, "it ended by its checks"
         return PreflightResult(node, found.table, None)
 
     def _check_model(self, nodes: list[Node]) -> None:
