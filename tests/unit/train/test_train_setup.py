@@ -18,7 +18,7 @@ def train(method, *, is_checkpointed):
     models = Models(reward=new_reward_head(model, seed=0)) if method == "reward" else Models(policy=model)
     training = TrainSection(activation_checkpointing=is_checkpointed, learning_rate=1e-3)
     algo, losses = get_algorithm(method), []
-    learner = make_learner(models, algo, algo.config(), training, num_steps=3)
+    learner = make_learner(models, algo, algo.config(), training, num_steps=3, largest=64, say=lambda text: None)
     run_loop(learner, [make_trees(method)] * 3, hooks=[lambda _, metrics: losses.append(metrics["loss"]) or False])
     return losses, [layer.gradient_checkpointing for layer in model.backbone.get_submodule("layers")]
 
