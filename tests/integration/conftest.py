@@ -33,9 +33,9 @@ def micro(tmp_path_factory: pytest.TempPathFactory) -> MicroRun:
     return MicroRun(home, recipe, outcome, micro_run.states(home) if outcome.code == 0 else {})
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Small models are faster on one thread, and sums then have one order."""
+    """Small models are faster on one thread, and sums then have one order; before the fixtures of a module run anything."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

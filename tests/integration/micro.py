@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from fairlead.cli.main import main
@@ -131,8 +132,9 @@ def fairlead(*args: object, home: Path, env: Mapping[str, str] | None = None) ->
 
 
 def start(*args: object, home: Path, env: Mapping[str, str] | None = None, **options: Any) -> "subprocess.Popen[str]":
-    """Start a command in a process of its own (to be killed, or to have its limits set)."""
-    environment = {**os.environ, "FAIRLEAD_HOME": str(home), "OMP_NUM_THREADS": "1", **(env or {})}
+    """Start a command in a process of its own (to be killed, or to have its limits set), with as many threads as this one: they decide bits."""
+    threads = str(torch.get_num_threads())
+    environment = {**os.environ, "FAIRLEAD_HOME": str(home), "OMP_NUM_THREADS": threads, **(env or {})}
     return subprocess.Popen([sys.executable, "-m", "fairlead.cli.main", *map(str, args)], env=environment, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -117,14 +119,17 @@ def test_ctrl_c_between_stages_keeps_what_is_finished(micro: MicroRun, tmp_path:
 
 
 def test_killed_ppo_goes_on_at_the_saved_round(micro: MicroRun, tmp_path: Path) -> None:
-    killed = _disturb(
-        micro.recipe, tmp_path, signal.SIGKILL, step=1, marker="kl_coef", command=("train", "--policy", "ppo")
-    )
+    rounds = 8  # enough of them that the kill comes before the last
+    command = ("train", "--policy", "ppo", "--set", f"policies.ppo.num_iterations={rounds}")
+    homes = [Path(shutil.copytree(micro.home, tmp_path / name)) for name in ("whole", "killed")]
+    assert fairlead(*command, micro.recipe, home=homes[0]).code == 0
+    killed = _disturb(micro.recipe, homes[1], signal.SIGKILL, step=1, marker="kl_coef", command=command)
     assert killed.code == -signal.SIGKILL
-    again = fairlead("train", micro.recipe, "--policy", "ppo", home=tmp_path)
+    again = fairlead(*command, micro.recipe, home=homes[1])
     assert again.code == 0, again.err
-    assert "ppo: going on at step 1 of 2" in again.out
-    assert artifacts(tmp_path)["policies.ppo"] == artifacts(micro.home)["policies.ppo"]
+    going_on = re.search(rf"ppo: going on at step (\d+) of {rounds}", again.out)
+    assert going_on and 1 <= int(going_on[1]) < rounds
+    assert artifacts(homes[1])["policies.ppo"] == artifacts(homes[0])["policies.ppo"]
 
 
 def test_two_processes_never_share_a_stage(sft_recipe: Path, tmp_path: Path) -> None:
