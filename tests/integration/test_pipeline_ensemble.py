@@ -23,7 +23,7 @@ def test_an_ensemble_goes_through_the_loop(micro: MicroRun, tmp_path: Path) -> N
     model = load_head(load_policy(str(folder)), folder)
     assert len(model.members) == 1 and (folder / "scores.jsonl").is_file()
     policy = folder_of(home, micro_run.artifacts(home)["policies.ppo"])
-    disagreement = read_metrics(policy / "metrics.jsonl")["ppo/disagreement"]
+    disagreement = read_metrics(policy / "metrics.jsonl")["rl/disagreement"]
     assert len(disagreement) == 2 and all(value > 0 for _, value in disagreement)
     assert micro_run.states(home)["sft"] == "reused" and micro_run.states(home)["evals"] == "made"
 

@@ -85,18 +85,18 @@ def loss(batch: RolloutBatch, config: PPOConfig) -> Loss:
         assert batch.entropy is not None, "an entropy bonus reads entropy"
         total = total - config.entropy_coef * batch.entropy.sum()
     metrics = {
-        "ppo/policy_loss": sum_and_count(policy_losses),
-        "ppo/value_loss": sum_and_count(value_losses),
-        "ppo/ratio_mean": sum_and_count(importance_ratios(batch.logprobs, batch.old_logprobs)),
-        "ppo/clip_fraction": sum_and_count(is_clipped.to(batch.logprobs.dtype)),
-        "ppo/approx_kl": sum_and_count(kl_k2(batch.logprobs, batch.old_logprobs)),
-        "ppo/values_mean": sum_and_count(batch.values),
-        "ppo/returns_mean": sum_and_count(batch.returns),
-        "ppo/returns_squared": sum_and_count(batch.returns**2),
-        "ppo/value_error_squared": sum_and_count((batch.returns - batch.values) ** 2),
+        "rl/policy_loss": sum_and_count(policy_losses),
+        "rl/value_loss": sum_and_count(value_losses),
+        "rl/ratio_mean": sum_and_count(importance_ratios(batch.logprobs, batch.old_logprobs)),
+        "rl/clip_fraction": sum_and_count(is_clipped.to(batch.logprobs.dtype)),
+        "rl/approx_kl": sum_and_count(kl_k2(batch.logprobs, batch.old_logprobs)),
+        "rl/values_mean": sum_and_count(batch.values),
+        "rl/returns_mean": sum_and_count(batch.returns),
+        "rl/returns_squared": sum_and_count(batch.returns**2),
+        "rl/value_error_squared": sum_and_count((batch.returns - batch.values) ** 2),
     }
     if batch.entropy is not None:
-        metrics["ppo/entropy"] = sum_and_count(batch.entropy)
+        metrics["rl/entropy"] = sum_and_count(batch.entropy)
     return Loss(total=total, metrics=metrics)
 
 
@@ -149,17 +149,17 @@ def clipped_value_loss(
 
 def explained_variance(means: Mapping[str, float]) -> float | None:
     """1 - Var(R - V) / Var(R) from the means of the metrics; 0 for a constant value model, None when returns are constant."""
-    variance = means["ppo/returns_squared"] - means["ppo/returns_mean"] ** 2
-    if variance <= _FLOAT32_ROUNDING * means["ppo/returns_squared"]:
+    variance = means["rl/returns_squared"] - means["rl/returns_mean"] ** 2
+    if variance <= _FLOAT32_ROUNDING * means["rl/returns_squared"]:
         return None
-    error_mean = means["ppo/returns_mean"] - means["ppo/values_mean"]
-    return 1.0 - (means["ppo/value_error_squared"] - error_mean**2) / variance
+    error_mean = means["rl/returns_mean"] - means["rl/values_mean"]
+    return 1.0 - (means["rl/value_error_squared"] - error_mean**2) / variance
 
 
 def _derived(means: Mapping[str, float]) -> dict[str, float]:
     logged = {name: mean for name, mean in means.items() if not name.endswith("_squared")}
     explained = explained_variance(means)
-    return logged if explained is None else {**logged, "ppo/explained_variance": explained}
+    return logged if explained is None else {**logged, "rl/explained_variance": explained}
 
 
 PPO = Algorithm(

@@ -79,14 +79,14 @@ def collect(
     white = whiten(advantages, mean=mean, std=std)
     trees = _attach(trees, lengths, advantages=white, returns=returns)
     metrics = {
-        "ppo/score": float(scores.mean()), "ppo/score_std": float(scores.std()), "ppo/reward": float(rewards.sum()) / len(samples),
-        "ppo/kl_k1": float(kl.mean()), "ppo/kl_k1_sequence": float(kl.sum()) / len(samples), "ppo/kl_k3": float(kl_k3(old, ref).mean()),
-        "ppo/kl_coef": kl_coef, "ppo/kl_penalty": kl_coef * float(kl.sum()) / len(samples), "ppo/length_tokens": float(lengths.mean()),
-        "ppo/missing_eos_share": float((~has_eos).float().mean()), "ppo/advantages_std": float(std),
+        "rl/score": float(scores.mean()), "rl/score_std": float(scores.std()), "rl/reward": float(rewards.sum()) / len(samples),
+        "rl/kl_k1": float(kl.mean()), "rl/kl_k1_sequence": float(kl.sum()) / len(samples), "rl/kl_k3": float(kl_k3(old, ref).mean()),
+        "rl/kl_coef": kl_coef, "rl/kl_penalty": kl_coef * float(kl.sum()) / len(samples), "rl/length_tokens": float(lengths.mean()),
+        "rl/missing_eos_share": float((~has_eos).float().mean()), "rl/advantages_std": float(std),
     }  # fmt: skip
     if disagreement is not None:
-        metrics["ppo/disagreement"] = float(disagreement.mean())
-    return Round(trees=trees, metrics=metrics, kl_per_sequence=metrics["ppo/kl_k1_sequence"])
+        metrics["rl/disagreement"] = float(disagreement.mean())
+    return Round(trees=trees, metrics=metrics, kl_per_sequence=metrics["rl/kl_k1_sequence"])
 
 
 def _reference_logprobs(

@@ -129,11 +129,11 @@ class _Trainer:
             self.learner,
             services=services,
             title="ppo",
-            metric="ppo/kl_k1",
+            metric="rl/kl_k1",
             metrics_path=metrics_path,
             rule=checkpoint_rule(config.training),
             data=text_fingerprint(f"{request.key} {request.token_ids}" for request in requests),
-            muted=("ppo/missing_eos_share",) if config.missing_eos_penalty == 0 else (),  # cut replies are meant
+            muted=("rl/missing_eos_share",) if config.missing_eos_penalty == 0 else (),  # cut replies are meant
         )
         # Until a round's first optimiser step the state is that of the last round, so sampling and scoring may stop anywhere.
         self.engine = LocalEngine(
@@ -224,7 +224,7 @@ def sampling_gap(policy: CausalModel, trees: list[Tree], temperature: float) -> 
     with torch.no_grad():
         logprobs = policy.logprobs(pack_trees(few), temperature=temperature).logprobs.cpu().numpy()
     sampled = np.concatenate([b.arrays["sampling_logprobs"] for t in few for b in t.branches])
-    return {"ppo/sampling_gap": float(np.abs(logprobs - sampled).mean())}
+    return {"rl/sampling_gap": float(np.abs(logprobs - sampled).mean())}
 
 
 def _round_seed(seed: int, number: int) -> int:
@@ -251,8 +251,8 @@ def resolve_length_coef(config: PpoConfig, reward: ScalarModel) -> float:
 
 
 def _summary(config: PpoConfig, path: Path, preflight: Preflight | None, length_coef: float) -> StageSummary:
-    kl, kl_sequence, score = (last_metric(path, f"ppo/{name}") for name in ("kl_k1", "kl_k1_sequence", "score"))
-    gain = score - first_metric(path, "ppo/score")
+    kl, kl_sequence, score = (last_metric(path, f"rl/{name}") for name in ("kl_k1", "kl_k1_sequence", "score"))
+    gain = score - first_metric(path, "rl/score")
     num_last = max(1, config.num_iterations // 10) * config.batch_size
     is_collapsed = kl < _COLLAPSED_KL and gain < (PPO_COLLAPSE.warn or 0.0)
     collapse = PPO_COLLAPSE.judge(gain if is_collapsed else max(gain, PPO_COLLAPSE.warn or 0.0), n=num_last,
@@ -263,14 +263,14 @@ def _summary(config: PpoConfig, path: Path, preflight: Preflight | None, length_
         *(preflight.verdicts if preflight else ()),
     )
     charts: tuple[Any, ...] = (
-        *metric_chart(path, "Does the reward rise?", [("ppo/score", "score", "reward"), ("ppo/reward", "after penalties", "policy")],
+        *metric_chart(path, "Does the reward rise?", [("rl/score", "score", "reward"), ("rl/reward", "after penalties", "policy")],
                       y_label="reference sd"),
-        *metric_chart(path, "How far does the policy move from its reference?", [("ppo/kl_k1", "k1", "policy"), ("ppo/kl_k3", "k3", "reference")],
+        *metric_chart(path, "How far does the policy move from its reference?", [("rl/kl_k1", "k1", "policy"), ("rl/kl_k3", "k3", "reference")],
                       y_label="nats a token", thresholds=(Threshold(label="warn", value=0.5, kind="warn"),), y_zero=True),
-        *metric_chart(path, "Do the reward models still agree?", [("ppo/disagreement", "disagreement", "reward")], y_label="sd", y_zero=True),
-        *metric_chart(path, "Do replies grow?", [("ppo/length_tokens", "length", "policy")], y_label="tokens", y_zero=True),
-        *metric_chart(path, "Does it still explore?", [("ppo/entropy", "entropy", "policy")], y_label="nats a token", y_zero=True),
-        *metric_chart(path, "What does a nat of KL cost?", [("ppo/kl_coef", "coefficient", "neutral")], y_label="reward a nat", y_zero=True),
+        *metric_chart(path, "Do the reward models still agree?", [("rl/disagreement", "disagreement", "reward")], y_label="sd", y_zero=True),
+        *metric_chart(path, "Do replies grow?", [("rl/length_tokens", "length", "policy")], y_label="tokens", y_zero=True),
+        *metric_chart(path, "Does it still explore?", [("rl/entropy", "entropy", "policy")], y_label="nats a token", y_zero=True),
+        *metric_chart(path, "What does a nat of KL cost?", [("rl/kl_coef", "coefficient", "neutral")], y_label="reward a nat", y_zero=True),
     )  # fmt: skip
     return StageSummary(
         stage="ppo",

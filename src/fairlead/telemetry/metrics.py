@@ -5,7 +5,7 @@ range is where a run that works is usually found, not a gate: gates live with th
 page, checked by a test.
 
 Example:
-    describe("ppo/kl_k1").unit    # "nats/token"
+    describe("rl/kl_k1").unit    # "nats/token"
 """
 
 import math
@@ -90,31 +90,31 @@ _UNPAIRED = (
     Metric("sides/bad_logprobs", "nats/sequence", "Summed log-probability of bad completions"),
     Metric("sides/kl_k1", "nats/token", "Mean log(policy/reference) on good completions; not a KL on the policy's own samples", (-0.5, 0.5)),
 )  # fmt: skip
-_PPO = (
-    Metric("ppo/reward", "reward", "Mean of what is optimised: score after KL penalty, length penalty and clipping, summed over the sequence"),
-    Metric("ppo/score", "score", "Mean raw score of the sampled completions"),
-    Metric("ppo/score_std", "score", "Standard deviation of the raw scores of the batch"),
-    Metric("ppo/disagreement", "sd", "Reward ensembles: mean standard deviation of the members' scores; a rise: the policy leaves what they know"),
-    Metric("ppo/kl_k1", "nats/token", "KL(policy || reference), estimator k1, mean a sampled token; negative beyond chance is a bug", (0.0, 0.5)),
-    Metric("ppo/kl_k1_sequence", "nats/sequence", "The same summed over a completion; what an adaptive controller's target means"),
-    Metric("ppo/kl_k3", "nats/token", "KL(policy || reference), estimator k3: never negative, less noise", (0.0, 0.5)),
-    Metric("ppo/kl_coef", "coefficient", "Weight of the KL penalty in the reward at this step"),
-    Metric("ppo/kl_penalty", "reward", "Mean KL penalty taken off a completion's score"),
-    Metric("ppo/entropy", "nats/token", "Mean entropy of the policy at sampled tokens; an early fall to near 0 ends exploration"),
-    Metric("ppo/policy_loss", "nats", "Clipped surrogate loss"),
-    Metric("ppo/clip_fraction", "share", "Tokens whose ratio left the clip range", (0.0, 0.3)),
-    Metric("ppo/approx_kl", "nats/token", "Half the mean squared log-ratio to the policy that sampled: how far one update went", (0.0, 0.1)),
-    Metric("ppo/ratio_mean", "ratio", "Mean importance ratio; exactly 1 on the first minibatch of a batch", (0.8, 1.25)),
-    Metric("ppo/sampling_gap", "nats/token", "Mean absolute difference of the engine's and the trainer's logprobs", (0.0, 0.05)),
-    Metric("ppo/value_loss", "reward^2", "Half the squared error of the value model, clipped"),
-    Metric("ppo/explained_variance", "share", "1 - Var(returns - values)/Var(returns); below 0 the value model is worse than a constant", (0.0, 1.0)),
-    Metric("ppo/values_mean", "reward", "Mean of the value model at sampled tokens"),
-    Metric("ppo/returns_mean", "reward", "Mean of the returns at sampled tokens"),
-    Metric("ppo/advantages_std", "reward", "Standard deviation of advantages before whitening"),
-    Metric("ppo/length_tokens", "tokens", "Mean length of a sampled completion"),
-    Metric("ppo/missing_eos_share", "share", "Completions cut at the limit without an end of turn", (0.0, 0.05)),
+_RL = (
+    Metric("rl/reward", "reward", "Mean of what is optimised: score after KL penalty, length penalty and clipping, summed over the sequence"),
+    Metric("rl/score", "score", "Mean raw score of the sampled completions"),
+    Metric("rl/score_std", "score", "Standard deviation of the raw scores of the batch"),
+    Metric("rl/disagreement", "sd", "Reward ensembles: mean standard deviation of the members' scores; a rise: the policy leaves what they know"),
+    Metric("rl/kl_k1", "nats/token", "KL(policy || reference), estimator k1, mean a sampled token; negative beyond chance is a bug", (0.0, 0.5)),
+    Metric("rl/kl_k1_sequence", "nats/sequence", "The same summed over a completion; what an adaptive controller's target means"),
+    Metric("rl/kl_k3", "nats/token", "KL(policy || reference), estimator k3: never negative, less noise", (0.0, 0.5)),
+    Metric("rl/kl_coef", "coefficient", "Weight of the KL penalty in the reward at this step"),
+    Metric("rl/kl_penalty", "reward", "Mean KL penalty taken off a completion's score"),
+    Metric("rl/entropy", "nats/token", "Mean entropy of the policy at sampled tokens; an early fall to near 0 ends exploration"),
+    Metric("rl/policy_loss", "nats", "Clipped surrogate loss"),
+    Metric("rl/clip_fraction", "share", "Tokens whose ratio left the clip range", (0.0, 0.3)),
+    Metric("rl/approx_kl", "nats/token", "Half the mean squared log-ratio to the policy that sampled: how far one update went", (0.0, 0.1)),
+    Metric("rl/ratio_mean", "ratio", "Mean importance ratio; exactly 1 on the first minibatch of a batch", (0.8, 1.25)),
+    Metric("rl/sampling_gap", "nats/token", "Mean absolute difference of the engine's and the trainer's logprobs", (0.0, 0.05)),
+    Metric("rl/value_loss", "reward^2", "Half the squared error of the value model, clipped"),
+    Metric("rl/explained_variance", "share", "1 - Var(returns - values)/Var(returns); below 0 the value model is worse than a constant", (0.0, 1.0)),
+    Metric("rl/values_mean", "reward", "Mean of the value model at sampled tokens"),
+    Metric("rl/returns_mean", "reward", "Mean of the returns at sampled tokens"),
+    Metric("rl/advantages_std", "reward", "Standard deviation of advantages before whitening"),
+    Metric("rl/length_tokens", "tokens", "Mean length of a sampled completion"),
+    Metric("rl/missing_eos_share", "share", "Completions cut at the limit without an end of turn", (0.0, 0.05)),
 )  # fmt: skip
-METRICS: tuple[Metric, ...] = (*_SHARED, *_TRAIN, *_SFT, *_REWARD, *_DPO, *_UNPAIRED, *_PPO)
+METRICS: tuple[Metric, ...] = (*_SHARED, *_TRAIN, *_SFT, *_REWARD, *_DPO, *_UNPAIRED, *_RL)
 _BY_NAME = {metric.name: metric for metric in METRICS}
 
 

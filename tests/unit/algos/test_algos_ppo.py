@@ -105,7 +105,7 @@ def test_the_first_step_is_reinforce(seed):
     torch.testing.assert_close(logprobs.grad, -batch.advantages)
     assert result.total.item() == pytest.approx(-float(batch.advantages.sum()))
     means = {name: float(total / count) for name, (total, count) in result.metrics.items()}
-    assert (means["ppo/ratio_mean"], means["ppo/clip_fraction"], means["ppo/approx_kl"]) == (1.0, 0.0, 0.0)
+    assert (means["rl/ratio_mean"], means["rl/clip_fraction"], means["rl/approx_kl"]) == (1.0, 0.0, 0.0)
 
 
 def test_a_far_token_stops_moving_instead_of_overflowing():
@@ -130,16 +130,16 @@ def test_explained_variance_by_hand():
         metrics = PPO.loss(rollouts, PPOConfig()).metrics
         return PPO.logged({name: float(total / count) for name, (total, count) in metrics.items()})
 
-    assert explained([1.5, 2.5])["ppo/explained_variance"] == pytest.approx(0.75)
-    assert explained([7.0, 7.0])["ppo/explained_variance"] == pytest.approx(0.0)
-    assert explained([1.0, 3.0])["ppo/explained_variance"] == pytest.approx(1.0)
-    assert "ppo/explained_variance" not in explained([1.0, 3.0], returns=(0.1, 0.1))
+    assert explained([1.5, 2.5])["rl/explained_variance"] == pytest.approx(0.75)
+    assert explained([7.0, 7.0])["rl/explained_variance"] == pytest.approx(0.0)
+    assert explained([1.0, 3.0])["rl/explained_variance"] == pytest.approx(1.0)
+    assert "rl/explained_variance" not in explained([1.0, 3.0], returns=(0.1, 0.1))
     assert not [name for name in explained([1.0, 3.0]) if name.endswith("_squared")]
 
 
 def test_entropy_is_a_metric_without_a_bonus():
     batch = random_batch("rollouts", seed=5)
-    total, count = PPO.loss(batch, PPOConfig()).metrics["ppo/entropy"]
+    total, count = PPO.loss(batch, PPOConfig()).metrics["rl/entropy"]
     assert float(total / count) == pytest.approx(float(batch.entropy.mean()))
 
 

@@ -16,30 +16,30 @@ def _run(metric: str, values: list[float], rules: tuple[Rule, ...] = RULES) -> l
 
 
 def test_kl_above_the_band_speaks_once_after_three_steps():
-    assert _run("ppo/kl_k1", [0.2, 0.6, 0.6, 0.6, 0.6, 0.7]) == [(3, "WARN")]
+    assert _run("rl/kl_k1", [0.2, 0.6, 0.6, 0.6, 0.6, 0.7]) == [(3, "WARN")]
 
 
 def test_kl_that_goes_on_rising_is_said_again_as_stop():
-    assert _run("ppo/kl_k1", [0.6, 0.6, 0.6, 1.2, 1.2, 1.2, 1.2]) == [(2, "WARN"), (5, "STOP")]
+    assert _run("rl/kl_k1", [0.6, 0.6, 0.6, 1.2, 1.2, 1.2, 1.2]) == [(2, "WARN"), (5, "STOP")]
 
 
 def test_a_single_step_of_noise_is_not_said():
-    assert _run("ppo/kl_k1", [0.2, 3.0, 0.2, 3.0, 3.0, 0.2]) == []
+    assert _run("rl/kl_k1", [0.2, 3.0, 0.2, 3.0, 3.0, 0.2]) == []
 
 
 def test_a_metric_that_came_back_may_be_said_again():
-    assert _run("ppo/kl_k1", [0.6] * 3 + [0.1] + [0.6] * 3) == [(2, "WARN"), (6, "WARN")]
+    assert _run("rl/kl_k1", [0.6] * 3 + [0.1] + [0.6] * 3) == [(2, "WARN"), (6, "WARN")]
 
 
 def test_negative_kl_is_a_mismatch():
-    assert _run("ppo/kl_k1", [-0.05] * 6) == [(4, "WARN")]
+    assert _run("rl/kl_k1", [-0.05] * 6) == [(4, "WARN")]
 
 
 def test_entropy_floor_is_relative_to_the_start():
     """Start 2.0 nats: WARN below 1.0, STOP below 0.3."""
-    assert _run("ppo/entropy", [2.0] * 5 + [1.01] * 3) == []
-    assert _run("ppo/entropy", [2.0] * 5 + [0.9] * 3) == [(7, "WARN")]
-    assert _run("ppo/entropy", [2.0] * 5 + [0.2] * 3) == [(7, "STOP")]
+    assert _run("rl/entropy", [2.0] * 5 + [1.01] * 3) == []
+    assert _run("rl/entropy", [2.0] * 5 + [0.9] * 3) == [(7, "WARN")]
+    assert _run("rl/entropy", [2.0] * 5 + [0.2] * 3) == [(7, "STOP")]
 
 
 def test_relative_rules_work_for_log_probabilities():
@@ -58,17 +58,17 @@ def test_the_message_says_value_limit_and_remedy():
     alerts: list[Alert] = []
     sink = AlertSink(alerts.append)
     for step in range(3):
-        sink.log(step, {"ppo/kl_k1": 0.75, "loss": 1.0})
+        sink.log(step, {"rl/kl_k1": 0.75, "loss": 1.0})
     sink.close()
     assert [a.line() for a in alerts] == [
-        "WARN step 2: ppo/kl_k1 0.750 nats/token is above the limit 0.500. Raise kl_coef or lower the learning rate."
+        "WARN step 2: rl/kl_k1 0.750 nats/token is above the limit 0.500. Raise kl_coef or lower the learning rate."
     ]
 
 
 @settings(deadline=None, max_examples=25)
 @given(values=st.lists(st.floats(0.0, 0.49), max_size=40))
 def test_a_healthy_kl_is_never_said(values: list[float]):
-    assert _run("ppo/kl_k1", values) == []
+    assert _run("rl/kl_k1", values) == []
 
 
 def test_rules_watch_declared_metrics_and_warn_before_they_stop():
@@ -79,5 +79,5 @@ def test_rules_watch_declared_metrics_and_warn_before_they_stop():
 
 
 def test_a_rule_on_an_undeclared_metric_is_refused():
-    with pytest.raises(ConfigError, match=r"did you mean ppo/entropy\?"):
-        Watch((Rule(metric="ppo/entropi", side="below", warn=0.1, stop=None, remedy="x"),))
+    with pytest.raises(ConfigError, match=r"did you mean rl/entropy\?"):
+        Watch((Rule(metric="rl/entropi", side="below", warn=0.1, stop=None, remedy="x"),))

@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "metrics.md"
 ASKED = {
     "loss", "learning_rate", "grad_norm", "tokens_per_s", "sft/perplexity", "reward/accuracy", "reward/margin",
-    "dpo/chosen_logprobs", "dpo/rejected_logprobs", "dpo/margin", "dpo/accuracy", "ppo/kl_k1", "ppo/kl_k1_sequence",
-    "ppo/kl_coef", "ppo/reward", "ppo/score", "ppo/entropy", "ppo/clip_fraction", "ppo/approx_kl", "ppo/ratio_mean",
-    "ppo/value_loss", "ppo/explained_variance", "ppo/length_tokens", "ppo/missing_eos_share",
+    "dpo/chosen_logprobs", "dpo/rejected_logprobs", "dpo/margin", "dpo/accuracy", "rl/kl_k1", "rl/kl_k1_sequence",
+    "rl/kl_coef", "rl/reward", "rl/score", "rl/entropy", "rl/clip_fraction", "rl/approx_kl", "rl/ratio_mean",
+    "rl/value_loss", "rl/explained_variance", "rl/length_tokens", "rl/missing_eos_share",
 }  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def test_an_unknown_name_raises_with_the_nearest():
 
 
 def test_healthy_includes_both_ends_and_refuses_nan():
-    kl = describe("ppo/kl_k1")
+    kl = describe("rl/kl_k1")
     assert [kl.is_healthy(v) for v in (0.0, 0.5, 0.51, -0.01, math.nan)] == [True, True, False, False, False]
     assert describe("loss").is_healthy(-3.0) and not describe("loss").is_healthy(math.inf)
 
@@ -53,7 +53,7 @@ def test_the_page_in_docs_is_the_catalogue():
 
 
 def test_a_bar_in_a_meaning_does_not_break_the_page_table():
-    row = next(line for line in metrics_page().splitlines() if line.startswith("| `ppo/kl_k1` "))
+    row = next(line for line in metrics_page().splitlines() if line.startswith("| `rl/kl_k1` "))
     assert row.replace("\\|", "").count("|") == 5
 
 

@@ -17,7 +17,7 @@ from fairlead.core.protocols import MetricSink
 from fairlead.telemetry import FanOut, JsonlSink, read_metrics
 
 STEPS = st.lists(
-    st.tuples(st.integers(0, 10**6), st.dictionaries(st.sampled_from(["loss", "dpo/margin", "ppo/kl_k1"]), st.floats()))
+    st.tuples(st.integers(0, 10**6), st.dictionaries(st.sampled_from(["loss", "dpo/margin", "rl/kl_k1"]), st.floats()))
 )
 
 

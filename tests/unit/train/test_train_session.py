@@ -91,10 +91,10 @@ def test_the_progress_line_tells_the_pace_and_the_artifact_does_not(tmp_path):
 
 def test_nothing_is_said_about_what_the_config_means(tmp_path):
     said, learner = [], make_learner("sft", num_steps=4)
-    with session(learner, tmp_path, say=said.append, muted=("ppo/kl_k1",)) as running:
+    with session(learner, tmp_path, say=said.append, muted=("rl/kl_k1",)) as running:
         for _ in range(3):
             learner.step_number += 1
-            running.log({"ppo/kl_k1": 0.75})
+            running.log({"rl/kl_k1": 0.75})
     assert said == []
 
 
@@ -103,9 +103,9 @@ def test_a_rule_that_is_broken_is_said_while_training_goes_on(tmp_path):
     with session(learner, tmp_path, say=said.append) as running:
         for _ in range(3):
             learner.step_number += 1
-            running.log({"ppo/kl_k1": 0.75})
+            running.log({"rl/kl_k1": 0.75})
     assert said == [
-        "test: alert, WARN step 3: ppo/kl_k1 0.750 nats/token is above the limit 0.500. Raise kl_coef or lower the learning rate. "
+        "test: alert, WARN step 3: rl/kl_k1 0.750 nats/token is above the limit 0.500. Raise kl_coef or lower the learning rate. "
         "The run goes on."
     ]
 
