@@ -7,7 +7,7 @@ Legend: token ids and logprobs are numpy arrays, never tensors, so that an engin
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -100,6 +100,61 @@ class Scorer(Protocol):
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> npt.NDArray[np.float64]:
         """Return [B] raw scores; NaN means "not applicable"."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ComposedReward:
+    """What all components of a reward say together of B completions, and each by itself.
+
+    A method that trains on it keeps the rows of `~dropped`. When `is_advantage`, the totals are normalised within groups and over the
+    batch already: they are the advantages, and no baseline is subtracted and no spread divided out again.
+    """
+
+    total: npt.NDArray[np.float64]
+    """[B] weighted sum of the components, in the unit that the composition's normalisation gives; NaN exactly where dropped."""
+    components: Mapping[str, npt.NDArray[np.float64]]
+    """[B] raw score by component, before weights and normalisation; NaN where it does not apply or failed."""
+    dropped: npt.NDArray[np.bool_]
+    """[B] not to be trained on: a component that the sample needs failed, or none applies. The rest of its group stays."""
+    token_rewards: tuple[npt.NDArray[np.float64], ...] | None = None
+    """B arrays [T]: what process rewards pay at the ends of steps, weighted, not part of `total`; None when nothing is paid there."""
+    is_advantage: bool = False
+    """True for normalise_then_sum."""
+    active: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Component -> artifact id of the model that scored, to be written beside every logged sample."""
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    """`reward/NAME/mean`, `/std`, `/share` (where it applies) and `/failed` by component, `reward/total/...`, `reward/dropped`."""
+
+
+class RewardComposer(Protocol):
+    """One object that scores the completions of a round with everything that the recipe composes. Not thread-safe.
+
+    A component that fails or is slow costs samples, never the run: they come back dropped.
+    """
+
+    needs_groups: bool
+    """True when a lone completion of a prompt has no reward (normalise_then_sum): the group size must be at least 2."""
+
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion], *, step: int) -> ComposedReward:
+        """Score B completions; rows of one prompt (equal `Prompt.id`) are a group, wherever they stand.
+
+        Called once for each round: running statistics move with every call. `completions` carry text, token_ids and finish_reason.
+
+        Args:
+            prompts: [B] the prompt of each completion.
+            step: optimiser steps made so far; decides which model is active where the recipe swaps them.
+        Raises:
+            EngineError: nothing could be scored in several rounds in a row.
+        """
+        ...
+
+    def state(self) -> Mapping[str, Any]:
+        """Running statistics and counters, JSON-able; belongs into every checkpoint, taken between rounds."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`; later scores are those of a run that was never interrupted."""
         ...
 
 
