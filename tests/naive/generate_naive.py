@@ -3,12 +3,13 @@
 import math
 
 
-def distribution(logits, *, temperature=1.0, top_k=0, top_p=1.0):
+def distribution(logits, *, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seen=()):
     """Probabilities [V] that a token is drawn from.
 
     top-k keeps what ties with the k-th; top-p then keeps the most likely tokens, lower ids first among equals, up to and including
-    the one with which their probability reaches top_p.
+    the one with which their probability reaches top_p; min-p drops what has less than that share of the best.
     """
+    logits = [penalised(logit, repetition_penalty) if v in seen else logit for v, logit in enumerate(logits)]
     if temperature > 0:
         logits = [logit / temperature for logit in logits]
     kept = set(range(len(logits)))
@@ -24,7 +25,14 @@ def distribution(logits, *, temperature=1.0, top_k=0, top_p=1.0):
             nucleus.add(v)
             reached += probabilities[v]
         kept = nucleus
+    best = max(logits[v] for v in kept)
+    kept = {v for v in kept if math.exp(logits[v] - best) >= min_p}
     return _softmax(logits, kept)
+
+
+def penalised(logit, penalty):
+    """Less likely, whatever the sign."""
+    return logit / penalty if logit > 0 else logit * penalty
 
 
 def _softmax(logits, kept):

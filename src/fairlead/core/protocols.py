@@ -6,7 +6,7 @@ Protocols to classes.
 Legend: token ids and logprobs are numpy arrays, never tensors, so that an engine may live in another process.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -18,7 +18,10 @@ from fairlead.core.records import Completion, FinishReason, Judgment, Prompt, Ta
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How to sample. The seed of each sample is derived from (seed, request key, sample index), never from placement."""
+    """How to sample. The seed of each sample is derived from (seed, request key, sample index), never from placement.
+
+    Logits are changed in this order: repetition penalty, temperature, top-k, top-p, min-p.
+    """
 
     max_new_tokens: int
     temperature: float = 1.0
@@ -26,8 +29,19 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     """0 means off."""
+    min_p: float = 0.0
+    """Keep tokens with at least this share of the most likely token's probability; 0 means off."""
+    repetition_penalty: float = 1.0
+    """Divides the positive logits of tokens that prompt or completion hold already, and multiplies the negative ones; 1 means off."""
     seed: int = 0
     stop_token_ids: tuple[int, ...] = ()
+    stop: tuple[str, ...] = ()
+    """Texts that end a sample: it keeps all tokens up to the one with which its text first holds one of them. The engine needs a decoder."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether some tokens have no chance, so that the sampled distribution is not the policy's at any temperature."""
+        return self.top_p < 1.0 or self.top_k > 0 or self.min_p > 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +49,16 @@ class GenerateRequest:
     """One tokenised prompt of which `num_samples` completions are wanted."""
 
     key: str
-    """Stable name (the prompt's id); part of the seed."""
+    """Stable name (the prompt's id); part of the seed. Unique in one call."""
     token_ids: tuple[int, ...]
     num_samples: int = 1
+    max_new_tokens: int | None = None
+    """A limit of its own below that of the sampling; None takes the sampling's."""
+
+    def limit(self, sampling: Sampling) -> int:
+        """Tokens that a sample of it may have."""
+        own = sampling.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
+        return min(own, sampling.max_new_tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,10 +70,39 @@ class Sample:
     token_ids: npt.NDArray[np.int64]
     """[T] sampled tokens, the stop token included."""
     sampling_logprobs: npt.NDArray[np.float32]
-    """[T] nats, of the processed distribution that the token was drawn from."""
+    """[T] nats, of the processed distribution that the token was drawn from (at temperature 0: of the penalised logits)."""
     finish_reason: FinishReason
+    """`stop`: by a stop token or a stop text; `length`: by the limit."""
     policy_versions: tuple[tuple[int, int, int], ...] = ((0, 0, 0),)
-    """Spans (version, start, end) of tokens by the policy version that wrote them."""
+    """Spans (version, start, end) of tokens by the policy version that wrote them; in order, without gaps."""
+
+    @property
+    def oldest_version(self) -> int:
+        """Version of its first token; staleness is counted from here."""
+        return self.policy_versions[0][0]
+
+
+Decode = Callable[[npt.NDArray[np.int64]], str]
+"""Text of [T] token ids."""
+PauseMode = Literal["keep", "wait", "abort"]
+"""What becomes of samples in flight: `keep` freezes them until `resume`, `wait` finishes them first, `abort` drops them (counted in
+`EngineHealth.num_aborted`, left out of what `generate` yields: ask for them again)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineHealth:
+    """What an engine says about itself."""
+
+    state: Literal["ready", "paused", "stale", "failed"]
+    """`stale`: restarted and without the policy's weights until the next `update_weights`; it must not sample."""
+    policy_version: int
+    num_tokens: int
+    """Sampled so far."""
+    num_active: int = 0
+    """Samples being decoded."""
+    num_waiting: int = 0
+    """Samples that were asked for and have not begun."""
+    num_aborted: int = 0
 
 
 @runtime_checkable
@@ -60,28 +110,36 @@ class Sampler(Protocol):
     """The generate half of a rollout engine."""
 
     def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Sample]:
-        """Yield samples as they finish, in any order."""
+        """Yield each sample when it has finished; the order is the engine's own."""
         ...
 
 
 @runtime_checkable
 class RolloutEngine(Sampler, Protocol):
-    """A sampler whose weights follow a training policy."""
+    """A sampler whose weights follow a training policy.
 
-    def pause(self) -> None:
-        """Stop taking new tokens; requests in flight are kept."""
+    While a `generate` is being read, other threads may call everything else; the reader itself may call `update_weights` between two
+    samples: samples in flight go on with the new weights, and their spans say so.
+    """
+
+    def pause(self, mode: PauseMode = "keep") -> None:
+        """Write no more tokens until `resume`; returns when none is being written."""
         ...
 
     def resume(self) -> None:
         """Go on after `pause`."""
         ...
 
-    def update_weights(self, source: "WeightSource", version: int) -> None:
-        """Take new weights; later tokens carry `version`."""
+    def update_weights(self, source: "WeightSource | None", version: int) -> None:
+        """Take new weights, whole or not at all; later tokens carry `version`.
+
+        Args:
+            source: None for an engine that shares the trainer's parameters, or when it already has them.
+        """
         ...
 
-    def health(self) -> Mapping[str, Any]:
-        """State, version and counters."""
+    def health(self) -> EngineHealth:
+        """State, version and counters; never waits."""
         ...
 
 

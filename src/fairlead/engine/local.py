@@ -11,16 +11,23 @@ Example:
         ...
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fairlead.core.errors import EngineError, explain
-from fairlead.core.protocols import GenerateRequest, Sample, Sampling, WeightSource
+from fairlead.core.protocols import (
+    Decode,
+    EngineHealth,
+    GenerateRequest,
+    PauseMode,
+    Sample,
+    Sampling,
+    WeightSource,
+)
 from fairlead.engine.cache import (
     KEY_TOKENS,
     PREFILL_TOKENS,
@@ -32,6 +39,7 @@ from fairlead.engine.cache import (
     round_up,
 )
 from fairlead.engine.sampler import draw, process_logits, sample_uniforms
+from fairlead.engine.stops import StopTexts
 from fairlead.models.load import CausalModel
 from fairlead.models.logprobs import chunk_logits
 
@@ -53,6 +61,11 @@ class _Wave:
     """[samples, max_new_tokens]"""
     stops: Tensor
     """Tokens that end a sample."""
+    limits: Tensor
+    """[samples] tokens that each may have."""
+    seen: Tensor | None
+    """[samples, V] tokens of prompt and completion, when they are penalised."""
+    texts: StopTexts | None
 
 
 def _whole_blocks(slots: Tensor) -> Tensor:
@@ -65,13 +78,15 @@ class LocalEngine:
 
     Args:
         max_slots: samples decoded together; more is faster per token and takes more memory.
+        decode: text of a completion; needed for stop texts.
+        on_token: called with the number of tokens of each step; may raise to stop.
     Raises:
         EngineError: the model's sequences cannot share a row (the slots of the cache are one), or it computes in bf16 on a CPU.
     """
 
     def __init__(
-        self, model: CausalModel, *, max_slots: int = 128, on_token: Callable[[int], None] | None = None
-    ) -> None:
+        self, model: CausalModel, *, max_slots: int = 128, decode: Decode | None = None, on_token: Callable[[int], None] | None = None
+    ) -> None:  # fmt: skip
         if model.why_padded is not None:
             raise EngineError(explain("model", model.name, f"cannot write completions here: it {model.why_padded}",
                                       expected="a model whose sequences can share a row",
@@ -85,26 +100,24 @@ class LocalEngine:
         self._is_paused = False
         self._num_tokens = 0
         self._on_token = on_token
+        self._decode_text = decode
 
-    def pause(self) -> None:
-        """Refuse new requests until `resume`."""
+    def pause(self, mode: PauseMode = "keep") -> None:
+        """Refuse new requests until `resume`; a wave never stops halfway, so all modes are one."""
         self._is_paused = True
 
     def resume(self) -> None:
         """Accept requests again."""
         self._is_paused = False
 
-    def update_weights(self, source: WeightSource, version: int) -> None:
+    def update_weights(self, source: WeightSource | None, version: int) -> None:
         """Take note of a new policy version; the parameters are the trainer's own."""
         self.policy_version = version
 
-    def health(self) -> Mapping[str, Any]:
+    def health(self) -> EngineHealth:
         """State, version, tokens so far."""
-        return {
-            "state": "paused" if self._is_paused else "ready",
-            "policy_version": self.policy_version,
-            "num_tokens": self._num_tokens,
-        }
+        state = "paused" if self._is_paused else "ready"
+        return EngineHealth(state=state, policy_version=self.policy_version, num_tokens=self._num_tokens)
 
     def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Sample]:
         """Sample; yields wave by wave. Raises EngineError for an empty prompt or one that leaves no room."""
@@ -112,6 +125,9 @@ class LocalEngine:
             raise EngineError(
                 explain("engine", "paused", "cannot take requests", expected="a running engine", remedy="Call resume()")
             )
+        if sampling.stop and self._decode_text is None:
+            raise EngineError(explain("sampling.stop", sampling.stop, "cannot be found without a decoder", expected="an engine with one",
+                                      remedy="Make the engine with decode=, or stop by token ids"))  # fmt: skip
         for request in requests:
             self._check(request, sampling)
         samples = [
@@ -134,28 +150,32 @@ class LocalEngine:
                     remedy="Use a tokenizer with BOS",
                 )
             )
-        if room < sampling.max_new_tokens:
+        if room < (limit := request.limit(sampling)):
             raise EngineError(explain(f"prompt {request.key}: num_tokens", len(request.token_ids), f"leaves room for {max(0, room)} new tokens",
-                                      expected=f"<= {self.model.max_positions - sampling.max_new_tokens} (context {self.model.max_positions} "
-                                      f"less max_new_tokens {sampling.max_new_tokens})",
+                                      expected=f"<= {self.model.max_positions - limit} (context {self.model.max_positions} "
+                                      f"less max_new_tokens {limit})",
                                       remedy="Shorten the prompt or lower max_new_tokens"))  # fmt: skip
 
     def _decode(self, samples: list[tuple[GenerateRequest, int]], sampling: Sampling) -> list[Sample]:
         """Decode a wave. Slots beyond `rows` repeat the first one; they leave in blocks of `_SLOT_BLOCK`."""
-        head, limit, wave = self.model.output_head(), sampling.max_new_tokens, self._new_wave(samples, sampling)
+        head, wave = self.model.output_head(), self._new_wave(samples, sampling)
+        limit = int(wave.limits.max())
         cache, hidden = self._prefill(samples, limit)
         rows = torch.arange(len(samples), device=self.model.device)
         done: list[Sample] = []
         for step in range(limit):
             logits = chunk_logits(hidden, head, head.scale)[: len(rows)]
             uniforms = None if wave.uniforms is None else wave.uniforms[rows, step]
-            tokens, logprobs = draw(process_logits(logits, sampling), uniforms)
+            seen = None if wave.seen is None else wave.seen[rows]
+            tokens, logprobs = draw(process_logits(logits, sampling, seen), uniforms)
             wave.tokens[rows, step], wave.logprobs[rows, step] = tokens, logprobs
             self._num_tokens += len(rows)
             if self._on_token:
                 self._on_token(len(rows))
-            is_stop = torch.isin(tokens, wave.stops)
-            is_done = is_stop if step < limit - 1 else torch.ones_like(is_stop)
+            if wave.seen is not None:
+                wave.seen[rows, tokens] = True
+            is_stop = torch.isin(tokens, wave.stops) | self._reached(wave, rows, tokens, step)
+            is_done = is_stop | (step + 1 >= wave.limits[rows])
             if bool(is_done.any()):
                 ended = zip(rows[is_done].tolist(), is_stop[is_done].tolist(), strict=True)
                 done += [self._finish(wave, row, step + 1, stop) for row, stop in ended]
@@ -175,14 +195,29 @@ class LocalEngine:
         return hidden
 
     def _new_wave(self, samples: list[tuple[GenerateRequest, int]], sampling: Sampling) -> _Wave:
-        device, limit = self.model.device, sampling.max_new_tokens
+        device, limits = self.model.device, [request.limit(sampling) for request, _ in samples]
+        limit, seen = max(limits), None
+        if sampling.repetition_penalty != 1.0:
+            seen = torch.zeros(len(samples), len(self.model.output_head().weight), dtype=torch.bool, device=device)
+            for row, (request, _) in enumerate(samples):
+                seen[row, list(request.token_ids)] = True
         uniforms = None
         if sampling.temperature > 0:
             rows = [sample_uniforms(sampling.seed, r.key, i, limit) for r, i in samples]
             uniforms = torch.from_numpy(np.stack(rows)).to(device)
         return _Wave(requests=samples, uniforms=uniforms, tokens=torch.zeros(len(samples), limit, dtype=torch.long, device=device),
                      logprobs=torch.zeros(len(samples), limit, device=device),
-                     stops=torch.tensor(sampling.stop_token_ids, dtype=torch.long, device=device))  # fmt: skip
+                     stops=torch.tensor(sampling.stop_token_ids, dtype=torch.long, device=device),
+                     limits=torch.tensor(limits, device=device), seen=seen,
+                     texts=StopTexts(sampling.stop, self._decode_text) if sampling.stop and self._decode_text else None)  # fmt: skip
+
+    def _reached(self, wave: _Wave, rows: Tensor, tokens: Tensor, step: int) -> Tensor:
+        """[rows] whether a stop text is there with this token."""
+        found = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        if wave.texts is not None:
+            for i in np.flatnonzero(wave.texts.may_end(tokens.cpu().numpy())):
+                found[i] = wave.texts.is_reached(wave.tokens[rows[i], : step + 1].cpu().numpy())
+        return found
 
     def _prefill(self, samples: list[tuple[GenerateRequest, int]], limit: int) -> tuple[SlotCache, Tensor]:
         """Run each distinct prompt once; return the cache and last hidden state of every sample, padded to whole blocks."""

@@ -1,4 +1,4 @@
-"""From logits to tokens: temperature, top-k, top-p, and one uniform number per token that belongs to the sample alone.
+"""From logits to tokens: temperature, cuts, penalty, and one uniform number per token that belongs to the sample alone.
 
 The same sample gets the same tokens whatever else is in the batch: its uniforms come from a counter-based generator keyed by
 (seed, request key, sample index), and a token is the inverse of the distribution function at its uniform.
@@ -7,6 +7,7 @@ Legend: S samples, V vocabulary.
 """
 
 import hashlib
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +23,23 @@ def sample_uniforms(seed: int, key: str, sample_index: int, num: int) -> npt.NDA
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little"))).random(num)
 
 
-def process_logits(logits: Tensor, sampling: Sampling) -> Tensor:
-    """[S, V] logits after temperature, top-k and top-p; dropped tokens are -inf.
+def process_logits(logits: Tensor, sampling: Sampling, seen: Tensor | None = None) -> Tensor:
+    """[S, V] logits after repetition penalty, temperature, top-k, top-p and min-p; dropped tokens are -inf.
 
     top-k keeps all tokens that tie with the k-th. top-p keeps the fewest most likely tokens whose probability (after top-k)
-    reaches top_p, lower ids first among equals.
+    reaches top_p, lower ids first among equals. Greedy sampling (temperature 0) drops nothing.
+
+    Args:
+        seen: [S, V] tokens that prompt or completion hold; needed with a repetition penalty.
+    Source: Keskar et al. 2019, arXiv:1909.05858, section 4.1 (the penalty, as transformers has it, on negative logits too).
     """
-    if sampling.temperature > 0:
+    if sampling.repetition_penalty != 1.0:
+        assert seen is not None, "a repetition penalty needs the tokens that were seen"
+        penalty = sampling.repetition_penalty
+        logits = torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+    if sampling.temperature == 0:
+        return logits
+    if sampling.temperature != 1.0:
         logits = logits / sampling.temperature
     if 0 < sampling.top_k < logits.shape[-1]:
         threshold = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
@@ -37,6 +48,8 @@ def process_logits(logits: Tensor, sampling: Sampling) -> Tensor:
         ordered, order = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
         dropped = ordered.cumsum(-1) - ordered >= sampling.top_p  # the token that crosses the line stays
         logits = logits.masked_fill(torch.zeros_like(dropped).scatter(1, order, dropped), -torch.inf)
+    if sampling.min_p > 0.0:
+        logits = logits.masked_fill(logits < logits.amax(-1, keepdim=True) + math.log(sampling.min_p), -torch.inf)
     return logits
 
 

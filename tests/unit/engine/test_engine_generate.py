@@ -197,7 +197,7 @@ def test_bad_requests_are_refused_before_anything_is_sampled():
         with pytest.raises(EngineError, match=says) as info:
             list(engine.generate([good, bad], Sampling(max_new_tokens=4)))
         assert "prompt bad" in str(info.value) and "\n" not in str(info.value)
-    assert engine.health()["num_tokens"] == 0
+    assert engine.health().num_tokens == 0
     assert list(engine.generate([], Sampling(max_new_tokens=4))) == []
 
 
@@ -214,11 +214,11 @@ def test_a_paused_engine_takes_nothing_and_goes_on_afterwards():
     engine = LocalEngine(tiny_models.load("llama"))
     assert isinstance(engine, RolloutEngine)
     engine.pause()
-    assert engine.health()["state"] == "paused"
+    assert engine.health().state == "paused"
     with pytest.raises(EngineError, match="resume"):
         list(engine.generate(some_requests(), Sampling(max_new_tokens=2)))
     engine.resume()
-    assert engine.health()["state"] == "ready"
+    assert engine.health().state == "ready"
     assert len(list(engine.generate(some_requests(), Sampling(max_new_tokens=2)))) == 14
 
 
@@ -234,7 +234,7 @@ def test_samples_name_the_policy_that_wrote_them():
     (after,) = engine.generate(request, Sampling(max_new_tokens=3, temperature=0.0))
     assert before.policy_versions == ((0, 0, 3),) and after.policy_versions == ((7, 0, 3),)
     assert before.token_ids.tolist() != after.token_ids.tolist(), "the engine samples from the trainer's own weights"
-    assert engine.health()["policy_version"] == 7 and engine.health()["num_tokens"] == sum(seen) == 6
+    assert engine.health().policy_version == 7 and engine.health().num_tokens == sum(seen) == 6
 
 
 def stories():

@@ -13,12 +13,12 @@ from fairlead.engine.sampler import draw, process_logits, sample_uniforms
 from naive import generate_naive
 
 
-def probabilities(logits, **options):
-    return (
-        process_logits(torch.tensor([logits], dtype=torch.float64), Sampling(max_new_tokens=1, **options))
-        .softmax(-1)[0]
-        .tolist()
+def probabilities(logits, *, seen=(), **options):
+    is_seen = torch.tensor([[v in seen for v in range(len(logits))]])
+    processed = process_logits(
+        torch.tensor([logits], dtype=torch.float64), Sampling(max_new_tokens=1, **options), is_seen
     )
+    return processed.softmax(-1)[0].tolist()
 
 
 def logs(*shares):
@@ -28,10 +28,11 @@ def logs(*shares):
 @given(
     logits=st.lists(st.sampled_from([-2.0, -0.5, 0.0, 0.3, 1.1, 2.0]), min_size=2, max_size=8),
     temperature=st.sampled_from([0.5, 1.0, 2.0]), top_k=st.integers(0, 9), top_p=st.sampled_from([0.111, 0.35, 0.77, 0.93, 1.0]),
+    min_p=st.sampled_from([0.0, 0.123, 0.51]), repetition_penalty=st.sampled_from([1.0, 1.7, 0.6]), seen=st.sets(st.integers(0, 7)),
 )  # fmt: skip
-def test_the_distribution_is_the_plain_loop(logits, temperature, top_k, top_p):
-    expected = generate_naive.distribution(logits, temperature=temperature, top_k=top_k, top_p=top_p)
-    assert probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p) == pytest.approx(expected, abs=1e-9)
+def test_the_distribution_is_the_plain_loop(logits, **options):
+    expected = generate_naive.distribution(logits, **options)
+    assert probabilities(logits, **options) == pytest.approx(expected, abs=1e-9)
 
 
 def test_top_k_by_hand():
@@ -56,6 +57,20 @@ def test_top_p_keeps_the_token_that_crosses_the_line():
 def test_top_p_counts_what_top_k_left():
     """top-k 2 leaves 2/3 and 1/3; top-p 0.6 then keeps the first alone."""
     assert probabilities(logs(0.5, 0.25, 0.125, 0.125), top_k=2, top_p=0.6) == pytest.approx([1, 0, 0, 0])
+
+
+def test_min_p_by_hand():
+    """Of 1/2, 1/4, 1/8, 1/8 those with 0.4 of the best are the first two; temperature 2 makes the rest 1/2 of the best: all stay."""
+    assert probabilities(logs(0.5, 0.25, 0.125, 0.125), min_p=0.4) == pytest.approx([2 / 3, 1 / 3, 0, 0])
+    assert min(probabilities(logs(0.5, 0.25, 0.125, 0.125), min_p=0.4, temperature=2.0)) > 0
+
+
+def test_a_repetition_penalty_by_hand():
+    """Penalty 2 on logits 2 and -1 gives 1 and -2; an unseen 0 stays."""
+    total = math.e + math.exp(-2) + 1
+    assert probabilities([2.0, -1.0, 0.0], repetition_penalty=2.0, seen={0, 1}) == pytest.approx(
+        [math.e / total, math.exp(-2) / total, 1 / total]
+    )
 
 
 def test_temperature_by_hand():
