@@ -10,14 +10,13 @@ import torch
 
 from benchmarks.gpu.work import RECOMPUTE, WAYS
 from benchmarks.offline import cells
-from benchmarks.offline.ours import OPTIM, num_unshared, read_trees
+from benchmarks.offline.ours import OPTIM, FairBatches, num_unshared, read_trees, with_reference
 from fairlead.algos import get_algorithm
 from fairlead.models.adapters import LoraSettings, add_lora
 from fairlead.models.heads import new_reward_head
 from fairlead.models.load import load_policy
 from fairlead.models.recompute import recompute_activations
-from fairlead.train.batches import EpochBatches
-from fairlead.train.forward import Models, PolicyLogprobs, annotate
+from fairlead.train.forward import Models
 from fairlead.train.loop import Learner, run_loop
 
 
@@ -33,37 +32,29 @@ def main() -> None:
 
 def measure(args: Namespace) -> dict[str, float]:
     """Rates, peak memory, and the speed of a product in this run."""
-    trees, models, prepared = read_trees(args.work, args.method), make_models(args), 0.0
+    trees, models, prepared = read_trees(args.work, args.method), make_models(args), {}
     if args.method == "dpo":
-        assert models.policy is not None
-        started = cells.now(args.device)
-        trees = annotate(
-            trees[: args.num_reference], "ref_logprobs", PolicyLogprobs(models.policy), max_tokens=args.max_tokens
-        )
-        prepared = (cells.now(args.device) - started) / len(trees)
+        trees, prepared = with_reference(models, trees, args)
     algo = get_algorithm(args.method)
     config = algo.config(**({"center_coef": 0.0} if args.method == "reward" else {}))
     optim = replace(OPTIM, optimizer="adamw_8bit") if args.setting.startswith("low_8bit") else OPTIM
     learner = Learner(
         models=models, algo=algo, algo_config=config, optim=optim, num_steps=10**6, max_tokens=args.max_tokens
     )
-    source, seen = (EpochBatches(trees, batch_size=args.batch_size, num_epochs=1000, seed=args.seed) for _ in range(2))
-    clock = cells.Clock(args.seconds, device=args.device)
+    source, seen = (FairBatches(trees, batch_size=args.batch_size, seed=args.seed) for _ in range(2))
+    clock = cells.Clock(args.seconds, warmup=args.warmup, min_steps=args.min_steps, device=args.device)
 
     def tick(learner: Learner, _metrics: dict[str, float]) -> bool:
         batch = seen[learner.step_number - 1]
-        return clock.tick(
-            rows=len(batch), tokens=sum(map(num_unshared, batch)), computed=sum(t.num_tokens for t in batch)
-        )
+        return clock.tick(rows=len(batch), tokens=sum(map(num_unshared, batch)))
 
     run_loop(learner, source, hooks=[tick])
     memory = cells.peak_memory_mb(args.device)
-    peak = cells.peak_gflops("bf16" if args.device == "cuda" else "fp32", device=args.device)
     return {
         **clock.summary(),
-        "prepare_s_per_row": prepared,
+        "prepared": prepared,
         "memory_mb": memory,
-        "peak_gflops": peak,
+        "peak_gflops": cells.peaks_gflops(args.device),
         "max_tokens": learner.max_tokens,
     }
 

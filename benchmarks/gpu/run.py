@@ -24,7 +24,8 @@ import torch
 
 from benchmarks.gpu import work
 from benchmarks.gpu.work import WAYS, choose_way, flops_per_token, sizes_of
-from benchmarks.offline.run import find, keep, keep_results, provenance, seconds_per_token, spread
+from benchmarks.offline.cell_plan import find, keep, provenance
+from benchmarks.offline.summary import keep_results, seconds_per_token, spread
 from benchmarks.offline.work import read_rows
 
 HERE = Path(__file__).parent
@@ -131,6 +132,7 @@ def run_cell(args: argparse.Namespace, key: dict) -> dict:
     more = ["--work", str(folder), "--method", key["method"], "--device", args.device, "--seconds", str(args.seconds),
             "--dtype", "float32" if key["way"].startswith("full") else "bfloat16", "--seed", str(key["repeat"]),
             "--batch-size", str(batch), "--max-tokens", str(args.max_tokens), "--max-length", "4096", "--num-reference", str(NUM_REFERENCE),
+            "--warmup", "3", "--min-steps", "1",
             "--threads", str(min(8, os.cpu_count() or 1))]  # fmt: skip
     if key["side"] == "ours":
         return last_line(call([sys.executable, "-m", "benchmarks.gpu.ours", "--setting", key["way"], *more], path=ROOT))
@@ -171,7 +173,11 @@ def summarise(args: argparse.Namespace, size: str, method: str) -> list[dict]:
     rows = read_rows(args.place / size / ("sft.jsonl" if method == "sft" else "pairs.jsonl"))
     sides = {"ours": good["ours"], **({"peer": good["trl"]} if good["trl"] else {})}
     rates = {side: [1 / seconds_per_token(c) for c in found] for side, found in sides.items()}
-    measured = max(c["peak_gflops"] for found in sides.values() for c in found) * 1e9
+    precision = "bf16" if args.device == "cuda" else "fp32"
+    measured = max(c["peak_gflops"][precision] for found in sides.values() for c in found) * 1e9
+    made = {name: value for name, value in provenance().items() if name in ("commit", "date")}
+    if good["trl"]:
+        made["peer_version"] = f"trl {good['trl'][0]['versions']['trl']}"
     of_card = next((tflops * 1e12 for name, tflops in CARD_TFLOPS if re.search(name, key["card"])), measured)
     flops = {side: statistics.median(found) * flops_per_token(size, rows, method=method, way=key["way"], is_shared=side == "ours")
              for side, found in rates.items()}  # fmt: skip
@@ -185,7 +191,7 @@ def summarise(args: argparse.Namespace, size: str, method: str) -> list[dict]:
         "mfu": {side: round(x / measured, 3) for side, x in flops.items()},
         "mfu_of_card": {side: round(x / of_card, 3) for side, x in flops.items()},
         "peak_gflops": {"measured": round(measured / 1e9), "card": round(of_card / 1e9)}, "repeats": min(map(len, sides.values())),
-        "command": "python -m benchmarks.gpu.run", **provenance(args.peer_python if good["trl"] else None),
+        "command": "python -m benchmarks.gpu.run", **made,
     }]  # fmt: skip
 
 

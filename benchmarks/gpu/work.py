@@ -23,6 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.offline import flops
+from benchmarks.offline.flops import layer_weights
 from benchmarks.offline.work import EOS, SPECIAL, write_rows
 from fairlead.train.memory import Shape, Way, estimate
 
@@ -135,18 +137,12 @@ def num_parameters(size: str) -> int:
     shape = SHAPES[size]
     hidden, table = shape["hidden_size"], shape["vocab_size"] * shape["hidden_size"]
     biases = hidden + 2 * _kv_width(shape)
-    layer = _layer_weights(shape) + biases + 2 * hidden
+    layer = layer_weights(shape) + biases + 2 * hidden
     return shape["num_hidden_layers"] * layer + hidden + table * (1 if shape["tie_word_embeddings"] else 2)
 
 
 def _kv_width(shape: dict) -> int:
     return shape["hidden_size"] // shape["num_attention_heads"] * shape["num_key_value_heads"]
-
-
-def _layer_weights(shape: dict) -> int:
-    """Of the matrices."""
-    hidden = shape["hidden_size"]
-    return hidden * (2 * hidden + 2 * _kv_width(shape) + 3 * shape["intermediate_size"])
 
 
 def needed_bytes(size: str, way: str, *, max_tokens: int) -> int:
@@ -167,28 +163,11 @@ def choose_way(size: str, *, max_tokens: int, memory: int) -> str:
 
 
 def flops_per_token(size: str, rows: list[dict], *, method: str, way: str, is_shared: bool) -> float:
-    """Model FLOPs of a training step for each useful token (as a padded trainer counts them, a prompt once a completion).
-
-    6 a weight and token (4 where the weights are frozen), for the head where a loss reads; 12 H for each pair of a query and a key that
-    it sees, a layer. DPO: 2 and 4 H more for its reference, which both sides' times include. Activations that are computed again
-    do not count.
-
-    Args:
-        is_shared: a prompt is computed once for its completions.
-    """
-    shape, useful, flops = SHAPES[size], 0, 0.0
-    hidden, layers = shape["hidden_size"], shape["num_hidden_layers"]
-    reference = 2 if method == "dpo" else 0
-    a_weight, a_pair = (4 if way.startswith("lora") else 6) + reference, (12 + 2 * reference) * hidden * layers
-    for row in rows:
-        prompt, *completions = (len(row[name]) for name in row)
-        whole = [prompt + n for n in completions]
-        computed = prompt + sum(completions) if is_shared else sum(whole)
-        seen = sum(n * (n + 1) / 2 for n in whole) - is_shared * (len(whole) - 1) * prompt * (prompt + 1) / 2
-        head = 0 if method == "reward" else shape["vocab_size"] * hidden * sum(completions)
-        flops += a_weight * (layers * _layer_weights(shape) * computed + head) + a_pair * seen
-        useful += sum(whole)
-    return flops / useful
+    """Model FLOPs of a training step for each useful token, with DPO's reference, which both sides' times include."""
+    return flops.flops_per_token(
+        SHAPES[size], [flops.lengths_of(row) for row in rows], has_head=method != "reward", has_reference=method == "dpo",
+        is_shared=is_shared, is_frozen=way.startswith("lora"),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 python -m benchmarks.offline.ours --work DIR/S --method dpo --setting bf16
 """
 
-import time
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from fairlead.models.load import load_policy
 from fairlead.models.memory import keep_freed_memory
 from fairlead.text.packing import Branch, Tree
 from fairlead.train.batches import EpochBatches
-from fairlead.train.forward import Models, PolicyLogprobs, annotate
+from fairlead.train.forward import Models, PolicyLogprobs, annotate, with_array
 from fairlead.train.loop import Learner
 from fairlead.train.optim import OptimizerSettings
 
@@ -37,32 +38,71 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     keep_freed_memory()
     trees = read_trees(args.work, args.method)
-    models, prepared = make_models(args.work, args.method, precision=args.setting), 0.0
+    models, prepared = make_models(args.work, args.method, precision=args.setting), {}
     if args.method in ("dpo", "long"):
-        assert models.policy is not None
-        num = args.agree * args.batch_size if args.agree else cells.NUM_REFERENCE
-        started = time.perf_counter()
-        done = annotate(trees[:num], "ref_logprobs", PolicyLogprobs(models.policy), max_tokens=args.max_tokens)
-        prepared = (time.perf_counter() - started) / num
-        trees = done
+        trees, prepared = with_reference(models, trees, args)
     algo = get_algorithm({"long": "dpo", "rank8": "ranking"}.get(args.method, args.method))
     options = {"reward": {"center_coef": 0.0}, "rank8": {"center_coef": 0.0}}.get(args.method, {})
     learner = Learner(models=models, algo=algo, algo_config=algo.config(**options), optim=OPTIM, num_steps=10**6,
                       max_tokens=args.max_tokens)  # fmt: skip
     if args.agree:
         batches = [trees[i : i + args.batch_size] for i in range(0, args.agree * args.batch_size, args.batch_size)]
-        cells.report(losses=[learner.step(batch)["loss"] for batch in batches])
+        cells.report(losses=[learner.step(batch)["loss"] for batch in batches], versions=cells.versions())
         return
-    clock = cells.Clock(args.seconds)
-    for batch in EpochBatches(trees, batch_size=args.batch_size, num_epochs=1000, seed=args.seed):
+    source = FairBatches(trees, batch_size=args.batch_size, seed=args.seed)
+    clock = cells.Clock(args.seconds, warmup=args.warmup, min_steps=args.min_steps)
+    for step in range(10**6):
+        batch = source[step]
         learner.step(batch)
-        computed = sum(t.num_tokens for t in batch)
-        if clock.tick(rows=len(batch), tokens=sum(num_unshared(t) for t in batch), computed=computed):
+        if clock.tick(rows=len(batch), tokens=sum(map(num_unshared, batch))):
             break
     memory = cells.peak_memory_mb()
     cells.report(
-        **clock.summary(), prepare_s_per_row=prepared, memory_mb=memory, peak_gflops=cells.peak_gflops(args.setting)
+        **clock.summary(),
+        prepared=prepared,
+        memory_mb=memory,
+        peak_gflops=cells.peaks_gflops(),
+        versions=cells.versions(),
     )
+
+
+class FairBatches(Sequence[list[Tree]]):
+    """The shuffled batches of one epoch, again and again, in an order of which every beginning is a fair sample of their sizes."""
+
+    def __init__(self, trees: Sequence[Tree], *, batch_size: int, seed: int) -> None:
+        self._batches = EpochBatches(
+            trees[: len(trees) // batch_size * batch_size], batch_size=batch_size, num_epochs=1, seed=seed
+        )
+        self._order = cells.fair_order([sum(map(num_unshared, batch)) for batch in self._batches], seed=seed)
+
+    def __len__(self) -> int:
+        return 10**6
+
+    def __getitem__(self, step: int) -> list[Tree]:
+        return self._batches[self._order[step % len(self._order)]]
+
+
+def with_reference(models: Models, trees: list[Tree], args: Namespace) -> tuple[list[Tree], dict[str, float]]:
+    """Trees with reference logprobs, and what the pass over some of them took.
+
+    The others get the logprob of a model that knows nothing: a step costs the same, and an epoch of them need not be waited for. Where
+    losses are compared, all of those rows get theirs.
+    """
+    assert models.policy is not None
+    num, compute = args.agree * args.batch_size or args.num_reference, PolicyLogprobs(models.policy)
+    some = trees[:num]
+    if not args.agree:
+        further = trees[num : num + cells.NUM_REFERENCE_WARMUP] or some
+        annotate(further, "ref_logprobs", compute, max_tokens=args.max_tokens)
+    started = cells.now(args.device)
+    done = annotate(some, "ref_logprobs", compute, max_tokens=args.max_tokens)
+    prepared = {"rows": len(some), "tokens": sum(map(num_unshared, some)), "seconds": cells.now(args.device) - started}
+    value = cells.placeholder_logprob(models.policy.causal_lm.config.vocab_size)
+    rest = [
+        with_array(tree, "ref_logprobs", np.full(sum(b.num_kept for b in tree.branches), value, dtype=np.float32))
+        for tree in trees[num:]
+    ]
+    return [*done, *rest], prepared
 
 
 def read_trees(folder: Path, method: str) -> list[Tree]:

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.gpu import run, work  # noqa: E402
 
-NOT_BARE = ("pydantic", "pyarrow", "datasets", "peft", "torchao", "trl", "fastapi", "sqlalchemy")
+NOT_BARE = ("pydantic", "pyarrow", "datasets", "peft", "torchao", "trl", "fastapi", "sqlalchemy", "rich")
 
 
 @pytest.mark.parametrize("size", list(work.SHAPES))
@@ -108,4 +108,4 @@ def test_it_runs_on_a_cpu_and_goes_on_where_it_was(tmp_path, capsys):
 def test_bf16_weights_with_activations_computed_again_and_a_reference(tmp_path):
     rows = try_out(tmp_path, "--only", "*/dpo/ours", "--way", "low+recompute")
     (cell,) = map(json.loads, (tmp_path / "cells.jsonl").read_text().splitlines())
-    assert list(rows) == ["gpu dpo tiny"] and cell["prepare_s_per_row"] > 0 and cell["way"] == "low+recompute"
+    assert list(rows) == ["gpu dpo tiny"] and cell["prepared"]["seconds"] > 0 and cell["way"] == "low+recompute"
