@@ -8,6 +8,7 @@ Legend: token ids and logprobs are numpy arrays, never tensors, so that an engin
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -182,7 +183,7 @@ class ComposedReward:
     active: Mapping[str, str] = field(default_factory=dict[str, str])
     """Component -> artifact id of the model that scored, to be written beside every logged sample."""
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
-    """`reward/NAME/mean`, `/std`, `/share` (where it applies) and `/failed` by component, `reward/total/...`, `reward/dropped`."""
+    """`reward/NAME_mean`, `_std`, `_share` (where it applies) and `_failed` by component, `reward/total_mean`, `_std`, `reward/dropped`."""
 
 
 class RewardComposer(Protocol):
@@ -213,6 +214,10 @@ class RewardComposer(Protocol):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`; later scores are those of a run that was never interrupted."""
+        ...
+
+    def save(self, out: Path) -> None:
+        """At the end of training: put the log of scored samples (scored.jsonl) into the policy's folder."""
         ...
 
 

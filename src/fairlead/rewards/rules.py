@@ -1,7 +1,7 @@
 """Scorers that follow a written rule instead of a trained model: exact, free, and the same for everybody.
 
 They serve as gold standard in controlled experiments, as verifiable rewards, and as penalties beside a reward model. All
-implement `core.protocols.Scorer` and read the texts of the completions only.
+implement `core.protocols.Scorer` and read the completions only. What a reply costs whatever it says is in penalties.py.
 
 Example:
     rule = make_rule({"kind": "lexicon", "path": "lexicon.json"})
@@ -22,6 +22,8 @@ from fairlead.core.errors import ConfigError, DataError, explain, nearest
 from fairlead.core.io import read_json
 from fairlead.core.protocols import Scorer
 from fairlead.core.records import Completion, Prompt
+from fairlead.rewards.options import Options
+from fairlead.rewards.penalties import PENALTIES
 
 MAX_SENTIMENT = 2
 MAX_HEDGES = 2
@@ -184,39 +186,12 @@ def load_rule(path: Path | str, *, name: str = "lexicon") -> LexiconRule:
     return LexiconRule(lexicon=Lexicon(**data), name=name)
 
 
-class _Reader:
-    """Takes options out of a rule's mapping; what is left at the end is unknown. Single-use."""
-
-    def __init__(self, config: Mapping[str, Any], where: str) -> None:
-        self._left = dict(config)
-        self._known: list[str] = []
-        self.where = where
-
-    def take(self, key: str, kind: type | tuple[type, ...], words: str, *, default: Any = None) -> Any:
-        """One option; `default` of None means required."""
-        self._known.append(key)
-        value = self._left.pop(key, default)
-        if value is None:
-            raise ConfigError(explain(f"{self.where}.{key}", None, "is missing", expected=words, remedy="Add it"))
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ConfigError(
-                explain(f"{self.where}.{key}", value, "has a wrong value", expected=words, remedy="Change it")
-            )
-        return value
-
-    def end(self) -> None:
-        """Refuse what nobody asked for."""
-        for key, value in self._left.items():
-            raise ConfigError(explain(f"{self.where}.{key}", value, f"is not a known key{nearest(key, self._known)}",
-                                      expected="one of " + ", ".join(self._known), remedy="Rename or remove it"))  # fmt: skip
-
-
-def _make_lexicon(read: _Reader) -> Scorer:
+def _make_lexicon(read: Options) -> Scorer:
     path, name = read.take("path", str, "a lexicon.json"), read.take("name", str, "a name", default="lexicon")
     return load_rule(path, name=name)
 
 
-def _make_regex(read: _Reader) -> Scorer:
+def _make_regex(read: Options) -> Scorer:
     pattern, name = read.take("pattern", str, "a regular expression"), read.take("name", str, "a name", default="regex")
     hit = float(read.take("hit", (int, float), "a number", default=1.0))
     miss = float(read.take("miss", (int, float), "a number", default=0.0))
@@ -227,7 +202,7 @@ def _make_regex(read: _Reader) -> Scorer:
                                   remedy="Fix the pattern")) from error  # fmt: skip
 
 
-def _make_length(read: _Reader) -> Scorer:
+def _make_length(read: Options) -> Scorer:
     low, high = read.take("min_words", int, "words", default=0), read.take("max_words", int, "words")
     if not 0 <= low <= high or high == 0:
         raise ConfigError(explain(f"{read.where}.max_words", high, f"does not fit min_words={low}", expected="0 <= min_words <= max_words > 0",
@@ -235,16 +210,17 @@ def _make_length(read: _Reader) -> Scorer:
     return LengthRule(min_words=low, max_words=high, name=read.take("name", str, "a name", default="length"))
 
 
-def _make_json(read: _Reader) -> Scorer:
+def _make_json(read: Options) -> Scorer:
     keys = read.take("keys", (list, tuple), "a list of names", default=())
     return JsonRule(keys=tuple(str(key) for key in keys), name=read.take("name", str, "a name", default="json"))
 
 
-RULES: Mapping[str, Callable[[_Reader], Scorer]] = {
+RULES: Mapping[str, Callable[[Options], Scorer]] = {
     "lexicon": _make_lexicon,
     "regex": _make_regex,
     "length": _make_length,
     "json": _make_json,
+    **PENALTIES,
 }
 
 
@@ -257,7 +233,7 @@ def make_rule(config: Mapping[str, Any], *, where: str = "rule") -> Scorer:
     Raises:
         ConfigError: unknown kind or key, a missing or wrong option.
     """
-    read = _Reader(config, where)
+    read = Options(config, where)
     kind = read.take("kind", str, "one of " + ", ".join(RULES))
     if kind not in RULES:
         raise ConfigError(explain(f"{where}.kind", kind, f"is not known{nearest(kind, RULES)}", expected="one of " + ", ".join(RULES),

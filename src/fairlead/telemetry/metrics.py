@@ -9,7 +9,7 @@ Example:
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fairlead.core.errors import ConfigError, explain, nearest
 
@@ -114,17 +114,34 @@ _RL = (
     Metric("rl/length_tokens", "tokens", "Mean length of a sampled completion"),
     Metric("rl/missing_eos_share", "share", "Completions cut at the limit without an end of turn", (0.0, 0.05)),
 )  # fmt: skip
-METRICS: tuple[Metric, ...] = (*_SHARED, *_TRAIN, *_SFT, *_REWARD, *_DPO, *_UNPAIRED, *_RL)
+_COMPOSED = (
+    Metric("reward/total_mean", "reward", "Composed rewards: mean of what the components make together, samples that were dropped left out"),
+    Metric("reward/total_std", "reward", "Their standard deviation; near 0 the policy is told nothing"),
+    Metric("reward/dropped", "share", "Samples that are not trained on, because a component failed on them or none applies", (0.0, 0.05)),
+)  # fmt: skip
+METRICS: tuple[Metric, ...] = (*_SHARED, *_TRAIN, *_SFT, *_REWARD, *_DPO, *_UNPAIRED, *_RL, *_COMPOSED)
 _BY_NAME = {metric.name: metric for metric in METRICS}
+_FAMILIES = (
+    Metric("reward/NAME_mean", "score", "Mean raw score of a component where it applies, before weight and normalisation"),
+    Metric("reward/NAME_std", "score", "Standard deviation of these scores; near 0 the component tells nothing apart"),
+    Metric("reward/NAME_share", "share", "Samples that the component applies to"),
+    Metric("reward/NAME_failed", "samples", "Samples on which the component failed or was too slow", (0.0, 0.0)),
+    Metric("reward/NAME_swaps", "swaps", "Where a recipe swaps reward models: swaps made up to this step; the ids are in scored.jsonl"),
+)  # fmt: skip
+"""One for each component of a composed reward, by the name that the recipe gives it."""
 
 
 def describe(name: str) -> Metric:
-    """Look a metric up.
+    """Look a metric up; of a component's the family is found.
 
     Raises:
         ConfigError: nobody declared it; the nearest name is suggested.
     """
     if name not in _BY_NAME:
+        for family in _FAMILIES:
+            start, _, end = family.name.partition("NAME")
+            if name.startswith(start) and name.endswith(end) and len(name) > len(start) + len(end):
+                return replace(family, name=name)
         raise ConfigError(explain("metric", name, f"is not declared{nearest(name, _BY_NAME)}", expected="a name of docs/metrics.md",
                                   remedy="Correct the name or declare it in telemetry/metrics.py"))  # fmt: skip
     return _BY_NAME[name]
@@ -145,11 +162,14 @@ def metrics_page() -> str:
         "",
         "While a stage trains, rules watch these metrics (`telemetry/alerts.py`) and say in one line what is wrong and what to do.",
         "",
+        "NAME stands for a component of a composed reward (`policies.NAME.rewards.components`).",
+        "",
         "Written from `src/fairlead/telemetry/metrics.py` by `metrics_page()`; a test keeps them equal.",
     ]
-    for area in dict.fromkeys(metric.area for metric in METRICS):
+    every = (*METRICS, *_FAMILIES)
+    for area in dict.fromkeys(metric.area for metric in every):
         lines += ["", f"## {area}", "", "| metric | unit | healthy | meaning |", "|---|---|---|---|"]
-        lines += [_page_row(metric) for metric in METRICS if metric.area == area]
+        lines += [_page_row(metric) for metric in every if metric.area == area]
     return "\n".join(lines) + "\n"
 
 
