@@ -24,7 +24,7 @@ from fairlead.cli.main import main
 HERE = Path(__file__).parent
 BUNDLED = Path(__file__).parents[2] / "src" / "fairlead" / "bundled"
 GATES = (
-    "completions.readiness", "preferences.agreement", "preferences.alpha", "rewards.accuracy", "dpo.accuracy", "ppo.kl", "sft.perplexity",
+    "completions.readiness", "preferences.agreement", "preferences.alpha", "rewards.accuracy", "dpo.accuracy", "rl.kl", "sft.perplexity",
     "evals.criteria", "evals.guard", "evals.capability", "releases.ready",
 )  # fmt: skip
 

@@ -118,17 +118,33 @@ def test_ctrl_c_between_stages_keeps_what_is_finished(micro: MicroRun, tmp_path:
     assert artifacts(tmp_path) == artifacts(micro.home)
 
 
-def test_killed_ppo_goes_on_at_the_saved_round(micro: MicroRun, tmp_path: Path) -> None:
-    rounds = 8  # enough of them that the kill comes before the last
-    command = ("train", "--policy", "ppo", "--set", f"policies.ppo.num_iterations={rounds}")
+ROUNDS = 24  # enough of them that the kill comes before the last
+SETTINGS = {
+    "in turn": ((), 1),
+    "in the middle of rounds that wait": (("max_staleness=2", "num_epochs=2", "minibatch_size=4"), 4),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_killed_ppo_goes_on_at_the_saved_step(micro: MicroRun, tmp_path: Path, name: str) -> None:
+    settings, steps_a_round = SETTINGS[name]
+    sets = [x for item in (f"num_iterations={ROUNDS}", *settings) for x in ("--set", f"policies.ppo.{item}")]
+    command = ("train", "--policy", "ppo", *sets)
     homes = [Path(shutil.copytree(micro.home, tmp_path / name)) for name in ("whole", "killed")]
     assert fairlead(*command, micro.recipe, home=homes[0]).code == 0
-    killed = _disturb(micro.recipe, homes[1], signal.SIGKILL, step=1, marker="kl_coef", command=command)
+    killed = _disturb(
+        micro.recipe,
+        homes[1],
+        signal.SIGKILL,
+        step=steps_a_round + 1 if settings else 1,
+        marker="kl_coef",
+        command=command,
+    )
     assert killed.code == -signal.SIGKILL
     again = fairlead(*command, micro.recipe, home=homes[1])
     assert again.code == 0, again.err
-    going_on = re.search(rf"ppo: going on at step (\d+) of {rounds}", again.out)
-    assert going_on and 1 <= int(going_on[1]) < rounds
+    going_on = re.search(rf"ppo: going on at step (\d+) of {ROUNDS * steps_a_round}", again.out)
+    assert going_on and 1 <= int(going_on[1]) < ROUNDS * steps_a_round
     assert artifacts(homes[1])["policies.ppo"] == artifacts(homes[0])["policies.ppo"]
 
 

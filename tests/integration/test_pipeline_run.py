@@ -40,7 +40,7 @@ def test_metrics_files_hold_the_catalogue_and_summaries_the_pace(micro: MicroRun
     logged = {name for folder in trained for name in read_metrics(folder / "metrics.jsonl")}
     assert logged <= {metric.name for metric in METRICS if not metric.is_live}
     areas = {name.partition("/")[0] for name in logged}
-    assert areas >= {"loss", "grad_norm", "learning_rate", "sft", "reward", "ppo", "dpo"}
+    assert areas >= {"loss", "grad_norm", "learning_rate", "sft", "reward", "rl", "dpo"}
     for folder in trained:
         facts = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["facts"]
         assert facts["tokens_per_s"] > 0 and facts["step_s"] > 0

@@ -117,11 +117,11 @@ class _Top(Config):
 
 def _section_class(section: str) -> type[Config]:
     from fairlead.policies.dpo import DpoConfig  # imports torch
-    from fairlead.policies.ppo_config import KlSection, PpoConfig
+    from fairlead.policies.online_config import KlSection, OnlineConfig
     from fairlead.policies.sft import SftConfig
     from fairlead.preferences.stage import PreferencesConfig
     from fairlead.rewards.stage import RewardsConfig
 
-    named: dict[str, type[Config]] = {"": _Top, "text": TextSection, "sft": SftConfig, "policies.dpo": DpoConfig, "policies.ppo": PpoConfig,
+    named: dict[str, type[Config]] = {"": _Top, "text": TextSection, "sft": SftConfig, "policies.dpo": DpoConfig, "policies.ppo": OnlineConfig,
                                       "policies.ppo.kl": KlSection, "rewards": RewardsConfig, "preferences": PreferencesConfig}  # fmt: skip
     return named.get(section) or (LoraSection if section.endswith(".lora") else TrainSection)

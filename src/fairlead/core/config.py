@@ -212,8 +212,8 @@ def _place(cls: type[Config], location: Iterable[Any]) -> tuple[list[str], list[
         if tag:  # a location goes on with the value of the key that chooses the member
             hints, tag = [c for c in classes if part in typing.get_args(c.model_fields[tag].annotation)], ""
             continue
-        if members := [c for c in classes if part == c.__name__ or str(part).endswith(f" {c.__name__}]")]:
-            hints = members  # by its name, or by that of a validator around it
+        if members := [c for c in classes if part == c.__name__ or str(part).rstrip("]").endswith(f" {c.__name__}")]:
+            hints = members  # by its name, or by those of the validators around it
             continue
         if not classes and isinstance(part, str) and not any(typing.get_origin(hint) is dict for hint in hints):
             continue  # `str` or `tuple[str, ...]` of a union of plain values

@@ -74,7 +74,7 @@ class TrainSection(Config):
     shapes of the model says for the memory that is free."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of matrix products; weights, their gradients and the optimiser are fp32 always. bf16 is several times faster where the processor has
-    it. auto: bf16 on a GPU that has it, and on a CPU where it pays (`fairlead doctor`) for models of hidden size 256 and more; fp32 for ppo."""
+    it. auto: bf16 on a GPU that has it, and on a CPU where it pays (`fairlead doctor`) for models of hidden size 256 and more; fp32 on-policy."""
     activation_checkpointing: bool = False
     """Compute the inside of each layer again in the backward instead of keeping it: a fraction of the memory for about a third more time,
     the same results. For models or texts that do not fit otherwise."""
@@ -152,7 +152,7 @@ LEARNING_RATE_GATES: dict[str, Gate] = {
                 unit="x the end of the usual band", direction="at_most", stop=100, warn=1,
                 remedy="Set training.learning_rate inside the band, or say that it is meant", guide="bands by kind of training and size of model",
                 reason="ten times more is tried in earnest; a hundred times more is a slip, most often of an exponent")
-    for stage in ("sft", "rewards", "dpo", "kto", "ppo")
+    for stage in ("sft", "rewards", "dpo", "kto", "rl")
 }  # fmt: skip
 """By stage; judged before the first step."""
 

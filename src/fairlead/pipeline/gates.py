@@ -7,7 +7,7 @@ from fairlead.core.errors import ConfigError, explain, nearest
 from fairlead.core.gates import Gate
 from fairlead.evals import stage as evals
 from fairlead.feedback import stage as feedback
-from fairlead.policies import dpo, kto, ppo, sft
+from fairlead.policies import dpo, kto, online, sft
 from fairlead.preferences import stage as preferences
 from fairlead.prompts import stage as prompts
 from fairlead.releases import stage as releases
@@ -17,7 +17,7 @@ from fairlead.rewards import stage as rewards
 
 def all_gates() -> tuple[Gate, ...]:
     """In the order of the flow; a name may occur once for each scope."""
-    stages = (prompts, gold, sft, completions, feedback, preferences, rewards, ppo, dpo, kto, evals, releases)
+    stages = (prompts, gold, sft, completions, feedback, preferences, rewards, online, dpo, kto, evals, releases)
     return tuple(gate for stage in stages for gate in stage.GATES)
 
 

@@ -22,10 +22,10 @@ from fairlead.evals import criteria_stage
 from fairlead.evals import stage as evals
 from fairlead.feedback import stage as feedback
 from fairlead.pipeline.recipe import Recipe
-from fairlead.policies import dpo, kto, ppo, sft
+from fairlead.policies import dpo, kto, online, sft
 from fairlead.policies.dpo_config import DpoConfig
 from fairlead.policies.kto_config import KtoConfig
-from fairlead.policies.ppo_config import PpoConfig
+from fairlead.policies.online_config import OnlineConfig
 from fairlead.preferences import stage as preferences
 from fairlead.prompts import stage as prompts
 from fairlead.releases import stage as releases
@@ -112,8 +112,8 @@ def build_plan(recipe: Recipe) -> list[Node]:
 
 
 def _policy_node(name: str, config: Config, policy: str, prompted: Mapping[str, str]) -> Node:
-    if isinstance(config, PpoConfig):
-        return _node(f"policies.{name}", f"Policy {name} (PPO)", "policy", config, ppo.run, needs_reward=True,
+    if isinstance(config, OnlineConfig):
+        return _node(f"policies.{name}", f"Policy {name} ({config.method.title})", "policy", config, online.run, needs_reward=True,
                      inputs={"policy": policy, "rewards": "rewards", **prompted})  # fmt: skip
     if isinstance(config, KtoConfig):
         given = prompted if config.data else {"preferences": "preferences"}

@@ -18,7 +18,8 @@ from fairlead.evals.stage import EvalsConfig
 from fairlead.feedback.stage import FeedbackConfig
 from fairlead.policies.dpo_config import PAIR_METHODS, DpoConfig
 from fairlead.policies.kto_config import BATCH_METHODS, KtoConfig
-from fairlead.policies.ppo_config import PpoConfig
+from fairlead.policies.online_config import OnlineConfig
+from fairlead.policies.online_methods import ONLINE_METHODS
 from fairlead.policies.sft import SftConfig
 from fairlead.preferences.stage import PreferencesConfig
 from fairlead.prompts.stage import PromptsConfig
@@ -27,11 +28,11 @@ from fairlead.rewards.gold import GoldConfig
 from fairlead.rewards.stage import RewardsConfig
 
 _POLICIES: dict[str, type[Config]] = {
-    "ppo": PpoConfig,
+    **dict.fromkeys(ONLINE_METHODS, OnlineConfig),
     **dict.fromkeys(PAIR_METHODS, DpoConfig),
     **dict.fromkeys(BATCH_METHODS, KtoConfig),
 }
-PolicyConfig = Annotated[PpoConfig | DpoConfig | KtoConfig, Field(union_mode="smart")]
+PolicyConfig = Annotated[OnlineConfig | DpoConfig | KtoConfig, Field(union_mode="smart")]
 
 
 class Recipe(Config):
@@ -98,7 +99,7 @@ class Recipe(Config):
             if isinstance(policy, KtoConfig) and policy.data:
                 continue
             need, other = (
-                ("rewards", self.rewards) if isinstance(policy, PpoConfig) else ("preferences", self.preferences)
+                ("rewards", self.rewards) if isinstance(policy, OnlineConfig) else ("preferences", self.preferences)
             )
             if other is None:
                 raise ValueError(
@@ -111,10 +112,10 @@ class Recipe(Config):
                         + (", or name files of labels in data" if isinstance(policy, KtoConfig) else ""),
                     )
                 )
-            if isinstance(policy, PpoConfig) and self.completions is None:
+            if isinstance(policy, OnlineConfig) and self.completions is None:
                 raise ValueError(explain(f"policies.{name}.algorithm", policy.algorithm, "needs completions to normalise its scores on",
                                          expected="a section completions", remedy="Add it: a KL penalty on raw scores is arbitrary"))  # fmt: skip
-            if isinstance(policy, PpoConfig) and self.prompts is None:
+            if isinstance(policy, OnlineConfig) and self.prompts is None:
                 raise ValueError(
                     explain(
                         f"policies.{name}.algorithm",
@@ -124,7 +125,7 @@ class Recipe(Config):
                         remedy="Add it",
                     )
                 )
-            if isinstance(policy, PpoConfig):
+            if isinstance(policy, OnlineConfig):
                 _check_uncertainty(name, policy, self.rewards)
         declared = self.evals.criteria.behaviours if self.evals else ()
         if declared == default_behaviours():
@@ -139,7 +140,7 @@ class Recipe(Config):
         return self
 
 
-def _check_uncertainty(name: str, policy: PpoConfig, rewards: RewardsConfig | None) -> None:
+def _check_uncertainty(name: str, policy: OnlineConfig, rewards: RewardsConfig | None) -> None:
     if policy.uncertainty_coef and (rewards is None or not rewards.ensemble.has_disagreement):
         raise ValueError(explain(f"policies.{name}.uncertainty_coef", policy.uncertainty_coef, "has no ensemble whose members could disagree",
                                  expected="rewards.ensemble with a kind other than none and combine: scores",

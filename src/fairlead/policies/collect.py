@@ -1,27 +1,35 @@
-"""Rounds of rollouts for PPO: sample, score, value, turn into advantages. The source of batches that makes a method on-policy.
+"""A round of rollouts: sample, score, compare, turn into advantages. The source of batches that makes a method on-policy.
 
-    prompts -> engine -> trees -> scores, reference logprobs, values -> token rewards -> GAE -> whitened advantages
+    prompts -> engine -> trees of n completions -> scores -> reference logprobs, values -> token rewards -> advantages
 
-Legend: N sampled tokens of the round, B completions.
+Legend: N sampled tokens of the round, B completions, P prompts.
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from fairlead.algos.advantages import gae, length_penalty, mean_and_std, token_rewards, whiten, whitening_statistics
 from fairlead.algos.kl import kl_k1, kl_k3
+from fairlead.algos.spec import sum_by_sequence
 from fairlead.core.protocols import GenerateRequest, Sampler, Sampling
 from fairlead.models.adapters import reference_mode
 from fairlead.models.heads import ScalarModel
 from fairlead.models.load import CausalModel
-from fairlead.policies.ppo_config import PpoConfig
-from fairlead.text.packing import Branch, Tree
-from fairlead.train.forward import PolicyLogprobs, StateValues, annotate
-from fairlead.train.scoring import score_with_disagreement
+from fairlead.policies.buffer import Round
+from fairlead.policies.online_config import OnlineConfig
+from fairlead.policies.prompt_stream import PromptStream
+from fairlead.policies.rewarding import Rewarder, Rollout, survivors, without_empty
+from fairlead.text.packing import Branch, Tree, pack_trees
+from fairlead.train.forward import PolicyLogprobs, StateValues, annotate, with_array
+
+_NUM_GAP_TREES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,88 +39,184 @@ class RolloutModels:
     policy: CausalModel
     reference: CausalModel | None
     """None when the policy carries an adapter: switched off, it is the reference."""
-    reward: ScalarModel
-    value: ScalarModel
+    reward: ScalarModel | None
+    """None where no reward model scores."""
+    value: ScalarModel | None
+    """None for methods without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Round:
-    """One round's completions, ready to train on."""
+class _Flat:
+    """The round's completions as flat tensors, in tree and branch order."""
 
-    trees: list[Tree]
-    metrics: dict[str, float]
-    kl_per_sequence: float
-    """Mean nats, what the adaptive controller looks at."""
+    lengths: Int[Tensor, "B"]
+    sequence_index: Int[Tensor, "N"]
+    group_index: Int[Tensor, "B"]
+    has_eos: Bool[Tensor, "B"]
+    old: Float[Tensor, "N"]
+    kl: Float[Tensor, "N"]
+    """Estimator k1, nats."""
 
 
-def collect(
-    models: RolloutModels, engine: Sampler, requests: Sequence[GenerateRequest], sampling: Sampling, config: PpoConfig, *, kl_coef: float,
-    length_coef: float, max_tokens: int, heed: Callable[[], None],
-) -> Round:  # fmt: skip
-    """Run one round.
+@dataclass(slots=True, eq=False, kw_only=True)
+class Collector:
+    """Makes rounds. Holds no state of its own between them."""
 
-    Args:
-        kl_coef: of this round, reward units a nat.
-        length_coef: see PpoConfig.length_coef, resolved.
-        max_tokens: budget of one forward.
-        heed: called before each forward of a frozen model; raises to stop.
-    """
+    config: OnlineConfig
+    models: RolloutModels
+    engine: Sampler
+    rewarder: Rewarder
+    sampling: Sampling
+    """Its seed is that of the run."""
+    length_coef: float
+    """See OnlineConfig.length_coef, resolved."""
+    max_tokens: int
+    """Budget of one forward."""
+    heed: Callable[[], None]
+    """Called before each forward of a frozen model; raises to stop."""
+    _seconds: dict[str, float] = field(default_factory=dict[str, float])
+
+    def collect(self, prompts: PromptStream, *, number: int, kl_coef: float, step: int, policy_version: int) -> Round:
+        """Make one round.
+
+        Args:
+            number: of the round, from 0; part of the seeds.
+            kl_coef: of this round, reward units a nat.
+            step: optimiser steps made so far.
+            policy_version: of the policy as it is.
+        """
+        self._seconds = {}
+        rollouts, scores, metrics = self._scored(prompts, number=number, step=step)
+        with self._timed("rl/forward_s"):
+            trees, flat, kl_k3_mean = self._compared(rollouts)
+            values = None
+            if self.models.value is not None:
+                trees = annotate(
+                    trees, "old_values", StateValues(self.models.value), max_tokens=self.max_tokens, heed=self.heed
+                )
+                values = _array(trees, "old_values")
+        shaped = scores + length_penalty(flat.lengths, coef=self.length_coef, max_tokens=self.config.max_new_tokens)
+        rewards = token_rewards(shaped, flat.kl, kl_coef=kl_coef, sequence_index=flat.sequence_index, score_clip=self.config.score_clip,
+                                has_eos=flat.has_eos, missing_eos_penalty=self.config.missing_eos_penalty)  # fmt: skip
+        arrays, std = self._advantages(rewards, values, flat)
+        metrics |= _kl_metrics(flat, kl_k3_mean, kl_coef=kl_coef) | {
+            "rl/reward": float(rewards.sum()) / len(scores), "rl/length_tokens": float(flat.lengths.double().mean()),
+            "rl/missing_eos_share": float((~flat.has_eos).float().mean()), "rl/advantages_std": std, **self._seconds,
+        }  # fmt: skip
+        for name, array in arrays.items():
+            trees = _attach(trees, name, array)
+        metrics |= {"rl/sampling_gap": self._sampling_gap(trees)}
+        return Round(
+            trees=trees, metrics=metrics, kl_per_sequence=metrics["rl/kl_k1_sequence"], policy_version=policy_version
+        )
+
+    def _scored(
+        self, prompts: PromptStream, *, number: int, step: int
+    ) -> tuple[list[Rollout], Float[Tensor, "B"], dict[str, float]]:
+        """Rollouts that may be trained on, with their scores and what is logged of them."""
+        size = self.config.group_size
+        requests = prompts.take(self.config.batch_size // size, num_samples=size)
+        sampling = replace(self.sampling, seed=_round_seed(self.sampling.seed, number))
+        with self._timed("rl/sample_s"):
+            sampled, num_empty = without_empty(sample_rollouts(self.engine, requests, sampling, group_size=size))
+        with self._timed("rl/score_s"):
+            said = self.rewarder(sampled, step=step)
+        kept = survivors(sampled, said.values, needs_group=self.config.method.needs_group, num_empty=num_empty)
+        scores = kept.scores
+        metrics = {
+            "rl/score": float(scores.mean()),
+            "rl/score_std": float(scores.std()),
+            **said.metrics,
+            **kept.metrics,
+        }
+        return kept.rollouts, scores, metrics
+
+    def _compared(self, rollouts: Sequence[Rollout]) -> tuple[list[Tree], _Flat, float]:
+        """Trees with the reference's logprobs, and all of it flat."""
+        trees = [rollout.tree for rollout in rollouts]
+        with contextlib.ExitStack() as stack:
+            reference = self.models.reference or stack.enter_context(reference_mode(self.models.policy))
+            compute = PolicyLogprobs(reference, self.config.temperature)
+            trees = annotate(trees, "ref_logprobs", compute, max_tokens=self.max_tokens, heed=self.heed)
+        lengths = torch.tensor([len(s.token_ids) for r in rollouts for s in r.samples])
+        old, ref = _array(trees, "old_logprobs"), _array(trees, "ref_logprobs")
+        flat = _Flat(
+            lengths=lengths, sequence_index=torch.repeat_interleave(torch.arange(len(lengths)), lengths),
+            group_index=torch.repeat_interleave(torch.arange(len(trees)), torch.tensor([len(t.branches) for t in trees])),
+            has_eos=torch.tensor([s.finish_reason == "stop" for r in rollouts for s in r.samples]), old=old, kl=kl_k1(old, ref),
+        )  # fmt: skip
+        return trees, flat, float(kl_k3(old, ref).mean())
+
+    def _advantages(
+        self, rewards: Float[Tensor, "N"], values: Float[Tensor, "N"] | None, flat: _Flat
+    ) -> tuple[dict[str, Float[Tensor, "N"]], float]:
+        """Arrays that the loss reads, and the standard deviation of the advantages before they were whitened."""
+        assert values is not None, "gae reads values"
+        advantages, returns = gae(
+            rewards, values, gamma=self.config.gamma, lam=self.config.lam, sequence_index=flat.sequence_index
+        )
+        mean, std = mean_and_std(whitening_statistics(advantages))
+        return {"advantages": whiten(advantages, mean=mean, std=std), "returns": returns}, float(std)
+
+    def _sampling_gap(self, trees: Sequence[Tree]) -> float:
+        """Mean |engine logprob - trainer logprob| a token, on a few prompts of the round."""
+        few = trees[:_NUM_GAP_TREES]
+        with torch.no_grad():
+            logprobs = (
+                self.models.policy.logprobs(pack_trees(few), temperature=self.config.temperature).logprobs.cpu().numpy()
+            )
+        sampled = np.concatenate([b.arrays["sampling_logprobs"] for t in few for b in t.branches])
+        return float(np.abs(logprobs - sampled).mean())
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Generator[None]:
+        started = time.monotonic()
+        yield
+        self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - started
+
+
+def sample_rollouts(
+    engine: Sampler, requests: Sequence[GenerateRequest], sampling: Sampling, *, group_size: int
+) -> list[Rollout]:
+    """Sample, and gather the completions of each prompt into trees of `group_size`, ordered by key and sample index."""
     prompts = {request.key: np.asarray(request.token_ids, dtype=np.int64) for request in requests}
     samples = sorted(engine.generate(requests, sampling), key=lambda s: (s.key, s.sample_index))
-    trees = [Tree(prompt_ids=prompts[s.key], branches=(Branch(token_ids=s.token_ids, arrays={"sampling_logprobs": s.sampling_logprobs,
-                                                                                              "old_logprobs": s.sampling_logprobs}),))
-             for s in samples]  # fmt: skip
-    raw, disagreement = score_with_disagreement(models.reward, trees, max_tokens=max_tokens, heed=heed)
-    trees = _reference_logprobs(models, trees, config.temperature, max_tokens, heed)
-    trees = annotate(trees, "old_values", StateValues(models.value), max_tokens=max_tokens, heed=heed)
-    lengths = np.array([len(s.token_ids) for s in samples])
-    scores = models.reward.normalised(torch.from_numpy(raw)).float()
-    has_eos = torch.tensor([s.finish_reason == "stop" for s in samples])
-    shaped = scores + length_penalty(torch.from_numpy(lengths), coef=length_coef, max_tokens=config.max_new_tokens)
-    index = torch.repeat_interleave(torch.arange(len(samples)), torch.from_numpy(lengths))
-    old, ref, values = (_flat(trees, name) for name in ("old_logprobs", "ref_logprobs", "old_values"))
-    kl = kl_k1(old, ref)
-    rewards = token_rewards(shaped, kl, kl_coef=kl_coef, sequence_index=index, score_clip=config.score_clip, has_eos=has_eos,
-                            missing_eos_penalty=config.missing_eos_penalty)  # fmt: skip
-    advantages, returns = gae(rewards, values, gamma=config.gamma, lam=config.lam, sequence_index=index)
-    mean, std = mean_and_std(whitening_statistics(advantages))
-    white = whiten(advantages, mean=mean, std=std)
-    trees = _attach(trees, lengths, advantages=white, returns=returns)
-    metrics = {
-        "rl/score": float(scores.mean()), "rl/score_std": float(scores.std()), "rl/reward": float(rewards.sum()) / len(samples),
-        "rl/kl_k1": float(kl.mean()), "rl/kl_k1_sequence": float(kl.sum()) / len(samples), "rl/kl_k3": float(kl_k3(old, ref).mean()),
-        "rl/kl_coef": kl_coef, "rl/kl_penalty": kl_coef * float(kl.sum()) / len(samples), "rl/length_tokens": float(lengths.mean()),
-        "rl/missing_eos_share": float((~has_eos).float().mean()), "rl/advantages_std": float(std),
+    rollouts: list[Rollout] = []
+    for start in range(0, len(samples), group_size):
+        group = tuple(samples[start : start + group_size])
+        branches = tuple(
+            Branch(token_ids=s.token_ids, arrays={"sampling_logprobs": s.sampling_logprobs, "old_logprobs": s.sampling_logprobs}) for s in group
+        )  # fmt: skip
+        assert len({s.key for s in group}) == 1, "the engine did not return the samples that it was asked for"
+        rollouts.append(Rollout(tree=Tree(prompt_ids=prompts[group[0].key], branches=branches), samples=group))
+    return rollouts
+
+
+def _kl_metrics(flat: _Flat, k3: float, *, kl_coef: float) -> dict[str, float]:
+    """KL to the reference with standard errors over completions; that of a mean a token is a ratio's."""
+    num, num_tokens = len(flat.lengths), int(flat.lengths.sum())
+    by_sequence = sum_by_sequence(flat.kl.double(), flat.sequence_index, num)
+    per_token = float(flat.kl.mean())
+    off = by_sequence - per_token * flat.lengths
+    return {
+        "rl/kl_k1": per_token, "rl/kl_k1_sequence": float(flat.kl.sum()) / num, "rl/kl_k3": k3, "rl/kl_coef": kl_coef,
+        "rl/kl_k1_error": float(off.square().sum().sqrt()) / num_tokens,
+        "rl/kl_k1_sequence_error": float(by_sequence.std(correction=0)) / num**0.5,
+        "rl/kl_penalty": kl_coef * float(flat.kl.sum()) / num,
     }  # fmt: skip
-    if disagreement is not None:
-        metrics["rl/disagreement"] = float(disagreement.mean())
-    return Round(trees=trees, metrics=metrics, kl_per_sequence=metrics["rl/kl_k1_sequence"])
 
 
-def _reference_logprobs(
-    models: RolloutModels, trees: list[Tree], temperature: float, max_tokens: int, heed: Callable[[], None]
-) -> list[Tree]:
-    with contextlib.ExitStack() as stack:
-        reference = models.reference or stack.enter_context(reference_mode(models.policy))
-        compute = PolicyLogprobs(reference, temperature)
-        return annotate(trees, "ref_logprobs", compute, max_tokens=max_tokens, heed=heed)
+def _round_seed(seed: int, number: int) -> int:
+    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
 
 
-def _flat(trees: Sequence[Tree], name: str) -> torch.Tensor:
-    """[N] a branch array of all completions in order."""
+def _array(trees: Sequence[Tree], name: str) -> Float[Tensor, "N"]:
+    """A branch array of all completions in order."""
     return torch.from_numpy(np.concatenate([b.arrays[name] for t in trees for b in t.branches]))
 
 
-def _attach(trees: list[Tree], lengths: np.ndarray, **arrays: torch.Tensor) -> list[Tree]:
-    """Give each single-branch tree its piece of every flat array."""
-    cuts = np.cumsum(lengths)[:-1]
-    pieces = {name: np.split(x.float().numpy(), cuts) for name, x in arrays.items()}
-    return [
-        replace(
-            tree,
-            branches=(
-                replace(tree.branches[0], arrays={**tree.branches[0].arrays, **{n: p[i] for n, p in pieces.items()}}),
-            ),
-        )
-        for i, tree in enumerate(trees)
-    ]
+def _attach(trees: Sequence[Tree], name: str, values: Float[Tensor, "N"]) -> list[Tree]:
+    """Give each tree its piece of a flat array."""
+    cuts = np.cumsum([sum(b.num_kept for b in tree.branches) for tree in trees])[:-1]
+    pieces = np.split(values.float().numpy(), cuts)
+    return [with_array(tree, name, piece) for tree, piece in zip(trees, pieces, strict=True)]

@@ -97,6 +97,8 @@ _RL = (
     Metric("rl/disagreement", "sd", "Reward ensembles: mean standard deviation of the members' scores; a rise: the policy leaves what they know"),
     Metric("rl/kl_k1", "nats/token", "KL(policy || reference), estimator k1, mean a sampled token; negative beyond chance is a bug", (0.0, 0.5)),
     Metric("rl/kl_k1_sequence", "nats/sequence", "The same summed over a completion; what an adaptive controller's target means"),
+    Metric("rl/kl_k1_error", "nats/token", "Standard error of rl/kl_k1 over the completions of the round"),
+    Metric("rl/kl_k1_sequence_error", "nats/sequence", "Standard error of rl/kl_k1_sequence"),
     Metric("rl/kl_k3", "nats/token", "KL(policy || reference), estimator k3: never negative, less noise", (0.0, 0.5)),
     Metric("rl/kl_coef", "coefficient", "Weight of the KL penalty in the reward at this step"),
     Metric("rl/kl_penalty", "reward", "Mean KL penalty taken off a completion's score"),
@@ -113,6 +115,16 @@ _RL = (
     Metric("rl/advantages_std", "reward", "Standard deviation of advantages before whitening"),
     Metric("rl/length_tokens", "tokens", "Mean length of a sampled completion"),
     Metric("rl/missing_eos_share", "share", "Completions cut at the limit without an end of turn", (0.0, 0.05)),
+    Metric("rl/dropped_share", "share", "Completions that are not trained on: no finite score, no token, or alone in their group", (0.0, 0.05)),
+    Metric("rl/empty_share", "share", "Completions without a token, which are dropped", (0.0, 0.01)),
+    Metric("rl/lone_survivors", "prompts", "Prompts of which one completion was left, dropped where a group is the baseline", (0.0, 1.0)),
+    Metric("rl/zero_variance_share", "share", "Prompts all of whose completions score alike and teach nothing; near 1 the prompts are too hard or "
+           "too easy", (0.0, 0.8)),
+    Metric("rl/staleness", "rounds", "Rounds of training between sampling these completions and training on them; at most max_staleness"),
+    Metric("rl/sample_s", "s", "Seconds of sampling the round", is_live=True),
+    Metric("rl/score_s", "s", "Seconds of scoring it", is_live=True),
+    Metric("rl/forward_s", "s", "Seconds of its reference logprobs and values", is_live=True),
+    Metric("rl/train_s", "s", "Seconds of its optimiser steps", is_live=True),
 )  # fmt: skip
 _COMPOSED = (
     Metric("reward/total_mean", "reward", "Composed rewards: mean of what the components make together, samples that were dropped left out"),
@@ -149,12 +161,13 @@ def describe(name: str) -> Metric:
 
 def metrics_page() -> str:
     """The catalogue as the Markdown of docs/metrics.md."""
-    live = " and ".join(f"`{metric.name}`" for metric in METRICS if metric.is_live)
+    *most, last = [f"`{metric.name}`" for metric in METRICS if metric.is_live]
+    live = f"{', '.join(most)} and {last}"
     lines = [
         "# Metrics",
         "",
-        "What training logs to the artifact's `metrics.jsonl`, one row a step (PPO: one row a round). A healthy range is where a run that",
-        "works is usually found; it is not a gate. Figures of evaluations are in the summaries of their stages, not here.",
+        "What training logs to the artifact's `metrics.jsonl`, one row a step (on-policy methods: one a round). A healthy range is where a run",
+        "that works is usually found; it is not a gate. Figures of evaluations are in the summaries of their stages, not here.",
         "",
         f"{live} depend on the clock, and equal runs must leave equal files. So they stand on the progress line, in",
         "`FAIRLEAD_HOME/work/*/metrics.jsonl` while the stage runs, and as medians in the facts of its `summary.json` (`tokens_per_s`,",

@@ -140,17 +140,19 @@ def reward_checks(start: Start, model: ScalarModel) -> list[Check]:
     return _with_forwards(start, lambda: [check_scores(model, start.looked), check_head(model, start.looked)])
 
 
-def rollout_checks(start: Start, reward: ScalarModel, *, temperature: float, is_first: bool) -> list[Check]:
+def rollout_checks(start: Start, reward: ScalarModel | None, *, temperature: float, is_first: bool) -> list[Check]:
     """Of on-policy methods, on the first round.
 
     Args:
+        reward: None where no reward model scores.
         temperature: of sampling.
         is_first: no step was made yet, so the policy is its reference.
     """
 
     def more() -> list[Check]:
         model, trees = start.model, start.looked
-        found = [check_scores(reward, trees), *check_sampling(model, trees, temperature=temperature)]
+        found = check_sampling(model, trees, temperature=temperature)
+        found = found if reward is None else [check_scores(reward, trees), *found]
         return [*found, check_reference(model, trees, temperature=temperature)] if is_first else found
 
     return _with_forwards(start, more)

@@ -15,7 +15,7 @@ from fairlead.core.errors import ConfigError, DataError, FairleadError
 from fairlead.core.io import write_json
 from fairlead.pipeline.recipe import Recipe, load
 from fairlead.policies.dpo import DpoConfig
-from fairlead.policies.ppo_config import PpoConfig
+from fairlead.policies.online_config import OnlineConfig
 
 AXOLOTL_SFT = """
 base_model: meta-llama/Llama-3.2-1B
@@ -266,7 +266,7 @@ def test_trl_ppo(tmp_path: Path) -> None:
     """4 a device x 2 accumulated x 4 devices = 32 a step, 2 of these a round, 10,000 / 64 = 157 rounds."""
     recipe, _, lines = translated(tmp_path, "trl-ppo")
     policy = recipe.policies["ppo"]
-    assert isinstance(policy, PpoConfig)
+    assert isinstance(policy, OnlineConfig)
     assert (policy.minibatch_size, policy.batch_size, policy.num_iterations, policy.num_epochs) == (32, 64, 157, 2)
     assert (policy.kl.kl_coef, policy.kl.target, recipe.model) == (0.05, None, "org/base-1b-sft")
     assert recipe.prompts is not None
@@ -278,7 +278,7 @@ def test_trl_ppo(tmp_path: Path) -> None:
 def test_dschat_ppo(tmp_path: Path) -> None:
     recipe, text, lines = translated(tmp_path, "dschat-ppo")
     policy = recipe.policies["ppo"]
-    assert isinstance(policy, PpoConfig)
+    assert isinstance(policy, OnlineConfig)
     assert (policy.batch_size, policy.minibatch_size, policy.num_epochs, policy.max_new_tokens) == (32, 16, 1, 200)
     assert (recipe.text.max_length, recipe.seed, policy.training.learning_rate) == (500, 1234, 9.65e-6)
     assert policy.training.lora is not None
@@ -303,7 +303,7 @@ def test_openrlhf_ppo_with_dotted_names(tmp_path: Path) -> None:
     """256 prompts x 2 = 512 completions a round; 10,000 prompts / 256 = 40 rounds."""
     recipe, _, lines = translated(tmp_path, "openrlhf-ppo")
     policy = recipe.policies["ppo"]
-    assert isinstance(policy, PpoConfig)
+    assert isinstance(policy, OnlineConfig)
     assert (policy.batch_size, policy.minibatch_size, policy.num_iterations) == (512, 128, 40)
     assert (policy.clip_low, policy.clip_high, policy.gamma, policy.lam, policy.max_new_tokens) == (
         0.2,

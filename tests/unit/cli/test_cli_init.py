@@ -22,7 +22,7 @@ from fairlead.formats import read_demonstrations, read_preferences
 from fairlead.pipeline.plan import build_plan
 from fairlead.pipeline.recipe import Recipe, load
 from fairlead.policies.dpo import DpoConfig
-from fairlead.policies.ppo_config import PpoConfig
+from fairlead.policies.online_config import OnlineConfig
 from fairlead.preferences import votes
 from fairlead.prompts import stage as prompts_stage
 
@@ -141,7 +141,7 @@ def test_a_recipe_is_written_with_the_rule_and_the_next_command(tmp_path: Path) 
 
 def test_ppo_is_written_with_its_reward_model(tmp_path: Path) -> None:
     recipe, _, lines = _written(tmp_path, model="org/net-1.5b", hardware="node", pairs=8000, needs="online, reranking")
-    assert isinstance(recipe.policies["ppo"], PpoConfig)
+    assert isinstance(recipe.policies["ppo"], OnlineConfig)
     assert recipe.rewards is not None
     assert recipe.sft is not None
     assert recipe.policies["ppo"].minibatch_size == 4

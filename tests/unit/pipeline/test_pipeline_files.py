@@ -119,5 +119,5 @@ def test_other_faults_pass_as_they_are(tmp_path: Path, error: BaseException) -> 
 
 def test_gate_names() -> None:
     check_names([gate.name for gate in all_gates()], where="allow")
-    with pytest.raises(ConfigError, match=r"allow=ppo\.kI is not a gate \(did you mean ppo\.kl\?\)"):
-        check_names(["ppo.kI"], where="allow")
+    with pytest.raises(ConfigError, match=r"allow=rl\.kI is not a gate \(did you mean rl\.kl\?\)"):
+        check_names(["rl.kI"], where="allow")

@@ -4,7 +4,6 @@ import contextlib
 import json
 import tracemalloc
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from fairlead.core.io import write_jsonl
 from fairlead.core.protocols import GenerateRequest
 from fairlead.core.records import Message, Preference
 from fairlead.core.services import Services
-from fairlead.policies.ppo import _Trainer
+from fairlead.policies.prompt_stream import PromptStream
 from fairlead.policies.rows import fixed_choice, read_pairs
 from fairlead.policies.sft import SftConfig, _read
 from fairlead.policies.telling import first_metric, last_metric, metric_chart
@@ -84,15 +83,14 @@ def test_one_row_cannot_be_trained_and_held_out(tmp_path: Path, rows: list[dict[
 @pytest.mark.parametrize(("num_prompts", "size"), [(10, 4), (8, 8), (7, 3), (3, 8)])
 def test_rounds_pass_over_all_prompts_before_any_comes_again(num_prompts: int, size: int) -> None:
     requests = [GenerateRequest(key=f"p{i}", token_ids=(1, 2)) for i in range(num_prompts)]
-    trainer: Any = SimpleNamespace(
-        config=SimpleNamespace(batch_size=size), requests=requests, services=SimpleNamespace(seed=3)
-    )
+    stream = PromptStream(requests, seed=3)
     counts = dict.fromkeys((r.key for r in requests), 0)
     for number in range(12):
-        picked = _Trainer._pick(trainer, number)
+        picked = stream.take(size)
         assert sum(r.num_samples for r in picked) == size
         assert len({r.key for r in picked}) == len(picked)
-        assert picked == _Trainer._pick(trainer, number), "a round is a function of its number"
+        again = PromptStream(requests, seed=3, cursor=number * size)
+        assert picked == again.take(size) and again.cursor == stream.cursor, "prompts are a function of the position"
         for request in picked:
             counts[request.key] += request.num_samples
         assert max(counts.values()) - min(counts.values()) <= (1 if (number + 1) * size % num_prompts else 0)

@@ -147,7 +147,7 @@ def ppo() -> StageSummary:
         stage="ppo", headline="Reward rose by 1.40, but the held-out reward model stopped following after step 280 and KL passed 0.5 nats a token.",
         figures=(Figure(name="Score gain", value=1.40, low=1.31, high=1.49, n=256), Figure(name="KL to the reference", value=0.574, low=0.551,
                  high=0.597, n=256, unit="nats/token"), Figure(name="Length change", value=0.31, low=0.26, high=0.36, n=256, unit="share")),
-        verdicts=(at_most("ppo.kl", "Did the policy stay near its reference?", 0.574, low=0.551, high=0.597, n=256, stop=1.0, warn=0.5,
+        verdicts=(at_most("rl.kl", "Did the policy stay near its reference?", 0.574, low=0.551, high=0.597, n=256, stop=1.0, warn=0.5,
                           unit="nats/token", remedy="Raise kl_coef or stop earlier"),
                   at_most("ppo.length", "Did replies only grow longer?", 0.31, low=0.26, high=0.36, n=256, stop=1.0, warn=0.25,
                           remedy="Add a length penalty"),

@@ -1,0 +1,269 @@
+"""Stage: policy gradients on what the policy writes, one loop for every method.
+
+    while rounds are left:
+        buffer empty?  collect max_staleness + 1 rounds (collect.py)
+        the oldest round: epochs of optimiser steps (train/loop.py), then a new policy version, a new KL coefficient, a row of metrics
+
+Methods differ in their loss (algos/) and in where advantages come from (online_methods.py). Killed and run again, it goes on at the last
+saved step, in the middle of a round too.
+"""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fairlead.algos import get_algorithm
+from fairlead.algos.kl import KLController, KLSchedule, initial_kl_coef, update_kl_coef
+from fairlead.core.errors import DataError, explain
+from fairlead.core.io import read_records
+from fairlead.core.protocols import GenerateRequest, Sampling
+from fairlead.core.records import Prompt
+from fairlead.core.sections import TextSection, judge_learning_rate
+from fairlead.core.services import Services
+from fairlead.core.summary import StageSummary
+from fairlead.engine.local import LocalEngine
+from fairlead.models.checkpoint import save_policy
+from fairlead.models.heads import ScalarModel, load_head, new_value_head
+from fairlead.models.load import load_policy, load_tokenizer
+from fairlead.policies.buffer import RolloutBuffer, Round
+from fairlead.policies.collect import Collector, RolloutModels
+from fairlead.policies.online_config import KlScheduleSection, OnlineConfig, settings_of
+from fairlead.policies.online_summary import GATES, summarise
+from fairlead.policies.prompt_stream import PromptStream
+from fairlead.policies.rewarding import ModelRewarder
+from fairlead.text import ChatText, Encoded, Tree
+from fairlead.text.prompts import encode_prompts
+from fairlead.train.forward import Models
+from fairlead.train.hooks import Session
+from fairlead.train.identity import text_fingerprint
+from fairlead.train.loop import Learner
+from fairlead.train.preflight_stage import Preflight, Start, conclude, rollout_checks
+from fairlead.train.setup import checkpoint_rule, make_learner, prepare_model
+
+__all__ = ["GATES", "OnlineConfig", "run"]
+
+GUIDE_LENGTH_COEF = (
+    0.1  # score at max_new_tokens: the guides' penalty, too little against a model that pays more for length
+)
+
+
+def run(config: OnlineConfig, *, inputs: Mapping[str, Path], out: Path, services: Services) -> StageSummary:
+    """Train and save."""
+    text: TextSection = services.extras["text"]
+    folder = str(inputs["policy"])
+    tokenizer = load_tokenizer(folder)
+    chat = ChatText(tokenizer, template=text.template, name=folder)
+    requests = _requests(config, chat, inputs, text)
+    models = _load_models(config, inputs, services)
+    loop = OnlineLoop(config, models, requests, chat, services, out / "metrics.jsonl")
+    loop.run(tokenizer.bos_token_id)
+    save_policy(models.policy, tokenizer, out)
+    return summarise(config, out / "metrics.jsonl", loop.preflight, length_coef=loop.length_coef)
+
+
+def _requests(
+    config: OnlineConfig, chat: ChatText, inputs: Mapping[str, Path], text: TextSection
+) -> list[GenerateRequest]:
+    prompts = [p for p in read_records(inputs["prompts"] / "prompts.jsonl", Prompt) if p.split == "train"]
+    if not prompts:
+        raise DataError(
+            explain("prompts", None, "has no training prompts", expected="at least one", remedy="Lower prompts.heldout")
+        )
+    encoded = encode_prompts(chat, prompts, max_length=text.max_length, max_new_tokens=config.max_new_tokens)
+    return [
+        GenerateRequest(key=p.id, token_ids=tuple(int(t) for t in ids)) for p, ids in zip(prompts, encoded, strict=True)
+    ]
+
+
+def _load_models(config: OnlineConfig, inputs: Mapping[str, Path], services: Services) -> RolloutModels:
+    folder, reward_folder = str(inputs["policy"]), inputs["rewards"]
+    seed = services.seed
+    policy = prepare_model(load_policy(folder, device=services.device), config.training, seed=seed)
+    reference = None
+    if config.training.lora is None:
+        reference = load_policy(folder, device=services.device)
+        reference.module.requires_grad_(False)
+    reward = load_head(load_policy(str(reward_folder), device=services.device), reward_folder)
+    reward.base.module.requires_grad_(False)
+    reward.uncertainty_coef = config.uncertainty_coef
+    value = None
+    if config.method.has_values:  # it begins as the reward model, which already knows what will be scored
+        value = new_value_head(
+            prepare_model(load_policy(str(reward_folder), device=services.device), config.training, seed=seed)
+        )
+    return RolloutModels(policy=policy, reference=reference, reward=reward, value=value)
+
+
+@dataclass(slots=True)
+class _Position:
+    """Where a run is; part of every checkpoint."""
+
+    kl_coef: float
+    num_sampled: int = 0
+    """Rounds sampled."""
+    num_trained: int = 0
+    """Rounds trained on to the end, which is also the policy's version."""
+    num_steps: int = 0
+    """Optimiser steps made on the round that is being trained on."""
+    cursor: int = 0
+    """Prompts handed out, without those of rounds that are being sampled."""
+    rows: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+    """Metrics of these steps."""
+
+
+class OnlineLoop:
+    """The rounds of one run. Single-use."""
+
+    def __init__(
+        self, config: OnlineConfig, models: RolloutModels, requests: list[GenerateRequest], chat: ChatText, services: Services,
+        metrics_path: Path,
+    ) -> None:  # fmt: skip
+        self.config, self.models, self.chat, self.services = config, models, chat, services
+        self.steps_per_round = config.num_epochs * -(-config.batch_size // config.minibatch_size)
+        self.learner: Learner = make_learner(
+            Models(policy=models.policy, value=models.value, temperature=config.temperature), get_algorithm(config.algorithm),
+            settings_of(config), config.training, num_steps=config.num_iterations * self.steps_per_round, say=services.say,
+            largest=max(len(r.token_ids) for r in requests) + config.group_size * config.max_new_tokens,
+        )  # fmt: skip
+        self.controller = _controller(config, num_steps=self.learner.num_steps)
+        self.length_coef = resolve_length_coef(config, models.reward)
+        self.session = Session(
+            self.learner, services=services, title=config.algorithm, metric="rl/kl_k1", metrics_path=metrics_path,
+            rule=checkpoint_rule(config.training), data=text_fingerprint(f"{r.key} {r.token_ids}" for r in requests),
+            muted=("rl/missing_eos_share",) if config.missing_eos_penalty == 0 else (),  # cut replies are meant
+        )  # fmt: skip
+        # Until a round's first optimiser step the state is that of the last round, so sampling and scoring may stop anywhere.
+        self.engine = LocalEngine(models.policy, max_slots=config.max_slots, on_token=lambda _num: self.session.heed())
+        assert models.reward is not None, "a reward model scores"
+        self.collector = Collector(
+            config=config, models=models, engine=self.engine, length_coef=self.length_coef, max_tokens=self.learner.max_tokens,
+            rewarder=ModelRewarder(models.reward, self.learner.max_tokens, self.session.heed), heed=self.session.heed,
+            sampling=Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, stop_token_ids=chat.stop_token_ids,
+                              seed=services.seed),
+        )  # fmt: skip
+        self.prompts = PromptStream(requests, seed=services.seed)
+        self.buffer = RolloutBuffer(max_staleness=config.max_staleness)
+        self.position = _Position(kl_coef=initial_kl_coef(self.controller))
+        self.preflight: Preflight | None = None
+
+    def run(self, bos_token_id: int | None) -> None:
+        """All rounds."""
+        with self.session:
+            self._restore()
+            while self.position.num_trained < self.config.num_iterations:
+                self._fill(bos_token_id)
+                current = self.buffer.first(policy_version=self.position.num_trained)
+                num_before = self.position.num_steps
+                staleness = float(self.position.num_trained - current.policy_version)
+                metrics = {**current.metrics, "rl/staleness": staleness, **self._train(current)}
+                num_new = self.position.num_steps - num_before
+                self._finish(current)
+                self.session.record(metrics, num_steps=num_new)
+
+    def _fill(self, bos_token_id: int | None) -> None:
+        """Sample rounds while the buffer is empty; the first of a process is looked at before anything is trained on it."""
+        num = min(self.buffer.num_wanted, self.config.num_iterations - self.position.num_sampled)
+        rounds: list[Round] = []
+        for number in range(self.position.num_sampled, self.position.num_sampled + num):
+            rounds.append(
+                self.collector.collect(self.prompts, number=number, kl_coef=self.position.kl_coef, step=self.learner.step_number,
+                                       policy_version=self.position.num_trained)
+            )  # fmt: skip
+            if self.preflight is None:
+                self._check(rounds[-1], bos_token_id)
+        self.buffer.add(rounds)
+        self.position.num_sampled += num
+        self.position.cursor = self.prompts.cursor
+        self._keep_position(buffer=True)
+
+    def _train(self, current: Round) -> dict[str, float]:
+        """The steps on one round that are still to be made; metrics are means over all of its steps, num_tokens the sum."""
+        position, started = self.position, time.monotonic()
+        batches = self._batches(current)
+        for batch in batches[position.num_steps :]:
+            position.rows.append(self.learner.step(batch))
+            position.num_steps += 1
+            if position.num_steps < len(batches):
+                self._keep_position()
+                self.session.checkpoint_if_due()
+        rows = position.rows
+        metrics = {name: float(np.mean([r[name] for r in rows if name in r])) for name in rows[0]}
+        return metrics | {"num_tokens": sum(r["num_tokens"] for r in rows), "rl/train_s": time.monotonic() - started}
+
+    def _batches(self, current: Round) -> list[list[Tree]]:
+        """What each optimiser step sees: epochs over the round in new orders, a prompt's completions together."""
+        size = max(1, self.config.minibatch_size // self.config.group_size)
+        found: list[list[Tree]] = []
+        for epoch in range(self.config.num_epochs):
+            order = np.random.default_rng((self.services.seed, self.position.num_trained, epoch)).permutation(
+                len(current.trees)
+            )
+            found += [[current.trees[i] for i in order[start : start + size]] for start in range(0, len(order), size)]
+        return found
+
+    def _finish(self, current: Round) -> None:
+        """A round is consumed: a new policy version and a new KL coefficient."""
+        position = self.position
+        position.kl_coef = update_kl_coef(self.controller, position.kl_coef, observed_kl=current.kl_per_sequence,
+                                          num_episodes=current.num_completions, step=self.learner.step_number)  # fmt: skip
+        position.num_trained += 1
+        position.num_steps, position.rows = 0, []
+        self.buffer.drop_first()
+        self.engine.update_weights(None, position.num_trained)
+        self._keep_position(buffer=True)
+
+    def _keep_position(self, *, buffer: bool = False) -> None:
+        """Hand what a checkpoint must hold to the session; with `buffer` the waiting rounds too."""
+        self.session.extra |= dataclasses.asdict(self.position)
+        if buffer:
+            plain, tensors = self.buffer.state()
+            self.session.extra["buffer"] = plain
+            self.session.extra_tensors = tensors
+
+    def _restore(self) -> None:
+        """Go on where the checkpoint was made, if there is one."""
+        extra = self.session.extra
+        if "kl_coef" not in extra:
+            return
+        self.position = _Position(**{f.name: extra[f.name] for f in dataclasses.fields(_Position)})
+        self.prompts.cursor = self.position.cursor
+        self.buffer.load_state(extra["buffer"], self.session.extra_tensors)
+        self.engine.update_weights(None, self.position.num_trained)
+
+    def _check(self, current: Round, bos_token_id: int | None) -> None:
+        config, policy = self.config, self.models.policy
+        rate = judge_learning_rate(config.training, stage="rl", kind="policy_gradient", num_parameters=policy.num_parameters,
+                                   reasons=self.services.extras.get("allow", {}))  # fmt: skip
+        start = Start(stage=config.algorithm, model=policy, rows=Encoded(trees=current.trees), bos_token_id=bos_token_id,
+                      stop_token_ids=self.chat.stop_token_ids, max_length=self.services.extras["text"].max_length,
+                      max_tokens=config.training.max_tokens_per_microbatch, rate=rate)  # fmt: skip
+        checks = rollout_checks(
+            start, self.models.reward, temperature=config.temperature, is_first=self.learner.step_number == 0
+        )
+        self.preflight = conclude(start, checks, self.services)
+
+
+def _controller(config: OnlineConfig, *, num_steps: int) -> KLController:
+    kl = config.kl
+
+    def schedule(section: KlScheduleSection) -> KLSchedule:
+        return KLSchedule(shape=section.shape, start=section.start, end=section.end, num_steps=num_steps)
+
+    def bound(value: float | KlScheduleSection) -> float | KLSchedule:
+        return schedule(value) if isinstance(value, KlScheduleSection) else value
+
+    return KLController(kl_coef=kl.kl_coef, target=kl.target, horizon=kl.horizon, low=bound(kl.low), high=bound(kl.high),
+                        schedule=None if kl.schedule is None else schedule(kl.schedule))  # fmt: skip
+
+
+def resolve_length_coef(config: OnlineConfig, reward: ScalarModel | None) -> float:
+    """The recipe's coefficient, or max(0.1, score gained by a reply that is max_new_tokens longer); 0 without a reward model."""
+    if config.length_coef is not None:
+        return config.length_coef
+    if reward is None:
+        return 0.0
+    return max(GUIDE_LENGTH_COEF, reward.facts.get("length_slope_per_token", 0.0) * config.max_new_tokens)

@@ -1,0 +1,219 @@
+"""Recipe section of the on-policy methods: one class, whose defaults are those of the method it names.
+
+Example:
+    config = OnlineConfig.model_validate({"algorithm": "ppo", "options": {"dual_clip": 3.0}})
+    settings_of(config)    # PPOConfig(clip_low=0.2, dual_clip=3.0, ...)
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, cast, get_type_hints
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from fairlead.algos import get_algorithm
+from fairlead.core.config import Config
+from fairlead.core.errors import ConfigError, explain, nearest
+from fairlead.core.sections import TrainSection
+from fairlead.policies.online_methods import METHODS, Method, OnlineMethod
+
+_LOSS_KEYS = (
+    "clip_low",
+    "clip_high",
+    "value_coef",
+    "value_clip",
+    "entropy_coef",
+)  # settings of losses that are keys here
+_ADVANTAGE_KEYS = ("gamma", "lam")  # read where a value model is
+
+
+class KlScheduleSection(Config):
+    """A KL coefficient (or a bound of one) by optimiser step."""
+
+    shape: Literal["linear", "cosine", "step"]
+    """How it goes from start to end."""
+    start: float = Field(ge=0)
+    """Coefficient at the first step, reward units a nat."""
+    end: float = Field(ge=0)
+    """Coefficient at the last step, reward units a nat."""
+
+
+class KlSection(Config):
+    """The KL penalty, which is part of the reward (estimator k1). A coefficient means something only on normalised scores."""
+
+    kl_coef: float = Field(default=0.2, ge=0)
+    """First coefficient, reward units a nat."""
+    target: float | None = Field(default=6.0, gt=0)
+    """KL that the adaptive controller holds, nats a sequence; null keeps the coefficient fixed (or scheduled)."""
+    horizon: int = Field(default=10_000, ge=1)
+    """Episodes over which an error of 20 % moves the coefficient by a factor of about 1.2."""
+    schedule: KlScheduleSection | None = None
+    """Coefficient by step instead of the controller; null is off."""
+    low: Annotated[float, Field(ge=0)] | KlScheduleSection = 0.0
+    """Smallest coefficient of the adaptive controller, or a schedule of it."""
+    high: Annotated[float, Field(gt=0)] | KlScheduleSection = 10.0
+    """Largest coefficient of the adaptive controller, or a schedule of it."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.schedule is not None and self.target is not None:
+            raise ValueError(
+                explain(
+                    "target", self.target, "contradicts schedule", expected="one of the two", remedy="Set target: null"
+                )
+            )
+        return self
+
+
+class OnlineConfig(Config):
+    """Policy gradients on what the policy writes now. Starting values of the guides for ppo; see docs/stages/online.md."""
+
+    algorithm: OnlineMethod = "ppo"
+    """Name of the method. Where a default below is none of its own, the method's page says what it sets."""
+    num_iterations: int = Field(default=100, ge=1)
+    """Rounds of sampling and training."""
+    batch_size: int = Field(default=64, ge=2)
+    """Completions sampled a round."""
+    group_size: int = Field(default=1, ge=1)
+    """Completions of each prompt of a round; batch_size and minibatch_size are multiples of it."""
+    minibatch_size: int = Field(default=16, ge=1)
+    """Completions an optimiser step; the guides' 4 is for large models."""
+    num_epochs: int = Field(default=4, ge=1)
+    """Passes over each round's completions."""
+    max_staleness: int = Field(default=0, ge=0)
+    """Rounds of training that may lie between sampling a completion and training on it; 0 is synchronous. With n the engine samples n + 1
+    rounds at once, which keeps more of its slots busy."""
+    max_new_tokens: int = Field(default=128, ge=1)
+    """Longest completion, tokens."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Of sampling; all compared logits are divided by it."""
+    kl: KlSection = KlSection()
+    """Penalty for leaving the reference."""
+    gamma: float = Field(default=1.0, gt=0, le=1)
+    """Discount a token (ppo)."""
+    lam: float = Field(default=0.95, ge=0, le=1)
+    """Lambda of generalised advantage estimation (ppo)."""
+    clip_low: float = Field(default=0.2, gt=0, lt=1)
+    """The ratio is clipped below at 1 - clip_low."""
+    clip_high: float = Field(default=0.2, gt=0)
+    """The ratio is clipped above at 1 + clip_high."""
+    value_coef: float = Field(default=0.1, ge=0)
+    """Weight of the value loss (ppo)."""
+    value_clip: float | None = Field(default=0.2, gt=0)
+    """Largest move of a value away from the rollout's (ppo); null is off."""
+    entropy_coef: float = Field(default=0.0, ge=0)
+    """Bonus a nat of entropy."""
+    options: dict[str, bool | float | str | None] = Field(default_factory=dict)
+    """Further settings of the method's loss, by the names on its page (dual_clip, ...)."""
+    missing_eos_penalty: float = Field(default=1.0, ge=0)
+    """Taken off the reward of a completion that was cut off, in reference standard deviations."""
+    score_clip: float | None = Field(default=5.0, gt=0)
+    """Normalised scores are clipped to plus and minus this; null is off."""
+    uncertainty_coef: float = Field(default=0.0, ge=0)
+    """Score taken off a unit of the reward ensemble's disagreement (sd of its members' normalised scores); needs rewards.ensemble."""
+    length_coef: float | None = Field(default=None, ge=0)
+    """score - length_coef * tokens / max_new_tokens; null takes max(0.1, the reward model's measured length slope)."""
+    training: TrainSection = TrainSection(
+        learning_rate=1.41e-5, schedule="linear", warmup_share=0.0, adam_eps=1e-5, beta2=0.999
+    )
+    """Optimiser run of policy and value model (batch_size and num_epochs of this section are not used)."""
+    max_slots: int = Field(default=128, ge=1)
+    """Sequences decoded together."""
+
+    @property
+    def method(self) -> Method:
+        """What sets this method apart."""
+        return METHODS[self.algorithm]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_method(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        given = cast(dict[str, Any], data)
+        name = given.get("algorithm", "ppo")
+        return with_defaults(given, name) if name in METHODS else given
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.training.precision == "bf16":
+            raise ValueError(explain("training.precision", "bf16", f"is not used by {self.algorithm}, whose engine and trainer must agree on every "
+                                     "logprob", expected="fp32 or auto", remedy="Leave it out"))  # fmt: skip
+        if self.minibatch_size > self.batch_size:
+            raise ValueError(explain("minibatch_size", self.minibatch_size, "is larger than a round", expected=f"<= batch_size ({self.batch_size})",
+                                     remedy="Lower it"))  # fmt: skip
+        if self.method.needs_group and self.group_size < 2:
+            raise ValueError(explain("group_size", self.group_size, f"gives zero advantages with {self.algorithm}", expected=">= 2",
+                                     remedy="Raise it, or use algorithm: ppo or reinforce_pp"))  # fmt: skip
+        for key in ("batch_size", "minibatch_size"):
+            size = getattr(self, key)
+            if size % self.group_size:
+                raise ValueError(explain(key, size, "cuts a group of completions of one prompt", expected=f"a multiple of group_size "
+                                         f"({self.group_size})", remedy=f"Set {size - size % self.group_size or self.group_size}"))  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _settings_are_the_methods(self) -> Self:
+        settings_of(self)
+        unread = [name for name in _LOSS_KEYS if name not in loss_settings(self.algorithm)]
+        unread += [] if self.method.has_values else _ADVANTAGE_KEYS
+        for name in unread:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(explain(name, getattr(self, name), f"is not read by {self.algorithm}", expected="a setting of the method",
+                                         remedy="Remove it"))  # fmt: skip
+        return self
+
+
+def with_defaults(given: Mapping[str, Any], algorithm: str) -> dict[str, Any]:
+    """A policy's section with the defaults of its method where it says nothing, section by section."""
+    return _merged({**loss_settings(algorithm), **METHODS[algorithm].defaults}, given)
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        is_section = isinstance(under, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merged(cast(Mapping[str, Any], under), cast(Mapping[str, Any], value)) if is_section else value
+    return merged
+
+
+def settings_of(config: OnlineConfig) -> Any:
+    """The settings of the method's loss: keys of the section that it reads, and the options.
+
+    Raises:
+        ConfigError: an option that the method does not have, or a value that it refuses.
+    """
+    cls = get_algorithm(config.algorithm).config
+    hints = get_type_hints(cls)
+    own = {name: getattr(config, name) for name in loss_settings(config.algorithm)}
+    found = {name: _option(config.algorithm, name, value, hints) for name, value in config.options.items()}
+    try:
+        return cls(**own, **found)
+    except ConfigError as error:
+        is_option = str(error).partition("=")[0] in found
+        raise ConfigError(f"options.{error}" if is_option else str(error)) from error
+
+
+def loss_settings(algorithm: str) -> dict[str, Any]:
+    """Settings of the method's loss that are keys of the section, with the method's defaults."""
+    fields = dataclasses.fields(get_algorithm(algorithm).config)
+    return {field.name: field.default for field in fields if field.name in _LOSS_KEYS}
+
+
+def _option(method: str, name: str, value: object, hints: dict[str, Any]) -> Any:
+    path, known = f"options.{name}", sorted(hints.keys() - set(_LOSS_KEYS))
+    if name in _LOSS_KEYS:
+        raise ConfigError(
+            explain(
+                path, value, "is a key of its own", expected=f"{name} beside algorithm", remedy="Move it up one level"
+            )
+        )
+    if name not in known:
+        raise ConfigError(explain(path, value, f"is not a setting of {method}{nearest(name, known)}",
+                                  expected="one of " + ", ".join(known) if known else "no options", remedy="Rename or remove it"))  # fmt: skip
+    try:
+        return TypeAdapter(hints[name]).validate_python(value)
+    except ValidationError as error:
+        rule = error.errors(include_url=False)[0]["msg"].removeprefix("Input should be ")
+        raise ConfigError(explain(path, value, "has a wrong value", expected=rule, remedy="Change it")) from error
