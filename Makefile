@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraint
 quickstart: $(VENV)/.installed  ## install, then run the whole loop on the bundled model
 	$(BIN)/fairlead quickstart
 
-install: $(VENV)/.installed  ## make .venv and install fairlead[train,web,eval]
+install: $(VENV)/.installed  ## make .venv and install fairlead[train,web,eval,verify]
 
 dev: $(VENV)/.dev  ## the same with the developers' tools
 
@@ -23,7 +23,7 @@ $(BIN)/python:
 # torch goes first: any looser request made before it is there may pull a build with gigabytes of CUDA packages.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) torch
-	$(PIP) -e '.[train,web,eval]'
+	$(PIP) -e '.[train,web,eval,verify]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed pyproject.toml constraints.txt

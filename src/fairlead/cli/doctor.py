@@ -21,7 +21,12 @@ _PACKAGES = {
     "sklearn": "eval",
 }
 _NAMES = {"sklearn": "scikit-learn"}
-_OPTIONAL = {"torchao": ("eight-bit", "8-bit AdamW")}
+_OPTIONAL = {
+    "torchao": ("eight-bit", "8-bit AdamW"),
+    "math_verify": ("verify", "verifiers of mathematics"),
+    "jsonschema": ("verify", "verifiers of JSON"),
+    "py3langid": ("verify", "verifiers of language"),
+}
 """Package -> its extra, and what it is for; nobody misses it otherwise."""
 
 
@@ -40,7 +45,7 @@ def show_doctor(home: Path, *, as_json: bool) -> None:
     for package, (extra, use) in _OPTIONAL.items():
         is_there = importlib.util.find_spec(package) is not None
         facts[package] = (
-            importlib.metadata.version(package)
+            importlib.metadata.version(package.replace("_", "-"))
             if is_there
             else f"not there; only for {use}: pip install 'fairlead[{extra}]'"
         )

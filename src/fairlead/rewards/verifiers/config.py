@@ -1,0 +1,74 @@
+"""Recipe sections of verifiers: one class a kind, told apart by `kind`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from fairlead.core.config import Config
+from fairlead.rewards.verifiers.extraction import Policy
+
+Step = Literal["accents", "case", "punctuation", "articles", "space"]
+
+
+class VerifierBase(Config):
+    """What every verifier has."""
+
+    timeout_s: float = Field(default=10.0, gt=0)
+    """Longest time for one completion, seconds; a slower check is ended and the completion counted as not scored."""
+
+
+class ExactSection(VerifierBase):
+    """1 for an answer that equals a reference, 0 otherwise."""
+
+    kind: Literal["exact"]
+    """Which verifier."""
+    field: str = "reference"
+    """Field of the prompt's meta with the right answer: text, a number, or a list of which any will do."""
+    extract: tuple[Policy, ...] = Field(default=("whole",), min_length=1)
+    """Where the answer stands in the completion; the first policy that finds something decides."""
+    after: str | None = None
+    """Only what follows the last occurrence of this mark counts, such as `</think>`; without the mark there is no answer. null is off."""
+    normalise: tuple[Step, ...] = ("case", "space")
+    """What is evened out on both sides: accents, case, punctuation, articles (a, an, the), space."""
+
+
+class FuzzySection(ExactSection):
+    """How near an answer is to a reference, 0 to 1."""
+
+    kind: Literal["fuzzy"]  # pyright: ignore[reportIncompatibleVariableOverride] - narrows the discriminator
+    """Which verifier."""
+    normalise: tuple[Step, ...] = ("case", "punctuation", "articles", "space")
+    """What is evened out on both sides: accents, case, punctuation, articles (a, an, the), space."""
+    measure: Literal["token_f1", "edits"] = "token_f1"
+    """token_f1: overlap of words. edits: 1 - edit distance of characters / length of the longer text."""
+    threshold: float | None = Field(default=None, gt=0, le=1)
+    """Similarity from which the score is 1, else 0; null gives the similarity itself."""
+
+
+class MathSection(VerifierBase):
+    """1 for an answer that equals the reference as mathematics, 0 otherwise."""
+
+    kind: Literal["math"]
+    """Which verifier."""
+    field: str = "answer"
+    """Field of the prompt's meta with the right answer: a number, a formula (LaTeX or plain), a word, or a list of which any will do."""
+    extract: tuple[Policy, ...] = Field(default=("boxed", "hash", "phrase", "last_number"), min_length=1)
+    """Where the answer stands in the completion; the first policy that finds something decides."""
+    after: str | None = None
+    """Only what follows the last occurrence of this mark counts, such as `</think>`; without the mark there is no answer. null is off."""
+    tolerance: float = Field(default=1e-6, ge=0, lt=0.1)
+    """Relative error that is allowed between numbers of which one is not whole; whole numbers must be equal."""
+
+
+class CustomSection(VerifierBase):
+    """A verifier of your own."""
+
+    kind: Literal["custom"]
+    """Which verifier."""
+    build: str = Field(pattern=r"^[\w.]+:\w+$")
+    """`module:function`; called with the options, it returns an object with `version`, `validate` and `check`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Passed to the function."""
+
+
+VerifierSection = Annotated[ExactSection | FuzzySection | MathSection | CustomSection, Field(discriminator="kind")]
