@@ -97,12 +97,16 @@ def with_reference(models: Models, trees: list[Tree], args: Namespace) -> tuple[
     started = cells.now(args.device)
     done = annotate(some, "ref_logprobs", compute, max_tokens=args.max_tokens)
     prepared = {"rows": len(some), "tokens": sum(map(num_unshared, some)), "seconds": cells.now(args.device) - started}
-    value = cells.placeholder_logprob(models.policy.causal_lm.config.vocab_size)
-    rest = [
+    return [*done, *with_placeholders(trees[num:], vocab_size=models.policy.causal_lm.config.vocab_size)], prepared
+
+
+def with_placeholders(trees: Sequence[Tree], *, vocab_size: int) -> list[Tree]:
+    """Trees with the reference logprobs of a model that knows nothing."""
+    value = cells.placeholder_logprob(vocab_size)
+    return [
         with_array(tree, "ref_logprobs", np.full(sum(b.num_kept for b in tree.branches), value, dtype=np.float32))
-        for tree in trees[num:]
+        for tree in trees
     ]
-    return [*done, *rest], prepared
 
 
 def read_trees(folder: Path, method: str) -> list[Tree]:

@@ -52,6 +52,8 @@ RESULTS = HERE.parent / "results" / "offline.json"
 MALLOC = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=67108864:glibc.malloc.hugetlb=1"
 MORE_LEFT = 75
 LONGEST_CELL_S = 1800
+WIDE = 140
+"""Columns of the table where there is no terminal."""
 SAID_CHARS = 600
 """Of what a failed process said last."""
 
@@ -79,7 +81,7 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what is missing, then aggregate."""
-    args, console = parse_args(arguments), Console()
+    args, console = parse_args(arguments), Console(width=None if sys.stdout.isatty() else WIDE)
     args.place.mkdir(parents=True, exist_ok=True)
     if args.fresh:
         (args.place / "cells.jsonl").unlink(missing_ok=True)
@@ -188,25 +190,25 @@ def print_plan(args: argparse.Namespace, console: Console) -> None:
 
 
 def table_of(rows: list[dict]) -> Table:
-    """What was found."""
+    """What was found; the peer's fastest setting of a work is marked."""
     table = Table(
         "work",
-        "against",
-        "ratio",
-        "spread",
-        "n",
         "ours",
         "TRL",
+        "ratio",
+        "n",
+        "tokens/s",
         "use of peak",
-        "memory",
-        title="Useful tokens a second",
+        "memory, MB",
+        title="Useful tokens a second; * TRL's fastest",
     )
     for row in rows:
         ratio, memory, mfu = row["ratio"], row["memory_mb"], row["mfu"]
         table.add_row(
-            row["work"].removeprefix("offline "), ";".join(row["setting"].split(";")[:2]), f"{ratio['median']:.2f} x",
-            f"{ratio['min']:.2f} to {ratio['max']:.2f}", str(row["repeats"]), f"{row['ours']['median']:,.0f}", f"{row['peer']['median']:,.0f}",
-            f"{mfu['ours']:.0%} : {mfu['peer']:.0%}", f"{memory['ours']:,} : {memory['peer']:,} MB",
+            row["work"].removeprefix("offline "), row["precision"], row["peer_setting"] + "*" * row["is_peer_best"],
+            f"{ratio['median']:.2f} x ({ratio['min']:.2f} to {ratio['max']:.2f})", str(row["repeats"]),
+            f"{row['ours']['median']:,.0f} : {row['peer']['median']:,.0f}", f"{mfu['ours']:.0%} : {mfu['peer']:.0%}",
+            f"{memory['ours']:,} : {memory['peer']:,}",
         )  # fmt: skip
     return table
 

@@ -43,6 +43,7 @@ def summarise(work: Work, cells: Sequence[Cell], *, place: Path) -> list[dict]:
         rows.append({
             "work": f"offline {work.method} {work.size}",
             "setting": f"ours {precision}; {NAMES[setting]}{', its fastest' if is_best else ''}; {both_cells[0]['device']}",
+            "precision": precision, "peer_setting": setting, "is_peer_best": is_best,
             "unit": "useful tokens/s", **{side: spread(some) for side, some in rates.items()},
             "peer_version": f"trl {pairs['peer'][-1]['versions']['trl']}",
             "ratio": spread([a / b for a, b in zip(rates["ours"], rates["peer"], strict=True)]),

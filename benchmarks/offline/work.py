@@ -132,16 +132,23 @@ def read_rows(path: Path) -> list[dict]:
 def make_models(folder: Path, tokenizer: Tokenizer, shape: dict[str, int]) -> None:
     """Seeded random weights; the reward model has the policy's trunk."""
     import torch
-    from transformers import (
-        LlamaConfig,
-        LlamaForCausalLM,
-        LlamaForSequenceClassification,
-        PreTrainedTokenizerFast,
-        set_seed,
-    )
+    from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>",
                                    model_max_length=2048)  # fmt: skip
+    policy = make_policy(folder / "model", shape)
+    fast.save_pretrained(folder / "model")
+    reward = LlamaForSequenceClassification(LlamaConfig(**{**policy.config.to_dict(), "num_labels": 1}))
+    reward.model.load_state_dict(policy.model.state_dict())
+    torch.nn.init.normal_(reward.score.weight, std=1 / math.sqrt(shape["hidden_size"] + 1))
+    reward.save_pretrained(folder / "reward")
+    fast.save_pretrained(folder / "reward")
+
+
+def make_policy(folder: Path, shape: dict[str, int]):
+    """A Llama of a shape with seeded random weights, written without a tokenizer, and returned."""
+    from transformers import LlamaConfig, LlamaForCausalLM, set_seed
+
     config = LlamaConfig(
         max_position_embeddings=2048,
         tie_word_embeddings=True,
@@ -152,13 +159,8 @@ def make_models(folder: Path, tokenizer: Tokenizer, shape: dict[str, int]) -> No
     )
     set_seed(0)
     policy = LlamaForCausalLM(config)
-    policy.save_pretrained(folder / "model")
-    fast.save_pretrained(folder / "model")
-    reward = LlamaForSequenceClassification(LlamaConfig(**{**config.to_dict(), "num_labels": 1}))
-    reward.model.load_state_dict(policy.model.state_dict())
-    torch.nn.init.normal_(reward.score.weight, std=1 / math.sqrt(shape["hidden_size"] + 1))
-    reward.save_pretrained(folder / "reward")
-    fast.save_pretrained(folder / "reward")
+    policy.save_pretrained(folder)
+    return policy
 
 
 if __name__ == "__main__":
