@@ -1,6 +1,6 @@
 """`fairlead import-config`: another tool's configuration as a recipe, with every key that has no place in it listed and explained.
 
-Flow: foreign_files reads keys, foreign_tools says what they mean, translating.py turns meanings into recipe keys; here the recipe is
+Flow: foreign.files reads keys, a table a tool says what they mean, foreign.translating turns meanings into recipe keys; here the recipe is
 written and the account is given.
 
 Example:
@@ -13,21 +13,26 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fairlead.cli.accounting import Account
-from fairlead.cli.foreign_files import Unresolved, read_foreign
-from fairlead.cli.foreign_tools import TOOLS, Category, Kind, Tool
+from fairlead.cli.foreign import TOOLS
+from fairlead.cli.foreign.accounting import Account
+from fairlead.cli.foreign.files import Unresolved, read_foreign
+from fairlead.cli.foreign.tool import Category, Kind, Tool
+from fairlead.cli.foreign.translating import translate
 from fairlead.cli.recipe_text import Key, Section, Tree, render
-from fairlead.cli.translating import translate
 from fairlead.core.config import parse_config, parse_yaml
 from fairlead.core.errors import ConfigError, explain, nearest, shorten
 from fairlead.core.io import write_text
 
-_KINDS: Mapping[Kind, str] = {"sft": "SFT", "rewards": "reward model", "dpo": "DPO", "ppo": "PPO"}
+_KINDS: Mapping[Kind, str] = {
+    "sft": "SFT", "rewards": "reward model", "dpo": "DPO", "orpo": "ORPO", "simpo": "SimPO", "cpo": "CPO", "kto": "KTO", "bco": "BCO", "ppo": "PPO",
+}  # fmt: skip
 _CATEGORIES: tuple[Category, ...] = ("unknown to us", "no counterpart yet", "not needed here")
 _SECTIONS = {
     "text": "how conversations become tokens", "prompts": "what PPO answers", "completions": "what the policy writes before training",
     "sft": "supervised fine-tuning", "preferences": "what was preferred",
     "rewards": "the reward model", "policies": "what is trained", "policies.dpo": "direct preference optimisation",
+    "policies.orpo": "in place of SFT and DPO together", "policies.simpo": "without a reference", "policies.cpo": "without a reference",
+    "policies.kto": "on single labels", "policies.bco": "on single labels",
     "kl": "penalty for leaving the reference",
     "policies.ppo": "PPO against the reward model", "training": "one optimiser run", "lora": "adapters instead of all weights",
 }  # fmt: skip

@@ -247,7 +247,7 @@ def _ask(question: str, default: str) -> str:
 
 @app.command("import-config", epilog="Example: fairlead import-config axolotl dpo.yml --out recipe.yaml")
 def import_config(
-    source: Annotated[str, typer.Argument(help="axolotl, trl, dschat or openrlhf.", metavar="TOOL")],
+    source: Annotated[str, typer.Argument(help="axolotl, trl, llamafactory, dschat or openrlhf.", metavar="TOOL")],
     file: Annotated[
         Path, typer.Argument(help="The configuration (YAML, JSON, or a shell script with flags).", metavar="FILE")
     ],

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from fairlead.cli.foreign_tools import Kind, Left, Tool, lacking
+from fairlead.cli.foreign.tool import Kind, Left, Tool, lacking, needless
 from fairlead.cli.recipe_text import Key
 from fairlead.core.config import Config, parse_config
 from fairlead.core.errors import ConfigError
@@ -81,10 +81,30 @@ class Account:
     def move(self, meaning: str, path: str, convert: Callable[[Any], Any] = lambda value: value) -> None:
         """Translate one fact into one key, if the recipe takes its value."""
         fact = self.facts.pop(meaning, None)
-        if fact is None:
-            return
+        if fact is not None:
+            self._place(fact, path, convert, lambda value: value, fact.source)
+
+    def option(
+        self, meaning: str, section: str, name: str, convert: Callable[[Any], Any] = lambda value: value
+    ) -> None:
+        """Translate one fact into one of the method's own settings, which stand together under `options`."""
+        fact, path = self.facts.pop(meaning, None), f"{section}.options"
+        if fact is not None:
+            before = self.keys.get(path, Key({}, ""))
+            why = "; ".join(filter(None, (before.why, f"{name}: {fact.source}")))
+            self._place(fact, path, convert, lambda value: {**before.value, name: value}, why)
+
+    def drop(self, meaning: str, left: Left) -> None:
+        """Account for a fact that this kind of run has no key for; one that is switched off needs none."""
+        fact = self.facts.pop(meaning, None)
+        if fact is not None:
+            self.leave(fact, left if fact.value else needless("switched off there, absent here"))
+
+    def _place(
+        self, fact: Fact, path: str, convert: Callable[[Any], Any], whole: Callable[[Any], Any], why: str
+    ) -> None:
         try:
-            value = convert(fact.value)
+            value = whole(convert(fact.value))
             section, _, name = path.rpartition(".")
             self._check(section, {name: value})
         except Untranslated as error:
@@ -94,16 +114,22 @@ class Account:
         except (TypeError, ValueError):
             self.leave(fact, lacking("another kind of value is needed"))
         else:
-            self.keys[path] = Key(value, fact.source)
+            self.keys[path] = Key(value, why)
 
     def _check(self, section: str, values: Mapping[str, Any]) -> None:
         cls = _section_class(section)
         beside = {
-            path.rpartition(".")[2]: key.value for path, key in self.keys.items() if path.rpartition(".")[0] == section
+            path.rpartition(".")[2]: _plain(key.value)
+            for path, key in self.keys.items()
+            if path.rpartition(".")[0] == section
         }
         if section == "sft":
-            beside["data"] = [{"path": "any"}]
+            beside.setdefault("data", [{"path": "any"}])
         parse_config(cls, {**beside, **values})
+
+
+def _plain(value: Any) -> Any:
+    return [item.value if isinstance(item, Key) else item for item in value] if isinstance(value, list) else value
 
 
 class _Top(Config):
@@ -116,12 +142,16 @@ class _Top(Config):
 
 
 def _section_class(section: str) -> type[Config]:
-    from fairlead.policies.dpo import DpoConfig  # imports torch
+    from fairlead.policies.dpo_config import PAIR_METHODS, DpoConfig  # imports torch
+    from fairlead.policies.kto_config import BATCH_METHODS, KtoConfig
     from fairlead.policies.online_config import KlSection, OnlineConfig
     from fairlead.policies.sft import SftConfig
     from fairlead.preferences.stage import PreferencesConfig
     from fairlead.rewards.stage import RewardsConfig
 
-    named: dict[str, type[Config]] = {"": _Top, "text": TextSection, "sft": SftConfig, "policies.dpo": DpoConfig, "policies.ppo": OnlineConfig,
-                                      "policies.ppo.kl": KlSection, "rewards": RewardsConfig, "preferences": PreferencesConfig}  # fmt: skip
+    named: dict[str, type[Config]] = {
+        "": _Top, "text": TextSection, "sft": SftConfig, "policies.ppo": OnlineConfig, "policies.ppo.kl": KlSection, "rewards": RewardsConfig,
+        "preferences": PreferencesConfig, **dict.fromkeys((f"policies.{m}" for m in PAIR_METHODS), DpoConfig),
+        **dict.fromkeys((f"policies.{m}" for m in BATCH_METHODS), KtoConfig),
+    }  # fmt: skip
     return named.get(section) or (LoraSection if section.endswith(".lora") else TrainSection)
