@@ -56,6 +56,31 @@ class Problem:
         """[64] log p*."""
         return self.ref_logprobs + self.rewards / self.beta - self.log_z
 
+    @property
+    def myopic_logprobs(self):
+        """[64] where every token pays for its own divergence only: pi(a | s) ~ reference(a | s) exp(E_pi[r | s, a] / beta), from the end.
+
+        The fixed point of a KL in the loss, token by token: a token is not charged for the divergence that it leads to.
+        """
+        logits = self.ref_logits.clone()
+        worth = self.rewards
+        for t in reversed(range(LENGTH)):
+            scores = worth.reshape(-1, VOCABULARY)
+            first = sum(VOCABULARY**k for k in range(t))
+            rows = slice(first, first + VOCABULARY**t)
+            logits[rows] = torch.log_softmax(self.ref_logits[rows], dim=-1) + scores / self.beta
+            worth = (logits[rows].softmax(dim=-1) * scores).sum(dim=-1)
+        return sequence_logprobs(logits)
+
+    def logits_of(self, logprobs):
+        """[21, 4] the table whose sequences have these log-probabilities [64]."""
+        logits = torch.empty_like(self.ref_logits)
+        for t in reversed(range(LENGTH)):
+            first = sum(VOCABULARY**k for k in range(t))
+            ends = torch.logsumexp(logprobs.reshape(VOCABULARY ** (t + 1), -1), dim=1)
+            logits[first : first + VOCABULARY**t] = torch.log_softmax(ends.reshape(-1, VOCABULARY), dim=-1)
+        return logits
+
     def objective(self, logprobs):
         """J of a distribution over the 64 sequences."""
         return (logprobs.exp() * self.rewards).sum() - self.beta * kl(logprobs, self.ref_logprobs)

@@ -1,31 +1,17 @@
-"""The PPO loss as a plain loop over tokens."""
+"""The value half of PPO as a plain loop; the policy half is `policy_naive.py`."""
 
-import math
-
-
-def ppo_loss(tokens, *, clip_low, clip_high, value_coef, value_clip, entropy_coef, dual_clip):
-    """Mean loss over tokens.
-
-    Args:
-        tokens: list of dicts with logprob, old_logprob, advantage, value, old_value, returns, entropy.
-    """
-    total = 0.0
-    for token in tokens:
-        total += policy_loss(token, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip)
-        total += value_coef * value_loss(token, value_clip=value_clip)
-        total -= entropy_coef * token["entropy"]
-    return total / len(tokens)
+from naive.policy_naive import mean_loss, token_clipped
 
 
-def policy_loss(token, *, clip_low, clip_high, dual_clip):
-    """The pessimistic one of the plain and the clipped objective, as a loss."""
-    advantage = token["advantage"]
-    ratio = math.exp(token["logprob"] - token["old_logprob"])
-    clipped_ratio = min(max(ratio, 1 - clip_low), 1 + clip_high)
-    objective = min(ratio * advantage, clipped_ratio * advantage)
-    if dual_clip is not None and advantage < 0:
-        objective = max(objective, dual_clip * advantage)
-    return -objective
+def ppo_loss(
+    completions, *, clip_low, clip_high, dual_clip, value_coef, value_clip, entropy_coef, aggregation="token_mean"
+):
+    """Mean loss over the completions; see `policy_naive.mean_loss`."""
+    silent = [(weight, [t | {"correction": 1.0} for t in tokens]) for weight, tokens in completions]
+    policy = token_clipped(clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip)
+    return mean_loss(completions, policy, aggregation=aggregation, entropy_coef=entropy_coef) + value_coef * mean_loss(
+        silent, lambda token, _tokens: value_loss(token, value_clip=value_clip), aggregation=aggregation
+    )
 
 
 def value_loss(token, *, value_clip):

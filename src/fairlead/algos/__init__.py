@@ -8,6 +8,7 @@ from fairlead.algos.aot import AOT, AOT_UNPAIRED
 from fairlead.algos.bco import BCO
 from fairlead.algos.cpo import CPO
 from fairlead.algos.dpo import APO_DOWN, APO_ZERO, CDPO, DISCOPOP, DPO, EXO, HINGE, IPO, NCA, ROBUST, SPPO
+from fairlead.algos.grpo import DAPO, DR_GRPO, GRPO
 from fairlead.algos.kto import KTO
 from fairlead.algos.orpo import ORPO
 from fairlead.algos.ppo import PPO
@@ -21,7 +22,7 @@ from fairlead.algos.spec import Algorithm
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     SFT, REWARD, RANKING, REGRESSION, DPO, CDPO, ROBUST, IPO, HINGE, EXO, NCA, SPPO, APO_ZERO, APO_DOWN, DISCOPOP, ORPO, SIMPO, CPO,
-    KTO, BCO, AOT, AOT_UNPAIRED, PPO,
+    KTO, BCO, AOT, AOT_UNPAIRED, PPO, GRPO, DR_GRPO, DAPO,
 )  # fmt: skip
 
 

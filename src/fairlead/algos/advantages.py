@@ -63,6 +63,18 @@ def length_penalty(lengths: Int[Tensor, "B"], *, coef: float, max_tokens: int) -
     return lengths * (-coef / max_tokens)
 
 
+def overlong_penalty(
+    lengths: Int[Tensor, "B"], *, max_tokens: int, buffer_tokens: int, coef: float = 1.0
+) -> Float[Tensor, "B"]:
+    """What to add to the scores so that completions are not cut off: falls from 0 to -coef over the last `buffer_tokens`, reward units.
+
+    -coef * clip((length - (max_tokens - buffer_tokens)) / buffer_tokens, 0, 1)
+
+    Source: Yu et al. 2025 (DAPO), arXiv:2503.14476, eq. 13 (soft overlong punishment; there max_tokens 20480, buffer 4096).
+    """
+    return -coef * ((lengths - (max_tokens - buffer_tokens)) / buffer_tokens).clamp(0.0, 1.0)
+
+
 def gae(
     rewards: Float[Tensor, "N"],
     values: Float[Tensor, "N"],

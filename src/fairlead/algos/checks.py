@@ -13,12 +13,14 @@ Example:
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from fairlead.algos.random_batches import MODEL_OUTPUTS, random_batch
 from fairlead.algos.spec import Algorithm, Batch, Loss
@@ -113,12 +115,14 @@ def unread_tensors_are_inert(algorithm: Algorithm, config: Any, batch: Batch) ->
 
 
 def gradient_is_that_of_the_loss(algorithm: Algorithm, config: Any, batch: Batch) -> None:
-    """Finite differences agree with autograd, in float64."""
+    """Finite differences agree with autograd, in float64; with `holds_fixed`, what the loss detaches stays as it was."""
     batch = with_statistics(algorithm, config, batch)
     leaves = _leaves(algorithm, config, batch)
+    fixed: list[Tensor] = []
 
     def total(*values: Tensor) -> Tensor:
-        return algorithm.loss(replace(batch, **dict(zip(leaves, values, strict=True))), config).total
+        with _Fixed(fixed) if algorithm.holds_fixed else nullcontext():
+            return algorithm.loss(replace(batch, **dict(zip(leaves, values, strict=True))), config).total
 
     assert torch.autograd.gradcheck(total, tuple(leaves.values()), eps=1e-6, atol=1e-5, rtol=1e-4)
 
@@ -192,6 +196,23 @@ def with_statistics(algorithm: Algorithm, config: Any, batch: Batch) -> Batch:
         return batch
     with torch.no_grad():
         return replace(batch, statistics=algorithm.statistics(batch, config))
+
+
+class _Fixed(TorchFunctionMode):
+    """Keeps what is detached the first time, and gives it again, in order, every later time."""
+
+    def __init__(self, kept: list[Tensor]) -> None:
+        super().__init__()
+        self._kept, self._is_first, self._place = kept, not kept, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func is not Tensor.detach:
+            return found
+        if self._is_first:
+            self._kept.append(found.clone())
+        self._place += 1
+        return self._kept[self._place - 1]
 
 
 def _halves(batch: Batch) -> list[Batch]:

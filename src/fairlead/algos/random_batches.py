@@ -79,6 +79,8 @@ def random_batch(kind: BatchKind, *, seed: int, num_units: int = 6) -> Batch:
         values=values,
         old_values=values + 0.3 * normal(num_tokens),
         returns=normal(num_tokens),
+        correction=torch.where(torch.arange(num_tokens) % 4 == 3, torch.zeros(()), 1.2 * positive(num_tokens)),
+        weights=positive(num_units),
     )
 
 

@@ -109,6 +109,10 @@ class RolloutBatch:
     """Value model, with gradient."""
     old_values: Float[Tensor, "N"] | None = None
     returns: Float[Tensor, "N"] | None = None
+    correction: Float[Tensor, "N"] | None = None
+    """Trainer's over engine's probability of each token, truncated (`mismatch.py`), 0 where masked; without gradient; None means 1."""
+    weights: Float[Tensor, "B"] | None = None
+    """Weight of each sequence, 0 for one that has no score; None means 1."""
     statistics: Statistics = field(default_factory=_no_statistics)
     """See `Algorithm.statistics`."""
 
@@ -146,6 +150,8 @@ class Algorithm:
     The result, scalars or one value a unit, is `statistics` of every micro-batch that `loss` sees. The batch given here carries the
     scalars of the steps before as its `statistics`, for means that move; checkpoints keep them. With "mismatched" among `needs` its
     sequences are completions of other prompts and the result is scalars."""
+    holds_fixed: bool = False
+    """The gradient is that of the total with what the loss detaches held fixed (a ratio as a mere weight, a KL shown by another estimator)."""
     derived: Callable[[Mapping[str, float]], dict[str, float]] | None = None
     """means of the metrics -> what is logged (a standard deviation in place of a mean square); see `logged`."""
 

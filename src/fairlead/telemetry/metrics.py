@@ -100,6 +100,7 @@ _RL = (
     Metric("rl/kl_k1_error", "nats/token", "Standard error of rl/kl_k1 over the completions of the round"),
     Metric("rl/kl_k1_sequence_error", "nats/sequence", "Standard error of rl/kl_k1_sequence"),
     Metric("rl/kl_k3", "nats/token", "KL(policy || reference), estimator k3: never negative, less noise", (0.0, 0.5)),
+    Metric("rl/kl_loss", "nats/token", "KL(policy || reference) as it stands in the loss, estimator k3, weighted by the ratio", (0.0, 0.5)),
     Metric("rl/kl_coef", "coefficient", "Weight of the KL penalty in the reward at this step"),
     Metric("rl/kl_penalty", "reward", "Mean KL penalty taken off a completion's score"),
     Metric("rl/entropy", "nats/token", "Mean entropy of the policy at sampled tokens; an early fall to near 0 ends exploration"),

@@ -27,6 +27,14 @@ class MicroBatch:
             np.concatenate([b.arrays[name] for t in self.trees for b in t.branches]).astype(np.float32)
         )
 
+    def optional_per_token(self, name: str) -> Tensor | None:
+        """[K] a branch array that a global batch may go without; None when no branch of this row has it.
+
+        Raises:
+            KeyError: some branches of the row have it and some have not.
+        """
+        return self.per_token(name) if any(name in b.arrays for t in self.trees for b in t.branches) else None
+
     def per_sequence_weight(self) -> Tensor:
         """[B] branch weights."""
         return torch.tensor([b.weight for t in self.trees for b in t.branches], dtype=torch.float32)

@@ -116,6 +116,7 @@ def sizes_batch(batch: MicroBatch, algo: Algorithm) -> Batch:
         advantages=zeros,
         sequence_index=sequence_index,
         num_sequences=layout.num_sequences,
+        weights=batch.per_sequence_weight(),
     )
 
 
@@ -159,7 +160,8 @@ def _rollout_batch(models: Models, batch: MicroBatch, needs: frozenset[str]) -> 
     rollouts = RolloutBatch(
         logprobs=out.logprobs, old_logprobs=batch.per_token("old_logprobs"), advantages=batch.per_token("advantages"),
         sequence_index=torch.from_numpy(layout.sequence_index), num_sequences=layout.num_sequences,
-        ref_logprobs=batch.per_token("ref_logprobs"), entropy=out.entropy,
+        ref_logprobs=batch.per_token("ref_logprobs") if "ref_logprobs" in needs else None, entropy=out.entropy,
+        correction=batch.optional_per_token("correction"), weights=batch.per_sequence_weight(),
     )  # fmt: skip
     if "values" not in needs:
         return rollouts

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fairlead.algos import ALGORITHMS, AOT, BCO, DPO, PPO, REWARD, SFT
 from fairlead.algos.checks import check_algorithm
 from fairlead.algos.dpo import IPOConfig
+from fairlead.algos.grpo import GRPOConfig
 from fairlead.algos.ppo import PPOConfig
 from fairlead.algos.reward import RewardConfig
 from fairlead.algos.sft import SFTConfig
@@ -27,6 +28,12 @@ _VARIANTS = {
         PPOConfig(entropy_coef=0.01, dual_clip=1.5, clip_high=0.28),
         PPOConfig(value_clip=None, value_coef=1.0),
         PPOConfig(value_coef=0.0),
+        PPOConfig(kl_coef=0.1, aggregation="sequence_mean"),
+    ],
+    "grpo": [
+        GRPOConfig(kl_coef=0.0),
+        GRPOConfig(kl_coef=1.0, aggregation="token_mean", entropy_coef=0.1),
+        GRPOConfig(aggregation="constant_length", constant_length=7, dual_clip=3.0),
     ],
 }
 _SUITE = [

@@ -1,6 +1,7 @@
 """The PPO loss."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead.algos import PPO
-from fairlead.algos.ppo import PPOConfig, clipped_policy_loss, clipped_value_loss
+from fairlead.algos.policy_loss import clipped_surrogate, importance_ratios
+from fairlead.algos.ppo import PPOConfig, clipped_value_loss
 from fairlead.algos.random_batches import random_batch
 from fairlead.algos.spec import RolloutBatch
 from fairlead.core.errors import ConfigError
+from naive.policy_naive import completions_of
 from naive.ppo_naive import ppo_loss
 
 
@@ -20,7 +23,7 @@ def _policy_loss(ratio, advantage, **settings):
     logprobs = torch.tensor([math.log(ratio)], dtype=torch.float64, requires_grad=True)
     old = torch.zeros(1, dtype=torch.float64)
     advantages = torch.tensor([advantage], dtype=torch.float64)
-    losses, is_clipped = clipped_policy_loss(logprobs, old, advantages, PPOConfig(**settings))
+    losses, is_clipped = clipped_surrogate(importance_ratios(logprobs, old), advantages, PPOConfig(**settings))
     losses.sum().backward()
     return losses.item(), logprobs.grad.item(), bool(is_clipped)
 
@@ -47,6 +50,11 @@ def test_dual_clip_bounds_the_loss_of_a_bad_token(ratio, loss, gradient):
     assert _policy_loss(ratio, -2.0, dual_clip=3.0)[:2] == (pytest.approx(loss), pytest.approx(gradient))
 
 
+def test_a_token_held_by_the_dual_clip_is_counted_as_clipped():
+    assert _policy_loss(5.0, -2.0, dual_clip=3.0)[2]
+    assert not _policy_loss(2.0, -2.0, dual_clip=3.0)[2]
+
+
 def test_dual_clip_leaves_good_tokens_alone():
     assert _policy_loss(0.01, 2.0, dual_clip=3.0) == _policy_loss(0.01, 2.0)
 
@@ -61,39 +69,22 @@ def test_value_loss_by_hand(value, loss):
 
 @given(
     seed=st.integers(0, 2**31),
-    dual_clip=st.none() | st.floats(1.1, 5),
+    dual_clip=st.none() | st.floats(1.3, 5),
     value_clip=st.none() | st.floats(0.01, 1),
     entropy_coef=st.floats(0, 0.1),
+    aggregation=st.sampled_from(["token_mean", "sequence_mean"]),
 )
-def test_the_loss_agrees_with_the_loop(seed, dual_clip, value_clip, entropy_coef):
+def test_the_loss_agrees_with_the_loop(seed, **varied):
     batch = random_batch("rollouts", seed=seed)
-    names = {
-        "logprob": batch.logprobs,
-        "old_logprob": batch.old_logprobs,
-        "advantage": batch.advantages,
-        "value": batch.values,
-        "old_value": batch.old_values,
-        "returns": batch.returns,
-        "entropy": batch.entropy,
-    }
-    rows = zip(*(x.tolist() for x in names.values()), strict=True)
-    settings = {
-        "clip_low": 0.2,
-        "clip_high": 0.28,
-        "value_coef": 0.3,
-        "value_clip": value_clip,
-        "entropy_coef": entropy_coef,
-        "dual_clip": dual_clip,
-    }
+    settings = {"clip_low": 0.2, "clip_high": 0.28, "value_coef": 0.3, **varied}
     config = PPOConfig(**settings)
     found = float(PPO.loss(batch, config).total / PPO.count(batch, config))
-    assert found == pytest.approx(ppo_loss([dict(zip(names, row, strict=True)) for row in rows], **settings))
+    assert found == pytest.approx(ppo_loss(completions_of(batch), **settings))
 
 
 def _at_the_start(batch):
-    fields = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
     logprobs = batch.logprobs.clone().requires_grad_()
-    return logprobs, RolloutBatch(**fields | {"logprobs": logprobs, "old_logprobs": batch.logprobs})
+    return logprobs, replace(batch, logprobs=logprobs, old_logprobs=batch.logprobs, weights=None, correction=None)
 
 
 @given(seed=st.integers(0, 2**31))
@@ -111,7 +102,8 @@ def test_the_first_step_is_reinforce(seed):
 def test_a_far_token_stops_moving_instead_of_overflowing():
     """Log-ratio 1e4: the ratio stays at exp(20) = 4.85e8 and the gradient is 0."""
     logprobs = torch.zeros(1, requires_grad=True)
-    losses, _ = clipped_policy_loss(logprobs, torch.full((1,), -1e4), torch.full((1,), -1.0), PPOConfig())
+    ratios = importance_ratios(logprobs, torch.full((1,), -1e4))
+    losses, _ = clipped_surrogate(ratios, torch.full((1,), -1.0), PPOConfig())
     losses.sum().backward()
     assert losses.item() == pytest.approx(math.exp(20), rel=1e-5)
     assert float(logprobs.grad) == 0.0
@@ -125,7 +117,10 @@ def test_explained_variance_by_hand():
         fields = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
         two = {name: x[:2] for name, x in fields.items() if isinstance(x, torch.Tensor)}
         rollouts = RolloutBatch(
-            **fields | two | {"returns": torch.tensor(returns), "values": torch.tensor(values, requires_grad=True)}
+            **fields
+            | two
+            | {"weights": None}
+            | {"returns": torch.tensor(returns), "values": torch.tensor(values, requires_grad=True)}
         )
         metrics = PPO.loss(rollouts, PPOConfig()).metrics
         return PPO.logged({name: float(total / count) for name, (total, count) in metrics.items()})
@@ -143,7 +138,17 @@ def test_entropy_is_a_metric_without_a_bonus():
     assert float(total / count) == pytest.approx(float(batch.entropy.mean()))
 
 
-@pytest.mark.parametrize("settings", [{"clip_low": 1.0}, {"clip_high": 0.0}, {"dual_clip": 1.0}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"clip_low": 1.1},
+        {"clip_high": 0.0},
+        {"dual_clip": 1.2},
+        {"constant_length": 5},
+        {"constant_length": 0},
+        {"kl_coef": -0.1},
+    ],
+)
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ConfigError, match=next(iter(settings))):
         PPOConfig(**settings)

@@ -15,7 +15,7 @@ from fairlead.telemetry.metrics import describe
 _DOCS = Path(__file__).parents[3] / "docs" / "algorithms"
 _PAGES = dict.fromkeys(
     ("cdpo", "robust", "ipo", "hinge", "exo", "nca", "sppo", "apo_zero", "apo_down", "discopop"), "dpo"
-) | {"aot_unpaired": "aot"}
+) | {"aot_unpaired": "aot", "dr_grpo": "grpo", "dapo": "grpo"}
 """Pages of methods that share one; every other has its own."""
 
 

@@ -4,14 +4,15 @@ import numpy as np
 import torch
 
 import tiny_models
-from fairlead.algos import get_algorithm
+from fairlead.algos import ALGORITHMS, get_algorithm
 from fairlead.models.heads import new_reward_head, new_value_head
 from fairlead.text import Branch, Tree
 from fairlead.train.forward import Models
 from fairlead.train.loop import Learner
 from fairlead.train.optim import OptimizerSettings
 
-METHODS = ("sft", "dpo", "reward", "ppo", "kto", "bco", "aot", "aot_unpaired")
+METHODS = ("sft", "dpo", "reward", "ppo", "grpo", "kto", "bco", "aot", "aot_unpaired")
+ROLLOUTS = tuple(algo.name for algo in ALGORITHMS if algo.batch == "rollouts")
 NO_PROMPT = np.zeros(0, dtype=np.int64)
 
 
@@ -34,6 +35,8 @@ def _tree(method, rng):
     prompt, sides = np.concatenate([[1], ids(2, 6)]), [np.concatenate([ids(1, 9), [5]]) for _ in range(2)]
     if method == "ppo":
         return Tree(prompt_ids=prompt, branches=(_rollout(sides[0], rng),))
+    if method in ROLLOUTS:
+        return Tree(prompt_ids=prompt, branches=tuple(_rollout(side, rng) for side in sides))
     branches = tuple(_referenced(s, rng) for s in sides)
     if method in ("kto", "bco", "aot_unpaired"):
         others = (_referenced(np.concatenate([ids(1, 9), [5]]), rng),) if method == "kto" else ()

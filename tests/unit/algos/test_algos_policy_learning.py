@@ -1,0 +1,135 @@
+"""Policy-gradient methods without a value model reach the exact optimum of a problem small enough to enumerate."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fairlead.algos import DR_GRPO, get_algorithm
+from fairlead.algos.advantages import token_rewards
+from fairlead.algos.group_advantages import rollout_advantages
+from fairlead.algos.grpo import DrGRPOConfig
+from fairlead.algos.kl import kl_k1
+from fairlead.algos.spec import RolloutBatch
+from naive.enumerable import LENGTH, SEQUENCES, kl, make_problem, sequence_logprobs, token_logprobs
+
+_PROBLEM = make_problem()
+_NUM_SAMPLES = 512
+
+
+def _batch(logits, rows, advantages, old_logprobs):
+    return RolloutBatch(
+        logprobs=token_logprobs(logits)[rows].flatten(),
+        old_logprobs=old_logprobs,
+        advantages=advantages,
+        sequence_index=torch.arange(len(rows)).repeat_interleave(LENGTH),
+        num_sequences=len(rows),
+        ref_logprobs=token_logprobs(_PROBLEM.ref_logits)[rows].flatten(),
+    )
+
+
+def train(name, *, group_size=8, in_loss=False, kl_sign=1, advantage_sign=1, num_rollouts=150, rate=0.2, **settings):
+    """Log-probabilities of the 64 sequences after training from the reference, two steps a rollout.
+
+    Args:
+        in_loss: the KL is in the loss; else in the reward.
+    """
+    generator = torch.Generator().manual_seed(0)
+    algorithm = get_algorithm(name)
+    beta = kl_sign * _PROBLEM.beta
+    config = algorithm.config(**{"kl_coef": beta if in_loss else 0.0, **settings})
+    logits = _PROBLEM.ref_logits.clone().requires_grad_()
+    optimizer = torch.optim.Adam([logits], lr=rate, eps=1e-5)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=2 * num_rollouts)
+    ref_logprobs = token_logprobs(_PROBLEM.ref_logits)
+    index = torch.arange(_NUM_SAMPLES).repeat_interleave(LENGTH)
+    for _ in range(num_rollouts):
+        with torch.no_grad():
+            probabilities = sequence_logprobs(logits).exp()
+            rows = torch.multinomial(probabilities, _NUM_SAMPLES, replacement=True, generator=generator)
+            old = token_logprobs(logits)[rows].flatten()
+            penalty = kl_k1(old, ref_logprobs[rows].flatten())
+            rewards = token_rewards(
+                _PROBLEM.rewards[rows], penalty, kl_coef=0.0 if in_loss else beta, sequence_index=index
+            )
+            greedy = _greedy_row(logits)
+            found = rollout_advantages(
+                config.advantages,
+                rewards,
+                sequence_index=index,
+                group_index=torch.arange(_NUM_SAMPLES) // group_size,
+                greedy_scores=_PROBLEM.rewards[greedy].expand(_NUM_SAMPLES // group_size),
+            )
+        for _ in range(2):
+            batch = _batch(logits, rows, advantage_sign * found.advantages, old)
+            optimizer.zero_grad()
+            (algorithm.loss(batch, config).total / algorithm.count(batch, config)).backward()
+            optimizer.step()
+            schedule.step()
+    return sequence_logprobs(logits.detach())
+
+
+def _greedy_row(logits):
+    """The sequence that greedy decoding writes."""
+    best = token_logprobs(logits)
+    alive = torch.ones(len(SEQUENCES), dtype=torch.bool)
+    for t in range(LENGTH):
+        column = torch.where(alive, best[:, t], -torch.inf)
+        alive = alive & (column == column.max())
+    return int(torch.nonzero(alive)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("dr_grpo", {}),
+        ("dr_grpo", {"group_size": 2}),
+        ("grpo", {"group_size": _NUM_SAMPLES}),  # one prompt: a common scale keeps the fixed point
+        ("dapo", {"group_size": _NUM_SAMPLES}),
+    ],
+)
+def test_with_kl_in_the_reward_they_reach_the_optimum(name, settings):
+    """KL to reference exp(r / beta) / Z below 5e-3 nats, and J within 0.01 of beta log Z."""
+    logprobs = train(name, **settings)
+    assert float(kl(logprobs, _PROBLEM.best_logprobs)) < 5e-3
+    assert abs(float(_PROBLEM.objective(logprobs)) - float(_PROBLEM.beta * _PROBLEM.log_z)) < 0.01
+    assert float(_PROBLEM.objective(logprobs)) <= float(_PROBLEM.beta * _PROBLEM.log_z) + 1e-9
+
+
+def exact_gradient(logits, *, kl_coef):
+    """Of the loss over all 64 sequences, weighted by their probabilities: what sampling estimates."""
+    logits = logits.clone().requires_grad_()
+    probabilities = sequence_logprobs(logits.detach()).exp()
+    centered = _PROBLEM.rewards - (probabilities * _PROBLEM.rewards).sum()
+    batch = _batch(
+        logits,
+        torch.arange(len(SEQUENCES)),
+        centered.repeat_interleave(LENGTH),
+        token_logprobs(logits.detach()).flatten(),
+    )
+    batch = replace(batch, weights=probabilities)
+    config = DrGRPOConfig(kl_coef=kl_coef)
+    (gradient,) = torch.autograd.grad(DR_GRPO.loss(batch, config).total / DR_GRPO.count(batch, config), logits)
+    return gradient
+
+
+def test_a_kl_in_the_loss_has_an_optimum_of_its_own():
+    """A token pays for its own divergence only: the gradient vanishes there, and not at the optimum of whole sequences."""
+    at_own, at_best = (
+        exact_gradient(_PROBLEM.logits_of(logprobs), kl_coef=_PROBLEM.beta)
+        for logprobs in (_PROBLEM.myopic_logprobs, _PROBLEM.best_logprobs)
+    )
+    assert float(at_own.abs().max()) < 1e-12
+    assert float(at_best.abs().max()) > 1e-2
+    assert float(kl(_PROBLEM.myopic_logprobs, _PROBLEM.best_logprobs)) > 0.1
+
+
+def test_training_with_a_kl_in_the_loss_ends_there():
+    logprobs = train("dr_grpo", in_loss=True, advantages="leave_one_out", num_rollouts=300)
+    assert float(kl(logprobs, _PROBLEM.myopic_logprobs)) < 0.01 < 0.09 < float(kl(logprobs, _PROBLEM.best_logprobs))
+
+
+@pytest.mark.parametrize("wrong", [{"kl_sign": -1}, {"advantage_sign": -1}, {"kl_sign": 0}])
+def test_a_wrong_sign_does_not(wrong):
+    logprobs = train("dr_grpo", **wrong, num_rollouts=75)
+    assert float(kl(logprobs, _PROBLEM.best_logprobs)) > 0.3
