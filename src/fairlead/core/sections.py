@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, field_validator, model_validator
 
+from fairlead.core.alert_sections import AlertsSection
 from fairlead.core.config import Config
 from fairlead.core.errors import explain
 from fairlead.core.gates import Gate, GateResult, allow
@@ -90,6 +91,8 @@ class TrainSection(Config):
     `all` keeps every one, also when the stage is done. Changes no result."""
     checkpoint_every_steps: int | None = Field(default=None, ge=1)
     """A checkpoint every so many optimiser steps, besides those that are due by the clock; null leaves it to the clock. Changes no result."""
+    alerts: AlertsSection = AlertsSection()
+    """Rules that watch the metrics and act: warn, keep a snapshot, move the KL coefficient or the learning rate, go back, stop."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

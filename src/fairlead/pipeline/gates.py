@@ -21,10 +21,11 @@ def all_gates() -> tuple[Gate, ...]:
     return tuple(gate for stage in stages for gate in stage.GATES)
 
 
-def check_names(names: Iterable[str], *, where: str) -> None:
-    """Refuse the name of a gate that does not exist; the message names the nearest one."""
-    known = sorted({gate.name for gate in all_gates()})
+def check_names(names: Iterable[str], *, where: str, alerts: Iterable[str] = ()) -> None:
+    """Refuse a name that is neither of a gate nor of a rule (`alert.ID`); the message names the nearest one."""
+    known = sorted({gate.name for gate in all_gates()} | set(alerts))
     for name in names:
         if name not in known:
-            raise ConfigError(explain(where, name, f"is not a gate{nearest(name, known)}", expected="one of " + ", ".join(known),
+            what = "rule of this recipe" if name.startswith("alert.") else "gate"
+            raise ConfigError(explain(where, name, f"is not a {what}{nearest(name, known)}", expected="one of " + ", ".join(known),
                                       remedy="Rename it"))  # fmt: skip

@@ -34,6 +34,7 @@ from fairlead.formats import read_prompts
 from fairlead.models.device import choose_device
 from fairlead.models.locate import locate_model, resolve_model
 from fairlead.models.memory import PeakMemory
+from fairlead.pipeline.alerts import check_alerts
 from fairlead.pipeline.faults import readable_faults
 from fairlead.pipeline.files import TEMPLATES, FileFinder, check_context, folder_hash
 from fairlead.pipeline.gates import check_names
@@ -94,8 +95,9 @@ class Pipeline:
     def __post_init__(self) -> None:
         self.store = ArtifactStore(self.home)
         self.finder = FileFinder(self.recipe_folder)
-        check_names(self.recipe.allow, where="allow")
-        check_names(self.allowed, where="--allow")
+        alerts = check_alerts(self.recipe)
+        check_names(self.recipe.allow, where="allow", alerts=alerts)
+        check_names(self.allowed, where="--allow", alerts=alerts)
         self.allowed = {**self.recipe.allow, **self.allowed}
 
     @property

@@ -26,6 +26,7 @@ from fairlead.policies.buffer import Round
 from fairlead.policies.online_config import OnlineConfig
 from fairlead.policies.prompt_stream import PromptStream
 from fairlead.policies.rewarding import Rewarder, Rollout, survivors, without_empty
+from fairlead.policies.signals import reference_signals, text_signals, weight_signals
 from fairlead.text.packing import Branch, Tree, pack_trees
 from fairlead.train.forward import PolicyLogprobs, StateValues, annotate, with_array
 
@@ -105,7 +106,7 @@ class Collector:
         }  # fmt: skip
         for name, array in arrays.items():
             trees = _attach(trees, name, array)
-        metrics |= {"rl/sampling_gap": self._sampling_gap(trees)}
+        metrics |= self._sampling_signals(trees)
         return Round(
             trees=trees, metrics=metrics, kl_per_sequence=metrics["rl/kl_k1_sequence"], policy_version=policy_version
         )
@@ -128,6 +129,7 @@ class Collector:
             "rl/score_std": float(scores.std()),
             **said.metrics,
             **kept.metrics,
+            **text_signals([sample.token_ids for rollout in kept.rollouts for sample in rollout.samples]),
         }
         return kept.rollouts, scores, metrics
 
@@ -158,15 +160,15 @@ class Collector:
         mean, std = mean_and_std(whitening_statistics(advantages))
         return {"advantages": whiten(advantages, mean=mean, std=std), "returns": returns}, float(std)
 
-    def _sampling_gap(self, trees: Sequence[Tree]) -> float:
-        """Mean |engine logprob - trainer logprob| a token, on a few prompts of the round."""
+    def _sampling_signals(self, trees: Sequence[Tree]) -> dict[str, float]:
+        """How far the engine's logprobs are from the trainer's, on a few prompts of the round."""
         few = trees[:_NUM_GAP_TREES]
         with torch.no_grad():
             logprobs = (
                 self.models.policy.logprobs(pack_trees(few), temperature=self.config.temperature).logprobs.cpu().numpy()
             )
         sampled = np.concatenate([b.arrays["sampling_logprobs"] for t in few for b in t.branches])
-        return float(np.abs(logprobs - sampled).mean())
+        return {"rl/sampling_gap": float(np.abs(logprobs - sampled).mean()), **weight_signals(logprobs, sampled)}
 
     @contextlib.contextmanager
     def _timed(self, name: str) -> Generator[None]:
@@ -199,6 +201,7 @@ def _kl_metrics(flat: _Flat, k3: float, *, kl_coef: float) -> dict[str, float]:
     per_token = float(flat.kl.mean())
     off = by_sequence - per_token * flat.lengths
     return {
+        **reference_signals((flat.old - flat.kl).numpy()),
         "rl/kl_k1": per_token, "rl/kl_k1_sequence": float(flat.kl.sum()) / num, "rl/kl_k3": k3, "rl/kl_coef": kl_coef,
         "rl/kl_k1_error": float(off.square().sum().sqrt()) / num_tokens,
         "rl/kl_k1_sequence_error": float(by_sequence.std(correction=0)) / num**0.5,

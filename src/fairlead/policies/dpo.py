@@ -36,7 +36,7 @@ from fairlead.train.loop import run_loop
 from fairlead.train.memory import largest_tree
 from fairlead.train.preflight_stage import Preflight, Start, comparison_checks, conclude, refuse_rows
 from fairlead.train.reference import Reference
-from fairlead.train.setup import checkpoint_rule, load_trained, make_learner, prepare_model, reading_budget
+from fairlead.train.setup import alert_rules, checkpoint_rule, load_trained, make_learner, prepare_model, reading_budget
 
 DPO_ACCURACY = Gate(
     name="dpo.accuracy", question="Does the policy now prefer what people preferred, on held-out pairs?", unit="share", direction="at_least",
@@ -106,7 +106,7 @@ def _train(config: DpoConfig, model: CausalModel, train: Encoded, *, out: Path, 
     )
     session = Session(
         learner, services=services, title=config.algorithm, metric="dpo/accuracy", metrics_path=out / "metrics.jsonl",
-        rule=checkpoint_rule(training), data=data_fingerprint(train.trees),
+        rule=checkpoint_rule(training), rules=alert_rules(training), data=data_fingerprint(train.trees),
     )  # fmt: skip
     if config.refresh_every_steps is not None:
         source = MovingReference(

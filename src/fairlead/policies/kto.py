@@ -31,7 +31,7 @@ from fairlead.train.loop import run_loop
 from fairlead.train.memory import largest_tree
 from fairlead.train.preflight_stage import Preflight, Start, comparison_checks, conclude, refuse_rows
 from fairlead.train.reference import Reference
-from fairlead.train.setup import checkpoint_rule, load_trained, make_learner, prepare_model, reading_budget
+from fairlead.train.setup import alert_rules, checkpoint_rule, load_trained, make_learner, prepare_model, reading_budget
 
 KTO_SEPARATION = Gate(
     name="kto.separation", question="Does the policy now tell good replies from bad ones, on held-out data?", unit="share", direction="at_least",
@@ -96,6 +96,7 @@ def _train(config: KtoConfig, model: CausalModel, trees: Sequence[Tree], *, out:
         metric=f"{_area(config)}/loss",
         metrics_path=out / "metrics.jsonl",
         rule=checkpoint_rule(training),
+        rules=alert_rules(training),
         data=data_fingerprint(trees),
     )
     with session:

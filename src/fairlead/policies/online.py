@@ -35,6 +35,7 @@ from fairlead.policies.online_config import KlScheduleSection, OnlineConfig, set
 from fairlead.policies.online_summary import GATES, summarise
 from fairlead.policies.prompt_stream import PromptStream
 from fairlead.policies.rewarding import ModelRewarder
+from fairlead.policies.signals import first_ratio_gap, kl_efficiency
 from fairlead.text import ChatText, Encoded, Tree
 from fairlead.text.prompts import encode_prompts
 from fairlead.train.forward import Models
@@ -42,7 +43,7 @@ from fairlead.train.hooks import Session
 from fairlead.train.identity import text_fingerprint
 from fairlead.train.loop import Learner
 from fairlead.train.preflight_stage import Preflight, Start, conclude, rollout_checks
-from fairlead.train.setup import checkpoint_rule, make_learner, prepare_model
+from fairlead.train.setup import alert_rules, checkpoint_rule, make_learner, prepare_model
 
 __all__ = ["GATES", "OnlineConfig", "run"]
 
@@ -103,6 +104,8 @@ class _Position:
     """Where a run is; part of every checkpoint."""
 
     kl_coef: float
+    kl_scale: float = 1.0
+    """What the alerts made of a scheduled coefficient, as a factor."""
     num_sampled: int = 0
     """Rounds sampled."""
     num_trained: int = 0
@@ -133,7 +136,8 @@ class OnlineLoop:
         self.length_coef = resolve_length_coef(config, models.reward)
         self.session = Session(
             self.learner, services=services, title=config.algorithm, metric="rl/kl_k1", metrics_path=metrics_path,
-            rule=checkpoint_rule(config.training), data=text_fingerprint(f"{r.key} {r.token_ids}" for r in requests),
+            rule=checkpoint_rule(config.training), rules=alert_rules(config.training),
+            data=text_fingerprint(f"{r.key} {r.token_ids}" for r in requests),
             muted=("rl/missing_eos_share",) if config.missing_eos_penalty == 0 else (),  # cut replies are meant
         )  # fmt: skip
         # Until a round's first optimiser step the state is that of the last round, so sampling and scoring may stop anywhere.
@@ -159,10 +163,15 @@ class OnlineLoop:
                 current = self.buffer.first(policy_version=self.position.num_trained)
                 num_before = self.position.num_steps
                 staleness = float(self.position.num_trained - current.policy_version)
-                metrics = {**current.metrics, "rl/staleness": staleness, **self._train(current)}
+                metrics = {**current.metrics, "rl/staleness": staleness, **self._train(current, staleness=staleness)}
                 num_new = self.position.num_steps - num_before
                 self._finish(current)
-                self.session.record(metrics, num_steps=num_new)
+                decision = self.session.record(metrics | self._efficiency(metrics), num_steps=num_new)
+                self.position.kl_coef, self.position.kl_scale = (
+                    float(self.session.extra[n]) for n in ("kl_coef", "kl_scale")
+                )
+                if decision.wants_roll_back:
+                    self.engine.update_weights(None, self.position.num_trained)
 
     def _fill(self, bos_token_id: int | None) -> None:
         """Sample rounds while the buffer is empty; the first of a process is looked at before anything is trained on it."""
@@ -180,7 +189,7 @@ class OnlineLoop:
         self.position.cursor = self.prompts.cursor
         self._keep_position(buffer=True)
 
-    def _train(self, current: Round) -> dict[str, float]:
+    def _train(self, current: Round, *, staleness: float) -> dict[str, float]:
         """The steps on one round that are still to be made; metrics are means over all of its steps, num_tokens the sum."""
         position, started = self.position, time.monotonic()
         batches = self._batches(current)
@@ -192,6 +201,8 @@ class OnlineLoop:
                 self.session.checkpoint_if_due()
         rows = position.rows
         metrics = {name: float(np.mean([r[name] for r in rows if name in r])) for name in rows[0]}
+        if staleness == 0 and "rl/approx_kl" in rows[0]:
+            metrics |= first_ratio_gap(rows[0]["rl/approx_kl"])
         return metrics | {"num_tokens": sum(r["num_tokens"] for r in rows), "rl/train_s": time.monotonic() - started}
 
     def _batches(self, current: Round) -> list[list[Tree]]:
@@ -210,11 +221,22 @@ class OnlineLoop:
         position = self.position
         position.kl_coef = update_kl_coef(self.controller, position.kl_coef, observed_kl=current.kl_per_sequence,
                                           num_episodes=current.num_completions, step=self.learner.step_number)  # fmt: skip
+        if self.controller.schedule is not None:
+            position.kl_coef *= position.kl_scale
         position.num_trained += 1
         position.num_steps, position.rows = 0, []
         self.buffer.drop_first()
         self.engine.update_weights(None, position.num_trained)
         self._keep_position(buffer=True)
+
+    def _efficiency(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """What the KL bought, against the scores of the first round, when policy and reference were one."""
+        start = self.session.extra.setdefault(
+            "start", {"score": metrics["rl/score"], "spread": metrics["rl/score_std"]}
+        )
+        return kl_efficiency(
+            gain=metrics["rl/score"] - start["score"], spread=start["spread"], kl_sequence=metrics["rl/kl_k1_sequence"]
+        )
 
     def _keep_position(self, *, buffer: bool = False) -> None:
         """Hand what a checkpoint must hold to the session; with `buffer` the waiting rounds too."""

@@ -38,7 +38,7 @@ from fairlead.train.loop import Learner, run_loop
 from fairlead.train.memory import largest_tree
 from fairlead.train.noise import Neftune
 from fairlead.train.preflight_stage import Preflight, Start, conclude, imitation_checks
-from fairlead.train.setup import checkpoint_rule, load_trained, make_learner, prepare_model
+from fairlead.train.setup import alert_rules, checkpoint_rule, load_trained, make_learner, prepare_model
 
 _REMEDY = "Write or collect more demonstrations; a few hundred good ones beat thousands of noisy ones"
 _WARN_BELOW: dict[Scope, int] = {"toy": 200, "narrow": 500, "general": 10_000}
@@ -215,7 +215,7 @@ def _train(
         train.trees, batch_size=training.batch_size, num_epochs=training.num_epochs, seed=services.seed
     )
     session = Session(learner, services=services, title="sft", metric="sft/loss", metrics_path=out / "metrics.jsonl",
-                      rule=checkpoint_rule(training), data=data_fingerprint(train.trees))  # fmt: skip
+                      rule=checkpoint_rule(training), rules=alert_rules(training), data=data_fingerprint(train.trees))  # fmt: skip
     with session:
         stopper = _EarlyStop(
             session, model, heldout, every=max(1, steps // (2 * training.num_epochs)), patience=config.patience

@@ -29,7 +29,7 @@ from fairlead.train.hooks import Session
 from fairlead.train.identity import data_fingerprint
 from fairlead.train.loop import run_loop
 from fairlead.train.memory import largest_tree
-from fairlead.train.setup import checkpoint_rule, make_learner
+from fairlead.train.setup import alert_rules, checkpoint_rule, make_learner
 from fairlead.train.views import NUM_HEADS, head_weight
 
 History = list[tuple[float, float, float]]
@@ -146,7 +146,8 @@ def train_member(
         metrics_path = out / f"metrics-{member.number}.jsonl"
     session = Session(
         learner, services=dataclasses.replace(services, work=work), title=member.title, metric=_METRICS.get(config.loss, "reward/accuracy"),
-        metrics_path=metrics_path, extra={"history": [], "recent": []}, rule=checkpoint_rule(training), data=data_fingerprint(member.trees),
+        metrics_path=metrics_path, extra={"history": [], "recent": []}, rule=checkpoint_rule(training),
+        rules=alert_rules(training), data=data_fingerprint(member.trees),
     )  # fmt: skip
 
     def measure(_learner: Any, metrics: dict[str, float]) -> bool:

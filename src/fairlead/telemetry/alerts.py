@@ -1,43 +1,110 @@
-"""Rules that watch metrics while a run goes on and say, in one line, what is wrong and what to do.
+"""Rules that watch the metrics of a run and act: say it, keep a snapshot, move the KL coefficient or the learning rate, go back, stop.
 
-A rule compares a metric, or its change since the start of the run, with a WARN and a STOP value. It speaks when the value has been
-beyond for `patience` logged steps in a row, once, and again only after the metric came back or became worse; noise of a single step
-stays silent. NaN and infinity always speak. Alerts never change training: the loop's owner decides.
+    metrics of a step -> conditions over their last rows -> a rule speaks -> one Decision -> the loop's owner carries it out
+
+A rule speaks when its conditions have held for their windows, once, and again only after they came back (or after `again_after` rows,
+`max_times` at most). Noise of a single step stays silent. What a watch remembers is plain data that a checkpoint keeps, so a resumed run
+decides as the whole one would have, and `replay` decides again from a metrics file. Nothing here changes training by itself.
 
 Example:
-    watch = Watch(RULES)
-    for alert in watch.check(step, metrics):
-        print(alert.line())
+    watch = Watch(DEFAULT_RULES)
+    decision = watch.decide(step, metrics)
+    kl_coef = decision.move_kl_coef(kl_coef)
 """
 
 import math
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from fairlead.core.gates import figure
 from fairlead.telemetry.metrics import describe
 
 Level = Literal["WARN", "STOP"]
-BASELINE_STEPS = 5  # a mean of five steps is steady enough for rules that only see changes of 25 % and more
+Mode = Literal["act", "propose", "off"]
+ActionKind = Literal["snapshot", "raise_kl", "lower_kl", "scale_rate", "roll_back", "stop"]
+BASELINE_ROWS = 5  # a mean of five rows is steady enough for rules that only see changes of 5 % and more
+KEEP_EVERY_ROWS = (
+    20  # RL rows are rounds: a checkpoint costs little beside twenty of them, and more is lost by going back further
+)
+NOT_FINITE = "not_finite"
+"""The rule that watches every metric for NaN and infinity; it has no conditions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """What to do besides saying it."""
+
+    kind: ActionKind
+    factor: float | None = None
+    """Of raise_kl, lower_kl and scale_rate; None goes to `bound` at once."""
+    bound: float | None = None
+    """The KL coefficient (or, for scale_rate, the product of all factors so far) is not moved beyond this."""
+
+    def words(self) -> str:
+        """As an order to whoever reads it: `KL coefficient x 0.5, not below 0.05`."""
+        if self.kind in ("raise_kl", "lower_kl", "scale_rate"):
+            what = "learning rate" if self.kind == "scale_rate" else "KL coefficient"
+            if self.factor is None:
+                return f"{what} to {figure(self.bound or 0.0)}"
+            side = "above" if self.factor > 1 else "below"
+            limit = "" if self.bound is None else f", not {side} {figure(self.bound)}"
+            return f"{what} x {figure(self.factor)}" + (limit if self.kind != "scale_rate" else "")
+        return {
+            "snapshot": "keep a checkpoint of this moment",
+            "roll_back": "back to the last good checkpoint",
+            "stop": "stop",
+        }[self.kind]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """A limit on one metric over its last rows."""
+
+    metric: str
+    side: Literal["above", "below"]
+    limit: float
+    window: int = 3
+    """Rows that are looked at; the condition cannot hold before there are so many."""
+    over: Literal["each", "mean", "rise"] = "each"
+    """each: every row is beyond the limit. mean: their mean is. rise: what a straight line through them gains from the first to the last is."""
+    relative_to: Literal["start", "start_added"] | None = None
+    """start: the limit is a multiple of the mean of the first 5 rows. start_added: it is added to it."""
+    scale: str | None = None
+    """Another metric whose mean over the same rows multiplies the limit (a standard error, a standard deviation)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A limit on one metric. `None` for `warn` or `stop` means that this level cannot occur."""
+    """When to speak, and what to do then."""
 
-    metric: str
-    side: Literal["above", "below"]
-    warn: float | None
-    stop: float | None
+    id: str
+    when: tuple[Condition, ...]
     remedy: str
-    is_relative: bool = False
-    """True: the limits are multiples of the mean of the first 5 logged values (a negative start doubles downwards)."""
-    patience: int = 3
-    """Logged steps in a row beyond the limit before the rule speaks."""
+    """What a person should do, without a full stop."""
+    need: int | None = None
+    """So many of the conditions must hold; None means all."""
+    actions: tuple[Action, ...] = ()
+    """Besides saying it, which every rule does."""
+    mode: Mode = "act"
+    """propose: only say what would be done."""
+    warmup: int = 0
+    """Rows of the run before which the rule is silent."""
+    again_after: int | None = None
+    """Rows after which it speaks again while its conditions still hold; None waits until they came back."""
+    max_times: int | None = None
+    """It acts so often at most."""
+    last: tuple[Action, ...] = ()
+    """What it does instead once it has acted so often; empty only speaks."""
+    spoils: bool = True
+    """While its conditions hold, a checkpoint is none to go back to."""
     source: str = ""
     """Where the limits come from."""
+
+    @property
+    def level(self) -> Level:
+        """STOP for what undoes or ends training, else WARN."""
+        return "STOP" if any(a.kind in ("roll_back", "stop") for a in (*self.actions, *self.last)) else "WARN"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,128 +112,277 @@ class Alert:
     """What a rule said at a step."""
 
     step: int
-    metric: str
+    rule: str
     level: Level
+    metric: str
+    """Of the first condition that holds."""
     value: float
     message: str
+    """What was seen, against what limit."""
+    remedy: str
+    actions: tuple[Action, ...] = ()
+    """To be carried out; empty when the rule only speaks."""
+    proposed: tuple[Action, ...] = ()
+    """What a person may do in their place."""
 
     def line(self) -> str:
-        """Render as one line for the terminal and the log."""
-        return f"{self.level} step {self.step}: {self.message}"
+        """One line for the terminal and the log: what, by how much, what is done, what to do."""
+        done = f" Doing: {'; '.join(a.words() for a in self.actions)}." if self.actions else ""
+        wise = f" Proposed: {'; '.join(a.words() for a in self.proposed)}." if self.proposed else ""
+        return f"{self.level} {self.rule} at step {self.step}: {self.message}.{done}{wise} {self.remedy.rstrip('.')}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able data for the log of alerts."""
+        value = self.value if math.isfinite(self.value) else str(self.value)
+        return {"step": self.step, "rule": self.rule, "level": self.level, "metric": self.metric, "value": value, "message": self.message,
+                "remedy": self.remedy, "done": [a.words() for a in self.actions], "proposed": [a.words() for a in self.proposed]}  # fmt: skip
 
 
-RULES: tuple[Rule, ...] = (
-    Rule(metric="rl/kl_k1", side="above", warn=0.5, stop=1.0, remedy="Raise kl_coef or lower the learning rate",
-         source="guide band 0.1 to 0.5 nats/token; collapse seen at 0.94 to 1.6 in arXiv 2403.17031"),
-    Rule(metric="rl/kl_k1", side="below", warn=-0.01, stop=None, patience=5,
-         remedy="A KL cannot be negative: check that policy and reference use the same temperature, mask and template"),
-    Rule(metric="rl/entropy", side="below", warn=0.5, stop=0.15, is_relative=True,
-         remedy="Lower the learning rate, raise kl_coef, or sample at temperature 1", source="floor relative to the start of the run"),
-    Rule(metric="rl/clip_fraction", side="above", warn=0.3, stop=None, remedy="Lower the learning rate or make fewer epochs a batch"),
-    Rule(metric="rl/approx_kl", side="above", warn=0.1, stop=None, remedy="Lower the learning rate or make fewer epochs a batch"),
-    Rule(metric="rl/missing_eos_share", side="above", warn=0.05, stop=0.2,
-         remedy="Raise max_new_tokens or the penalty for a missing end of turn"),
-    Rule(metric="rl/length_tokens", side="above", warn=1.25, stop=2.0, is_relative=True,
-         remedy="Add a length penalty or retrain the reward model on pairs of equal length"),
-    Rule(metric="rl/score_std", side="below", warn=0.25, stop=0.05, is_relative=True,
-         remedy="The reward no longer tells completions apart: refresh prompts or the reward model"),
-    Rule(metric="rl/sampling_gap", side="above", warn=0.05, stop=None,
-         remedy="Recompute old_logprobs in the trainer or correct by importance weights"),
-    Rule(metric="rl/explained_variance", side="below", warn=-0.5, stop=None, patience=10,
-         remedy="Train the value model longer before the policy, or use a method without one"),
-    Rule(metric="dpo/chosen_logprobs", side="below", warn=1.5, stop=None, is_relative=True, patience=5,
-         remedy="Chosen completions lose probability: raise beta, add an SFT term, or stop earlier"),
-)  # fmt: skip
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What the rules want after a step. Alerts stand in the order of the rules."""
+
+    alerts: tuple[Alert, ...] = ()
+    rate_factor: float = 1.0
+    """All later learning rates are multiplied by it."""
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """All that is to be carried out."""
+        return tuple(action for alert in self.alerts for action in alert.actions)
+
+    @property
+    def wants_snapshot(self) -> bool:
+        """Keep a checkpoint of this moment."""
+        return any(action.kind == "snapshot" for action in self.actions)
+
+    @property
+    def wants_roll_back(self) -> bool:
+        """Put back the weights of the last good checkpoint."""
+        return any(action.kind == "roll_back" for action in self.actions)
+
+    @property
+    def stop(self) -> Alert | None:
+        """The alert that ends the run."""
+        return next((alert for alert in self.alerts for a in alert.actions if a.kind == "stop"), None)
+
+    def move_kl_coef(self, kl_coef: float) -> float:
+        """The KL coefficient after this decision, reward units a nat. A bound that it is beyond already leaves it where it is."""
+        for action in self.actions:
+            if action.kind == "raise_kl":
+                bound = math.inf if action.bound is None else action.bound
+                kl_coef = max(kl_coef, min(bound, bound if action.factor is None else kl_coef * action.factor))
+            elif action.kind == "lower_kl":
+                bound = action.bound or 0.0
+                kl_coef = min(kl_coef, max(bound, bound if action.factor is None else kl_coef * action.factor))
+        return kl_coef
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What a watch remembers of one condition: its last rows, and the first five."""
+
+    recent: list[float] = field(default_factory=list[float])
+    scales: list[float] = field(default_factory=list[float])
+    start: list[float] = field(default_factory=list[float])
 
 
 @dataclass(slots=True)
 class _State:
     """What a watch remembers of one rule."""
 
-    recent: deque[Level | None]
-    start: list[float] = field(default_factory=list[float])
-    said: Level | None = None
+    parts: list[_Memory]
+    spoke_at: int | None = None
+    """Row at which it spoke last, while its conditions have held since."""
+    times: int = 0
+    """How often it has acted."""
 
 
 class Watch:
-    """Applies rules to the metrics of one run, step after step. Holds state; one watch a run."""
+    """Applies rules to the metrics of one run, row after row. Holds state; one watch a run; not thread-safe."""
 
-    def __init__(self, rules: Sequence[Rule] = RULES) -> None:
-        """Take the rules; an undeclared metric is a ConfigError."""
-        self._rules = tuple((rule, describe(rule.metric)) for rule in rules)
-        self._states = [_State(recent=deque(maxlen=rule.patience)) for rule in rules]
-        self._not_finite: set[str] = set()
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        """Take the rules; one that is off is left out, an undeclared metric is a ConfigError."""
+        self.rules = tuple(rule for rule in rules if rule.mode != "off")
+        for condition in (c for rule in self.rules for c in rule.when):
+            describe(condition.metric)
+            if condition.scale is not None:
+                describe(condition.scale)
+        self._states = {rule.id: _State([_Memory() for _ in rule.when]) for rule in self.rules}
+        self._not_finite: list[str] = []
+        self._rows = 0
+        self._rate = 1.0
+        self.stopped: dict[str, Any] | None = None
+        """The alert that ended the run, as plain data; the owner sets it, and clears it when a person lets the run go on."""
+        self.spoken: list[dict[str, Any]] = []
+        """Every alert so far, oldest first, as plain data."""
 
-    def check(self, step: int, metrics: Mapping[str, float]) -> list[Alert]:
-        """Return what the rules say about this step, in the order of the rules, numbers that are not finite first."""
-        alerts = [alert for name, value in metrics.items() if (alert := self._check_finite(step, name, value))]
-        for (rule, metric), state in zip(self._rules, self._states, strict=True):
-            value = metrics.get(rule.metric)
-            if value is None or not math.isfinite(value):
-                continue
-            level, limit = _beyond(rule, state, value)
-            state.recent.append(level)
-            if speaks := _decide(state, rule.patience):
-                state.said = speaks
-                message = _message(rule, metric.unit, value, limit)
-                alerts.append(Alert(step=step, metric=rule.metric, level=speaks, value=value, message=message))
-            elif level is None:
-                state.said = None
-        return alerts
+    @property
+    def is_calm(self) -> bool:
+        """True while no rule that spoils holds: what is trained now may be gone back to."""
+        holding = [rule for rule in self.rules if self._states[rule.id].spoke_at is not None]
+        return not self._not_finite and not any(rule.spoils for rule in holding)
 
-    def _check_finite(self, step: int, name: str, value: float) -> Alert | None:
-        if math.isfinite(value):
-            self._not_finite.discard(name)
+    @property
+    def may_keep(self) -> bool:
+        """True at the rows whose checkpoint may be gone back to: a rule that goes back sees its metrics, and nothing speaks against now.
+
+        Rows, not the clock, decide: a run that was killed and went on must go back to where the whole one would have.
+        """
+        back = [r for r in self.rules if r.mode == "act" and any(a.kind == "roll_back" for a in r.actions)]
+        is_watched = any(part.recent for rule in back for part in self._states[rule.id].parts)
+        return is_watched and self.is_calm and self._rows % KEEP_EVERY_ROWS == 1
+
+    def decide(self, step: int, metrics: Mapping[str, float]) -> Decision:
+        """What the rules say about one more row of metrics, which may lack some of them."""
+        self._rows += 1
+        alerts: list[Alert] = []
+        for rule in self.rules:
+            found = (
+                self._not_finite_alert(rule, step, metrics)
+                if rule.id == NOT_FINITE
+                else self._alert(rule, step, metrics)
+            )
+            if found is not None:
+                alerts.append(found)
+        self.spoken += [alert.to_dict() for alert in alerts]
+        return Decision(alerts=tuple(alerts), rate_factor=self._move_rate(alerts))
+
+    def forget(self) -> None:
+        """After a roll back: the last rows are of weights that are gone. The first rows, and how often each rule acted, stay."""
+        self._not_finite = []
+        for state in self._states.values():
+            state.spoke_at = None
+            for part in state.parts:
+                part.recent, part.scales = [], []
+
+    def state(self) -> dict[str, Any]:
+        """Plain data that `load` takes, for a checkpoint."""
+        rules: dict[str, Any] = {
+            name: {"spoke_at": s.spoke_at, "times": s.times, "parts": [[list(p.recent), list(p.scales), list(p.start)] for p in s.parts]}
+            for name, s in self._states.items()
+        }  # fmt: skip
+        return {"rows": self._rows, "rate": self._rate, "not_finite": list(self._not_finite), "spoken": list(self.spoken),
+                "stopped": self.stopped, "rules": rules}  # fmt: skip
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave; a rule that was not there then begins anew."""
+        self._rows, self._rate, self._not_finite = state["rows"], state["rate"], list(state["not_finite"])
+        self.spoken, self.stopped = list(state["spoken"]), state["stopped"]
+        for rule in self.rules:
+            row = state["rules"].get(rule.id)
+            if row is not None and len(row["parts"]) == len(rule.when):
+                parts = [_Memory(list(a), list(b), list(c)) for a, b, c in row["parts"]]
+                self._states[rule.id] = _State(parts, row["spoke_at"], row["times"])
+
+    def _alert(self, rule: Rule, step: int, metrics: Mapping[str, float]) -> Alert | None:
+        state = self._states[rule.id]
+        is_news = [_remember(part, condition, metrics) for part, condition in zip(state.parts, rule.when, strict=True)]
+        if not any(is_news):
             return None
-        if name in self._not_finite:
+        seen = [(c, _judge(c, part)) for c, part in zip(rule.when, state.parts, strict=True)]
+        beyond = [(condition, found) for condition, found in seen if found is not None]
+        if len(beyond) < (len(rule.when) if rule.need is None else rule.need):
+            state.spoke_at = None
             return None
-        self._not_finite.add(name)
-        message = f"{name}={value} is not finite. Resume from the last checkpoint with a lower learning rate."
-        return Alert(step=step, metric=name, level="STOP", value=value, message=message)
+        if self._rows <= rule.warmup or not self._is_due(rule, state):
+            return None
+        condition, (value, _) = beyond[0]
+        message = " and ".join(_words(c, v, limit) for c, (v, limit) in beyond)
+        return self._speak(rule, state, step, metric=condition.metric, value=value, message=message)
+
+    def _is_due(self, rule: Rule, state: _State) -> bool:
+        if state.spoke_at is None:
+            return True
+        return rule.again_after is not None and self._rows - state.spoke_at >= rule.again_after
+
+    def _not_finite_alert(self, rule: Rule, step: int, metrics: Mapping[str, float]) -> Alert | None:
+        """Also of metrics that no catalogue names; each once while it stays so, the first by name in the alert."""
+        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+        new = [name for name in bad if name not in self._not_finite]
+        self._not_finite = [name for name in self._not_finite if name in bad or name not in metrics] + new
+        if not new:
+            return None
+        more = f" and {len(new) - 1} more" if len(new) > 1 else ""
+        message = f"{new[0]}={metrics[new[0]]}{more} is not finite"
+        return self._speak(rule, self._states[rule.id], step, metric=new[0], value=metrics[new[0]], message=message)
+
+    def _speak(self, rule: Rule, state: _State, step: int, *, metric: str, value: float, message: str) -> Alert:
+        if rule.id != NOT_FINITE:
+            state.spoke_at = self._rows
+        is_spent = rule.max_times is not None and state.times >= rule.max_times
+        actions, is_acting = rule.last if is_spent else rule.actions, rule.mode == "act"
+        state.times += is_acting
+        return Alert(step=step, rule=rule.id, level=rule.level, metric=metric, value=value, message=message, remedy=rule.remedy,
+                     actions=actions if is_acting else (), proposed=() if is_acting else actions)  # fmt: skip
+
+    def _move_rate(self, alerts: Iterable[Alert]) -> float:
+        before = self._rate
+        for action in (a for alert in alerts for a in alert.actions if a.kind == "scale_rate"):
+            factor = 1.0 if action.factor is None else action.factor
+            wanted = self._rate * factor
+            if action.bound is not None:
+                wanted = (
+                    min(wanted, max(action.bound, self._rate))
+                    if factor > 1
+                    else max(wanted, min(action.bound, self._rate))
+                )
+            self._rate = wanted
+        return self._rate / before
 
 
-class AlertSink:
-    """A metric sink that hands alerts to a function, for use beside a file in a FanOut."""
-
-    def __init__(self, say: Callable[[Alert], None], *, rules: Sequence[Rule] = RULES) -> None:
-        """Take the function that receives each alert."""
-        self._say = say
-        self._watch = Watch(rules)
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Check one step."""
-        for alert in self._watch.check(step, metrics):
-            self._say(alert)
-
-    def close(self) -> None:
-        """Nothing to release."""
+def replay(rules: Sequence[Rule], rows: Iterable[tuple[int, Mapping[str, float]]]) -> list[Alert]:
+    """What the rules would have said about logged metrics, oldest first: to try a rule on a run that is over."""
+    watch = Watch(rules)
+    return [alert for step, metrics in rows for alert in watch.decide(step, metrics).alerts]
 
 
-def _beyond(rule: Rule, state: _State, value: float) -> tuple[Level | None, float]:
-    """Level that the value reaches by itself, and the limit that it passed."""
-    base = 1.0
-    if rule.is_relative:
-        if len(state.start) < BASELINE_STEPS:
-            state.start.append(value)
-            return None, math.nan
-        base = sum(state.start) / len(state.start)
-        if base == 0:
-            return None, math.nan
-    limits: tuple[tuple[Level, float | None], ...] = (("STOP", rule.stop), ("WARN", rule.warn))
-    for level, limit in limits:
-        if limit is not None and (value > limit * base if rule.side == "above" else value < limit * base):
-            return level, limit * base
-    return None, math.nan
+def _remember(part: _Memory, condition: Condition, metrics: Mapping[str, float]) -> bool:
+    """Take the row in; False when it has nothing for this condition."""
+    value = metrics.get(condition.metric, math.nan)
+    scale = 1.0 if condition.scale is None else metrics.get(condition.scale, math.nan)
+    if not (math.isfinite(value) and math.isfinite(scale)):
+        return False
+    if condition.relative_to is not None and len(part.start) < BASELINE_ROWS:
+        part.start.append(value)
+        return False
+    part.recent = [*part.recent, value][-condition.window :]
+    part.scales = [*part.scales, scale][-condition.window :]
+    return True
 
 
-def _decide(state: _State, patience: int) -> Level | None:
-    """Speak when all recent steps were beyond, at the mildest of their levels, unless that was said already."""
-    if len(state.recent) < patience or None in state.recent:
+def _judge(condition: Condition, part: _Memory) -> tuple[float, float] | None:
+    """(what was measured, the limit that it passed), or None."""
+    rows = part.recent
+    if len(rows) < condition.window:
         return None
-    level: Level = "STOP" if all(seen == "STOP" for seen in state.recent) else "WARN"
-    return None if level == state.said or state.said == "STOP" else level
+    limit = condition.limit * (1.0 if condition.scale is None else sum(part.scales) / len(part.scales))
+    if condition.relative_to is not None:
+        base = sum(part.start) / len(part.start)
+        if condition.relative_to == "start" and base == 0:
+            return None
+        limit = limit * base if condition.relative_to == "start" else limit + base
+    is_above = condition.side == "above"
+    if condition.over == "each":
+        mildest = min(rows) if is_above else max(rows)
+        value = rows[-1]
+    else:
+        value = mildest = sum(rows) / len(rows) if condition.over == "mean" else _rise(rows)
+    return (value, limit) if (mildest > limit if is_above else mildest < limit) else None
 
 
-def _message(rule: Rule, unit: str, value: float, limit: float) -> str:
-    against = "the limit set by the start of the run," if rule.is_relative else "the limit"
-    return f"{rule.metric} {figure(value)} {unit} is {rule.side} {against} {figure(limit)}. {rule.remedy}."
+def _rise(rows: Sequence[float]) -> float:
+    """What a least-squares line gains from the first row to the last."""
+    middle, mean = (len(rows) - 1) / 2, sum(rows) / len(rows)
+    spread = sum((i - middle) ** 2 for i in range(len(rows)))
+    slope = sum((i - middle) * (row - mean) for i, row in enumerate(rows)) / spread if spread else 0.0
+    return slope * (len(rows) - 1)
+
+
+def _words(condition: Condition, value: float, limit: float) -> str:
+    unit = describe(condition.metric).unit
+    against = "the limit" if condition.relative_to is None else "the limit set by the start of the run,"
+    how = {"each": "", "mean": f" (mean of {condition.window} rows)", "rise": f" (rise over {condition.window} rows)"}[
+        condition.over
+    ]
+    return f"{condition.metric} {figure(value)} {unit}{how} is {condition.side} {against} {figure(limit)}"

@@ -99,6 +99,7 @@ _RL = (
     Metric("rl/kl_k1_sequence", "nats/sequence", "The same summed over a completion; what an adaptive controller's target means"),
     Metric("rl/kl_k1_error", "nats/token", "Standard error of rl/kl_k1 over the completions of the round"),
     Metric("rl/kl_k1_sequence_error", "nats/sequence", "Standard error of rl/kl_k1_sequence"),
+    Metric("rl/kl_efficiency", "ratio", "Score gained since the start, over sd * sqrt(2 KL a sequence): what a small tilt gains at most", (0.2, 1.3)),
     Metric("rl/kl_k3", "nats/token", "KL(policy || reference), estimator k3: never negative, less noise", (0.0, 0.5)),
     Metric("rl/kl_loss", "nats/token", "KL(policy || reference) as it stands in the loss, estimator k3, weighted by the ratio", (0.0, 0.5)),
     Metric("rl/kl_coef", "coefficient", "Weight of the KL penalty in the reward at this step"),
@@ -108,6 +109,8 @@ _RL = (
     Metric("rl/clip_fraction", "share", "Tokens whose ratio left the clip range", (0.0, 0.3)),
     Metric("rl/approx_kl", "nats/token", "Half the mean squared log-ratio to the policy that sampled: how far one update went", (0.0, 0.1)),
     Metric("rl/ratio_mean", "ratio", "Mean importance ratio; exactly 1 on the first minibatch of a batch", (0.8, 1.25)),
+    Metric("rl/first_ratio_gap", "nats/token", "On-policy rounds: RMS log-ratio at the first minibatch; 0 but for rounding", (0.0, 0.01)),
+    Metric("rl/effective_sample_share", "share", "Tokens that the importance weights between engine and trainer leave, of all", (0.5, 1.0)),
     Metric("rl/sampling_gap", "nats/token", "Mean absolute difference of the engine's and the trainer's logprobs", (0.0, 0.05)),
     Metric("rl/value_loss", "reward^2", "Half the squared error of the value model, clipped"),
     Metric("rl/explained_variance", "share", "1 - Var(returns - values)/Var(returns); below 0 the value model is worse than a constant", (0.0, 1.0)),
@@ -126,6 +129,9 @@ _RL = (
     Metric("rl/score_s", "s", "Seconds of scoring it", is_live=True),
     Metric("rl/forward_s", "s", "Seconds of its reference logprobs and values", is_live=True),
     Metric("rl/train_s", "s", "Seconds of its optimiser steps", is_live=True),
+    Metric("rl/distinct_2", "share", "Different token pairs of all in the first 32 tokens of each completion; a fall: replies become alike"),
+    Metric("rl/repetition", "share", "Mean share of a completion's token 4-grams that occurred in it before"),
+    Metric("rl/reference_perplexity", "perplexity", "Perplexity of the samples under the frozen reference; twice the start's: text turns incoherent"),
 )  # fmt: skip
 _COMPOSED = (
     Metric("reward/total_mean", "reward", "Composed rewards: mean of what the components make together, samples that were dropped left out"),

@@ -26,6 +26,8 @@ from fairlead.train.identity import difference
 from fairlead.train.shelf import TENSORS, Entry, Shelf, now
 from fairlead.train.state import PARAMETER, load_parameters, named_parameters
 
+MAX_SNAPSHOTS = 3  # what a rule asked for is looked at soon or never; each is as large as the run's state
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointRule:
@@ -47,6 +49,10 @@ class Checkpoints:
     """What they belong to; see `identity`."""
     best: str | None = None
     """Name of the best one so far."""
+    good: str | None = None
+    """Name of the newest one that may be gone back to."""
+    snapshots: list[str] = field(default_factory=list[str])
+    """Names of those that a rule asked for; the newest three stay."""
     _snapshot: Snapshot = field(default_factory=Snapshot)
     _thread: threading.Thread | None = None
     _fault: BaseException | None = None
@@ -57,13 +63,16 @@ class Checkpoints:
         return self._thread is not None and self._thread.is_alive()
 
     def save(
-        self, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, is_best: bool, also: Sequence[Path] = ()
-    ) -> None:
+        self, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, is_best: bool, is_good: bool = False, is_snapshot: bool = False,
+        also: Sequence[Path] = (),
+    ) -> None:  # fmt: skip
         """Copy the tensors and write them in the background, after the one that is being written.
 
         Args:
             state: plain values with `step` and `metrics`; not changed afterwards.
             is_best: this is the best so far.
+            is_good: it may be gone back to.
+            is_snapshot: it stays when it would rotate, to be looked at.
             also: files to sync to disk before the checkpoint shows (its metrics).
         Raises:
             StoreError: the one before could not be written.
@@ -73,7 +82,18 @@ class Checkpoints:
         entry = self.shelf.place(int(state["step"]))
         if is_best:
             self.best = entry.name
-        full = {**state, "owner": dict(self.owner), "best": self.best, "written": now()}
+        if is_good:
+            self.good = entry.name
+        if is_snapshot:
+            self.snapshots = [*self.snapshots, entry.name][-MAX_SNAPSHOTS:]
+        full = {
+            **state,
+            "owner": dict(self.owner),
+            "best": self.best,
+            "good": self.good,
+            "snapshots": self.snapshots,
+            "written": now(),
+        }
         self._thread = threading.Thread(target=self._write, args=(entry, full, tuple(also)), name="checkpoint")
         self._thread.start()
 
@@ -133,6 +153,7 @@ class Checkpoints:
                 continue
             self._require_own(entry, state)
             self.shelf.drop([e for e, _ in damaged], reason="damaged")
+            self.good, self.snapshots = state["good"], list(state["snapshots"])
             lost = self._take_best(entry, state["best"])
             return Found(entry, state, tuple(str(error) for _, error in damaged), lost)
         if damaged:
@@ -157,6 +178,17 @@ class Checkpoints:
         if told := difference(state["owner"], self.owner):
             raise ModelError(explain(entry.path, None, f"is the checkpoint of another run: {told}", expected="one of this model, data, method and "
                                    "version", remedy=f"Undo the change, or delete {self.shelf.folder} to start the stage again"))  # fmt: skip
+
+    def read_good(self) -> "Found | None":
+        """The newest checkpoint that may be gone back to; None when there is none, or it is damaged."""
+        self.join()
+        if self.good is None:
+            return None
+        entry = next((e for e in self.shelf.entries() if e.name == self.good), None)
+        try:
+            return None if entry is None else Found(entry, entry.verify(), (), "")
+        except ModelError:
+            return None
 
     def read_best(self, prefix: str) -> dict[str, Tensor]:
         """Tensors of the best checkpoint whose names begin with `prefix`; none when there is no best one."""

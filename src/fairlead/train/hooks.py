@@ -21,14 +21,16 @@ import torch
 from fairlead.core.errors import FairleadError, Interrupted
 from fairlead.core.io import write_jsonl
 from fairlead.core.services import ProgressBar, Services
-from fairlead.telemetry.alerts import RULES, Alert, AlertSink
+from fairlead.telemetry.alerts import Decision, Rule, Watch
 from fairlead.telemetry.metrics import METRICS
 from fairlead.telemetry.pace import Pace
-from fairlead.telemetry.sinks import FanOut, JsonlSink
+from fairlead.telemetry.rules import DEFAULT_RULES, without_metrics
+from fairlead.telemetry.sinks import JsonlSink
 from fairlead.train.checkpoints import CheckpointRule, Checkpoints
 from fairlead.train.loop import Hook, Learner
 from fairlead.train.shelf import FOLDER, Shelf
 from fairlead.train.state import load_parameters, random_state, restore_random_state
+from fairlead.train.steering import Steering
 
 _EXTRA = "extra/"
 _UNFINISHED = "unfinished_step"
@@ -51,24 +53,30 @@ class Session:
     metric: str
     """Metric shown on the progress line."""
     metrics_path: Path
+    rules: tuple[Rule, ...] = DEFAULT_RULES
+    """Watch the metrics and act; see `train.setup.alert_rules`."""
     muted: tuple[str, ...] = ()
-    """Metrics that no alert is raised about, because the config says that their values are meant."""
+    """Metrics that no rule sees, because the config says that their values are meant."""
     rule: CheckpointRule = field(default_factory=CheckpointRule)
     data: str = ""
     """Fingerprint of what is trained on; a checkpoint of other data is refused."""
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Plain values that the checkpoint keeps besides (KL coefficient, measurements); what a resumed run finds."""
+    """Plain values that the checkpoint keeps besides (measurements); what a resumed run finds. Rules move `kl_coef` and
+    `kl_scale` (of what a schedule says), where a method keeps them here: it reads them after each `record`."""
     extra_tensors: dict[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
     """The same for tensors (a moving reference); on the CPU after a resume."""
     resumed_from: int = 0
     has_lost_best: bool = False
     """The best weights of before were damaged: a hook that measures takes those of now for the best and goes on from there."""
-    _sink: FanOut | None = None
+    _sink: JsonlSink | None = None
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _bar: ProgressBar | None = None
     _saved: float = field(default_factory=time.monotonic)
     _metrics: dict[str, float] = field(default_factory=dict[str, float])
     _is_best: bool = False
+    _is_snapshot: bool = False
+    _is_good: bool = False
+    _steering: Steering = field(init=False)
     _saved_step: int = 0
     _checkpoints: Checkpoints = field(init=False)
     _pace: Pace = field(default_factory=Pace)
@@ -76,14 +84,15 @@ class Session:
     def __post_init__(self) -> None:
         shelf = Shelf(self.services.work / FOLDER)
         self._checkpoints = Checkpoints(shelf, self.rule, self.learner.identity(data=self.data))
+        self._steering = Steering(Watch(without_metrics(self.rules, self.muted)), self.title, self.services)
 
     def __enter__(self) -> Self:
         self._resume()
+        self._steering.show()
         kept = self.services.work / "metrics.jsonl"
         rows = JsonlSink(kept)
         rows.resume(self.learner.step_number)
-        rules = tuple(rule for rule in RULES if rule.metric not in self.muted)
-        self._sink = FanOut(rows, AlertSink(self._alert, rules=rules))
+        self._sink = rows
         self.learner.say = lambda text: self.services.say(f"{self.title}: {text}")
         for note in self.learner.models.notes():
             self.services.say(f"{self.title}: {note}")
@@ -93,10 +102,6 @@ class Session:
             self.services.say(f"{self.title}: going on at step {self.resumed_from} of {self.learner.num_steps}")
         self._pace.restart()
         return self
-
-    def _alert(self, alert: Alert) -> None:
-        """An alert informs; only gates and ctrl-C end a run."""
-        self.services.say(f"{self.title}: alert, {alert.line()} The run goes on.")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -126,6 +131,7 @@ class Session:
             json.loads(line) for line in (self.services.work / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         )
         write_jsonl(self.metrics_path, ({k: v for k, v in row.items() if k not in _LIVE} for row in rows))
+        self._steering.keep(self.metrics_path)
 
     def _resume(self) -> None:
         found = self._checkpoints.resume()
@@ -139,6 +145,8 @@ class Session:
                 f"{self.title}: {found.lost_best} It held the best weights; the best are those of after {found.entry.name}."
             )
         tensors, state = found.tensors(), found.state
+        self._steering.watch.load(state["watch"])
+        self._steering.refuse()
         self.learner.load_state(tensors, state["learner"])
         restore_random_state(tensors, state["random"])
         self.resumed_from = self._saved_step = self.learner.step_number
@@ -159,13 +167,15 @@ class Session:
         more, random = random_state()
         extra = {_EXTRA + name: tensor for name, tensor in self.extra_tensors.items()}
         # Hooks go on changing the extras while this is written.
-        state = json.loads(json.dumps({"learner": learner, "random": random, "extra": self.extra}, allow_nan=False))
+        plain = {"learner": learner, "random": random, "extra": self.extra, "watch": self._steering.watch.state()}
+        state = json.loads(json.dumps(plain, allow_nan=False))
         self._checkpoints.save(
             {**tensors, **more, **extra}, {**state, "step": self.learner.step_number, "title": self.title,
              "run": self.services.extras.get("run", ""), "metrics": self._metrics},
-            is_best=self._is_best, also=(self.services.work / "metrics.jsonl",),
+            is_best=self._is_best, is_good=self._is_good, is_snapshot=self._is_snapshot, also=(self.services.work / "metrics.jsonl",),
         )  # fmt: skip
-        self._is_best, self._saved_step, self._saved = False, self.learner.step_number, time.monotonic()
+        self._is_best = self._is_snapshot = self._is_good = False
+        self._saved_step, self._saved = self.learner.step_number, time.monotonic()
 
     def mark_best(self) -> None:
         """Of a hook that measured: what was trained up to this step is the best so far. Kept until there is a better one."""
@@ -182,30 +192,71 @@ class Session:
         if tensors:
             load_parameters(self.learner.trainable, tensors, prefix=prefix)
 
-    def log(self, metrics: Mapping[str, float]) -> None:
-        """Record metrics of the current step."""
+    def log(self, metrics: Mapping[str, float]) -> Decision:
+        """Record metrics of the current step, and do what the rules decide.
+
+        Raises:
+            TrainError: a rule stopped the run; everything is saved.
+        """
         assert self._sink is not None, "a session is used as a context manager"
         self._sink.log(self.learner.step_number, metrics)
+        decision = self._steering.decide(self.learner.step_number, metrics)
+        if decision.actions:
+            self._act(decision)
+        return decision
+
+    def _act(self, decision: Decision) -> None:
+        self.learner.optimizer.rate_factor *= decision.rate_factor
+        if "kl_coef" in self.extra:
+            before = float(self.extra["kl_coef"])
+            self.extra["kl_coef"] = decision.move_kl_coef(before)
+            if before > 0 and "kl_scale" in self.extra:
+                self.extra["kl_scale"] *= self.extra["kl_coef"] / before
+        self._is_snapshot |= decision.wants_snapshot
+        if decision.wants_roll_back:
+            self._roll_back()
+        if decision.stop is not None:
+            self._steering.watch.stopped = decision.stop.to_dict()
+            if not self._steering.goes_on():
+                self.save()
+                self._steering.refuse()
+
+    def _roll_back(self) -> None:
+        """Weights, optimiser and statistics of the last good checkpoint; steps, data, seeds and controllers go on, so that nothing repeats."""
+        found, learner = self._checkpoints.read_good(), self.learner
+        if found is None:
+            self._steering.say("there is no good checkpoint to go back to; training goes on from here.")
+            return
+        now = {"step": learner.step_number, "rate_factor": learner.optimizer.rate_factor}
+        learner.load_state(found.tensors(), {**found.state["learner"], **now})
+        self._steering.watch.forget()
+        self._steering.say(f"back to the weights of step {found.entry.step}; steps, prompts and seeds go on.")
 
     def after_step(self, learner: Learner, metrics: dict[str, float]) -> bool:
         """Hook of the loop for methods whose batches come from data."""
         self.record(metrics)
         return False
 
-    def record(self, metrics: dict[str, float], *, num_steps: int = 1) -> None:
-        """Log the steps since the last call with their pace, move the progress line, save when it is time.
+    def record(self, metrics: dict[str, float], *, num_steps: int = 1) -> Decision:
+        """Log the steps since the last call with their pace, do what the rules decide, move the progress line, save when it is time.
 
         Args:
             metrics: with `num_tokens`, the tokens of these steps.
+        Returns:
+            What was done already: after a roll back an engine needs the weights again.
+        Raises:
+            TrainError: a rule stopped the run; everything is saved.
         """
         assert self._bar is not None, "a session is used as a context manager"
         metrics |= self._pace.lap(num_tokens=metrics.pop("num_tokens"), num_steps=num_steps)
-        self.log(metrics)
+        decision = self.log(metrics)
+        self._is_good = self._steering.watch.may_keep
         self._metrics = {k: float(v) for k, v in metrics.items() if k not in _LIVE and math.isfinite(v)}
         shown = f"{self.metric.split('/')[-1]} {metrics[self.metric]:.3f}, " if self.metric in metrics else ""
         self._bar.advance(num_steps, note=shown + self._pace.words())
         self.checkpoint_if_due()
         self._pace.restart()
+        return decision
 
     def checkpoint_if_due(self) -> None:
         """Save when it is time, or when the user pressed ctrl-C (then stop).
@@ -219,6 +270,8 @@ class Session:
         is_step = every is not None and self.learner.step_number // every > self._saved_step // every
         if (
             self._is_best
+            or self._is_snapshot
+            or self._is_good
             or is_step
             or (time.monotonic() - self._saved > self.services.checkpoint_every_s and not self._checkpoints.is_writing)
         ):

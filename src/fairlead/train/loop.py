@@ -92,6 +92,7 @@ class Learner:
             "step": self.step_number,
             "statistics": self.statistics,
             "optimizer": values,
+            "rate_factor": self.optimizer.rate_factor,
             "lowered_budget": lowered,
         }
         weights = parameter_tensors(self.trainable) if self.average is None else self.average.tensors()
@@ -101,6 +102,7 @@ class Learner:
         """Put back what `state` gave."""
         load_parameters(self.trainable, tensors)
         load_optimizer(self.optimizer, self.trainable, tensors, values["optimizer"])
+        self.optimizer.rate_factor = float(values["rate_factor"])
         if self.average is not None:
             self.average.load(tensors)
         self.step_number, self.statistics = int(values["step"]), dict(values["statistics"])

@@ -50,15 +50,18 @@ class OptimizerSet:
 
     settings: OptimizerSettings
     parts: tuple[torch.optim.Optimizer, ...]
+    rate_factor: float = 1.0
+    """Every rate of the schedule is multiplied by it; part of a checkpoint."""
 
     def step(self, number: int, *, num_steps: int) -> float:
         """Make step `number` (from 0) of `num_steps`; returns the rate of it (of Muon's companion where there are two)."""
         settings = self.settings
-        rate = learning_rate(settings, number, num_steps)
+        rate = learning_rate(settings, number, num_steps) * self.rate_factor
         for part in self.parts:
             own = rate
             if isinstance(part, torch.optim.Muon) and settings.muon_learning_rate is not None:
-                own = learning_rate(replace(settings, learning_rate=settings.muon_learning_rate), number, num_steps)
+                muon = replace(settings, learning_rate=settings.muon_learning_rate)
+                own = learning_rate(muon, number, num_steps) * self.rate_factor
             for group in part.param_groups:
                 _set_rate(group, own)
             with _stance(part, settings):

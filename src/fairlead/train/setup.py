@@ -12,6 +12,8 @@ from fairlead.models.freezing import freeze
 from fairlead.models.load import CausalModel, load_policy
 from fairlead.models.precision import choose_precision
 from fairlead.models.recompute import recompute_activations
+from fairlead.telemetry.alerts import Rule
+from fairlead.telemetry.rules import choose_rules
 from fairlead.train.checkpoints import CheckpointRule
 from fairlead.train.forward import Models
 from fairlead.train.loop import Learner
@@ -49,6 +51,7 @@ class TrainingSettings(Protocol):
     lora: Any
     keep_checkpoints: Any
     checkpoint_every_steps: int | None
+    alerts: Any
 
 
 def optimizer_settings(training: TrainingSettings) -> OptimizerSettings:
@@ -62,6 +65,15 @@ def optimizer_settings(training: TrainingSettings) -> OptimizerSettings:
 def checkpoint_rule(training: TrainingSettings) -> CheckpointRule:
     """The checkpoint part of a training section."""
     return CheckpointRule(keep=training.keep_checkpoints, every_steps=training.checkpoint_every_steps)
+
+
+def alert_rules(training: TrainingSettings) -> tuple[Rule, ...]:
+    """The rules that watch this training.
+
+    Raises:
+        ConfigError: the recipe names a rule or a metric that is not there.
+    """
+    return choose_rules(training.alerts.model_dump())
 
 
 def make_learner(

@@ -121,12 +121,12 @@ class Shelf:
         sync_folder(self.folder)
 
     def rotate(self, keep: int | Literal["all"]) -> None:
-        """Drop all but the newest `keep` and the best one that each of these knows of."""
+        """Drop all but the newest `keep`, and what each of these needs: the best one, the one to go back to, and snapshots."""
         if keep == "all":
             return
         entries = self.entries()
         newest = entries[-keep:]
-        needed = {e.name for e in newest} | {_best(e) for e in newest}
+        needed = {e.name for e in newest} | {name for e in newest for name in _needed(e)}
         self.drop([e for e in entries if e.name not in needed], reason="rotated")
 
     def drop(self, entries: Iterable[Entry], *, reason: str) -> None:
@@ -187,11 +187,13 @@ def retire(work: Path, *, log: Path, stage: str, keep_all: bool) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _best(entry: Entry) -> str | None:
+def _needed(entry: Entry) -> tuple[str | None, ...]:
+    """Names of the other checkpoints that a run which goes on from this one may want."""
     try:
-        return entry.read()["best"]
+        state = entry.read()
     except ModelError:
-        return None
+        return ()
+    return (state["best"], state["good"], *state["snapshots"])
 
 
 def _names(names: Iterable[str]) -> str:

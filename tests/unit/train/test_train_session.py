@@ -98,18 +98,6 @@ def test_nothing_is_said_about_what_the_config_means(tmp_path):
     assert said == []
 
 
-def test_a_rule_that_is_broken_is_said_while_training_goes_on(tmp_path):
-    said, learner = [], make_learner("sft", num_steps=4)
-    with session(learner, tmp_path, say=said.append) as running:
-        for _ in range(3):
-            learner.step_number += 1
-            running.log({"rl/kl_k1": 0.75})
-    assert said == [
-        "test: alert, WARN step 3: rl/kl_k1 0.750 nats/token is above the limit 0.500. Raise kl_coef or lower the learning rate. "
-        "The run goes on."
-    ]
-
-
 def test_an_interrupted_run_says_how_to_go_on(tmp_path):
     learner = make_learner("sft", num_steps=6)
     with (
