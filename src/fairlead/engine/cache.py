@@ -6,7 +6,8 @@ kernels sum the keys of a sequence in the same order whatever its neighbours' le
 Legend: S slots (sequences being decoded), C capacity in tokens, Hkv key heads, D head size.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,50 +24,59 @@ def round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
-@dataclass(slots=True, eq=False)
 class SlotCache:
-    """Keys and values of S sequences, grown layer by layer on first use.
+    """Keys and values of S sequences, made once: nothing is concatenated or made again while tokens come.
 
-    Invariant: row s holds `lengths[s]` valid tokens in every layer; what lies beyond is never read.
+    Pages are touched when tokens reach them, so memory follows the tokens and not the capacity. What a slot holds beyond its sequence is
+    left over from earlier ones, finite, and never read.
     """
 
-    capacity: int
-    """Multiple of KEY_TOKENS."""
-    lengths: Tensor
-    """[S] valid tokens a slot."""
-    keys: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
-    """Layer -> [S, Hkv, C, D]."""
-    values: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+    def __init__(self, num_slots: int, capacity: int) -> None:
+        self.num_slots = num_slots
+        self.capacity = capacity
+        """Multiple of KEY_TOKENS."""
+        self.keys: dict[int, Tensor] = {}
+        """Layer -> [S, Hkv, C, D]."""
+        self.values: dict[int, Tensor] = {}
+        """The same; values may have another size than keys."""
 
-    def write_prefill(self, layer: int, key: Tensor, value: Tensor) -> None:
-        """Store [S, Hkv, T, D] from position 0; values may have another size than keys."""
-        num_slots, heads, length, _ = key.shape
+    def allocate(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Make room for a layer whose keys and values look like these [1|S, Hkv, T, D]."""
         for kept, new in ((self.keys, key), (self.values, value)):
-            kept[layer] = new.new_zeros(num_slots, heads, self.capacity, new.shape[3])
-            kept[layer][:, :, :length] = new
+            kept[layer] = new.new_zeros(self.num_slots, new.shape[1], self.capacity, new.shape[3])
 
-    def append(self, layer: int, key: Tensor, value: Tensor) -> None:
-        """Store [S, Hkv, 1, D], one token a slot, at each slot's own length (the caller advances `lengths` after the last layer)."""
+    def write(self, layer: int, slots: Tensor, key: Tensor, value: Tensor) -> None:
+        """Store [P, Hkv, T, D] from position 0 of some slots."""
+        if layer not in self.keys:
+            self.allocate(layer, key, value)
         for kept, new in ((self.keys, key), (self.values, value)):
-            kept[layer].scatter_(2, self.lengths[:, None, None, None].expand_as(new), new)
+            kept[layer][slots, :, : new.shape[2]] = new
 
-    def select(self, slots: Tensor) -> "SlotCache":
-        """A cache of the chosen slots, in that order; a slot may be taken several times (one prompt, many samples)."""
-        return SlotCache(capacity=self.capacity, lengths=self.lengths[slots],
-                         keys={i: k[slots] for i, k in self.keys.items()}, values={i: v[slots] for i, v in self.values.items()})  # fmt: skip
+    def append(self, layer: int, lengths: Tensor, key: Tensor, value: Tensor) -> None:
+        """Store [S, Hkv, 1, D], one token in each of the first S slots, at their own lengths."""
+        for kept, new in ((self.keys, key), (self.values, value)):
+            kept[layer][: len(lengths)].scatter_(2, lengths[:, None, None, None].expand_as(new), new)
+
+    def copy(self, source: int, targets: Sequence[int], length: int) -> None:
+        """The first tokens of one slot to others, in every layer."""
+        for kept in (*self.keys.values(), *self.values.values()):
+            for target in targets:
+                kept[target, :, :length] = kept[source, :, :length]
 
 
 @dataclass(slots=True, eq=False)
 class PrefillAttention:
-    """Causal attention over padded prompts [S, H, T, D] that fills a cache."""
+    """Causal attention over padded prompts [P, H, T, D] that fills slots of a cache."""
 
     cache: SlotCache
+    slots: Tensor
+    """[P]"""
     mask: Tensor
-    """[S, 1, T, T]"""
+    """[P, 1, T, T]"""
 
     def attend(self, module: Any, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
-        """[S, H, T, D] -> [S, T, H, D]."""
-        self.cache.write_prefill(module.layer_idx, key, value)
+        """[P, H, T, D] -> [P, T, H, D]."""
+        self.cache.write(module.layer_idx, self.slots, key, value)
         mask = (
             self.mask if scoring.window is None else self.mask & _within(scoring.window, query.shape[2], query.device)
         )
@@ -90,26 +100,28 @@ def _within(window: int, length: int, device: torch.device) -> Tensor:
 
 @dataclass(slots=True, eq=False)
 class DecodeAttention:
-    """One new token a slot [S, H, 1, D] against the cache."""
+    """One new token in each of the first S slots [S, H, 1, D] against the cache."""
 
     cache: SlotCache
+    lengths: Tensor
+    """[S] tokens before the new one."""
     mask: Tensor
     """[S, 1, 1, L], see `decode_mask`."""
 
     def attend(self, module: Any, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
         """[S, H, 1, D] -> [S, 1, H, D]."""
-        layer, longest = module.layer_idx, self.mask.shape[-1]
-        self.cache.append(layer, key, value)
+        layer, count, longest = module.layer_idx, len(self.lengths), self.mask.shape[-1]
+        self.cache.append(layer, self.lengths, key, value)
         mask = self.mask
         if scoring.window is not None:
             position = torch.arange(longest, device=query.device)
-            mask = mask & (self.cache.lengths[:, None, None, None] - position < scoring.window)
-        keys, values = self.cache.keys[layer][:, :, :longest], self.cache.values[layer][:, :, :longest]
+            mask = mask & (self.lengths[:, None, None, None] - position < scoring.window)
+        keys, values = self.cache.keys[layer][:count, :, :longest], self.cache.values[layer][:count, :, :longest]
         # One query a slot: the plain formula is faster than SDPA on CPU, and does not change with the number of slots.
         return attend_by_formula(query, keys, values, mask, scoring).transpose(1, 2)
 
 
-def decode_mask(lengths: Tensor) -> Tensor:
-    """[S, 1, 1, L]: a slot sees its valid tokens and the one that is being written; L is rounded up to KEY_TOKENS."""
-    longest = round_up(int(lengths.max()) + 1, KEY_TOKENS)
+def decode_mask(lengths: Tensor, longest: int) -> Tensor:
+    """[S, 1, 1, L]: a slot sees its tokens and the one that is being written; `longest` of these, rounded up to KEY_TOKENS."""
+    longest = round_up(longest, KEY_TOKENS)
     return (torch.arange(longest, device=lengths.device) <= lengths[:, None])[:, None, None, :]

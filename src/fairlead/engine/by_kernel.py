@@ -1,0 +1,142 @@
+"""Runs Llama-like models on a CPU in fp32: one call of the C++ kernel a step, on the trainer's own weights.
+
+Each row's arithmetic depends on that row alone (see decode.cpp), so a sample has the same bits whatever shares its batch, in however many
+slots, on however many threads.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fairlead.engine import kernel
+from fairlead.engine.cache import SlotCache
+from fairlead.engine.layers import Decoder, OtherShapeError, bind, hear_scoring
+from fairlead.engine.runner import Ints
+from fairlead.models.load import CausalModel
+from fairlead.models.logprobs import chunk_logits
+from fairlead.models.probe import make_probe
+
+_ROWS = 512
+"""Tokens of prompts in one call; more only takes more memory."""
+_NEAR = 1e-4
+"""Largest relative difference of the probe's logits between the kernel and the model's own modules."""
+
+
+class KernelRunner:
+    """Implements Runner. The cache is kept from one `begin` to the next where it is large enough.
+
+    Raises:
+        OtherShapeError: the model is not one that the kernel computes.
+    """
+
+    refill = 1
+
+    def __init__(self, model: CausalModel, library: ctypes.CDLL) -> None:
+        if model.device.type != "cpu" or model.arithmetic.precision != "fp32":
+            raise OtherShapeError("does not compute in fp32 on a CPU")
+        self._model, self._library = model, library
+        self._scoring = hear_scoring(model)
+        self._cache: SlotCache | None = None
+        self._decoder: Decoder
+        self._place = np.zeros(0, dtype=np.int64)
+        self._scratch = self._logits = torch.zeros(0)
+        self._check()
+        self.about = f"the C++ kernel, {torch.get_num_threads()} threads"
+
+    @torch.inference_mode()
+    def _check(self) -> None:
+        """The probe's tokens through both ways."""
+        probe = make_probe(self._model.config.get_text_config().vocab_size)
+        hidden = self._model.hidden(probe.layout)
+        head = self._model.output_head()
+        expected = chunk_logits(hidden[[3, 5]], head, head.scale)
+        self.begin(2, 32)
+        found = self.prefill([row.numpy() for row in probe.rows], [0, 1])
+        if not bool((found - expected).abs().max() <= _NEAR * expected.abs().max()):
+            raise OtherShapeError("computes something else than the kernel")
+
+    def begin(self, num_slots: int, capacity: int) -> None:
+        """See Runner."""
+        if self._cache is None or num_slots > self._cache.num_slots or capacity > self._cache.capacity:
+            self._cache = None  # the old one goes before the new one comes
+            self._cache = SlotCache(num_slots, capacity)
+            text = self._model.config.get_text_config()
+            heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+            size = getattr(text, "head_dim", None) or self._model.hidden_size // text.num_attention_heads
+            for layer in range(len(self._scoring)):
+                self._cache.allocate(layer, torch.empty(1, heads, 1, size), torch.empty(1, heads, 1, size))
+        self._place = np.arange(self._cache.num_slots, dtype=np.int64)
+        self.rebind()
+
+    def rebind(self) -> None:
+        """See Runner. Costs microseconds, and with an adapter a product a layer."""
+        cache = self._cache
+        assert cache is not None
+        keys, values = ([x[i] for i in sorted(x)] for x in (cache.keys, cache.values))
+        self._decoder = bind(self._model, self._scoring, capacity=cache.capacity, keys=keys, values=values)
+
+    def prefill(self, prompts: Sequence[Ints], slots: Sequence[int]) -> Tensor:
+        """See Runner. Long prompts go in pieces, short ones together."""
+        vocabulary = self._decoder.model.vocabulary
+        logits = torch.empty(len(prompts), vocabulary)
+        tokens = np.concatenate(prompts)
+        lengths = np.array([len(p) for p in prompts])
+        ends = np.cumsum(lengths)
+        positions = np.arange(len(tokens)) - np.repeat(ends - lengths, lengths)
+        places = np.repeat(self._place[np.asarray(slots)], lengths)
+        for start in range(0, len(tokens), _ROWS):
+            rows = slice(start, min(start + _ROWS, len(tokens)))
+            wanted = np.flatnonzero((ends - 1 >= rows.start) & (ends - 1 < rows.stop))
+            out = logits[wanted[0] : wanted[-1] + 1] if len(wanted) else logits[:0]
+            self._forward(tokens[rows], places[rows], positions[rows], ends[wanted] - 1 - rows.start, out)
+        return logits
+
+    def copy(self, source: int, targets: Sequence[int], length: int) -> None:
+        """See Runner."""
+        assert self._cache is not None
+        self._cache.copy(int(self._place[source]), [int(self._place[t]) for t in targets], length)
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """See Runner; nothing is copied."""
+        self._place[[source, target]] = self._place[[target, source]]
+
+    def decode(self, tokens: Ints, lengths: Ints) -> Tensor:
+        """See Runner. The logits are overwritten by the next call."""
+        count, vocabulary = len(tokens), int(self._decoder.model.vocabulary)
+        if self._logits.numel() < count * vocabulary:
+            self._logits = torch.empty(count * vocabulary)
+        out = self._logits[: count * vocabulary].view(count, vocabulary)
+        self._forward(tokens, self._place[:count], lengths, np.arange(count), out)
+        return out
+
+    def draw(
+        self, logits: Tensor, temperature: float, uniforms: npt.NDArray[np.float64] | None
+    ) -> tuple[Ints, npt.NDArray[np.float32]]:
+        """See Runner."""
+        count, vocabulary = logits.shape
+        logits = logits.contiguous()
+        tokens, logprobs = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.float32)
+        at = None if uniforms is None else np.ascontiguousarray(uniforms)
+        self._library.fairlead_draw(logits.data_ptr(), count, vocabulary, temperature, _pointer(at), _pointer(tokens), _pointer(logprobs),
+                                    torch.get_num_threads())  # fmt: skip
+        return tokens, logprobs
+
+    def _forward(self, tokens: Ints, places: Ints, positions: Ints, logit_rows: Ints, logits: Tensor) -> None:
+        arrays = [np.ascontiguousarray(x, dtype=np.int64) for x in (tokens, places, positions, logit_rows)]
+        threads, model = torch.get_num_threads(), ctypes.byref(self._decoder.model)
+        size = self._library.fairlead_scratch_size(model, len(tokens), threads)
+        if self._scratch.numel() < size:
+            self._scratch = torch.empty(size)
+        batch = kernel.Batch(rows=len(tokens), tokens=_pointer(arrays[0]), slots=_pointer(arrays[1]), positions=_pointer(arrays[2]),
+                             num_logits=len(logit_rows), logit_rows=_pointer(arrays[3]), logits=logits.data_ptr(),
+                             scratch=self._scratch.data_ptr(), threads=threads)  # fmt: skip
+        self._library.fairlead_forward(model, ctypes.byref(batch))
+
+
+def _pointer(array: npt.NDArray[Any] | None) -> int | None:
+    return None if array is None else array.ctypes.data

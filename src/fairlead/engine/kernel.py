@@ -1,0 +1,114 @@
+"""The C++ kernel of the engine: built once a machine by the compiler that is there, and called through ctypes.
+
+It is optional. Without a compiler the engine runs the model's own modules, several times slower, and says why. The library lies in the
+cache folder under a name made of its source, its flags, the compiler and the processor, so that no other machine's is ever loaded.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+from ctypes import POINTER, Structure, c_double, c_int64, c_void_p
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fairlead.core.errors import DataError
+from fairlead.core.io import atomic_path
+
+SOURCE = Path(__file__).with_name("decode.cpp")
+_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fPIC", "-shared", "-fopenmp")
+_COMPILERS = ("c++", "g++", "clang++")
+_TIMEOUT_S = 120.0
+
+Floats = c_void_p
+"""Address of fp32 numbers; null where there are none."""
+
+
+class Linear(Structure):
+    """Weight [out, in] and bias [out]."""
+
+    _fields_ = (("weight", Floats), ("bias", Floats))
+
+
+class Layer(Structure):
+    """One decoder layer; see decode.cpp for shapes."""
+
+    _fields_ = (
+        *((name, Linear) for name in ("query", "key", "value", "output", "gate", "up", "down")),
+        *((name, Floats) for name in ("norm_in", "norm_attended", "norm_middle", "norm_out", "norm_query", "norm_key")),
+        *((name, Floats) for name in ("cosine", "sine", "keys", "values")),
+        ("window", c_int64),
+    )
+
+
+class Model(Structure):
+    """A decoder; see decode.cpp."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("num_layers", "hidden", "heads", "kv_heads", "head", "rotated", "inner", "vocabulary", "capacity",
+                                       "activation")),
+        *((name, c_double) for name in ("epsilon", "norm_offset", "score_scale", "score_cap", "embedding_scale", "logit_scale", "logit_cap")),
+        ("embedding", Floats), ("norm", Floats), ("output", Linear), ("layers", POINTER(Layer)),
+    )  # fmt: skip
+
+
+class Batch(Structure):
+    """Rows of one forward; see decode.cpp."""
+
+    _fields_ = (
+        ("rows", c_int64), ("tokens", c_void_p), ("slots", c_void_p), ("positions", c_void_p), ("num_logits", c_int64),
+        ("logit_rows", c_void_p), ("logits", Floats), ("scratch", Floats), ("threads", c_int64),
+    )  # fmt: skip
+
+
+@functools.cache
+def load_kernel() -> ctypes.CDLL | str:
+    """The library, built if need be; or why there is none, in words."""
+    compiler = os.environ.get("CXX") or next((found for name in _COMPILERS if (found := shutil.which(name))), None)
+    if compiler is None:
+        return "there is no C++ compiler (install g++ and sampling on this CPU gets several times faster)"
+    try:
+        library = _library(compiler)
+        return _declare(ctypes.CDLL(str(library)))
+    except (OSError, DataError, subprocess.SubprocessError) as error:
+        detail = getattr(error, "stderr", None) or str(error)
+        return f"its kernel cannot be built ({str(detail).strip().splitlines()[-1][:160]})"
+
+
+def _library(compiler: str) -> Path:
+    """Path of the library; compiles it when it is not there."""
+    found = torch.cpu.get_capabilities()
+    version = _run([compiler, "--version"])
+    parts = [SOURCE.read_text(encoding="utf-8"), *_FLAGS, compiler, version, str(sorted(found.items()))]
+    name = hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:20]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fairlead" / "kernels"
+    path = folder / f"decode-{name}.so"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with atomic_path(path) as temporary:
+            _run([compiler, *_FLAGS, str(SOURCE), "-o", str(temporary)])
+    return path
+
+
+def _run(command: list[str]) -> str:
+    """What it prints."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True).stdout  # noqa: S603
+
+
+def _declare(library: Any) -> ctypes.CDLL:
+    library.fairlead_scratch_size.argtypes = (POINTER(Model), c_int64, c_int64)
+    library.fairlead_scratch_size.restype = c_int64
+    library.fairlead_forward.argtypes = (POINTER(Model), POINTER(Batch))
+    library.fairlead_forward.restype = None
+    library.fairlead_draw.argtypes = (c_void_p, c_int64, c_int64, c_double, c_void_p, c_void_p, c_void_p, c_int64)
+    library.fairlead_draw.restype = None
+    return library
+
+
+def address(tensor: torch.Tensor | None) -> int | None:
+    """Of the first number of a contiguous tensor; None for none."""
+    return None if tensor is None else tensor.data_ptr()
