@@ -22,6 +22,11 @@ CHANGES = {
         "policies.dpo.training.learning_rate=2e-3",
     ),
     "policies.ppo": ("policies.ppo.kl.kl_coef=0.1",),
+    "policies.ppo with composed rewards": (
+        "policies.ppo.rewards={combine: normalise_then_sum, normalise_by: running, components: {kind: {type: model}, "
+        "won: {type: judge}, short: {type: rule, rule: {kind: length, max_words: 6}}}}",
+        "policies.ppo.group_size=2",
+    ),
     "policies.ppo with adapters": (
         "policies.ppo.training.lora={rank: 4, alpha: 8}",
         "policies.ppo.training.learning_rate=2e-3",

@@ -50,7 +50,7 @@ class ModelComponent(_Component):
 
     type: Literal["model"]
     """Kind of component."""
-    path: str | None = None
+    model: str | None = None
     """Folder or artifact id of a reward model; null takes the one that the recipe trains."""
     aggregate: Literal["mean", "min", "uncertainty"] = "mean"
     """Members of an ensemble to one score: their mean, the lowest, or the mean less uncertainty_coef times their standard deviation."""
@@ -71,23 +71,10 @@ class ModelComponent(_Component):
                     wrong[0],
                     "is before the first swap can be",
                     expected="steps >= 1",
-                    remedy="Set path for the start",
+                    remedy="Set model for the start",
                 )
             )
         return dict(sorted(swaps.items()))
-
-
-class ProcessComponent(_Component):
-    """A process-reward model: scores every step of a reply between 0 and 1."""
-
-    type: Literal["process"]
-    """Kind of component."""
-    path: str | None = None
-    """Folder or artifact id of a process-reward model; null takes the one that the recipe trains."""
-    aggregate: Literal["min", "product", "last", "mean", "sum"] = "min"
-    """Scores of the steps to one. sum pays for more steps, whatever they say."""
-    is_dense: bool = False
-    """Pay what each step changes of that score at its end, in place of all of it at the end of the reply; for PPO, whose values spread it."""
 
 
 class RuleComponent(_Component):
@@ -119,9 +106,7 @@ class JudgeComponent(_Component):
     """Comparisons a reply, at most the others of its group."""
 
 
-Component = Annotated[
-    ModelComponent | ProcessComponent | RuleComponent | VerifierComponent | JudgeComponent, Field(discriminator="type")
-]
+Component = Annotated[ModelComponent | RuleComponent | VerifierComponent | JudgeComponent, Field(discriminator="type")]
 
 
 class ComposeSection(Config):
@@ -167,8 +152,4 @@ class ComposeSection(Config):
             expected = "group, running or reference" if is_first else "method, running or reference"
             raise ValueError(explain("normalise_by", self.normalise_by, f"is not possible with combine={self.combine}", expected=expected,
                                      remedy="Change one of them"))  # fmt: skip
-        for name, component in self.components.items():
-            if isinstance(component, ProcessComponent) and component.is_dense and is_first:
-                raise ValueError(explain(f"components.{name}.is_dense", True, "is paid at the ends of steps, where nothing is normalised",
-                                         expected="combine: weight_then_normalise", remedy="Set is_dense: false or change combine"))  # fmt: skip
         return self

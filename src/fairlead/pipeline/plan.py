@@ -9,6 +9,7 @@ Example:
         print(node.name, dict(node.inputs))
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from fairlead.core.summary import StageSummary
 from fairlead.evals import criteria_stage
 from fairlead.evals import stage as evals
 from fairlead.feedback import stage as feedback
+from fairlead.pipeline.composing import named_models, trains_on_own_model
 from fairlead.pipeline.recipe import Recipe
 from fairlead.policies import dpo, kto, online, sft
 from fairlead.policies.dpo_config import DpoConfig
@@ -57,6 +59,8 @@ class Node:
     """Roles that the stage can do without when their node was stopped."""
     needs_reward: bool = False
     """Optimises a learned reward, which is refused below 2,000 pairs outside scope toy."""
+    models: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Role -> artifact id or folder of a model that the config names; an artifact is an input like those of nodes."""
 
 
 _TITLES = {"dpo": "DPO", "cdpo": "cDPO", "ipo": "IPO", "orpo": "ORPO", "simpo": "SimPO", "cpo": "CPO"}
@@ -113,8 +117,7 @@ def build_plan(recipe: Recipe) -> list[Node]:
 
 def _policy_node(name: str, config: Config, policy: str, prompted: Mapping[str, str]) -> Node:
     if isinstance(config, OnlineConfig):
-        return _node(f"policies.{name}", f"Policy {name} ({config.method.title})", "policy", config, online.run, needs_reward=True,
-                     inputs={"policy": policy, "rewards": "rewards", **prompted})  # fmt: skip
+        return _online_node(name, config, policy, prompted)
     if isinstance(config, KtoConfig):
         given = prompted if config.data else {"preferences": "preferences"}
         title = f"Policy {name} ({config.algorithm.partition('_')[0].upper()})"
@@ -128,6 +131,19 @@ def _policy_node(name: str, config: Config, policy: str, prompted: Mapping[str, 
         dpo.run,
         inputs={"policy": policy, "preferences": "preferences"},
     )
+
+
+def _online_node(name: str, config: OnlineConfig, policy: str, prompted: Mapping[str, str]) -> Node:
+    """Its inputs are what scores: the recipe's reward model, or whatever the components of a composed reward stand on."""
+    composed = config.rewards
+    needs_reward = composed is None or trains_on_own_model(composed)
+    inputs = {"policy": policy, **({"rewards": "rewards"} if needs_reward else {}), **prompted}
+    if composed is not None:
+        inputs |= {"completions": "completions"} if composed.normalisation == "reference" else {}
+        inputs |= {"gold": "gold"} if any(part.type == "judge" for part in composed.components.values()) else {}
+    node = _node(f"policies.{name}", f"Policy {name} ({config.method.title})", "policy", config, online.run, needs_reward=needs_reward,
+                 inputs=inputs)  # fmt: skip
+    return node if composed is None else dataclasses.replace(node, models=named_models(composed))
 
 
 def _evals_node(recipe: Recipe, policy: str, prompted: Mapping[str, str]) -> Node:

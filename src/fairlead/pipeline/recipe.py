@@ -16,6 +16,7 @@ from fairlead.core.sections import Scope, TextSection
 from fairlead.evals.criteria import default_behaviours
 from fairlead.evals.stage import EvalsConfig
 from fairlead.feedback.stage import FeedbackConfig
+from fairlead.pipeline.composing import check_section, section_of, trains_on_own_model
 from fairlead.policies.dpo_config import PAIR_METHODS, DpoConfig
 from fairlead.policies.kto_config import BATCH_METHODS, KtoConfig
 from fairlead.policies.online_config import OnlineConfig
@@ -96,37 +97,7 @@ class Recipe(Config):
             raise ValueError(explain("preferences.path", None, "is missing and there is no feedback section", expected="one source of preferences",
                                      remedy="Add feedback, or name a file of preferences"))  # fmt: skip
         for name, policy in self.policies.items():
-            if isinstance(policy, KtoConfig) and policy.data:
-                continue
-            need, other = (
-                ("rewards", self.rewards) if isinstance(policy, OnlineConfig) else ("preferences", self.preferences)
-            )
-            if other is None:
-                raise ValueError(
-                    explain(
-                        f"policies.{name}.algorithm",
-                        policy.algorithm,
-                        f"needs {need}",
-                        expected=f"a section {need}",
-                        remedy=f"Add {need}"
-                        + (", or name files of labels in data" if isinstance(policy, KtoConfig) else ""),
-                    )
-                )
-            if isinstance(policy, OnlineConfig) and self.completions is None:
-                raise ValueError(explain(f"policies.{name}.algorithm", policy.algorithm, "needs completions to normalise its scores on",
-                                         expected="a section completions", remedy="Add it: a KL penalty on raw scores is arbitrary"))  # fmt: skip
-            if isinstance(policy, OnlineConfig) and self.prompts is None:
-                raise ValueError(
-                    explain(
-                        f"policies.{name}.algorithm",
-                        policy.algorithm,
-                        "needs prompts",
-                        expected="a section prompts",
-                        remedy="Add it",
-                    )
-                )
-            if isinstance(policy, OnlineConfig):
-                _check_uncertainty(name, policy, self.rewards)
+            _check_policy(name, policy, self)
         declared = self.evals.criteria.behaviours if self.evals else ()
         if declared == default_behaviours():
             declared = ()  # its score is for recipes that have one
@@ -138,6 +109,33 @@ class Recipe(Config):
             raise ValueError(explain("releases.policy", self.releases.policy, "is not trained by this recipe",
                                      expected="best, or one of " + ", ".join(self.policies), remedy="Change it"))  # fmt: skip
         return self
+
+
+def _check_policy(name: str, policy: OnlineConfig | DpoConfig | KtoConfig, recipe: Recipe) -> None:
+    """What a policy learns from must be there."""
+    if isinstance(policy, KtoConfig) and policy.data:
+        return
+    is_online = isinstance(policy, OnlineConfig)
+    composed = section_of(policy)
+    needed: dict[str, object] = (
+        {} if composed else {"rewards": recipe.rewards} if is_online else {"preferences": recipe.preferences}
+    )
+    needed |= {"prompts": recipe.prompts} if is_online else {}
+    for need, section in needed.items():
+        if section is None:
+            also = ", or name files of labels in data" if isinstance(policy, KtoConfig) else ""
+            raise ValueError(explain(f"policies.{name}.algorithm", policy.algorithm, f"needs {need}", expected=f"a section {need}",
+                                     remedy=f"Add {need}{also}"))  # fmt: skip
+    if not isinstance(policy, OnlineConfig):
+        return
+    own = composed is None or trains_on_own_model(composed)
+    if own and recipe.completions is None:
+        raise ValueError(explain(f"policies.{name}.algorithm", policy.algorithm, "needs completions to normalise its scores on",
+                                 expected="a section completions", remedy="Add it: a KL penalty on raw scores is arbitrary"))  # fmt: skip
+    if composed is not None:
+        has = {key: getattr(recipe, key) is not None for key in ("rewards", "gold", "completions")}
+        check_section(composed, where=f"policies.{name}.rewards", has=has)
+    _check_uncertainty(name, policy, recipe.rewards)
 
 
 def _check_uncertainty(name: str, policy: OnlineConfig, rewards: RewardsConfig | None) -> None:

@@ -35,6 +35,7 @@ from fairlead.models.device import choose_device
 from fairlead.models.locate import locate_model, resolve_model
 from fairlead.models.memory import PeakMemory
 from fairlead.pipeline.alerts import check_alerts
+from fairlead.pipeline.composing import composer_factory, find_model, named_folders, section_of, stored_models
 from fairlead.pipeline.faults import readable_faults
 from fairlead.pipeline.files import TEMPLATES, FileFinder, check_context, folder_hash
 from fairlead.pipeline.gates import check_names
@@ -121,7 +122,9 @@ class Pipeline:
         found: list[tuple[Node, Artifact | None]] = []
         ids: dict[str, Artifact | None] = {}
         for node in self._nodes(target):
-            inputs = {role: ids.get(name) for role, name in node.inputs.items() if name != BASE_MODEL}
+            inputs = {role: ids.get(name) for role, name in node.inputs.items() if name != BASE_MODEL} | stored_models(
+                node.models, self.store
+            )
             artifact = None
             with contextlib.suppress(FairleadError):  # `faults` says what is not there
                 if all(inputs.values()):
@@ -174,6 +177,11 @@ class Pipeline:
         for check in (lambda: self.device, lambda: self._check_model(nodes), self._text):
             try:
                 check()
+            except FairleadError as error:
+                found.append(error)
+        for name in (name for node in nodes for name in node.models.values()):
+            try:
+                find_model(self.store, name, folders=self.finder.folders)
             except FairleadError as error:
                 found.append(error)
         sections = {node.name.partition(".")[0] for node in nodes}
@@ -274,7 +282,7 @@ class Pipeline:
 
     def _inputs(self, node: Node) -> tuple[dict[str, Artifact], str]:
         """Artifacts by role, and why the stage cannot run (empty when it can)."""
-        found: dict[str, Artifact] = {}
+        found = stored_models(node.models, self.store)
         for role, name in node.inputs.items():
             if name == BASE_MODEL:
                 continue
@@ -307,6 +315,8 @@ class Pipeline:
         """Settings outside its section that a stage depends on."""
         shared: dict[str, Any] = {"seed": self.recipe.seed, "scope": self.recipe.scope, "device": self.device}
         shared["text"] = self.finder.by_content(resolved(self.recipe.text))
+        if folders := named_folders(node.models, self.store, folders=self.finder.folders):
+            shared["models"] = {role: folder_hash(place) for role, place in folders.items()}
         if node.kind == "evaluation":
             shared["allow"] = sorted(self.allowed)  # decides which policies may be released
         if node.name in ("sft", "criteria") or BASE_MODEL in node.inputs.values():
@@ -386,8 +396,12 @@ class Pipeline:
             extras["base_model"] = self._base_model()[0]
         if "gold" in paths:
             extras["gold_scorer"] = load_gold(paths["gold"])
-        return Services(work=work, seed=self.recipe.seed, device=self.device, progress=self.interface.progress, say=self.interface.say,
-                        should_stop=self.interface.should_stop, checkpoint_every_s=self.checkpoint_every_s, extras=extras)  # fmt: skip
+        services = Services(work=work, seed=self.recipe.seed, device=self.device, progress=self.interface.progress, say=self.interface.say,
+                            should_stop=self.interface.should_stop, checkpoint_every_s=self.checkpoint_every_s, extras=extras)  # fmt: skip
+        if section_of(node.config) is not None:
+            extras["compose_rewards"] = composer_factory(store=self.store, folders=self.finder.folders, find_file=self.finder.find, inputs=paths,
+                                                         services=services, template=extras["text"].template)  # fmt: skip
+        return services
 
     def _text(self) -> TextSection:
         """The text section with a template file where it is."""

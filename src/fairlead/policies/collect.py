@@ -87,7 +87,7 @@ class Collector:
             policy_version: of the policy as it is.
         """
         self._seconds = {}
-        rollouts, scores, metrics = self._scored(prompts, number=number, step=step)
+        rollouts, scores, paid, metrics = self._scored(prompts, number=number, step=step)
         with self._timed("rl/forward_s"):
             trees, flat, kl_k3_mean = self._compared(rollouts)
             values = None
@@ -99,6 +99,7 @@ class Collector:
         shaped = scores + length_penalty(flat.lengths, coef=self.length_coef, max_tokens=self.config.max_new_tokens)
         rewards = token_rewards(shaped, flat.kl, kl_coef=kl_coef, sequence_index=flat.sequence_index, score_clip=self.config.score_clip,
                                 has_eos=flat.has_eos, missing_eos_penalty=self.config.missing_eos_penalty)  # fmt: skip
+        rewards = rewards if paid is None else rewards + paid
         arrays, std = self._advantages(rewards, values, flat)
         metrics |= _kl_metrics(flat, kl_k3_mean, kl_coef=kl_coef) | {
             "rl/reward": float(rewards.sum()) / len(scores), "rl/length_tokens": float(flat.lengths.double().mean()),
@@ -113,8 +114,8 @@ class Collector:
 
     def _scored(
         self, prompts: PromptStream, *, number: int, step: int
-    ) -> tuple[list[Rollout], Float[Tensor, "B"], dict[str, float]]:
-        """Rollouts that may be trained on, with their scores and what is logged of them."""
+    ) -> tuple[list[Rollout], Float[Tensor, "B"], Float[Tensor, "N"] | None, dict[str, float]]:
+        """Rollouts that may be trained on, their scores, what their single tokens are paid, and what is logged of them."""
         size = self.config.group_size
         requests = prompts.take(self.config.batch_size // size, num_samples=size)
         sampling = replace(self.sampling, seed=_round_seed(self.sampling.seed, number))
@@ -131,7 +132,8 @@ class Collector:
             **kept.metrics,
             **text_signals([sample.token_ids for rollout in kept.rollouts for sample in rollout.samples]),
         }
-        return kept.rollouts, scores, metrics
+        paid = None if said.token_rewards is None else torch.cat([said.token_rewards[i] for i in kept.rows])
+        return kept.rollouts, scores, paid, metrics
 
     def _compared(self, rollouts: Sequence[Rollout]) -> tuple[list[Tree], _Flat, float]:
         """Trees with the reference's logprobs, and all of it flat."""

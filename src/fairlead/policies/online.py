@@ -20,7 +20,7 @@ from fairlead.algos import get_algorithm
 from fairlead.algos.kl import KLController, KLSchedule, initial_kl_coef, update_kl_coef
 from fairlead.core.errors import DataError, explain
 from fairlead.core.io import read_records
-from fairlead.core.protocols import GenerateRequest, Sampling
+from fairlead.core.protocols import GenerateRequest, RewardComposer, Sampling
 from fairlead.core.records import Prompt
 from fairlead.core.sections import TextSection, judge_learning_rate
 from fairlead.core.services import Services
@@ -31,10 +31,11 @@ from fairlead.models.heads import ScalarModel, load_head, new_value_head
 from fairlead.models.load import load_policy, load_tokenizer
 from fairlead.policies.buffer import RolloutBuffer, Round
 from fairlead.policies.collect import Collector, RolloutModels
+from fairlead.policies.composed import ComposedRewarder, ComposeRewards
 from fairlead.policies.online_config import KlScheduleSection, OnlineConfig, settings_of
 from fairlead.policies.online_summary import GATES, summarise
 from fairlead.policies.prompt_stream import PromptStream
-from fairlead.policies.rewarding import ModelRewarder
+from fairlead.policies.rewarding import ModelRewarder, Rewarder
 from fairlead.policies.signals import first_ratio_gap, kl_efficiency
 from fairlead.text import ChatText, Encoded, Tree
 from fairlead.text.prompts import encode_prompts
@@ -58,22 +59,26 @@ def run(config: OnlineConfig, *, inputs: Mapping[str, Path], out: Path, services
     folder = str(inputs["policy"])
     tokenizer = load_tokenizer(folder)
     chat = ChatText(tokenizer, template=text.template, name=folder)
-    requests = _requests(config, chat, inputs, text)
+    prompts = _prompts(inputs)
     models = _load_models(config, inputs, services)
-    loop = OnlineLoop(config, models, requests, chat, services, out / "metrics.jsonl")
+    loop = OnlineLoop(config, models, prompts, chat, services, out / "metrics.jsonl")
     loop.run(tokenizer.bos_token_id)
     save_policy(models.policy, tokenizer, out)
+    if loop.composer is not None:
+        loop.composer.save(out)
     return summarise(config, out / "metrics.jsonl", loop.preflight, length_coef=loop.length_coef)
 
 
-def _requests(
-    config: OnlineConfig, chat: ChatText, inputs: Mapping[str, Path], text: TextSection
-) -> list[GenerateRequest]:
+def _prompts(inputs: Mapping[str, Path]) -> list[Prompt]:
     prompts = [p for p in read_records(inputs["prompts"] / "prompts.jsonl", Prompt) if p.split == "train"]
     if not prompts:
         raise DataError(
             explain("prompts", None, "has no training prompts", expected="at least one", remedy="Lower prompts.heldout")
         )
+    return prompts
+
+
+def _requests(config: OnlineConfig, chat: ChatText, prompts: list[Prompt], text: TextSection) -> list[GenerateRequest]:
     encoded = encode_prompts(chat, prompts, max_length=text.max_length, max_new_tokens=config.max_new_tokens)
     return [
         GenerateRequest(key=p.id, token_ids=tuple(int(t) for t in ids)) for p, ids in zip(prompts, encoded, strict=True)
@@ -81,21 +86,23 @@ def _requests(
 
 
 def _load_models(config: OnlineConfig, inputs: Mapping[str, Path], services: Services) -> RolloutModels:
-    folder, reward_folder = str(inputs["policy"]), inputs["rewards"]
+    folder, reward_folder = str(inputs["policy"]), inputs.get("rewards")
     seed = services.seed
     policy = prepare_model(load_policy(folder, device=services.device), config.training, seed=seed)
     reference = None
     if config.training.lora is None:
         reference = load_policy(folder, device=services.device)
         reference.module.requires_grad_(False)
-    reward = load_head(load_policy(str(reward_folder), device=services.device), reward_folder)
-    reward.base.module.requires_grad_(False)
-    reward.uncertainty_coef = config.uncertainty_coef
+    reward = None
+    if config.rewards is None:
+        assert reward_folder is not None, "the plan hands over what scores"
+        reward = load_head(load_policy(str(reward_folder), device=services.device), reward_folder)
+        reward.base.module.requires_grad_(False)
+        reward.uncertainty_coef = config.uncertainty_coef
     value = None
-    if config.method.has_values:  # it begins as the reward model, which already knows what will be scored
-        value = new_value_head(
-            prepare_model(load_policy(str(reward_folder), device=services.device), config.training, seed=seed)
-        )
+    if config.method.has_values:  # it begins as the reward model, if there is one: that knows what will be scored
+        start = str(reward_folder or folder)
+        value = new_value_head(prepare_model(load_policy(start, device=services.device), config.training, seed=seed))
     return RolloutModels(policy=policy, reference=reference, reward=reward, value=value)
 
 
@@ -122,10 +129,11 @@ class OnlineLoop:
     """The rounds of one run. Single-use."""
 
     def __init__(
-        self, config: OnlineConfig, models: RolloutModels, requests: list[GenerateRequest], chat: ChatText, services: Services,
+        self, config: OnlineConfig, models: RolloutModels, prompts: list[Prompt], chat: ChatText, services: Services,
         metrics_path: Path,
     ) -> None:  # fmt: skip
         self.config, self.models, self.chat, self.services = config, models, chat, services
+        requests = _requests(config, chat, prompts, services.extras["text"])
         self.steps_per_round = config.num_epochs * -(-config.batch_size // config.minibatch_size)
         self.learner: Learner = make_learner(
             Models(policy=models.policy, value=models.value, temperature=config.temperature), get_algorithm(config.algorithm),
@@ -142,10 +150,10 @@ class OnlineLoop:
         )  # fmt: skip
         # Until a round's first optimiser step the state is that of the last round, so sampling and scoring may stop anywhere.
         self.engine = LocalEngine(models.policy, max_slots=config.max_slots, on_token=lambda _num: self.session.heed())
-        assert models.reward is not None, "a reward model scores"
+        self.composer: RewardComposer | None = None
         self.collector = Collector(
             config=config, models=models, engine=self.engine, length_coef=self.length_coef, max_tokens=self.learner.max_tokens,
-            rewarder=ModelRewarder(models.reward, self.learner.max_tokens, self.session.heed), heed=self.session.heed,
+            rewarder=self._rewarder(prompts), heed=self.session.heed,
             sampling=Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, stop_token_ids=chat.stop_token_ids,
                               seed=services.seed),
         )  # fmt: skip
@@ -153,6 +161,16 @@ class OnlineLoop:
         self.buffer = RolloutBuffer(max_staleness=config.max_staleness)
         self.position = _Position(kl_coef=initial_kl_coef(self.controller))
         self.preflight: Preflight | None = None
+
+    def _rewarder(self, prompts: list[Prompt]) -> Rewarder:
+        """The reward model, or everything that the recipe composes."""
+        config, max_tokens, heed = self.config, self.learner.max_tokens, self.session.heed
+        if config.rewards is None:
+            assert self.models.reward is not None, "a reward model scores"
+            return ModelRewarder(self.models.reward, max_tokens, heed)
+        compose: ComposeRewards = self.services.extras["compose_rewards"]
+        self.composer = compose(config.rewards, prompts=prompts, policy=self.chat, max_tokens=max_tokens, heed=heed)
+        return ComposedRewarder(self.composer, {prompt.id: prompt for prompt in prompts}, self.chat)
 
     def run(self, bos_token_id: int | None) -> None:
         """All rounds."""
@@ -187,6 +205,8 @@ class OnlineLoop:
         self.buffer.add(rounds)
         self.position.num_sampled += num
         self.position.cursor = self.prompts.cursor
+        if self.composer is not None:
+            self.session.extra["rewards"] = self.composer.state()
         self._keep_position(buffer=True)
 
     def _train(self, current: Round, *, staleness: float) -> dict[str, float]:
@@ -253,6 +273,8 @@ class OnlineLoop:
             return
         self.position = _Position(**{f.name: extra[f.name] for f in dataclasses.fields(_Position)})
         self.prompts.cursor = self.position.cursor
+        if self.composer is not None:
+            self.composer.restore(extra["rewards"])
         self.buffer.load_state(extra["buffer"], self.session.extra_tensors)
         self.engine.update_weights(None, self.position.num_trained)
 

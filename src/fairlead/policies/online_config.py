@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from fairlead.algos import get_algorithm
 from fairlead.core.config import Config
 from fairlead.core.errors import ConfigError, explain, nearest
+from fairlead.core.reward_section import ComposeSection, RuleComponent
 from fairlead.core.sections import TrainSection
 from fairlead.policies.online_methods import METHODS, Method, OnlineMethod
 
@@ -89,6 +90,8 @@ class OnlineConfig(Config):
     """Of sampling; all compared logits are divided by it."""
     kl: KlSection = KlSection()
     """Penalty for leaving the reference."""
+    rewards: ComposeSection | None = None
+    """Several scores composed to one reward; null takes the reward model that the recipe trains, alone."""
     gamma: float = Field(default=1.0, gt=0, le=1)
     """Discount a token (ppo)."""
     lam: float = Field(default=0.95, ge=0, le=1)
@@ -150,6 +153,25 @@ class OnlineConfig(Config):
             if size % self.group_size:
                 raise ValueError(explain(key, size, "cuts a group of completions of one prompt", expected=f"a multiple of group_size "
                                          f"({self.group_size})", remedy=f"Set {size - size % self.group_size or self.group_size}"))  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _rewards_fit(self) -> Self:
+        rewards = self.rewards
+        if rewards is None:
+            return self
+        if self.uncertainty_coef:
+            raise ValueError(explain("uncertainty_coef", self.uncertainty_coef, "is not read with rewards", expected="aggregate: uncertainty",
+                                     remedy="Set it on the component"))  # fmt: skip
+        if rewards.normalisation == "group" and self.group_size < 2:
+            raise ValueError(explain("group_size", self.group_size, "leaves nothing to normalise a reward within", expected=">= 2",
+                                     remedy="Raise it, or set rewards.normalise_by: running"))  # fmt: skip
+        for kind, key in (("missing_eos", "missing_eos_penalty"), ("length_penalty", "length_coef")):
+            if getattr(self, key) and any(
+                isinstance(c, RuleComponent) and c.rule.get("kind") == kind for c in rewards.components.values()
+            ):
+                raise ValueError(explain(key, getattr(self, key), f"is paid a second time by a component of kind {kind}", expected="one of them",
+                                         remedy=f"Set {key}: 0, or remove the component"))  # fmt: skip
         return self
 
     @model_validator(mode="after")

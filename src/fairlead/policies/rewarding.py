@@ -39,6 +39,10 @@ class Scores:
     values: Float[Tensor, "B"]
     """Reward units; NaN where it has nothing to say."""
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    is_advantage: bool = False
+    """True when the values are normalised within groups already: a method that compares a group takes them as they are."""
+    token_rewards: tuple[Float[Tensor, "_"], ...] | None = None
+    """B rows of what single tokens are paid besides (process rewards); None when they are paid nothing."""
 
 
 class Rewarder(Protocol):
@@ -74,6 +78,8 @@ class Survivors:
     rollouts: list[Rollout]
     scores: Float[Tensor, "B"]
     metrics: dict[str, float]
+    rows: npt.NDArray[np.int64]
+    """[B] where each stood among the completions that were scored."""
 
 
 def without_empty(rollouts: Sequence[Rollout]) -> tuple[list[Rollout], int]:
@@ -107,7 +113,12 @@ def survivors(
         raise TrainError(explain("rewards", f"{int(finite.sum())} finite of {num_sampled}", "leave no completion of this round to train on",
                                  expected="finite scores, and two or more a prompt for methods that compare a group",
                                  remedy="See what the rewards say of one completion; the last checkpoint is kept"))  # fmt: skip
-    return Survivors(rollouts=_keep(rollouts, kept), scores=scores[torch.from_numpy(rows)], metrics=metrics)
+    return Survivors(
+        rollouts=_keep(rollouts, kept),
+        scores=scores[torch.from_numpy(rows)],
+        metrics=metrics,
+        rows=np.flatnonzero(rows),
+    )
 
 
 def _by_rollout(mask: Bool[Tensor, "B"], rollouts: Sequence[Rollout]) -> list[npt.NDArray[np.bool_]]:

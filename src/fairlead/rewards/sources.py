@@ -15,6 +15,7 @@ import numpy.typing as npt
 from fairlead.core.errors import ConfigError, DataError
 from fairlead.core.protocols import Scorer
 from fairlead.core.records import Completion, Prompt
+from fairlead.rewards.pool import PooledScorer
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -79,3 +80,26 @@ class Direct:
             )
         assert values.shape == (size,), f"{self.scorer.name} gave {values.shape} scores for {size} completions"
         return Asked(values=values, failed=np.zeros(size, dtype=bool))
+
+
+class Pooled:
+    """A verifier in worker processes: one check that is too slow, crashes or raises is the failure of its own completion."""
+
+    is_dense = False
+
+    def __init__(self, scorer: PooledScorer) -> None:
+        self.scorer = scorer
+
+    def active(self, step: int) -> str:
+        """No model."""
+        return ""
+
+    def ask(self, prompts: Sequence[Prompt], completions: Sequence[Completion], *, step: int) -> Asked:
+        """Its scores, in the order of the completions."""
+        outcomes = self.scorer.outcomes(prompts, completions)
+        failed = np.array([bool(outcome.failure) for outcome in outcomes], dtype=bool)
+        first = next((outcome for outcome in outcomes if outcome.failure), None)
+        reason = "" if first is None else f"{first.failure}: {first.detail}"
+        return Asked(
+            values=np.array([outcome.score for outcome in outcomes], dtype=np.float64), failed=failed, reason=reason
+        )

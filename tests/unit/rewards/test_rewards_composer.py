@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from verifier_example import section as section_of
 
 from fairlead.core.config import parse_config
 from fairlead.core.errors import ConfigError, DataError, EngineError
@@ -12,10 +13,12 @@ from fairlead.core.records import Completion, Message, Prompt
 from fairlead.core.reward_section import ComposeSection
 from fairlead.rewards.compose import normalise_then_sum
 from fairlead.rewards.composer import Composer
+from fairlead.rewards.pool import WorkerPool
 from fairlead.rewards.router import Router
 from fairlead.rewards.rules import make_rule
 from fairlead.rewards.scored import SCORED_FILE, ScoredLog, read_scored
-from fairlead.rewards.sources import Asked, Direct
+from fairlead.rewards.sources import Asked, Direct, Pooled
+from fairlead.rewards.verifiers import make_verifier
 from fairlead.telemetry.metrics import describe
 
 NAN = math.nan
@@ -144,6 +147,18 @@ def test_a_component_that_is_only_logged_costs_nothing_when_it_fails():
     broken = Direct(Says(error=RuntimeError("down")))
     composer = Composer(section({"a": {**RULE, "weight": 0}, "b": RULE}), {"a": broken, "b": Direct(Says())})
     same(composer.score([prompt("x")], [reply("5")], step=0).total, [5])
+
+
+def test_checks_in_worker_processes_fail_one_by_one():
+    """A verifier that the second reply kills and the third outlasts: these two are dropped, in time."""
+    spec = section_of("custom", build="verifier_faults:build", timeout_s=3)
+    with WorkerPool(num_workers=1, retries=0) as pool:
+        composer = Composer(section({"a": RULE}), {"a": Pooled(make_verifier(spec, pool=pool))})
+        found = composer.score(
+            [prompt("x")] * 4, [reply("score 0.5"), reply("exit 3"), reply("sleep 60"), reply("score 1")], step=0
+        )
+    same(found.total, [len("score 0.5") / 1000, NAN, NAN, len("score 1") / 1000])
+    assert found.metrics["reward/a_failed"] == 2 and found.metrics["reward/dropped"] == 0.5
 
 
 def test_stop_ends_the_run_with_the_reason():
@@ -285,7 +300,6 @@ def test_routing_names_what_does_not_fit():
     ({"a": {**RULE, "slices": ["x"], "except_slices": ["x"]}}, {}, "are also in slices"),
     ({"a": RULE}, {"normalise_by": "group"}, "is not possible with combine=weight_then_normalise; expected method, running or reference"),
     ({"a": RULE}, {"combine": "normalise_then_sum", "normalise_by": "method"}, "expected group, running or reference"),
-    ({"a": {"type": "process", "is_dense": True}}, {"combine": "normalise_then_sum"}, "is paid at the ends of steps"),
     ({"a": {"type": "model", "swaps": {0: "m"}}}, {}, "is before the first swap"),
 ])  # fmt: skip
 def test_sections_that_do_not_fit_are_refused(components, options, message):

@@ -1,0 +1,147 @@
+"""Composed rewards in a run: what a section stands on, whether the recipe has it, and the function that builds the composer for a policy."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fairlead.core.errors import ConfigError, StoreError, explain
+from fairlead.core.io import read_records
+from fairlead.core.protocols import Judge
+from fairlead.core.records import Completion, Prompt
+from fairlead.core.reward_section import (
+    ComposeSection,
+    JudgeComponent,
+    ModelComponent,
+    RuleComponent,
+    VerifierComponent,
+)
+from fairlead.core.services import Services
+from fairlead.feedback.simulated import RaterTraits, SimulatedRater
+from fairlead.models.heads import HEAD_FILE
+from fairlead.rewards.build import Samples, Surroundings, build_composer, check_prompts
+from fairlead.rewards.composer import Composer
+from fairlead.rewards.gold import load_gold
+from fairlead.rewards.rules import make_rule
+from fairlead.rewards.verifiers import read_section
+from fairlead.store.artifacts import Artifact, ArtifactStore
+
+SIMULATED = "simulated"
+
+
+def section_of(config: object) -> ComposeSection | None:
+    """The composed reward of a policy's config; None where it has none."""
+    found = getattr(config, "rewards", None)
+    return found if isinstance(found, ComposeSection) else None
+
+
+def trains_on_own_model(section: ComposeSection) -> bool:
+    """Does a component take the reward model that the recipe trains?"""
+    return any(isinstance(part, ModelComponent) and part.model is None for part in section.components.values())
+
+
+def named_models(section: ComposeSection) -> dict[str, str]:
+    """Role -> folder or artifact id of the reward models that components name."""
+    found: dict[str, str] = {}
+    for name, part in section.components.items():
+        if isinstance(part, ModelComponent):
+            found |= {} if part.model is None else {f"rewards.{name}": part.model}
+            found |= {f"rewards.{name}.{step}": path for step, path in part.swaps.items()}
+    return found
+
+
+def check_section(section: ComposeSection, *, where: str, has: Mapping[str, bool]) -> None:
+    """Rules across stages, and rules that can be built.
+
+    Args:
+        where: recipe path of the section.
+        has: recipe section -> is it there?
+    Raises:
+        ConfigError: a component, and what it misses.
+    """
+    for name, part in section.components.items():
+        place = f"{where}.components.{name}"
+        if isinstance(part, ModelComponent) and part.model is None and not has["rewards"]:
+            raise ConfigError(explain(f"{place}.model", None, "is missing, and the recipe trains no reward model",
+                                      expected="a section rewards, or the folder or artifact id of one", remedy="Add one of them"))  # fmt: skip
+        if (
+            isinstance(part, RuleComponent) and part.rule.get("kind") != "lexicon"
+        ):  # whose file is looked for when the run starts
+            make_rule(part.rule, where=f"{place}.rule")
+        if isinstance(part, VerifierComponent):
+            read_section(part.verifier, where=place)
+        if isinstance(part, JudgeComponent) and (part.judge != SIMULATED or not has["gold"]):
+            raise ConfigError(explain(f"{place}.judge", part.judge, "is not there", expected=f"{SIMULATED}, with a section gold",
+                                      remedy="Add gold or remove the component"))  # fmt: skip
+    if section.normalisation == "reference" and not has["completions"]:
+        raise ConfigError(explain(f"{where}.normalise_by", "reference", "has no reference samples", expected="a section completions",
+                                  remedy="Add it, or use running"))  # fmt: skip
+
+
+def find_model(store: ArtifactStore, name: str, *, folders: Sequence[Path]) -> tuple[str, Path]:
+    """Id (or folder) and place of a reward model by artifact id or folder.
+
+    Raises:
+        ConfigError: neither.
+    """
+    try:
+        artifact = store.get(name)
+        return artifact.id, artifact.path
+    except StoreError:
+        for folder in (Path(), *folders):
+            place = folder / Path(name).expanduser()
+            if (place / HEAD_FILE).is_file():
+                return str(place), place
+    raise ConfigError(explain("reward model", name, "is neither an artifact nor the folder of a reward model",
+                              expected="an id of fairlead registry ls, or a folder that holds " + HEAD_FILE, remedy="Check the name"))  # fmt: skip
+
+
+def stored_models(models: Mapping[str, str], store: ArtifactStore) -> dict[str, Artifact]:
+    """Those of a node's models that are artifacts, by role; a folder is none."""
+    found: dict[str, Artifact] = {}
+    for role, name in models.items():
+        with contextlib.suppress(StoreError):
+            found[role] = store.get(name)
+    return found
+
+
+def named_folders(models: Mapping[str, str], store: ArtifactStore, *, folders: Sequence[Path]) -> dict[str, Path]:
+    """Those of a node's models that are folders, by role."""
+    names = {role: name for role, name in models.items() if role not in stored_models(models, store)}
+    return {role: find_model(store, name, folders=folders)[1] for role, name in names.items()}
+
+
+def composer_factory(
+    *, store: ArtifactStore, folders: Sequence[Path], find_file: Callable[[str], Path], inputs: Mapping[str, Path],
+    services: Services, template: str | None,
+) -> Callable[..., Composer]:  # fmt: skip
+    """What a policy's stage is handed as `compose_rewards`; see policies/online.py."""
+    trained, gold = inputs.get("rewards"), inputs.get("gold")
+    judges: dict[str, Judge] = {}
+    if gold is not None:
+        judges[SIMULATED] = SimulatedRater(RaterTraits(name="judge"), gold=load_gold(gold), seed=services.seed)
+    around = Surroundings(
+        find_model=lambda name: find_model(store, name, folders=folders), find_file=find_file,
+        trained=None if trained is None else (trained.name, trained), judges=judges, reference=_samples(inputs), template=template,
+        device=services.device, work=services.work, cache=store.root / "cache" / "verifiers", say=services.say,
+    )  # fmt: skip
+
+    def compose(section: ComposeSection, *, prompts: Sequence[Prompt], **given: Any) -> Composer:
+        composer = build_composer(section, around, **given)
+        check_prompts(composer, prompts)
+        return composer
+
+    return compose
+
+
+def _samples(inputs: Mapping[str, Path]) -> Samples | None:
+    """Reads the reference samples, when they are asked for."""
+    if "completions" not in inputs or "prompts" not in inputs:
+        return None
+
+    def read() -> tuple[Sequence[Prompt], Sequence[Completion]]:
+        prompts = {p.id: p for p in read_records(inputs["prompts"] / "prompts.jsonl", Prompt)}
+        found = list(read_records(inputs["completions"] / "completions.jsonl", Completion))
+        return [prompts[c.prompt_id] for c in found], found
+
+    return read

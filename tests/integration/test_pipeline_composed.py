@@ -1,0 +1,90 @@
+"""Composed rewards through the pipeline: from the recipe to scored samples, with lineage; what a section lacks is said before anything runs."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import micro as micro_run
+import pytest
+from micro import fairlead, folder_of
+
+from conftest import MicroRun
+from fairlead.rewards.scored import SCORED_FILE, read_scored
+from fairlead.telemetry.sinks import read_metrics
+
+RULES = {
+    "short": {"type": "rule", "rule": {"kind": "length", "max_words": 6}, "weight": 2.0},
+    "ends": {"type": "rule", "rule": {"kind": "missing_eos"}},
+}
+OFF = {"missing_eos_penalty": 0}
+
+
+def ppo(rewards: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
+    return {"policies": {"dpo": None, "ppo": {"rewards": rewards, **OFF, **more}}, "evals": None, "releases": None}
+
+
+def test_a_policy_learns_from_everything_that_is_composed(micro: MicroRun, tmp_path: Path) -> None:
+    home = shutil.copytree(micro.home, tmp_path / "home")
+    reward_model = micro_run.artifacts(home)["rewards"]
+    components = {**RULES, "kind": {"type": "model"}, "again": {"type": "model", "model": reward_model, "weight": 0, "swaps": {1: reward_model}},
+                  "won": {"type": "judge", "num_opponents": 1, "weight": 0.5}}  # fmt: skip
+    recipe = micro_run.write_recipe(tmp_path / "project", ppo({"components": components}, group_size=2))
+    outcome = fairlead("run", recipe, home=home)
+    assert outcome.code == 0, outcome.err
+    policy = folder_of(home, micro_run.artifacts(home)["policies.ppo"])
+    rows = list(read_scored(policy / SCORED_FILE))
+    assert [row.step for row in rows] == [0] * 8 + [1] * 8
+    for row in rows:
+        said = row.components
+        assert row.total == pytest.approx(said["kind"] + 2 * said["short"] + said["ends"] + 0.5 * said["won"], abs=1e-6)
+        assert said["again"] == pytest.approx(said["kind"], abs=1e-9) and said["won"] in (0, 0.5, 1)
+        assert row.active == {"kind": reward_model, "again": reward_model}
+    metrics = read_metrics(policy / "metrics.jsonl")
+    assert [value for _, value in metrics["reward/again_swaps"]] == [0, 1]
+    assert [value for _, value in metrics["reward/dropped"]] == [0, 0]
+    assert metrics["reward/total_mean"][0][1] == pytest.approx(sum(row.total for row in rows[:8]) / 8)
+    manifest = json.loads((policy / "manifest.json").read_text())
+    assert {manifest["inputs"][role] for role in ("rewards", "rewards.again", "rewards.again.1")} == {reward_model}
+
+
+def test_a_policy_without_a_reward_model_learns_from_rules_alone(micro: MicroRun, tmp_path: Path) -> None:
+    home = shutil.copytree(micro.home, tmp_path / "home")
+    changes = ppo({"components": RULES, "normalise_by": "running"}) | {
+        "rewards": None,
+        "preferences": None,
+        "feedback": None,
+    }
+    recipe = micro_run.write_recipe(tmp_path / "project", changes)
+    outcome = fairlead("run", recipe, home=home)
+    assert outcome.code == 0, outcome.err
+    policy = folder_of(home, micro_run.artifacts(home)["policies.ppo"])
+    rows = list(read_scored(policy / SCORED_FILE))
+    assert sum(row.total for row in rows[:8]) == pytest.approx(0, abs=1e-6)  # of the first round all were kept
+    assert all(math.isfinite(row.total) and not row.active for row in rows)
+
+
+@pytest.mark.parametrize(("rewards", "more", "message"), [
+    ({"components": {"a": {"type": "judge", "judge": "gpt"}}}, {}, "policies.ppo.rewards.components.a.judge=gpt is not there"),
+    ({"components": {"a": {"type": "rule", "rule": {"kind": "jsn"}}}}, {}, "components.a.rule.kind=jsn is not known (did you mean json?)"),
+    ({"components": {"a": {"type": "model", "model": "reward_model-0000"}}}, {}, "is neither an artifact nor the folder of a reward model"),
+    ({"components": {"a": {"type": "modl"}}}, {}, "type=modl is not known (did you mean model?)"),
+    ({"components": RULES}, {"missing_eos_penalty": 1.0}, "missing_eos_penalty=1.0 is paid a second time by a component of kind missing_eos"),
+    ({"components": RULES, "combine": "normalise_then_sum"}, {}, "group_size=1 leaves nothing to normalise a reward within"),
+    ({"components": RULES}, {"uncertainty_coef": 0.5}, "uncertainty_coef=0.5 is not read with rewards"),
+])  # fmt: skip
+def test_what_does_not_fit_is_said_before_anything_runs(
+    rewards: dict[str, Any], more: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    recipe = micro_run.write_recipe(tmp_path / "project", ppo(rewards, **more))
+    assert message in fairlead("run", recipe, home=tmp_path / "home").error
+    assert not list((tmp_path / "home").glob("artifacts/*/*"))
+
+
+def test_a_component_that_scores_no_prompt_is_said_before_sampling(micro: MicroRun, tmp_path: Path) -> None:
+    home = shutil.copytree(micro.home, tmp_path / "home")
+    components = {**RULES, "maths": {"type": "rule", "rule": {"kind": "json"}, "slices": ["maths"]}}
+    recipe = micro_run.write_recipe(tmp_path / "project", ppo({"components": components}))
+    error = fairlead("run", recipe, home=home).error
+    assert "rewards.components.maths scores none of the" in error and "slices are" in error
