@@ -35,7 +35,7 @@ def parse_args(doc: str | None, settings: tuple[str, ...]) -> argparse.Namespace
     parser.add_argument("--setting", choices=settings, default=settings[0])
     parser.add_argument("--seconds", type=float, default=30.0, help="of measured steps, at least")
     parser.add_argument("--min-steps", type=int, default=5, help="measured, at least")
-    parser.add_argument("--warmup", type=int, default=8, help="steps that are not measured")
+    parser.add_argument("--warmup", type=int, default=16, help="steps that are not measured")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--max-tokens", type=int, default=8192, help="of our forward")
     parser.add_argument("--threads", type=int, default=2)
@@ -58,8 +58,8 @@ def fair_order(sizes: Sequence[int], *, seed: int) -> list[int]:
 
     Sorted by size, they are visited in strides of the golden section, from a start that the seed shifts. A trainer that groups by length begins
     with its longest batches, and a handful of random ones is long or short by chance; neither says what an epoch costs. The largest comes
-    once more at the beginning, for the warm-up: a step that needs more memory than any before it waits for the kernel to give it,
-    up to 0.8 s on the fixed work, where kernels compiled for a new shape cost nothing that shows.
+    once more at the beginning, for the warm-up: steps that need more memory than those before wait for the kernel to give it, up to 0.8 s each
+    on the fixed work, where kernels compiled for a new shape cost nothing that shows.
     """
     num, by_size = len(sizes), sorted(range(len(sizes)), key=sizes.__getitem__)
     stride = next(s for s in range(max(1, round(num * GOLDEN_SECTION)), 2 * num + 1) if math.gcd(s, num) == 1)

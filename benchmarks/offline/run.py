@@ -16,8 +16,8 @@ Why it is fair:
 - Short cells time few steps, so these must be a fair sample of an epoch. TRL's grouping begins with its longest rows and goes down; a random
   handful is long or short by chance. Either side's batches of one epoch (grouped over all 2,048 rows as TRL does it, packed, or shuffled) are
   sorted by size and visited in even strides (`cells.fair_order`): any few steps are spread over all sizes. Before them stand as many steps of
-  warm-up on either side, the largest batch first, for a step that needs more memory than any before it is slow. Measured on TRL grouped in
-  bf16: after that, steps of shapes never met are as fast as when they come again.
+  warm-up on either side, the largest batch first, for memory that grows makes steps slow. Measured on SFT in bf16: after 16 steps those of
+  shapes never met are as fast as when they come again, on both sides.
 - Rates are useful tokens (a prompt once a completion, no padding) by seconds, summed over the timed steps; medians of steps stand beside them.
 - DPO trains on all rows, or TRL would group within a few; its reference pass is timed over some of them after a warm-up, and counted by
   their tokens. The other rows have the logprob of a model that knows nothing, -log(vocabulary) a token, for their reference on both sides:

@@ -3,10 +3,11 @@
     python -m benchmarks.offline.step_profile                       # SFT, reward model and DPO of model S in bf16 and fp32, about two minutes
     python -m benchmarks.offline.step_profile --methods dpo --precisions fp32 --steps 10
 
-Steps are timed as they are, then the same batches again under torch's profiler, whose seconds are scaled to the former: the profiler slows small
-operations. An operation belongs to the innermost part around it: in the forward a labelled module or function, in the backward the
-autograd node by its name, else what it is by itself (a product or not). `products_share_of_peak` is what a part's own arithmetic (`flops.py`)
-reaches of the machine's fastest product; `backward_nodes` are the ten that took longest, so that a new kernel that no rule knows is seen.
+Steps are timed after two passes over the same batches, then once more under torch's profiler, whose seconds are scaled to the former: the
+profiler slows small operations. An operation belongs to the innermost part around it: in the forward a labelled module or function, in the
+backward the autograd node by its name, else what it is by itself (a product or not). `products_share_of_peak` is what a part's own
+arithmetic (`flops.py`) reaches of the machine's fastest product; `backward_nodes` are the ten that took longest, so that a new kernel
+that no rule knows is seen.
 Nothing else should run. Writes benchmarks/results/offline_profile.json.
 """
 
@@ -44,7 +45,6 @@ from fairlead.train.loop import Learner
 
 RESULTS = Path(__file__).parents[1] / "results" / "offline_profile.json"
 METHODS = ("sft", "reward", "dpo")
-WARMUP_STEPS = 5
 LINEAR, ATTENTION, HEAD, NORMS = "linear products", "attention", "head and logprobs", "norms"
 ELEMENTWISE, EMBEDDING, OPTIMISER, DATA, REST = (
     "rotary, activations, residuals", "embedding", "optimiser and clipping", "data", "loss, Python, the rest",
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--precisions", nargs="+", choices=("bf16", "fp32"), default=["bf16", "fp32"])
-    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--size", choices=sorted(SHAPES), default="S")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--place", type=Path, default=PLACE, help="folder of the fixed work, made when it is not there")
@@ -93,13 +93,11 @@ def main(arguments: list[str] | None = None) -> int:
 def measure(args: argparse.Namespace, method: str, precision: str) -> dict:
     """One row of results."""
     folder = args.place / args.size
-    learner, batches = (
-        make_learner(folder, method, precision),
-        batches_of(folder, method, size=args.size, num=WARMUP_STEPS + args.steps),
-    )
-    for batch in batches[:WARMUP_STEPS]:
+    learner = make_learner(folder, method, precision)
+    largest, *batches = batches_of(folder, method, size=args.size, num=1 + args.steps)
+    for batch in (largest, *batches, *batches):  # until memory does not grow any more
         learner.step(batch)
-    batches, taken = batches[WARMUP_STEPS:], []
+    taken = []
     for batch in batches:
         started = time.perf_counter()
         learner.step(batch)
