@@ -60,6 +60,29 @@ class MathSection(VerifierBase):
     """Relative error that is allowed between numbers of which one is not whole; whole numbers must be equal."""
 
 
+class CodeSection(VerifierBase):
+    """A program in Python, by its tests, in a sandbox."""
+
+    kind: Literal["code"]
+    """Which verifier."""
+    field: str = "tests"
+    """Field of the prompt's meta with a list of tests: {stdin, stdout}, {call, args, returns}, or statements."""
+    extract: Literal["last_block", "first_block", "all_blocks", "whole"] = "last_block"
+    """Where the program stands: fenced blocks of Python, or the whole reply."""
+    score: Literal["all", "share"] = "all"
+    """all: 1 when every test passes, else 0. share: of the tests that pass."""
+    timeout_s: float = Field(default=60.0, gt=0)
+    """Longest time for one completion, seconds; a slower check is ended and the completion counted as not scored."""
+    test_timeout_s: float = Field(default=5.0, gt=0)
+    """Longest time for one test, seconds; a slower program has failed it. Calls and statements share the sum of their times."""
+    max_memory_mb: int = Field(default=512, ge=64)
+    """Address space of each process, MiB."""
+    max_processes: int = Field(default=8, ge=1)
+    """Processes and threads at a time."""
+    allow_unsandboxed: bool = False
+    """Run programs without the sandbox, with limits of time and memory alone: they can read and write what you can, and use the network."""
+
+
 class CustomSection(VerifierBase):
     """A verifier of your own."""
 
@@ -71,4 +94,6 @@ class CustomSection(VerifierBase):
     """Passed to the function."""
 
 
-VerifierSection = Annotated[ExactSection | FuzzySection | MathSection | CustomSection, Field(discriminator="kind")]
+VerifierSection = Annotated[
+    ExactSection | FuzzySection | MathSection | CodeSection | CustomSection, Field(discriminator="kind")
+]

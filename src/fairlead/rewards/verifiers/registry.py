@@ -19,6 +19,7 @@ from fairlead.core.config import Config, parse_config
 from fairlead.core.errors import ConfigError, explain
 from fairlead.core.records import Completion, Prompt
 from fairlead.rewards.pool import PooledScorer, ScoreCache, WorkerPool
+from fairlead.rewards.verifiers.code import CodeTests
 from fairlead.rewards.verifiers.config import CustomSection, VerifierBase, VerifierSection
 from fairlead.rewards.verifiers.matching import ExactMatch, FuzzyMatch
 from fairlead.rewards.verifiers.math_answers import MathAnswer
@@ -69,6 +70,7 @@ VERIFIERS: Mapping[str, Kind] = {
     "exact": Kind(build=lambda section: ExactMatch(section=section)),
     "fuzzy": Kind(build=lambda section: FuzzyMatch(section=section)),
     "math": Kind(build=lambda section: MathAnswer(section=section), needs=("math_verify",)),
+    "code": Kind(build=lambda section: CodeTests(section=section)),
     "custom": Kind(build=_build_custom),
 }
 
