@@ -77,3 +77,26 @@ def completions_of(batch):
         (weights[b], [row for row, owner in zip(rows, owners, strict=True) if owner == b])
         for b in range(batch.num_sequences)
     ]
+
+
+def gspo(**clips):
+    """The ratio of the completion: geometric mean over the tokens that learn (correction above 0), which the others do not see."""
+
+    def loss(token, tokens):
+        learning = [t for t in tokens if t["correction"] > 0]
+        if token["correction"] == 0:
+            return 0.0
+        ratio = math.exp(sum(t["logprob"] - t["old_logprob"] for t in learning) / len(learning))
+        return clipped(ratio, token["advantage"], **clips)
+
+    return loss
+
+
+def cispo(*, clip_low, clip_high):
+    """The ratio as a bounded weight of the log-probability."""
+
+    def loss(token, _tokens):
+        weight = min(max(ratio_of(token), 1 - clip_low), 1 + clip_high)
+        return -weight * token["advantage"] * token["logprob"]
+
+    return loss

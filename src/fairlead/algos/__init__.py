@@ -6,15 +6,18 @@ closed-form test. Outside this package: name it `your.module:SPEC`.
 
 from fairlead.algos.aot import AOT, AOT_UNPAIRED
 from fairlead.algos.bco import BCO
+from fairlead.algos.cispo import CISPO
 from fairlead.algos.cpo import CPO
 from fairlead.algos.dpo import APO_DOWN, APO_ZERO, CDPO, DISCOPOP, DPO, EXO, HINGE, IPO, NCA, ROBUST, SPPO
 from fairlead.algos.grpo import DAPO, DR_GRPO, GRPO
+from fairlead.algos.gspo import GSPO
 from fairlead.algos.kto import KTO
 from fairlead.algos.orpo import ORPO
 from fairlead.algos.ppo import PPO
 from fairlead.algos.ranking import RANKING
 from fairlead.algos.registry import find_algorithm
 from fairlead.algos.regression import REGRESSION
+from fairlead.algos.reinforce import REINFORCE_PP, REINFORCE_PP_BASELINE, REMAX, RLOO
 from fairlead.algos.reward import REWARD
 from fairlead.algos.sft import SFT
 from fairlead.algos.simpo import SIMPO
@@ -22,7 +25,7 @@ from fairlead.algos.spec import Algorithm
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     SFT, REWARD, RANKING, REGRESSION, DPO, CDPO, ROBUST, IPO, HINGE, EXO, NCA, SPPO, APO_ZERO, APO_DOWN, DISCOPOP, ORPO, SIMPO, CPO,
-    KTO, BCO, AOT, AOT_UNPAIRED, PPO, GRPO, DR_GRPO, DAPO,
+    KTO, BCO, AOT, AOT_UNPAIRED, PPO, GRPO, DR_GRPO, DAPO, GSPO, CISPO, RLOO, REMAX, REINFORCE_PP, REINFORCE_PP_BASELINE,
 )  # fmt: skip
 
 

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from fairlead.algos import ALGORITHMS, AOT, BCO, DPO, PPO, REWARD, SFT
 from fairlead.algos.checks import check_algorithm
+from fairlead.algos.cispo import CISPOConfig
 from fairlead.algos.dpo import IPOConfig
 from fairlead.algos.grpo import GRPOConfig
+from fairlead.algos.gspo import GSPOConfig
 from fairlead.algos.ppo import PPOConfig
 from fairlead.algos.reward import RewardConfig
 from fairlead.algos.sft import SFTConfig
@@ -35,6 +37,8 @@ _VARIANTS = {
         GRPOConfig(kl_coef=1.0, aggregation="token_mean", entropy_coef=0.1),
         GRPOConfig(aggregation="constant_length", constant_length=7, dual_clip=3.0),
     ],
+    "gspo": [GSPOConfig(clip_low=0.2, clip_high=0.2, kl_coef=0.1)],
+    "cispo": [CISPOConfig(clip_low=0.2, clip_high=0.28, kl_coef=0.1)],
 }
 _SUITE = [
     pytest.param(check, id=f"{algorithm.name}-{number}-{name}")

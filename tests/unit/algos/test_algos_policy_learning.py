@@ -52,13 +52,13 @@ def train(name, *, group_size=8, in_loss=False, kl_sign=1, advantage_sign=1, num
             rewards = token_rewards(
                 _PROBLEM.rewards[rows], penalty, kl_coef=0.0 if in_loss else beta, sequence_index=index
             )
-            greedy = _greedy_row(logits)
+            greedy = greedy_score(logits, kl_coef=0.0 if in_loss else beta)
             found = rollout_advantages(
                 config.advantages,
                 rewards,
                 sequence_index=index,
                 group_index=torch.arange(_NUM_SAMPLES) // group_size,
-                greedy_scores=_PROBLEM.rewards[greedy].expand(_NUM_SAMPLES // group_size),
+                greedy_scores=greedy.expand(_NUM_SAMPLES // group_size),
             )
         for _ in range(2):
             batch = _batch(logits, rows, advantage_sign * found.advantages, old)
@@ -69,14 +69,15 @@ def train(name, *, group_size=8, in_loss=False, kl_sign=1, advantage_sign=1, num
     return sequence_logprobs(logits.detach())
 
 
-def _greedy_row(logits):
-    """The sequence that greedy decoding writes."""
-    best = token_logprobs(logits)
+def greedy_score(logits, *, kl_coef):
+    """Of the sequence that greedy decoding writes, after its KL penalty."""
+    logprobs = token_logprobs(logits)
     alive = torch.ones(len(SEQUENCES), dtype=torch.bool)
     for t in range(LENGTH):
-        column = torch.where(alive, best[:, t], -torch.inf)
+        column = torch.where(alive, logprobs[:, t], -torch.inf)
         alive = alive & (column == column.max())
-    return int(torch.nonzero(alive)[0])
+    row = int(torch.nonzero(alive)[0])
+    return _PROBLEM.rewards[row] - kl_coef * (sequence_logprobs(logits) - _PROBLEM.ref_logprobs)[row]
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,15 @@ def _greedy_row(logits):
         ("dr_grpo", {"group_size": 2}),
         ("grpo", {"group_size": _NUM_SAMPLES}),  # one prompt: a common scale keeps the fixed point
         ("dapo", {"group_size": _NUM_SAMPLES}),
+        (
+            "gspo",
+            {"advantages": "group_centered", "clip_low": 0.1, "clip_high": 0.1},
+        ),  # the default steps are too short here
+        ("cispo", {"advantages": "group_centered"}),
+        ("rloo", {"group_size": 4}),
+        ("remax", {}),
+        ("reinforce_pp", {}),
+        ("reinforce_pp_baseline", {}),
     ],
 )
 def test_with_kl_in_the_reward_they_reach_the_optimum(name, settings):

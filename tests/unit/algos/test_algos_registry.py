@@ -13,9 +13,18 @@ from fairlead.core.errors import ConfigError
 from fairlead.telemetry.metrics import describe
 
 _DOCS = Path(__file__).parents[3] / "docs" / "algorithms"
-_PAGES = dict.fromkeys(
-    ("cdpo", "robust", "ipo", "hinge", "exo", "nca", "sppo", "apo_zero", "apo_down", "discopop"), "dpo"
-) | {"aot_unpaired": "aot", "dr_grpo": "grpo", "dapo": "grpo"}
+_PAGES = (
+    dict.fromkeys(("cdpo", "robust", "ipo", "hinge", "exo", "nca", "sppo", "apo_zero", "apo_down", "discopop"), "dpo")
+    | {
+        "aot_unpaired": "aot",
+        "dr_grpo": "grpo",
+        "dapo": "grpo",
+        "rloo": "reinforce",
+        "remax": "reinforce",
+        "reinforce_pp": "reinforce",
+    }
+    | {"reinforce_pp_baseline": "reinforce"}
+)
 """Pages of methods that share one; every other has its own."""
 
 
