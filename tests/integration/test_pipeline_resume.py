@@ -119,33 +119,30 @@ def test_ctrl_c_between_stages_keeps_what_is_finished(micro: MicroRun, tmp_path:
 
 
 ROUNDS = 24  # enough of them that the kill comes before the last
-SETTINGS = {
-    "in turn": ((), 1),
-    "in the middle of rounds that wait": (("max_staleness=2", "num_epochs=2", "minibatch_size=4"), 4),
+GROUPS = ("batch_size=8", "group_size=4", "minibatch_size=4", "max_new_tokens=16", "training.learning_rate=2e-4")
+METHODS = {
+    "ppo": ((), 1),
+    "ppo, in the middle of rounds that wait": (("max_staleness=2", "num_epochs=2", "minibatch_size=4"), 4),
+    "grpo": ((*GROUPS, "num_epochs=2"), 4),
+    "dapo, which samples again": (GROUPS, 2),
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_killed_ppo_goes_on_at_the_saved_step(micro: MicroRun, tmp_path: Path, name: str) -> None:
-    settings, steps_a_round = SETTINGS[name]
-    sets = [x for item in (f"num_iterations={ROUNDS}", *settings) for x in ("--set", f"policies.ppo.{item}")]
-    command = ("train", "--policy", "ppo", *sets)
+@pytest.mark.parametrize("name", METHODS)
+def test_killed_on_policy_training_goes_on_at_the_saved_step(micro: MicroRun, tmp_path: Path, name: str) -> None:
+    settings, steps_a_round = METHODS[name]
+    method = name.partition(",")[0]
+    sets = (f"algorithm={method}", f"num_iterations={ROUNDS}", *settings)
+    command = ("train", "--policy", method, *(x for item in sets for x in ("--set", f"policies.{method}.{item}")))
     homes = [Path(shutil.copytree(micro.home, tmp_path / name)) for name in ("whole", "killed")]
     assert fairlead(*command, micro.recipe, home=homes[0]).code == 0
-    killed = _disturb(
-        micro.recipe,
-        homes[1],
-        signal.SIGKILL,
-        step=steps_a_round + 1 if settings else 1,
-        marker="kl_coef",
-        command=command,
-    )
+    killed = _disturb(micro.recipe, homes[1], signal.SIGKILL, step=steps_a_round + 1, marker="kl_coef", command=command)
     assert killed.code == -signal.SIGKILL
     again = fairlead(*command, micro.recipe, home=homes[1])
     assert again.code == 0, again.err
-    going_on = re.search(rf"ppo: going on at step (\d+) of {ROUNDS * steps_a_round}", again.out)
+    going_on = re.search(rf"{method}: going on at step (\d+) of {ROUNDS * steps_a_round}", again.out)
     assert going_on and 1 <= int(going_on[1]) < ROUNDS * steps_a_round
-    assert artifacts(homes[1])["policies.ppo"] == artifacts(homes[0])["policies.ppo"]
+    assert artifacts(homes[1])[f"policies.{method}"] == artifacts(homes[0])[f"policies.{method}"]
 
 
 def test_two_processes_never_share_a_stage(sft_recipe: Path, tmp_path: Path) -> None:

@@ -98,6 +98,19 @@ class RolloutBuffer:
                                      policy_version=int(row["policy_version"])))  # fmt: skip
 
 
+def even_parts(trees: Sequence[Tree], *, size: int) -> list[list[Tree]]:
+    """Consecutive parts of about `size` completions each, as even as whole trees allow; as many as full ones would be."""
+    total = sum(len(tree.branches) for tree in trees)
+    num_parts = -(-total // size)
+    parts: list[list[Tree]] = [[] for _ in range(num_parts)]
+    before = 0
+    for tree in trees:
+        num = len(tree.branches)
+        parts[(2 * before + num) * num_parts // (2 * total)].append(tree)  # the part that holds its middle
+        before += num
+    return [part for part in parts if part]
+
+
 _Arrays = dict[str, npt.NDArray[Any]]
 _ARRAY = "array."
 

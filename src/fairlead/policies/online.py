@@ -10,7 +10,7 @@ saved step, in the middle of a round too.
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,15 +27,17 @@ from fairlead.core.services import Services
 from fairlead.core.summary import StageSummary
 from fairlead.engine.local import LocalEngine
 from fairlead.models.checkpoint import save_policy
-from fairlead.models.heads import ScalarModel, load_head, new_value_head
-from fairlead.models.load import load_policy, load_tokenizer
-from fairlead.policies.buffer import RolloutBuffer, Round
-from fairlead.policies.collect import Collector, RolloutModels
+from fairlead.models.heads import ScalarModel
+from fairlead.models.load import load_tokenizer
+from fairlead.policies.buffer import RolloutBuffer, Round, even_parts
+from fairlead.policies.collect import Collector
 from fairlead.policies.composed import ComposedRewarder, ComposeRewards
 from fairlead.policies.online_config import KlScheduleSection, OnlineConfig, settings_of
 from fairlead.policies.online_summary import GATES, summarise
 from fairlead.policies.prompt_stream import PromptStream
 from fairlead.policies.rewarding import ModelRewarder, Rewarder
+from fairlead.policies.rollout_models import RolloutModels, load_rollout_models
+from fairlead.policies.sampling import RoundSampler
 from fairlead.policies.signals import first_ratio_gap, kl_efficiency
 from fairlead.text import ChatText, Encoded, Tree
 from fairlead.text.prompts import encode_prompts
@@ -44,7 +46,7 @@ from fairlead.train.hooks import Session
 from fairlead.train.identity import text_fingerprint
 from fairlead.train.loop import Learner
 from fairlead.train.preflight_stage import Preflight, Start, conclude, rollout_checks
-from fairlead.train.setup import alert_rules, checkpoint_rule, make_learner, prepare_model
+from fairlead.train.setup import alert_rules, checkpoint_rule, make_learner
 
 __all__ = ["GATES", "OnlineConfig", "run"]
 
@@ -59,9 +61,14 @@ def run(config: OnlineConfig, *, inputs: Mapping[str, Path], out: Path, services
     folder = str(inputs["policy"])
     tokenizer = load_tokenizer(folder)
     chat = ChatText(tokenizer, template=text.template, name=folder)
-    prompts = _prompts(inputs)
-    models = _load_models(config, inputs, services)
-    loop = OnlineLoop(config, models, prompts, chat, services, out / "metrics.jsonl")
+    prompts = [p for p in read_records(inputs["prompts"] / "prompts.jsonl", Prompt) if p.split == "train"]
+    if not prompts:
+        raise DataError(
+            explain("prompts", None, "has no training prompts", expected="at least one", remedy="Lower prompts.heldout")
+        )
+    models = load_rollout_models(config, inputs, services)
+    work = Work(prompts=prompts, chat=chat, services=services, metrics_path=out / "metrics.jsonl")
+    loop = OnlineLoop(config, models, work)
     loop.run(tokenizer.bos_token_id)
     save_policy(models.policy, tokenizer, out)
     if loop.composer is not None:
@@ -69,41 +76,25 @@ def run(config: OnlineConfig, *, inputs: Mapping[str, Path], out: Path, services
     return summarise(config, out / "metrics.jsonl", loop.preflight, length_coef=loop.length_coef)
 
 
-def _prompts(inputs: Mapping[str, Path]) -> list[Prompt]:
-    prompts = [p for p in read_records(inputs["prompts"] / "prompts.jsonl", Prompt) if p.split == "train"]
-    if not prompts:
-        raise DataError(
-            explain("prompts", None, "has no training prompts", expected="at least one", remedy="Lower prompts.heldout")
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Work:
+    """What a run is about, besides its config and its models."""
+
+    prompts: Sequence[Prompt]
+    chat: ChatText
+    services: Services
+    metrics_path: Path
+
+    def requests(self, config: OnlineConfig) -> list[GenerateRequest]:
+        """The prompts as tokens."""
+        text: TextSection = self.services.extras["text"]
+        encoded = encode_prompts(
+            self.chat, self.prompts, max_length=text.max_length, max_new_tokens=config.max_new_tokens
         )
-    return prompts
-
-
-def _requests(config: OnlineConfig, chat: ChatText, prompts: list[Prompt], text: TextSection) -> list[GenerateRequest]:
-    encoded = encode_prompts(chat, prompts, max_length=text.max_length, max_new_tokens=config.max_new_tokens)
-    return [
-        GenerateRequest(key=p.id, token_ids=tuple(int(t) for t in ids)) for p, ids in zip(prompts, encoded, strict=True)
-    ]
-
-
-def _load_models(config: OnlineConfig, inputs: Mapping[str, Path], services: Services) -> RolloutModels:
-    folder, reward_folder = str(inputs["policy"]), inputs.get("rewards")
-    seed = services.seed
-    policy = prepare_model(load_policy(folder, device=services.device), config.training, seed=seed)
-    reference = None
-    if config.training.lora is None:
-        reference = load_policy(folder, device=services.device)
-        reference.module.requires_grad_(False)
-    reward = None
-    if config.rewards is None:
-        assert reward_folder is not None, "the plan hands over what scores"
-        reward = load_head(load_policy(str(reward_folder), device=services.device), reward_folder)
-        reward.base.module.requires_grad_(False)
-        reward.uncertainty_coef = config.uncertainty_coef
-    value = None
-    if config.method.has_values:  # it begins as the reward model, if there is one: that knows what will be scored
-        start = str(reward_folder or folder)
-        value = new_value_head(prepare_model(load_policy(start, device=services.device), config.training, seed=seed))
-    return RolloutModels(policy=policy, reference=reference, reward=reward, value=value)
+        return [
+            GenerateRequest(key=p.id, token_ids=tuple(int(t) for t in ids))
+            for p, ids in zip(self.prompts, encoded, strict=True)
+        ]
 
 
 @dataclass(slots=True)
@@ -128,22 +119,19 @@ class _Position:
 class OnlineLoop:
     """The rounds of one run. Single-use."""
 
-    def __init__(
-        self, config: OnlineConfig, models: RolloutModels, prompts: list[Prompt], chat: ChatText, services: Services,
-        metrics_path: Path,
-    ) -> None:  # fmt: skip
-        self.config, self.models, self.chat, self.services = config, models, chat, services
-        requests = _requests(config, chat, prompts, services.extras["text"])
+    def __init__(self, config: OnlineConfig, models: RolloutModels, work: Work) -> None:
+        self.config, self.models, self.chat, self.services = config, models, work.chat, work.services
+        requests = work.requests(config)
         self.steps_per_round = config.num_epochs * -(-config.batch_size // config.minibatch_size)
         self.learner: Learner = make_learner(
             Models(policy=models.policy, value=models.value, temperature=config.temperature), get_algorithm(config.algorithm),
-            settings_of(config), config.training, num_steps=config.num_iterations * self.steps_per_round, say=services.say,
-            largest=max(len(r.token_ids) for r in requests) + config.group_size * config.max_new_tokens,
+            settings_of(config), config.training, num_steps=config.num_iterations * self.steps_per_round, say=self.services.say,
+            largest=max(len(r.token_ids) for r in requests) + config.max_new_tokens,
         )  # fmt: skip
         self.controller = _controller(config, num_steps=self.learner.num_steps)
         self.length_coef = resolve_length_coef(config, models.reward)
         self.session = Session(
-            self.learner, services=services, title=config.algorithm, metric="rl/kl_k1", metrics_path=metrics_path,
+            self.learner, services=self.services, title=config.algorithm, metric="rl/kl_k1", metrics_path=work.metrics_path,
             rule=checkpoint_rule(config.training), rules=alert_rules(config.training),
             data=text_fingerprint(f"{r.key} {r.token_ids}" for r in requests),
             muted=("rl/missing_eos_share",) if config.missing_eos_penalty == 0 else (),  # cut replies are meant
@@ -152,25 +140,33 @@ class OnlineLoop:
         self.engine = LocalEngine(models.policy, max_slots=config.max_slots, on_token=lambda _num: self.session.heed())
         self.composer: RewardComposer | None = None
         self.collector = Collector(
-            config=config, models=models, engine=self.engine, length_coef=self.length_coef, max_tokens=self.learner.max_tokens,
-            rewarder=self._rewarder(prompts), heed=self.session.heed,
-            sampling=Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, stop_token_ids=chat.stop_token_ids,
-                              seed=services.seed),
+            config=config, models=models, estimator=config.estimator, max_tokens=self.learner.max_tokens, heed=self.session.heed,
+            sampler=RoundSampler(
+                config=config, engine=self.engine, rewarder=self._rewarder(work), length_coef=self.length_coef,
+                sampling=Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature,
+                                  stop_token_ids=self.chat.stop_token_ids, seed=self.services.seed),
+            ),
         )  # fmt: skip
-        self.prompts = PromptStream(requests, seed=services.seed)
+        self.prompts = PromptStream(requests, seed=self.services.seed)
         self.buffer = RolloutBuffer(max_staleness=config.max_staleness)
         self.position = _Position(kl_coef=initial_kl_coef(self.controller))
         self.preflight: Preflight | None = None
 
-    def _rewarder(self, prompts: list[Prompt]) -> Rewarder:
+    def _rewarder(self, work: Work) -> Rewarder:
         """The reward model, or everything that the recipe composes."""
-        config, max_tokens, heed = self.config, self.learner.max_tokens, self.session.heed
-        if config.rewards is None:
+        if self.config.rewards is None:
             assert self.models.reward is not None, "a reward model scores"
-            return ModelRewarder(self.models.reward, max_tokens, heed)
+            return ModelRewarder(self.models.reward, self.learner.max_tokens, self.session.heed)
         compose: ComposeRewards = self.services.extras["compose_rewards"]
-        self.composer = compose(config.rewards, prompts=prompts, policy=self.chat, max_tokens=max_tokens, heed=heed)
-        return ComposedRewarder(self.composer, {prompt.id: prompt for prompt in prompts}, self.chat)
+        composer = compose(
+            self.config.rewards,
+            prompts=work.prompts,
+            policy=self.chat,
+            max_tokens=self.learner.max_tokens,
+            heed=self.session.heed,
+        )
+        self.composer = composer
+        return ComposedRewarder(composer, {prompt.id: prompt for prompt in work.prompts}, self.chat)
 
     def run(self, bos_token_id: int | None) -> None:
         """All rounds."""
@@ -185,9 +181,8 @@ class OnlineLoop:
                 num_new = self.position.num_steps - num_before
                 self._finish(current)
                 decision = self.session.record(metrics | self._efficiency(metrics), num_steps=num_new)
-                self.position.kl_coef, self.position.kl_scale = (
-                    float(self.session.extra[n]) for n in ("kl_coef", "kl_scale")
-                )
+                moved = (float(self.session.extra[name]) for name in ("kl_coef", "kl_scale"))
+                self.position.kl_coef, self.position.kl_scale = moved
                 if decision.wants_roll_back:
                     self.engine.update_weights(None, self.position.num_trained)
 
@@ -206,12 +201,14 @@ class OnlineLoop:
         self.position.num_sampled += num
         self.position.cursor = self.prompts.cursor
         if self.composer is not None:
-            self.session.extra["rewards"] = self.composer.state()
+            self.session.extra["rewards"] = dict(self.composer.state())
         self._keep_position(buffer=True)
 
     def _train(self, current: Round, *, staleness: float) -> dict[str, float]:
         """The steps on one round that are still to be made; metrics are means over all of its steps, num_tokens the sum."""
         position, started = self.position, time.monotonic()
+        if self.config.kl.where == "loss":
+            self.learner.algo_config = dataclasses.replace(self.learner.algo_config, kl_coef=position.kl_coef)
         batches = self._batches(current)
         for batch in batches[position.num_steps :]:
             position.rows.append(self.learner.step(batch))
@@ -227,13 +224,11 @@ class OnlineLoop:
 
     def _batches(self, current: Round) -> list[list[Tree]]:
         """What each optimiser step sees: epochs over the round in new orders, a prompt's completions together."""
-        size = max(1, self.config.minibatch_size // self.config.group_size)
         found: list[list[Tree]] = []
         for epoch in range(self.config.num_epochs):
-            order = np.random.default_rng((self.services.seed, self.position.num_trained, epoch)).permutation(
-                len(current.trees)
-            )
-            found += [[current.trees[i] for i in order[start : start + size]] for start in range(0, len(order), size)]
+            rng = np.random.default_rng((self.services.seed, self.position.num_trained, epoch))
+            order = rng.permutation(len(current.trees))
+            found += even_parts([current.trees[i] for i in order], size=self.config.minibatch_size)
         return found
 
     def _finish(self, current: Round) -> None:
@@ -273,9 +268,9 @@ class OnlineLoop:
             return
         self.position = _Position(**{f.name: extra[f.name] for f in dataclasses.fields(_Position)})
         self.prompts.cursor = self.position.cursor
+        self.buffer.load_state(extra["buffer"], self.session.extra_tensors)
         if self.composer is not None:
             self.composer.restore(extra["rewards"])
-        self.buffer.load_state(extra["buffer"], self.session.extra_tensors)
         self.engine.update_weights(None, self.position.num_trained)
 
     def _check(self, current: Round, bos_token_id: int | None) -> None:

@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal, Self, cast, get_type_hints
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from fairlead.algos import get_algorithm
+from fairlead.algos.group_advantages import AdvantageName
 from fairlead.core.config import Config
 from fairlead.core.errors import ConfigError, explain, nearest
 from fairlead.core.reward_section import ComposeSection, RuleComponent
 from fairlead.core.sections import TrainSection
-from fairlead.policies.online_methods import METHODS, Method, OnlineMethod
+from fairlead.policies.online_methods import COMPOSED_DEFAULTS, METHODS, Method, OnlineMethod
 
 _LOSS_KEYS = (
     "clip_low",
@@ -40,12 +41,15 @@ class KlScheduleSection(Config):
 
 
 class KlSection(Config):
-    """The KL penalty, which is part of the reward (estimator k1). A coefficient means something only on normalised scores."""
+    """The price of leaving the reference. A coefficient means something only on normalised scores."""
 
     kl_coef: float = Field(default=0.2, ge=0)
-    """First coefficient, reward units a nat."""
+    """First coefficient, reward units a nat; ppo 0.2, grpo 0.04, dr_grpo and dapo 0."""
+    where: Literal["reward", "loss"] = "reward"
+    """reward: taken off the reward of each token (estimator k1), so that advantages know it. loss: a term of the loss (value of k3, gradient of
+    k2); of grpo, dr_grpo and dapo."""
     target: float | None = Field(default=6.0, gt=0)
-    """KL that the adaptive controller holds, nats a sequence; null keeps the coefficient fixed (or scheduled)."""
+    """KL that the adaptive controller holds, nats a sequence; null keeps the coefficient fixed (or scheduled), as all but ppo do."""
     horizon: int = Field(default=10_000, ge=1)
     """Episodes over which an error of 20 % moves the coefficient by a factor of about 1.2."""
     schedule: KlScheduleSection | None = None
@@ -76,11 +80,13 @@ class OnlineConfig(Config):
     batch_size: int = Field(default=64, ge=2)
     """Completions sampled a round."""
     group_size: int = Field(default=1, ge=1)
-    """Completions of each prompt of a round; batch_size and minibatch_size are multiples of it."""
+    """Completions of each prompt of a round; batch_size and minibatch_size are multiples of it. 8 where they are each other's baseline."""
     minibatch_size: int = Field(default=16, ge=1)
-    """Completions an optimiser step; the guides' 4 is for large models."""
+    """Completions an optimiser step; the guides' 4 is for large models. grpo and dr_grpo: 64, one step a round."""
     num_epochs: int = Field(default=4, ge=1)
-    """Passes over each round's completions."""
+    """Passes over each round's completions; ppo 4, the others 1."""
+    max_resamples: int = Field(default=0, ge=0)
+    """Dynamic sampling: prompts whose completions all score alike are replaced by others, so many times a round at most; 0 keeps them. dapo 10."""
     max_staleness: int = Field(default=0, ge=0)
     """Rounds of training that may lie between sampling a completion and training on it; 0 is synchronous. With n the engine samples n + 1
     rounds at once, which keeps more of its slots busy."""
@@ -88,18 +94,18 @@ class OnlineConfig(Config):
     """Longest completion, tokens."""
     temperature: float = Field(default=1.0, gt=0)
     """Of sampling; all compared logits are divided by it."""
+    rewards: ComposeSection | None = None
+    """What completions are paid for, composed of reward models, rules, verifiers and judges; null takes the recipe's reward model."""
     kl: KlSection = KlSection()
     """Penalty for leaving the reference."""
-    rewards: ComposeSection | None = None
-    """Several scores composed to one reward; null takes the reward model that the recipe trains, alone."""
     gamma: float = Field(default=1.0, gt=0, le=1)
     """Discount a token (ppo)."""
     lam: float = Field(default=0.95, ge=0, le=1)
     """Lambda of generalised advantage estimation (ppo)."""
-    clip_low: float = Field(default=0.2, gt=0, lt=1)
+    clip_low: float = Field(default=0.2, gt=0, le=1)
     """The ratio is clipped below at 1 - clip_low."""
     clip_high: float = Field(default=0.2, gt=0)
-    """The ratio is clipped above at 1 + clip_high."""
+    """The ratio is clipped above at 1 + clip_high; dapo 0.28."""
     value_coef: float = Field(default=0.1, ge=0)
     """Weight of the value loss (ppo)."""
     value_clip: float | None = Field(default=0.2, gt=0)
@@ -109,13 +115,18 @@ class OnlineConfig(Config):
     options: dict[str, bool | float | str | None] = Field(default_factory=dict)
     """Further settings of the method's loss, by the names on its page (dual_clip, ...)."""
     missing_eos_penalty: float = Field(default=1.0, ge=0)
-    """Taken off the reward of a completion that was cut off, in reference standard deviations."""
+    """Taken off the reward of a completion that was cut off, in reference standard deviations; 0 with `rewards`, which has a rule for it."""
+    learns_from_cut: bool = True
+    """false: completions that were cut off count in their group's baseline and are not trained on."""
+    overlong_share: float = Field(default=0.0, ge=0, le=1)
+    """Over the last part of max_new_tokens, of this share, the score falls evenly by up to 1 (DAPO's soft punishment); 0 is off, dapo 0.2."""
     score_clip: float | None = Field(default=5.0, gt=0)
-    """Normalised scores are clipped to plus and minus this; null is off."""
+    """Normalised scores are clipped to plus and minus this; null is off, as with `rewards`."""
     uncertainty_coef: float = Field(default=0.0, ge=0)
     """Score taken off a unit of the reward ensemble's disagreement (sd of its members' normalised scores); needs rewards.ensemble."""
     length_coef: float | None = Field(default=None, ge=0)
-    """score - length_coef * tokens / max_new_tokens; null takes max(0.1, the reward model's measured length slope)."""
+    """score - length_coef * tokens / max_new_tokens; null takes max(0.1, the reward model's measured length slope); 0
+    with `rewards`."""
     training: TrainSection = TrainSection(
         learning_rate=1.41e-5, schedule="linear", warmup_share=0.0, adam_eps=1e-5, beta2=0.999
     )
@@ -127,6 +138,16 @@ class OnlineConfig(Config):
     def method(self) -> Method:
         """What sets this method apart."""
         return METHODS[self.algorithm]
+
+    @property
+    def estimator(self) -> AdvantageName | Literal["gae"]:
+        """Where advantages come from: `gae`, or a name of algos/group_advantages.py."""
+        return getattr(settings_of(self), "advantages", "gae")
+
+    @property
+    def needs_greedy(self) -> bool:
+        """Whether the baseline is a greedy completion of each prompt."""
+        return self.estimator == "greedy_baseline"
 
     @model_validator(mode="before")
     @classmethod
@@ -188,7 +209,8 @@ class OnlineConfig(Config):
 
 def with_defaults(given: Mapping[str, Any], algorithm: str) -> dict[str, Any]:
     """A policy's section with the defaults of its method where it says nothing, section by section."""
-    return _merged({**loss_settings(algorithm), **METHODS[algorithm].defaults}, given)
+    composed = COMPOSED_DEFAULTS if given.get("rewards") is not None else {}
+    return _merged({**loss_settings(algorithm), **METHODS[algorithm].defaults, **composed}, given)
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,6 +231,10 @@ def settings_of(config: OnlineConfig) -> Any:
     cls = get_algorithm(config.algorithm).config
     hints = get_type_hints(cls)
     own = {name: getattr(config, name) for name in loss_settings(config.algorithm)}
+    if config.kl.where == "loss":
+        own["kl_coef"] = config.kl.kl_coef
+    if config.method.divides_by_limit and "constant_length" not in config.options:
+        own["constant_length"] = config.max_new_tokens
     found = {name: _option(config.algorithm, name, value, hints) for name, value in config.options.items()}
     try:
         return cls(**own, **found)
@@ -224,11 +250,12 @@ def loss_settings(algorithm: str) -> dict[str, Any]:
 
 
 def _option(method: str, name: str, value: object, hints: dict[str, Any]) -> Any:
-    path, known = f"options.{name}", sorted(hints.keys() - set(_LOSS_KEYS))
-    if name in _LOSS_KEYS:
+    keys = {**{key: key for key in _LOSS_KEYS}, "kl_coef": "kl.kl_coef"}
+    path, known = f"options.{name}", sorted(hints.keys() - set(keys))
+    if name in keys:
         raise ConfigError(
             explain(
-                path, value, "is a key of its own", expected=f"{name} beside algorithm", remedy="Move it up one level"
+                path, value, "is a key of its own", expected=f"{keys[name]} beside algorithm", remedy="Move it there"
             )
         )
     if name not in known:

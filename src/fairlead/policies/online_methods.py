@@ -1,4 +1,6 @@
-"""What tells the on-policy methods apart outside their loss: where advantages come from, where KL is paid, what their papers set.
+"""What tells the on-policy methods apart outside their loss: whether a group or a value model is the baseline, and what they set by default.
+
+Defaults are those of the papers where a size of model does not decide them; each method's page says which value comes from where.
 
 Example:
     METHODS["ppo"].has_values    # True
@@ -8,10 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-OnlineMethod = Literal["ppo"]
+OnlineMethod = Literal["ppo", "grpo", "dr_grpo", "dapo"]
 ONLINE_METHODS: tuple[str, ...] = get_args(OnlineMethod)
-Estimator = Literal["gae"]
-"""gae: a value model's generalised advantages, whitened over the round."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,15 +20,27 @@ class Method:
 
     title: str
     """As its paper writes it."""
-    estimator: Estimator
-    needs_group: bool
+    needs_group: bool = False
     """Its baseline comes from other completions of the same prompt."""
-    has_values: bool
+    has_values: bool = False
     """Trains a value model."""
+    divides_by_limit: bool = False
+    """A completion's sum is divided by max_new_tokens, whatever its length."""
     defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What it sets where a recipe says nothing; see its page for the sources."""
+    """What it sets where a recipe says nothing."""
 
+
+_ONE_PASS = {"num_epochs": 1, "minibatch_size": 64}  # one optimiser step a round of 64: fully on-policy
+_GROUPS = {"group_size": 8, **_ONE_PASS}
+_NO_KL = {"kl_coef": 0.0, "target": None, "where": "loss"}
 
 METHODS: Mapping[str, Method] = {
-    "ppo": Method(title="PPO", estimator="gae", needs_group=False, has_values=True),
-}
+    "ppo": Method(title="PPO", has_values=True),
+    "grpo": Method(title="GRPO", needs_group=True,
+                   defaults={**_GROUPS, "kl": {"kl_coef": 0.04, "target": None, "where": "loss"}}),
+    "dr_grpo": Method(title="Dr. GRPO", needs_group=True, divides_by_limit=True, defaults={**_GROUPS, "kl": _NO_KL}),
+    "dapo": Method(title="DAPO", needs_group=True,
+                   defaults={**_GROUPS, "minibatch_size": 16, "kl": _NO_KL, "max_resamples": 10, "overlong_share": 0.2}),
+}  # fmt: skip
+COMPOSED_DEFAULTS: Mapping[str, Any] = {"missing_eos_penalty": 0.0, "score_clip": None, "length_coef": 0.0}
+"""Of every method where the recipe composes its reward: it has rules for these."""

@@ -7,7 +7,7 @@ Legend: B completions of the round, in tree and branch order; P prompts of the r
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fairlead.core.errors import TrainError, explain
 from fairlead.core.protocols import Sample
 from fairlead.models.heads import ScalarModel
 from fairlead.text.packing import Tree
@@ -30,6 +29,14 @@ class Rollout:
     tree: Tree
     """Branches are the samples, in order."""
     samples: tuple[Sample, ...]
+    baseline: float | None = None
+    """Reward of the greedy completion, for methods that compare with it."""
+
+    def keep(self, mask: npt.NDArray[np.bool_]) -> "Rollout":
+        """With those completions alone."""
+        places = np.flatnonzero(mask).tolist()
+        tree = replace(self.tree, branches=tuple(self.tree.branches[i] for i in places))
+        return replace(self, tree=tree, samples=tuple(self.samples[i] for i in places))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,67 +80,35 @@ class ModelRewarder:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Survivors:
-    """The rollouts that may be trained on, with their scores."""
+    """The rollouts that may be trained on, with their scores, and how many were not."""
 
     rollouts: list[Rollout]
     scores: Float[Tensor, "B"]
-    metrics: dict[str, float]
-    rows: npt.NDArray[np.int64]
-    """[B] where each stood among the completions that were scored."""
+    rows: npt.NDArray[np.intp]
+    """Which of the completions they are."""
+    num_sampled: int
+    num_lone: int
+    """Prompts of which one completion was left, where that is nothing to compare."""
 
 
-def without_empty(rollouts: Sequence[Rollout]) -> tuple[list[Rollout], int]:
-    """Rollouts without completions that have no token (an engine that strips terminators may give some), and how many those were."""
+def without_empty(rollouts: Sequence[Rollout]) -> list[Rollout]:
+    """Rollouts without completions that have no token (an engine that strips terminators may give some)."""
     has_tokens = [np.array([len(s.token_ids) > 0 for s in rollout.samples]) for rollout in rollouts]
-    return _keep(rollouts, has_tokens), sum(int((~mask).sum()) for mask in has_tokens)
+    return [r if mask.all() else r.keep(mask) for r, mask in zip(rollouts, has_tokens, strict=True) if mask.any()]
 
 
-def survivors(
-    rollouts: Sequence[Rollout], scores: Float[Tensor, "B"], *, needs_group: bool, num_empty: int = 0
-) -> Survivors:
-    """Drop what has no finite score, and with `needs_group` what is left alone of its prompt.
-
-    Args:
-        num_empty: completions that were dropped before for having no token.
-    Raises:
-        TrainError: nothing is left.
-    """
-    finite = torch.isfinite(scores)
-    masks = _by_rollout(finite, rollouts)
+def survivors(rollouts: Sequence[Rollout], scores: Float[Tensor, "B"], *, needs_group: bool) -> Survivors:
+    """Drop what has no finite score, and with `needs_group` what is left alone of its prompt; none may be left."""
+    masks = by_rollout(torch.isfinite(scores), rollouts)
     lone = [bool(needs_group and mask.sum() == 1) for mask in masks]
     kept = [np.zeros_like(mask) if alone else mask for mask, alone in zip(masks, lone, strict=True)]
-    rows = np.concatenate(kept) if kept else np.zeros(0, dtype=np.bool_)
-    num_sampled = len(rows) + num_empty
-    metrics = {
-        "rl/dropped_share": (num_sampled - int(rows.sum())) / max(1, num_sampled),
-        "rl/empty_share": num_empty / max(1, num_sampled),
-        "rl/lone_survivors": float(sum(lone)),
-    }  # fmt: skip
-    if not rows.any():
-        raise TrainError(explain("rewards", f"{int(finite.sum())} finite of {num_sampled}", "leave no completion of this round to train on",
-                                 expected="finite scores, and two or more a prompt for methods that compare a group",
-                                 remedy="See what the rewards say of one completion; the last checkpoint is kept"))  # fmt: skip
+    rows = np.flatnonzero(np.concatenate(kept)) if kept else np.zeros(0, dtype=np.intp)
+    left = [r if mask.all() else r.keep(mask) for r, mask in zip(rollouts, kept, strict=True) if mask.any()]
     return Survivors(
-        rollouts=_keep(rollouts, kept),
-        scores=scores[torch.from_numpy(rows)],
-        metrics=metrics,
-        rows=np.flatnonzero(rows),
+        rollouts=left, scores=scores[torch.from_numpy(rows)], rows=rows, num_sampled=len(scores), num_lone=sum(lone)
     )
 
 
-def _by_rollout(mask: Bool[Tensor, "B"], rollouts: Sequence[Rollout]) -> list[npt.NDArray[np.bool_]]:
-    return np.split(mask.numpy(), np.cumsum([len(r.samples) for r in rollouts])[:-1])
-
-
-def _keep(rollouts: Sequence[Rollout], masks: Sequence[npt.NDArray[np.bool_]]) -> list[Rollout]:
-    """The rollouts with those completions alone; a prompt that keeps none is left out."""
-    found: list[Rollout] = []
-    for rollout, mask in zip(rollouts, masks, strict=True):
-        if mask.all():
-            found.append(rollout)
-        elif mask.any():
-            places = np.flatnonzero(mask).tolist()
-            branches = tuple(rollout.tree.branches[i] for i in places)
-            tree = Tree(prompt_ids=rollout.tree.prompt_ids, branches=branches)
-            found.append(Rollout(tree=tree, samples=tuple(rollout.samples[i] for i in places)))
-    return found
+def by_rollout(mask: Bool[Tensor, "B"], rollouts: Sequence[Rollout]) -> list[npt.NDArray[np.bool_]]:
+    """A flat mask cut into that of each prompt."""
+    return np.split(mask.numpy(), np.cumsum([len(r.samples) for r in rollouts])[:-1]) if rollouts else []

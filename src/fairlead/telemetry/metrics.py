@@ -128,6 +128,7 @@ _RL = (
     Metric("rl/dropped_share", "share", "Completions that are not trained on: no finite score, no token, or alone in their group", (0.0, 0.05)),
     Metric("rl/empty_share", "share", "Completions without a token, which are dropped", (0.0, 0.01)),
     Metric("rl/lone_survivors", "prompts", "Prompts of which one completion was left, dropped where a group is the baseline", (0.0, 1.0)),
+    Metric("rl/resampled_prompts", "prompts", "Prompts sampled in the place of others that taught nothing or had no score"),
     Metric("rl/zero_variance_share", "share", "Prompts all of whose completions score alike and teach nothing; near 1 the prompts are too hard or "
            "too easy", (0.0, 0.8)),
     Metric("rl/staleness", "rounds", "Rounds of training between sampling these completions and training on them; at most max_staleness"),

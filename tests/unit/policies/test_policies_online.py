@@ -8,8 +8,8 @@ import tiny_models
 from fairlead.algos import get_algorithm
 from fairlead.core.services import Services
 from fairlead.models.heads import new_reward_head, save_head
-from fairlead.policies.online import _load_models
 from fairlead.policies.online_config import OnlineConfig
+from fairlead.policies.rollout_models import load_rollout_models
 from fairlead.text import Branch, Tree, pack_trees
 from fairlead.train.forward import Models
 from fairlead.train.setup import make_learner
@@ -24,7 +24,7 @@ def models(tmp_path):
     save_head(new_reward_head(model, seed=0), tmp_path)
     config = OnlineConfig.model_validate({"training": {"lora": {"rank": 2}, "learning_rate": 0.01}})
     inputs = {"policy": tmp_path, "rewards": tmp_path}
-    return config, _load_models(config, inputs, Services(work=tmp_path))
+    return config, load_rollout_models(config, inputs, Services(work=tmp_path))
 
 
 def tensors(models):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from fairlead.core.errors import TrainError
 from fairlead.core.protocols import GenerateRequest, Sample, Sampling
-from fairlead.policies.buffer import RolloutBuffer, Round
-from fairlead.policies.collect import sample_rollouts
+from fairlead.policies.buffer import RolloutBuffer, Round, even_parts
+from fairlead.policies.collect import split_tree
 from fairlead.policies.rewarding import Rollout, survivors, without_empty
+from fairlead.policies.sampling import sample_rollouts
 from fairlead.text.packing import Branch, Tree
 
 
@@ -43,41 +43,59 @@ def test_all_are_kept_as_they_are_when_every_score_is_finite() -> None:
     kept = survivors(sampled, torch.arange(4.0), needs_group=True)
     assert all(a is b for a, b in zip(kept.rollouts, sampled, strict=True))
     assert kept.scores.tolist() == [0, 1, 2, 3]
-    assert kept.metrics == {"rl/dropped_share": 0.0, "rl/empty_share": 0.0, "rl/lone_survivors": 0.0}
+    assert (kept.num_sampled, kept.num_lone, kept.rows.tolist()) == (4, 0, [0, 1, 2, 3])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_score_that_is_not_finite_costs_that_completion_alone(bad: float) -> None:
     kept = survivors(rollouts(3, 2), torch.tensor([0.0, bad, 2.0, 3.0, 4.0]), needs_group=True)
     assert first_tokens(kept.rollouts) == [[0, 20], [100, 110]]
-    assert kept.scores.tolist() == [0, 2, 3, 4]
-    assert kept.metrics["rl/dropped_share"] == pytest.approx(1 / 5) and kept.metrics["rl/lone_survivors"] == 0
+    assert kept.scores.tolist() == [0, 2, 3, 4] and kept.rows.tolist() == [0, 2, 3, 4] and kept.num_lone == 0
 
 
 def test_a_completion_left_alone_goes_where_the_group_is_the_baseline() -> None:
     scores = torch.tensor([0.0, math.nan, 2.0, 3.0])
     kept = survivors(rollouts(2, 2), scores, needs_group=True)
-    assert first_tokens(kept.rollouts) == [[100, 110]] and kept.scores.tolist() == [2, 3]
-    assert kept.metrics["rl/dropped_share"] == 0.5 and kept.metrics["rl/lone_survivors"] == 1
+    assert first_tokens(kept.rollouts) == [[100, 110]] and kept.scores.tolist() == [2, 3] and kept.num_lone == 1
     alone = survivors(rollouts(2, 2), scores, needs_group=False)
-    assert first_tokens(alone.rollouts) == [[0], [100, 110]] and alone.metrics["rl/lone_survivors"] == 0
+    assert first_tokens(alone.rollouts) == [[0], [100, 110]] and alone.num_lone == 0
 
 
-@pytest.mark.parametrize(("scores", "needs_group"), [([math.nan] * 4, False), ([0.0, math.nan, math.nan, 3.0], True)])
-def test_a_round_without_a_survivor_ends_the_run_with_the_reason(scores: list[float], needs_group: bool) -> None:
-    with pytest.raises(TrainError, match=r"leave no completion of this round to train on.*last checkpoint is kept"):
-        survivors(rollouts(2, 2), torch.tensor(scores), needs_group=needs_group)
+def test_nobody_may_survive() -> None:
+    kept = survivors(rollouts(2), torch.tensor([math.nan, math.nan]), needs_group=False)
+    assert kept.rollouts == [] and len(kept.scores) == 0 and kept.num_sampled == 2
 
 
-def test_completions_without_a_token_are_dropped_and_counted() -> None:
+def test_completions_without_a_token_are_dropped() -> None:
     sampled = rollouts(2, 1)
     empty = Sample(key="p0", sample_index=0, token_ids=np.zeros(0, dtype=np.int64), sampling_logprobs=np.zeros(0, dtype=np.float32),
                    finish_reason="stop")  # fmt: skip
     tree = Tree(prompt_ids=np.array([1, 2]), branches=(Branch(token_ids=empty.token_ids), sampled[0].tree.branches[1]))
-    found, num_empty = without_empty([Rollout(tree=tree, samples=(empty, sampled[0].samples[1])), sampled[1]])
-    assert first_tokens(found) == [[10], [100]] and num_empty == 1
-    kept = survivors(found, torch.zeros(2), needs_group=False, num_empty=num_empty)
-    assert kept.metrics["rl/empty_share"] == kept.metrics["rl/dropped_share"] == pytest.approx(1 / 3)
+    found = without_empty([Rollout(tree=tree, samples=(empty, sampled[0].samples[1])), sampled[1]])
+    assert first_tokens(found) == [[10], [100]]
+
+
+def test_a_large_group_becomes_trees_that_fit_the_budget() -> None:
+    (rollout,) = rollouts(5)  # a prompt of 2 and five completions of 3 tokens
+    for max_tokens, sizes in ((17, [5]), (16, [4, 1]), (8, [2, 2, 1]), (4, [1] * 5)):
+        parts = split_tree(rollout.tree, max_tokens=max_tokens)
+        assert [len(part.branches) for part in parts] == sizes
+        assert [b for part in parts for b in part.branches] == list(rollout.tree.branches)
+        assert all(np.array_equal(part.prompt_ids, rollout.tree.prompt_ids) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "size", "expected"),
+    [([1] * 8, 4, [4, 4]), ([4] * 4, 8, [8, 8]), ([1] * 10, 4, [3, 4, 3]), ([4, 3, 4, 4], 8, [7, 8]), ([2, 1], 4, [3]), ([5, 1], 2, [5, 1])],
+)  # fmt: skip
+def test_steps_are_as_even_as_whole_prompts_allow_and_never_more_than_planned(
+    sizes: list[int], size: int, expected: list[int]
+) -> None:
+    trees = [r.tree for r in rollouts(*sizes)]
+    parts = even_parts(trees, size=size)
+    assert [tree for part in parts for tree in part] == trees
+    assert [sum(len(t.branches) for t in part) for part in parts] == expected
+    assert len(parts) <= -(-sum(sizes) // size)
 
 
 class _Backwards:

@@ -1,0 +1,244 @@
+"""The first half of a round: prompts are sampled and scored until there are enough that teach something.
+
+    take prompts -> engine -> drop empty -> score -> drop what has no score -> enough? else take more, up to a bound
+
+With `max_resamples` prompts whose completions all score alike are put aside and others are sampled in their place (DAPO's dynamic sampling);
+when the bound is reached, the round is as large as it became.
+
+Legend: B completions of the round, in tree and branch order.
+"""
+
+import contextlib
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from fairlead.algos.advantages import length_penalty, overlong_penalty
+from fairlead.algos.group_advantages import informative_groups
+from fairlead.core.errors import TrainError, explain
+from fairlead.core.protocols import GenerateRequest, Sampler, Sampling
+from fairlead.policies.online_config import OnlineConfig
+from fairlead.policies.prompt_stream import PromptStream
+from fairlead.policies.rewarding import Rewarder, Rollout, Scores, survivors, without_empty
+from fairlead.text.packing import Branch, Tree
+
+_MAX_LOST_TRIES = 5  # times that a round may lose every completion before the run ends
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sampled:
+    """Completions that may be trained on."""
+
+    rollouts: list[Rollout]
+    scores: Float[Tensor, "B"]
+    token_rewards: Float[Tensor, "N"] | None
+    """What is paid at single tokens besides."""
+    is_advantage: bool
+    """See Scores."""
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kept:
+    """A prompt of the round with its scores and what is paid at its tokens."""
+
+    rollout: Rollout
+    scores: Tensor
+    paid: list[Tensor] | None
+
+
+@dataclass(slots=True, eq=False)
+class _Tally:
+    """What happened while a round was sampled."""
+
+    scores: list[Tensor] = field(default_factory=list[Tensor])
+    metrics: list[tuple[float, dict[str, float]]] = field(default_factory=list[tuple[float, dict[str, float]]])
+    num_prompts: int = 0
+    num_sampled: int = 0
+    num_empty: int = 0
+    num_lone: int = 0
+    num_alike: int = 0
+
+    def told(self, num_kept: int, *, num_wanted: int, has_groups: bool) -> dict[str, float]:
+        """Metrics of the round; those of the scorer are means over its calls, weighed by their completions."""
+        scores, total = torch.cat(self.scores), sum(weight for weight, _ in self.metrics)
+        num_scored = len(scores)
+        found = {"rl/score": float(scores.mean()), "rl/score_std": float(scores.std())}
+        for name in dict.fromkeys(name for _, metrics in self.metrics for name in metrics):
+            rows = [(weight, metrics[name]) for weight, metrics in self.metrics if name in metrics]
+            is_whole = len(rows) == 1 or total == 0
+            found[name] = (
+                rows[-1][1] if is_whole else float(np.average([x for _, x in rows], weights=[w for w, _ in rows]))
+            )
+        found |= {"rl/dropped_share": (self.num_sampled - num_scored) / max(1, self.num_sampled),
+                  "rl/empty_share": self.num_empty / max(1, self.num_sampled), "rl/lone_survivors": float(self.num_lone),
+                  "rl/resampled_prompts": float(self.num_prompts - num_wanted)}  # fmt: skip
+        return found | ({"rl/zero_variance_share": self.num_alike / max(1, self.num_prompts)} if has_groups else {})
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class RoundSampler:
+    """Samples and scores rounds."""
+
+    config: OnlineConfig
+    engine: Sampler
+    rewarder: Rewarder
+    sampling: Sampling
+    """Its seed is that of the run."""
+    length_coef: float
+    """See OnlineConfig.length_coef, resolved."""
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    """Of the phases of the last round."""
+
+    def sample(self, prompts: PromptStream, *, number: int, step: int) -> Sampled:
+        """Completions of one round.
+
+        Args:
+            number: of the round, from 0; part of the seeds.
+            step: optimiser steps made so far.
+        Raises:
+            TrainError: nothing could be trained on, several times in a row.
+        """
+        self.seconds = {}
+        wanted = self.config.batch_size // self.config.group_size
+        kept, aside, tally, is_advantage = list[_Kept](), list[_Kept](), _Tally(), False
+        num_lost = attempt = 0
+        while True:
+            found, said = self._try(prompts, wanted - len(kept), number=number, attempt=attempt, step=step, tally=tally)
+            is_advantage |= said.is_advantage
+            for one, teaches in found:
+                (kept if teaches or not self.config.max_resamples else aside).append(one)
+            attempt += 1
+            num_lost += not found
+            is_over = attempt > self.config.max_resamples and bool(kept or aside)
+            if len(kept) >= wanted or is_over:
+                break
+            if num_lost >= _MAX_LOST_TRIES:
+                raise TrainError(explain("rewards", f"{tally.num_sampled} completions", f"leave none to train on after {num_lost} tries",
+                                         expected="finite scores, and two or more a prompt for methods that compare a group",
+                                         remedy="See what the rewards say of one completion; the last checkpoint is kept"))  # fmt: skip
+        chosen = kept or aside
+        paid = None if chosen[0].paid is None else torch.cat([x for one in chosen for x in one.paid or []])
+        return Sampled(
+            rollouts=[one.rollout for one in chosen], scores=torch.cat([one.scores for one in chosen]), token_rewards=paid,
+            is_advantage=is_advantage,
+            metrics=tally.told(len(chosen), num_wanted=wanted, has_groups=self.config.group_size > 1) | self.seconds,
+        )  # fmt: skip
+
+    def _try(
+        self, prompts: PromptStream, num_prompts: int, *, number: int, attempt: int, step: int, tally: _Tally
+    ) -> tuple[list[tuple[_Kept, bool]], Scores]:
+        """Sample and score some prompts; each that is left, and whether its completions score differently."""
+        config = self.config
+        requests = prompts.take(num_prompts, num_samples=config.group_size)
+        sampling = replace(self.sampling, seed=round_seed(self.sampling.seed, number, attempt))
+        with self._timed("rl/sample_s"):
+            asked = sample_rollouts(self.engine, requests, sampling, group_size=config.group_size)
+            greedy = self._greedy(asked, sampling) if config.needs_greedy else []
+        sampled = without_empty(asked)
+        num_left = sum(len(r.samples) for r in sampled)
+        with self._timed("rl/score_s"):
+            said = self.rewarder([*sampled, *greedy], step=step)
+        values = said.values[:num_left]
+        if greedy:
+            sampled, values = self._with_baselines(sampled, values, greedy, said.values[num_left:])
+        left = survivors(sampled, values, needs_group=config.method.needs_group)
+        num_sampled = sum(len(r.samples) for r in asked)
+        tally.num_prompts += num_prompts
+        tally.num_sampled += num_sampled
+        tally.num_empty += num_sampled - num_left
+        tally.num_lone += left.num_lone
+        tally.metrics.append((float(num_left), dict(said.metrics)))
+        found = _cut(left.rollouts, left.scores, said, left.rows)
+        tally.scores.append(left.scores)
+        teaches = _teaches(left.rollouts, left.scores)
+        tally.num_alike += int((~teaches).sum())
+        return list(zip(found, teaches.tolist(), strict=True)), said
+
+    def _greedy(self, rollouts: Sequence[Rollout], sampling: Sampling) -> list[Rollout]:
+        """The most likely completion of every prompt of the try."""
+        prompts = {r.samples[0].key: r.tree.prompt_ids for r in rollouts}
+        requests = [GenerateRequest(key=key, token_ids=tuple(ids.tolist())) for key, ids in prompts.items()]
+        return sample_rollouts(self.engine, requests, replace(sampling, temperature=0.0), group_size=1)
+
+    def _with_baselines(
+        self, rollouts: Sequence[Rollout], values: Tensor, greedy: Sequence[Rollout], greedy_values: Tensor
+    ) -> tuple[list[Rollout], Tensor]:
+        """Rollouts with the reward of their greedy completion; without one a prompt's scores are NaN."""
+        lengths = torch.tensor([len(r.samples[0].token_ids) for r in greedy])
+        has_eos = torch.tensor([r.samples[0].finish_reason == "stop" for r in greedy])
+        rewards = completion_rewards(self.config, self.shaped(greedy_values, lengths), has_eos)
+        by_key = {r.samples[0].key: float(x) for r, x in zip(greedy, rewards, strict=True)}
+        found = [replace(r, baseline=by_key[r.samples[0].key]) for r in rollouts]
+        known = torch.tensor([np.isfinite(by_key[s.key]) for r in rollouts for s in r.samples])
+        return found, torch.where(known, values, torch.nan)
+
+    def shaped(self, scores: Float[Tensor, "B"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """Scores with what length costs."""
+        config = self.config
+        shaped = scores + length_penalty(lengths, coef=self.length_coef, max_tokens=config.max_new_tokens)
+        buffer = round(config.overlong_share * config.max_new_tokens)
+        if not buffer:
+            return shaped
+        return shaped + overlong_penalty(lengths, max_tokens=config.max_new_tokens, buffer_tokens=buffer)
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Generator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+
+
+def completion_rewards(
+    config: OnlineConfig, shaped: Float[Tensor, "B"], has_eos: Bool[Tensor, "B"]
+) -> Float[Tensor, "B"]:
+    """What a whole completion is paid before KL: clipped, less the penalty of one that was cut off."""
+    clipped = shaped if config.score_clip is None else shaped.clamp(-config.score_clip, config.score_clip)
+    return clipped - config.missing_eos_penalty * (~has_eos).to(shaped.dtype)
+
+
+def sample_rollouts(
+    engine: Sampler, requests: Sequence[GenerateRequest], sampling: Sampling, *, group_size: int
+) -> list[Rollout]:
+    """Sample, and gather the completions of each prompt into trees of `group_size`, ordered by key and sample index."""
+    prompts = {request.key: np.asarray(request.token_ids, dtype=np.int64) for request in requests}
+    samples = sorted(engine.generate(requests, sampling), key=lambda s: (s.key, s.sample_index))
+    rollouts: list[Rollout] = []
+    for start in range(0, len(samples), group_size):
+        group = tuple(samples[start : start + group_size])
+        branches = tuple(
+            Branch(token_ids=s.token_ids, arrays={"sampling_logprobs": s.sampling_logprobs, "old_logprobs": s.sampling_logprobs}) for s in group
+        )  # fmt: skip
+        assert len({s.key for s in group}) == 1, "the engine did not return the samples that it was asked for"
+        rollouts.append(Rollout(tree=Tree(prompt_ids=prompts[group[0].key], branches=branches), samples=group))
+    return rollouts
+
+
+def round_seed(seed: int, number: int, attempt: int) -> int:
+    """Seed of a try to sample a round."""
+    parts = (seed, number, attempt) if attempt else (seed, number)
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def _teaches(rollouts: Sequence[Rollout], scores: Float[Tensor, "B"]) -> Bool[Tensor, "P"]:
+    if not rollouts:
+        return torch.zeros(0, dtype=torch.bool)
+    sizes = torch.tensor([len(r.samples) for r in rollouts])
+    return informative_groups(scores, torch.repeat_interleave(torch.arange(len(rollouts)), sizes))
+
+
+def _cut(rollouts: Sequence[Rollout], scores: Tensor, said: Scores, rows: npt.NDArray[np.intp]) -> list[_Kept]:
+    """Each prompt with its own part of everything."""
+    sizes = [len(r.samples) for r in rollouts]
+    ends = np.cumsum(sizes)[:-1].tolist()
+    pieces = np.split(rows, ends) if sizes else []
+    return [
+        _Kept(rollout, part, None if said.token_rewards is None else [said.token_rewards[i] for i in own])
+        for rollout, part, own in zip(rollouts, scores.split(sizes), pieces, strict=True)
+    ]
