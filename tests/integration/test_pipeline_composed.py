@@ -88,3 +88,39 @@ def test_a_component_that_scores_no_prompt_is_said_before_sampling(micro: MicroR
     recipe = micro_run.write_recipe(tmp_path / "project", ppo({"components": components}))
     error = fairlead("run", recipe, home=home).error
     assert "rewards.components.maths scores none of the" in error and "slices are" in error
+
+
+def test_a_reward_model_is_updated_swapped_in_and_asked_again(micro: MicroRun, tmp_path: Path) -> None:
+    """Round two: other votes and half of the old ones; then a policy that changes its reward model at step 1."""
+    home = shutil.copytree(micro.home, tmp_path / "home")
+    first = micro_run.artifacts(home)["rewards"]
+    votes = micro_run.artifacts(home)["preferences"]
+    changes = {"name": "second", "feedback": {"num_raters": 7}, "policies": None, "evals": None, "releases": None}
+    recipe = micro_run.write_recipe(tmp_path / "project", changes)
+    outcome = fairlead("reward", "update", recipe, "--from", first, "--replay", "0.5", home=home)
+    assert outcome.code == 0, outcome.err
+    second = micro_run.artifacts(home, "second")["rewards"]
+    inputs = json.loads((folder_of(home, second) / "manifest.json").read_text())["inputs"]
+    assert (inputs["start"], inputs["replay"]) == (first, votes) and inputs["preferences"] not in ("", votes)
+    assert "accuracy before the update" in (folder_of(home, second) / "summary.json").read_text()
+
+    components = {**RULES, "kind": {"type": "model", "model": first, "swaps": {1: second}}}
+    policy = micro_run.write_recipe(
+        tmp_path / "third", ppo({"components": components}) | {"name": "third", "rewards": None}
+    )
+    outcome = fairlead("run", policy, home=home)
+    assert outcome.code == 0, outcome.err
+    rows = list(read_scored(folder_of(home, micro_run.artifacts(home, "third")["policies.ppo"]) / SCORED_FILE))
+    assert {row.step: row.active["kind"] for row in rows} == {0: first, 1: second}
+
+    again = fairlead("reward", "score", "third", "--policy", "ppo", "--json", home=home)
+    assert again.code == 0, again.err
+    found = json.loads(again.out)
+    assert len(found) == 16 * 3 and all(row["is_same"] for row in found)
+    assert {(row["step"], row["model"]) for row in found if row["component"] == "kind"} == {(0, first), (1, second)}
+    one = fairlead("reward", "score", "third", "--policy", "ppo", "--step", "1", home=home)
+    assert "24 scores of ppo are what they were." in one.out
+    assert (
+        "has no logged samples; expected one of 0, 1"
+        in fairlead("reward", "score", "third", "--policy", "ppo", "--step", "7", home=home).error
+    )

@@ -23,7 +23,11 @@ registry_app = typer.Typer(
 votes_app = typer.Typer(
     help="From a table of votes to agreement and labels.", no_args_is_help=True, epilog="Example: fairlead votes agreement votes.csv"
 )  # fmt: skip
+reward_app = typer.Typer(
+    help="Train, update and question reward models.", no_args_is_help=True, epilog="Example: fairlead reward train recipe.yaml"
+)  # fmt: skip
 app.add_typer(registry_app, name="registry")
+app.add_typer(reward_app, name="reward")
 app.add_typer(votes_app, name="votes")
 
 Recipe = Annotated[Path, typer.Argument(help="Recipe file (YAML).", show_default=False, metavar="RECIPE")]
@@ -108,7 +112,9 @@ def preflight(
     show_preflight(recipe, sets=sets, allow=allow, stage=stage, home=home(), as_json=as_json)
 
 
-def _stage_command(name: str, target: str, what: str) -> None:
+def _stage_command(name: str, target: str, what: str, *, group: typer.Typer | None = None) -> None:
+    words = name if group is None else f"reward {name}"
+
     def command(
         recipe: Recipe, sets: Sets = None, allow: Allow = None, dry_run: DryRun = False, as_json: Json = False
     ) -> None:
@@ -122,11 +128,11 @@ def _stage_command(name: str, target: str, what: str) -> None:
             dry_run=dry_run,
             as_json=as_json,
             target=target,
-            command=f"fairlead {name} {recipe}",
+            command=f"fairlead {words} {recipe}",
         )
 
     command.__doc__ = f"{what} Stages before it are reused or run first."
-    app.command(name, epilog=f"Example: fairlead {name} recipe.yaml")(command)
+    (group or app).command(name, epilog=f"Example: fairlead {words} recipe.yaml")(command)
 
 
 for _name, _target, _what in (
@@ -134,9 +140,39 @@ for _name, _target, _what in (
     ("complete", "completions", "Sample completions for each prompt."),
     ("judge", "feedback", "Have completions judged."),
     ("prefer", "preferences", "Turn judgments or a file into preferences."),
-    ("reward", "rewards", "Train and measure the reward model."),
 ):
     _stage_command(_name, _target, _what)
+_stage_command("train", "rewards", "Train and measure the reward model.", group=reward_app)
+
+
+@reward_app.command(
+    "update", epilog="Example: fairlead reward update round2.yaml --from reward_model-3f2a --replay 0.5"
+)
+def reward_update(
+    recipe: Recipe,
+    start: Annotated[str, typer.Option("--from", help="Artifact id of the reward model to go on from.", metavar="ARTIFACT")],
+    replay: Annotated[float, typer.Option(help="Share of its own training pairs that is trained on again.", min=0.0, max=1.0)] = 1.0,
+    sets: Sets = None, allow: Allow = None, dry_run: DryRun = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Train an earlier reward model on, with the votes of a recipe and its own. Its lineage names both; stages before are reused or run first."""
+    from fairlead.cli.running import run_recipe
+
+    given = [*(sets or ()), f"rewards.update={{model: {start}, replay: {replay}}}"]
+    run_recipe(recipe, sets=given, allow=allow, home=home(), dry_run=dry_run, as_json=as_json, target="rewards",
+               command=f"fairlead reward update {recipe} --from {start}")  # fmt: skip
+
+
+@reward_app.command("score", epilog="Example: fairlead reward score quickstart --policy ppo --step 200")
+def reward_score(
+    name: Annotated[str, typer.Argument(help="Name of a run.", metavar="RUN")],
+    policy: Annotated[str, typer.Option(help="Policy with composed rewards.")],
+    step: Annotated[int | None, typer.Option(help="Optimiser step before which the samples were scored; all when left out.", min=0)] = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Score a policy's logged samples again by the models that were active then. Fails when a score is not what it was."""
+    from fairlead.cli.rescoring import show_scores
+
+    show_scores(home(), name, policy=policy, step=step, as_json=as_json)
 
 
 @app.command(epilog="Example: fairlead train recipe.yaml --policy dpo")

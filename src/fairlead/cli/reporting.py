@@ -16,7 +16,21 @@ def redraw(home: Path, name: str | None, out: Path | None) -> Path:
     from fairlead.pipeline.run import Interface, Pipeline
     from fairlead.report import build_report
 
-    run = name or newest_run(home)
+    folder = run_folder(home, name or newest_run(home))
+    recipe = parse_config(Recipe, read_json(folder / "recipe.json"), where=str(folder / "recipe.json"))
+    pipeline = Pipeline(recipe, home, Path(os.curdir).resolve(), Interface(terminal.progress, terminal.say))
+    pipeline.load_records()
+    path = out or folder / "report.html"
+    write_text(path, build_report(run_report(pipeline)))
+    return path
+
+
+def run_folder(home: Path, run: str) -> Path:
+    """Folder of a run.
+
+    Raises:
+        StoreError: unknown; lists the runs.
+    """
     folder = home / run
     if not (folder / "run.json").is_file():
         runs = ", ".join(sorted(p.parent.name for p in home.glob("*/run.json"))) or "none yet"
@@ -25,9 +39,4 @@ def redraw(home: Path, name: str | None, out: Path | None) -> Path:
                 "run", run, "is not known", expected=f"one of: {runs}", remedy="Start one with: fairlead run RECIPE"
             )
         )
-    recipe = parse_config(Recipe, read_json(folder / "recipe.json"), where=str(folder / "recipe.json"))
-    pipeline = Pipeline(recipe, home, Path(os.curdir).resolve(), Interface(terminal.progress, terminal.say))
-    pipeline.load_records()
-    path = out or folder / "report.html"
-    write_text(path, build_report(run_report(pipeline)))
-    return path
+    return folder

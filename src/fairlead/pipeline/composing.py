@@ -27,6 +27,8 @@ from fairlead.rewards.verifiers import read_section
 from fairlead.store.artifacts import Artifact, ArtifactStore
 
 SIMULATED = "simulated"
+START = "start"
+"""Role of the reward model that an update goes on from; the preferences that it was made from are `replay`."""
 
 
 def section_of(config: object) -> ComposeSection | None:
@@ -97,11 +99,16 @@ def find_model(store: ArtifactStore, name: str, *, folders: Sequence[Path]) -> t
 
 
 def stored_models(models: Mapping[str, str], store: ArtifactStore) -> dict[str, Artifact]:
-    """Those of a node's models that are artifacts, by role; a folder is none."""
+    """Those of a node's models that are artifacts, by role, and the votes behind one that is updated; a folder is none."""
     found: dict[str, Artifact] = {}
     for role, name in models.items():
         with contextlib.suppress(StoreError):
             found[role] = store.get(name)
+    if START in found:
+        if found[START].kind != "reward_model" or "preferences" not in found[START].inputs:
+            raise ConfigError(explain("rewards.update.model", found[START].id, "is no reward model that was trained on preferences",
+                                      expected="an id of fairlead registry ls", remedy="Name another artifact"))  # fmt: skip
+        found["replay"] = store.get(found[START].inputs["preferences"])
     return found
 
 
@@ -126,9 +133,10 @@ def composer_factory(
         device=services.device, work=services.work, cache=store.root / "cache" / "verifiers", say=services.say,
     )  # fmt: skip
 
-    def compose(section: ComposeSection, *, prompts: Sequence[Prompt], **given: Any) -> Composer:
+    def compose(section: ComposeSection, *, prompts: Sequence[Prompt] | None, **given: Any) -> Composer:
         composer = build_composer(section, around, **given)
-        check_prompts(composer, prompts)
+        if prompts is not None:
+            check_prompts(composer, prompts)
         return composer
 
     return compose

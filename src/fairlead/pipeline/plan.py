@@ -22,7 +22,7 @@ from fairlead.core.summary import StageSummary
 from fairlead.evals import criteria_stage
 from fairlead.evals import stage as evals
 from fairlead.feedback import stage as feedback
-from fairlead.pipeline.composing import named_models, trains_on_own_model
+from fairlead.pipeline.composing import START, named_models, trains_on_own_model
 from fairlead.pipeline.recipe import Recipe
 from fairlead.policies import dpo, kto, online, sft
 from fairlead.policies.dpo_config import DpoConfig
@@ -102,8 +102,10 @@ def build_plan(recipe: Recipe) -> list[Node]:
             _node("preferences", "Preferences", "preferences", recipe.preferences, preferences.run, inputs=given)
         )
     if recipe.rewards:
-        nodes.append(_node("rewards", "Reward model", "reward_model", recipe.rewards, rewards.run,
-                           inputs={"preferences": "preferences", "policy": policy, **sampled}))  # fmt: skip
+        node = _node("rewards", "Reward model", "reward_model", recipe.rewards, rewards.run,
+                     inputs={"preferences": "preferences", "policy": policy, **sampled})  # fmt: skip
+        update = recipe.rewards.update
+        nodes.append(node if update is None else dataclasses.replace(node, models={START: update.model}))
     for name, config in recipe.policies.items():
         nodes.append(_policy_node(name, config, policy, prompted))
     if recipe.evals:

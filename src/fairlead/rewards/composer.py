@@ -95,6 +95,10 @@ class Composer:
             self.log.write(step, prompts, completions, composed)
         return composed
 
+    def answers(self, prompts: Sequence[Prompt], completions: Sequence[Completion], *, step: int) -> dict[str, Floats]:
+        """[B] raw scores by component, as `score` gives them, without touching statistics or the log."""
+        return self._ask(prompts, completions, step=step).values
+
     def active(self, step: int) -> dict[str, str]:
         """Artifact ids of the models that score at `step`, by component."""
         found = {name: source.active(step) for name, source in self.sources.items()}

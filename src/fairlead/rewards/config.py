@@ -49,6 +49,15 @@ class EnsembleSection(Config):
         return self
 
 
+class UpdateSection(Config):
+    """Where a reward model goes on from, in place of the SFT policy with a new head."""
+
+    model: str
+    """Artifact id of the earlier reward model."""
+    replay: float = Field(default=1.0, ge=0, le=1)
+    """Share of the pairs which that model was trained on that is trained on again beside the new ones; 0 forgets them."""
+
+
 class RewardsConfig(Config):
     """How the reward model is trained. The guides' setting: one epoch, 1e-5, batch 8, embeddings frozen."""
 
@@ -67,6 +76,8 @@ class RewardsConfig(Config):
     """Weigh every pair by its number of votes: three of four votes then equal three pairs and one reversed."""
     ensemble: EnsembleSection = EnsembleSection()
     """Several members in place of one model."""
+    update: UpdateSection | None = None
+    """Go on from an earlier reward model; `fairlead reward update` sets it. null starts from the SFT policy."""
     center_coef: float = Field(default=0.01, ge=0)
     """Weight of (chosen + rejected)^2, which keeps scores near zero; 0 is off."""
     ties: Literal["soft", "davidson", "rao_kupper"] = "soft"
@@ -99,6 +110,9 @@ class RewardsConfig(Config):
         if self.ties == "soft" and self.tie_rate != RewardsConfig.model_fields["tie_rate"].default:
             raise ValueError(explain("tie_rate", self.tie_rate, "is not read with ties=soft", expected="ties davidson or rao_kupper",
                                      remedy="Set ties or remove tie_rate"))  # fmt: skip
+        if self.update is not None and self.ensemble.kind != "none":
+            raise ValueError(explain("update.model", self.update.model, f"is not possible with ensemble.kind={self.ensemble.kind}",
+                                     expected="one model", remedy="Set ensemble.kind: none"))  # fmt: skip
         if bool(self.attributes) != (self.loss in RATED):
             wrong, remedy = (
                 ("are not read", "Change loss or remove them")

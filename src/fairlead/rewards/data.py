@@ -14,9 +14,10 @@ import numpy as np
 
 from fairlead.algos.ranking import MAX_TIED
 from fairlead.core.errors import DataError, explain, nearest
-from fairlead.core.io import count_lines, read_records
+from fairlead.core.io import read_records
 from fairlead.core.records import Completion, Preference, Prompt
 from fairlead.rewards.config import RANKED, RATED, RewardsConfig
+from fairlead.rewards.update import Votes
 from fairlead.text import Branch, ChatText, Encoded, Tree, encode_preferences
 from fairlead.text.columns import TreeView
 from fairlead.text.encoding import Storage, encode_parts
@@ -57,6 +58,7 @@ def read_data(
     inputs: Mapping[str, Path],
     *,
     max_length: int,
+    seed: int = 0,
     storage: Storage | None = None,
 ) -> Data:
     """Read and encode everything in one pass; pairs that are no part of a ranking are not held.
@@ -64,14 +66,13 @@ def read_data(
     Raises:
         DataError: nothing is held out, nothing fits, or what the loss asks for (votes, ratings) is not there.
     """
-    path = inputs["preferences"] / "preferences.jsonl"
-    rows = _Rows(config)
-    parts = encode_parts(rows.routed(read_records(path, Preference)), encode_preferences, chat=chat, max_length=max_length, what="preferences",
-                         storage=storage, num_rows=count_lines(path))  # fmt: skip
+    rows, votes = _Rows(config), _votes(config, inputs, seed=seed)
+    parts = encode_parts(rows.routed(votes.rows()), encode_preferences, chat=chat, max_length=max_length, what="preferences",
+                         storage=storage, num_rows=votes.num_rows)  # fmt: skip
     if not rows.heldout:
         raise DataError(explain("preferences", rows.num, "rows hold none out", expected="pairs of held-out prompts to measure the reward model on",
                                 remedy="Set preferences.heldout"))  # fmt: skip
-    notes = rows.notes()
+    notes = (*votes.notes(), *rows.notes())
     heldout = parts["heldout"]
     if rows.is_whole:
         train, num_pairs, scales, more = _encode_whole(config, chat, rows.train, max_length=max_length, storage=storage)
@@ -83,6 +84,13 @@ def read_data(
         train=train, num_train_pairs=num_pairs, heldout=heldout, heldout_rows=tuple(rows.heldout[i] for i in heldout.kept_rows),
         reference=reference, reference_ids=ids, notes=(*notes, *more, *_dropped(train, heldout, config)), scales=scales,
     )  # fmt: skip
+
+
+def _votes(config: RewardsConfig, inputs: Mapping[str, Path], *, seed: int) -> Votes:
+    """The preferences, and those that an update replays."""
+    share = 0.0 if config.update is None else config.update.replay
+    earlier = inputs["replay"] / "preferences.jsonl" if share else None
+    return Votes(new=inputs["preferences"] / "preferences.jsonl", replay=earlier, share=share, seed=seed)
 
 
 @dataclass(slots=True, eq=False)

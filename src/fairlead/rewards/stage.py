@@ -1,8 +1,8 @@
 """Stage: a reward model from preferences, measured on held-out prompts, normalised on the policy's own samples.
 
-Reads preferences.jsonl and the SFT policy (and its completions, as reference samples); writes a model folder with a scalar
-head (an ensemble: further trunks in member-1, member-2, ..., and scores.jsonl). Its summary's facts carry what later stages need:
-mean and sd of reference scores, the length slope, accuracy.
+Reads preferences.jsonl and the SFT policy (and its completions, as reference samples; in an update the earlier model and its votes);
+writes a model folder with a scalar head (an ensemble: further trunks in member-1, member-2, ..., and scores.jsonl). Its summary's facts
+carry what later stages need: mean and sd of reference scores, the length slope, accuracy.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from fairlead.core.gates import Gate, percent
 from fairlead.core.io import read_json
 from fairlead.core.sections import LEARNING_RATE_GATES, TextSection, judge_learning_rate
 from fairlead.core.services import Services
-from fairlead.core.summary import StageSummary, Table
+from fairlead.core.summary import Figure, StageSummary, Table
 from fairlead.models.averaging import average_reward_models
 from fairlead.models.checkpoint import save_policy
 from fairlead.models.freezing import freeze_embeddings
@@ -38,6 +38,7 @@ from fairlead.rewards.attributes import attribute_table
 from fairlead.rewards.config import RewardsConfig
 from fairlead.rewards.data import Data, read_data
 from fairlead.rewards.training import History, Member, plan_members, read_history, train_member
+from fairlead.rewards.update import earlier_head
 from fairlead.stats.calibration import length_slope
 from fairlead.text import ChatText
 from fairlead.text.encoding import Storage
@@ -70,6 +71,8 @@ class _Stage:
     stop_token_ids: Sequence[int]
     out: Path
     services: Services
+    earlier: Path | None = None
+    """Folder of the reward model that an update goes on from."""
 
     def folder(self, number: int) -> Path:
         """Where a member of several is saved: beside the first, or out of the way when weights are averaged."""
@@ -91,10 +94,18 @@ def run(config: RewardsConfig, *, inputs: Mapping[str, Path], out: Path, service
     folder = str(inputs["policy"])
     tokenizer = load_tokenizer(folder)
     chat = ChatText(tokenizer, template=text.template, name=folder)
-    data = read_data(config, chat, inputs, max_length=text.max_length, storage=Storage.of(services, "rewards: tokens"))
+    data = read_data(
+        config,
+        chat,
+        inputs,
+        max_length=text.max_length,
+        seed=services.seed,
+        storage=Storage.of(services, "rewards: tokens"),
+    )
+    before = _before(config, data, inputs, services)
     members = plan_members(config, data.train.trees, seed=services.seed)
     stage = _Stage(config=config, data=data, members=members, policy=folder, tokenizer=tokenizer,
-                   stop_token_ids=chat.stop_token_ids, out=out, services=services)  # fmt: skip
+                   stop_token_ids=chat.stop_token_ids, out=out, services=services, earlier=inputs.get("start"))  # fmt: skip
     model, each, history, preflight = _train(stage)
     model, said = _together(stage, model, each)
     _normalise(model, said, data, services)
@@ -107,12 +118,27 @@ def run(config: RewardsConfig, *, inputs: Mapping[str, Path], out: Path, service
     facts = read_json(inputs["preferences"] / "summary.json").get("facts", {})
     tables = (*((preflight.table,) if preflight else ()), *measured.tables(), *found.tables, *_attributes(stage, said))
     return StageSummary(
-        stage="rewards", headline=measured.headline(), figures=(*measured.figures(model.facts), *found.figures),
+        stage="rewards", headline=measured.headline(), figures=(*measured.figures(model.facts), *before, *found.figures),
         verdicts=(*measured.verdicts(facts), *(preflight.verdicts if preflight else ())),
         charts=(*measured.charts(), *quality.history_chart(history)), tables=tables,
         notes=_notes(stage, model),
         facts={"accuracy": measured.accuracy.value, "mean": model.mean, "std": model.std, "num_train_pairs": data.num_train_pairs, **model.facts},
     )  # fmt: skip
+
+
+def _before(config: RewardsConfig, data: Data, inputs: Mapping[str, Path], services: Services) -> tuple[Figure, ...]:
+    """How the model that an update goes on from does on the pairs that are held out now."""
+    if config.update is None:
+        return ()
+    base = load_policy(str(inputs["start"]), device=services.device)
+    model = earlier_head(base, inputs["start"], attributes=tuple(config.attributes))
+    tokens = reading_budget(base, config.training, largest=largest_tree(data.heldout.trees))
+    outputs = read_outputs(
+        model, data.heldout.trees, max_tokens=tokens, heed=lambda: services.heed("measuring the earlier reward model")
+    )
+    found = quality.measure(_scores(model.readout, outputs), data.heldout.trees, data.heldout_rows).accuracy
+    return (Figure(name="accuracy before the update", value=found.value, low=found.low, high=found.high, n=found.n, unit="share",
+                   note="the earlier model on the same held-out pairs"),)  # fmt: skip
 
 
 def _train(stage: _Stage) -> tuple[ScalarModel | None, list[_Said], History, Preflight | None]:
@@ -141,10 +167,15 @@ def _train(stage: _Stage) -> tuple[ScalarModel | None, list[_Said], History, Pre
 
 
 def _start(stage: _Stage, member: Member) -> ScalarModel:
-    """The SFT policy with a fresh head."""
+    """The SFT policy with a fresh head; in an update the earlier model."""
     config = stage.config
-    base = load_trained(stage.policy, config.training, services=stage.services)
+    base = load_trained(str(stage.earlier or stage.policy), config.training, services=stage.services)
     base = prepare_model(base, config.training, seed=member.head_seed)
+    if stage.earlier is not None:
+        model = earlier_head(base, stage.earlier, attributes=tuple(config.attributes))
+        if config.freeze_embeddings:
+            freeze_embeddings(base)
+        return model
     num_heads = config.ensemble.num_heads
     model = new_reward_head(base, seed=member.head_seed, num_outputs=len(config.attributes) or num_heads)
     if config.attributes:
