@@ -2,7 +2,7 @@
 
     total = sum of counts over the global batch
     statistics of the global batch, without gradient, for the few methods that ask for some
-    each micro-batch: loss.total / total, backward
+    each micro-batch: loss.total / total, backward; the same for what is mixed in, by its own count (mix.py)
     finite? -> clip -> optimiser step -> schedule -> hooks (log, checkpoint, evaluate, stop)
 
 The loop never learns what it trains: on-policy methods differ only in where batches come from.
@@ -17,15 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairlead.algos.spec import Algorithm
+from fairlead.algos.spec import Algorithm, Loss
 from fairlead.core.errors import TrainError, explain
 from fairlead.text.packing import Tree
 from fairlead.train.ahead import Prepared, prepare, prepared_batches
 from fairlead.train.average import AVERAGE, WeightAverage
-from fairlead.train.batches import MicroBatch
+from fairlead.train.batches import MicroBatch, make_microbatches
 from fairlead.train.budget import free_memory, is_out_of_memory, smaller_budget
 from fairlead.train.forward import Models, run_forward, sizes_batch
 from fairlead.train.identity import as_settings, identity
+from fairlead.train.mix import Mix, check_mixed
 from fairlead.train.noise import EmbeddingNoise, Neftune
 from fairlead.train.optim import OptimizerSet, OptimizerSettings, hidden_matrices, make_optimizers
 from fairlead.train.state import (
@@ -62,6 +63,8 @@ class Learner:
     """Of the moving average of the weights, which is then the result of the training; None keeps none."""
     neftune: Neftune | None = None
     """Noise on the input embeddings of training forwards."""
+    mix: Mix | None = None
+    """A second objective in every step, whose trees are the `mixed` of each; None mixes nothing in."""
     say: Callable[[str], None] = _say_nothing
     """Told once when memory ran out."""
     is_lowered: bool = False
@@ -114,6 +117,7 @@ class Learner:
         settings = as_settings(
             self.algo_config, self.optim, num_steps=self.num_steps, temperature=self.models.temperature,
             ema_decay=self.ema_decay, neftune=self.neftune, precision=self.models.precision,
+            **({} if self.mix is None else self.mix.settings()),
         )  # fmt: skip
         return identity(self.algo.name, settings=settings, parameters=named_parameters(self.models), data=data)
 
@@ -131,15 +135,19 @@ class Learner:
         if self.average is not None:
             self.average.adopt()
 
-    def step(self, batches: Sequence[Tree], *, ready: Prepared | None = None) -> dict[str, float]:
+    def step(
+        self, batches: Sequence[Tree], *, ready: Prepared | None = None, mixed: Sequence[Tree] = ()
+    ) -> dict[str, float]:
         """One optimiser step on one global batch; returns metrics as means over it.
 
         Args:
             ready: the same batch, planned before; planned here when the token budget has changed since.
+            mixed: trees of the mix, exactly where the learner has one.
         Raises:
             TrainError: the loss or the gradient is not finite. Weights are as they were before the step.
         """
-        sums, norm, num_replays = self._gradients(batches, ready)
+        check_mixed(self.mix, mixed)
+        sums, norm, num_replays = self._gradients(batches, ready, mixed)
         loss = sums.pop("loss")[0] if "loss" in sums else 0.0
         if not math.isfinite(loss) or not math.isfinite(norm):
             self.optimizer.zero_grad(set_to_none=True)
@@ -158,13 +166,13 @@ class Learner:
             "loss": loss,
             "grad_norm": norm,
             "learning_rate": rate,
-            "num_tokens": float(sum(t.num_tokens for t in batches)),
+            "num_tokens": float(sum(t.num_tokens for t in (*batches, *mixed))),
             **({"train/out_of_memory": float(num_replays)} if num_replays else {}),
             **means,
         }
 
     def _gradients(
-        self, batches: Sequence[Tree], ready: Prepared | None
+        self, batches: Sequence[Tree], ready: Prepared | None, mixed: Sequence[Tree]
     ) -> tuple[dict[str, tuple[float, float]], float, int]:
         """Clipped gradients of a batch; metric sums and counts, the norm, and how often memory ran out on the way."""
         num_replays = 0
@@ -172,9 +180,12 @@ class Learner:
             if ready is None or ready.max_tokens != self.max_tokens:
                 ready = prepare(batches, max_tokens=self.max_tokens)
             try:
-                return self._accumulate(ready.microbatches), self._gradient_norm(), num_replays
+                texts = make_microbatches(mixed, max_tokens=self.max_tokens)
+                return self._accumulate(ready.microbatches, texts), self._gradient_norm(), num_replays
             except Exception as error:
-                smaller = smaller_budget(batches, max_tokens=self.max_tokens) if is_out_of_memory(error) else None
+                smaller = (
+                    smaller_budget([*batches, *mixed], max_tokens=self.max_tokens) if is_out_of_memory(error) else None
+                )
                 if smaller is None:
                     self.optimizer.zero_grad(set_to_none=True)
                     raise
@@ -190,40 +201,68 @@ class Learner:
                      f"{max_tokens}, and training goes on with that. The result is the same to rounding.")  # fmt: skip
         self.max_tokens, self.is_lowered = max_tokens, True
 
-    def _accumulate(self, microbatches: Sequence[MicroBatch]) -> dict[str, tuple[float, float]]:
+    def _accumulate(
+        self, microbatches: Sequence[MicroBatch], mixed: Sequence[MicroBatch] = ()
+    ) -> dict[str, tuple[float, float]]:
         """Forward and backward of every micro-batch; metric sums and counts, and the loss divided by the global count."""
-        total = self._global_count(microbatches)
-        names: list[str] = []
-        found: list[Tensor] = []  # value and count of each name; read together, for each reading waits for the device
+        total = self._global_count(microbatches, self.algo, self.algo_config)
         known = know_batch(
             self.models, microbatches, self.algo, self.algo_config, previous=self.statistics, max_tokens=self.max_tokens
         )
         self._found = dict(known.scalars)
         noise = None if self.neftune is None else EmbeddingNoise(settings=self.neftune, step=self.step_number)
+        rows: list[_Row] = []
         for batch, statistics in zip(microbatches, known.parts, strict=True):
             filled = known.forward or run_forward(self.models, batch, self.algo, self.algo_config, noise=noise)
-            loss = self.algo.loss(replace(filled, statistics=statistics), self.algo_config)
-            (loss.total / total).backward()
-            rows = {**loss.metrics, "loss": (loss.total.detach() / total, torch.ones(()))}
-            names += rows
-            found += [x.detach() for row in rows.values() for x in row]
-        sums: dict[str, tuple[float, float]] = {}
-        numbers = read_numbers(found)
-        for name, value, count in zip(names, numbers[::2], numbers[1::2], strict=True):
-            old = sums.get(name, (0.0, 0.0))
-            sums[name] = (old[0] + value, old[1] + count)
-        return sums
+            rows += _backward(self.algo.loss(replace(filled, statistics=statistics), self.algo_config), total)
+        if self.mix is not None and mixed:
+            rows += self._mix_in(self.mix, mixed)
+        return _summed(rows)
 
-    def _global_count(self, microbatches: Sequence[MicroBatch]) -> float:
-        total = sum(float(self.algo.count(sizes_batch(b, self.algo), self.algo_config)) for b in microbatches)
+    def _mix_in(self, mix: Mix, microbatches: Sequence[MicroBatch]) -> list["_Row"]:
+        """Forward and backward of what is mixed in; the text is learned at temperature 1, whatever that of the samples is."""
+        total = self._global_count(microbatches, mix.algo, mix.algo_config)
+        models = replace(self.models, temperature=1.0)
+        rows: list[_Row] = []
+        for batch in microbatches:
+            filled = run_forward(models, batch, mix.algo, mix.algo_config)
+            rows += _backward(mix.algo.loss(filled, mix.algo_config), total, coef=mix.coef)
+        return rows
+
+    def _global_count(self, microbatches: Sequence[MicroBatch], algo: Algorithm, config: Any) -> float:
+        total = sum(float(algo.count(sizes_batch(b, algo), config)) for b in microbatches)
         if total <= 0:
-            raise TrainError(explain(f"{self.algo.name}: step {self.step_number + 1}: count", total, "leaves nothing to learn from",
+            raise TrainError(explain(f"{algo.name}: step {self.step_number + 1}: count", total, "leaves nothing to learn from",
                                      expected="at least one trained token or pair", remedy="Check the completion masks of the data"))  # fmt: skip
         return total
 
     def _gradient_norm(self) -> float:
         """Norm before clipping; the gradients are clipped in place."""
         return float(nn.utils.clip_grad_norm_(self.parameters, self.optim.max_grad_norm, foreach=True))
+
+
+_Row = tuple[str, Tensor, Tensor]
+"""A metric's name, sum and count."""
+
+
+def _backward(loss: Loss, total: float, *, coef: float = 1.0) -> list[_Row]:
+    """Backward of a micro-batch's share of the step; its metrics, and that share as the loss."""
+    share = coef * loss.total / total
+    share.backward()
+    return [
+        *((name, value.detach(), count.detach()) for name, (value, count) in loss.metrics.items()),
+        ("loss", share.detach(), torch.ones(())),
+    ]
+
+
+def _summed(rows: Sequence[_Row]) -> dict[str, tuple[float, float]]:
+    """Sum and count of each name; all of them read together, for each reading waits for the device."""
+    numbers = read_numbers([x for _, *pair in rows for x in pair])
+    sums: dict[str, tuple[float, float]] = {}
+    for (name, *_), value, count in zip(rows, numbers[::2], numbers[1::2], strict=True):
+        old = sums.get(name, (0.0, 0.0))
+        sums[name] = (old[0] + value, old[1] + count)
+    return sums
 
 
 def read_numbers(scalars: Sequence[Tensor]) -> list[float]:
