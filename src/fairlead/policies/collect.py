@@ -18,7 +18,8 @@ from torch import Tensor
 
 from fairlead.algos.advantages import gae, mean_and_std, token_rewards, whiten, whitening_statistics
 from fairlead.algos.group_advantages import AdvantageName, rollout_advantages
-from fairlead.algos.kl import kl_k1, kl_k3
+from fairlead.algos.kl import MAX_EXPONENT, kl_k1, kl_k3
+from fairlead.algos.mismatch import mismatch_metrics
 from fairlead.algos.spec import sum_by_sequence
 from fairlead.core.errors import ConfigError, explain
 from fairlead.models.adapters import reference_mode
@@ -28,7 +29,7 @@ from fairlead.policies.prompt_stream import PromptStream
 from fairlead.policies.rewarding import Rollout
 from fairlead.policies.rollout_models import RolloutModels
 from fairlead.policies.sampling import RoundSampler, Sampled
-from fairlead.policies.signals import reference_signals, text_signals, weight_signals
+from fairlead.policies.signals import reference_signals, text_signals
 from fairlead.text.packing import Tree, pack_trees
 from fairlead.train.forward import PolicyLogprobs, StateValues, annotate, with_array
 
@@ -155,7 +156,11 @@ class Collector:
                 self.models.policy.logprobs(pack_trees(few), temperature=self.config.temperature).logprobs.cpu().numpy()
             )
         sampled = np.concatenate([b.arrays["sampling_logprobs"] for t in few for b in t.branches])
-        return {"rl/sampling_gap": float(np.abs(logprobs - sampled).mean()), **weight_signals(logprobs, sampled)}
+        gaps = torch.from_numpy(logprobs - sampled)
+        return {
+            "rl/sampling_gap": float(gaps.abs().mean()),
+            **mismatch_metrics(gaps.clamp(-MAX_EXPONENT, MAX_EXPONENT).exp()),
+        }
 
 
 def split_tree(tree: Tree, *, max_tokens: int) -> list[Tree]:

@@ -22,7 +22,7 @@ DISTINCT_TOKENS = (
     32  # of each completion: as many from long ones as from short ones, for distinct n-grams fall with length
 )
 REPEATED_ORDER = 4
-_MAX_LOG_WEIGHT = 20.0  # exp(20) squared is finite in float64, and a weight of 5e8 is a broken sample anyway
+_MAX_NATS = 20.0  # a perplexity of 5e8 is no language in any case
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: multiplies consecutive ids far apart
 
 
@@ -63,18 +63,7 @@ def text_signals(token_ids: Sequence[Ints]) -> dict[str, float]:
 
 def reference_signals(ref_logprobs: Floats) -> dict[str, float]:
     """How improbable the frozen reference finds the samples, [N] nats: it rises when text turns incoherent, whatever the reward says."""
-    return {"rl/reference_perplexity": math.exp(min(-float(ref_logprobs.mean()), _MAX_LOG_WEIGHT))}
-
-
-def weight_signals(old_logprobs: Floats, sampling_logprobs: Floats) -> dict[str, float]:
-    """Share of the tokens that importance weights between engine and trainer leave: (sum w)^2 / (N sum w^2), 1 when both agree.
-
-    Args:
-        old_logprobs: [N] as the trainer computes them, nats.
-        sampling_logprobs: [N] as the engine drew from them.
-    """
-    weights = np.exp(np.clip(old_logprobs.astype(np.float64) - sampling_logprobs, -_MAX_LOG_WEIGHT, _MAX_LOG_WEIGHT))
-    return {"rl/effective_sample_share": float(weights.sum() ** 2 / (len(weights) * (weights**2).sum()))}
+    return {"rl/reference_perplexity": math.exp(min(-float(ref_logprobs.mean()), _MAX_NATS))}
 
 
 def first_ratio_gap(approx_kl: float) -> dict[str, float]:

@@ -7,9 +7,11 @@ from fairlead.telemetry.alerts import Action, Alert, Condition, Decision, Rule, 
 from fairlead.telemetry.metrics import METRICS, Metric, describe, metrics_page
 from fairlead.telemetry.pace import Pace, typical_pace
 from fairlead.telemetry.rules import DEFAULT_RULES, choose_rules, without_metrics
+from fairlead.telemetry.runbook import Failure, runbook, runbook_page
 from fairlead.telemetry.sinks import FanOut, JsonlSink, read_metrics
 
 __all__ = [
-    "DEFAULT_RULES", "METRICS", "Action", "Alert", "Condition", "Decision", "FanOut", "JsonlSink", "Metric", "Pace", "Rule", "Watch", "choose_rules",
-    "describe", "metrics_page", "read_metrics", "replay", "typical_pace", "without_metrics",
+    "DEFAULT_RULES", "METRICS", "Action", "Alert", "Condition", "Decision", "Failure", "FanOut", "JsonlSink",
+    "Metric", "Pace", "Rule", "Watch", "choose_rules",
+    "describe", "metrics_page", "read_metrics", "replay", "runbook", "runbook_page", "typical_pace", "without_metrics",
 ]  # fmt: skip

@@ -46,10 +46,10 @@ class Action:
         if self.kind in ("raise_kl", "lower_kl", "scale_rate"):
             what = "learning rate" if self.kind == "scale_rate" else "KL coefficient"
             if self.factor is None:
-                return f"{what} to {figure(self.bound or 0.0)}"
+                return f"{what} to {self.bound or 0.0:g}"
             side = "above" if self.factor > 1 else "below"
-            limit = "" if self.bound is None else f", not {side} {figure(self.bound)}"
-            return f"{what} x {figure(self.factor)}" + (limit if self.kind != "scale_rate" else "")
+            limit = "" if self.bound is None else f", not {side} {self.bound:g}"
+            return f"{what} x {self.factor:g}" + (limit if self.kind != "scale_rate" else "")
         return {
             "snapshot": "keep a checkpoint of this moment",
             "roll_back": "back to the last good checkpoint",

@@ -27,6 +27,8 @@ class Metric:
     """(low, high), both ends included; None when no range holds for every task."""
     is_live: bool = False
     """True: the clock decides it, so it is shown and summed up, and left out of the artifact's file."""
+    is_diagnostic: bool = False
+    """True: a loss, or what makes one up. It says whether the optimiser works, not whether the policy is well; shown last."""
 
     @property
     def area(self) -> str:
@@ -40,9 +42,9 @@ class Metric:
 
 
 _SHARED = (
-    Metric("loss", "nats", "What the optimiser descends, over the global batch"),
-    Metric("learning_rate", "1/step", "Rate that the optimiser step used"),
-    Metric("grad_norm", "norm", "L2 norm of the gradient before clipping; a jump of ten times announces divergence"),
+    Metric("loss", "nats", "What the optimiser descends, over the global batch", is_diagnostic=True),
+    Metric("learning_rate", "1/step", "Rate that the optimiser step used", is_diagnostic=True),
+    Metric("grad_norm", "norm", "L2 norm of the gradient before clipping; a jump of ten times announces divergence", is_diagnostic=True),
     Metric("tokens_per_s", "tokens/s", "Tokens trained on a second, padding not counted; sampling included in PPO", is_live=True),
 )  # fmt: skip
 _TRAIN = (
@@ -91,26 +93,31 @@ _UNPAIRED = (
     Metric("sides/kl_k1", "nats/token", "Mean log(policy/reference) on good completions; not a KL on the policy's own samples", (-0.5, 0.5)),
 )  # fmt: skip
 _RL = (
+    Metric("rl/kl_k1", "nats/token", "KL(policy || reference), estimator k1, mean a sampled token; negative beyond chance is a bug", (0.0, 0.5)),
+    Metric("rl/kl_k1_error", "nats/token", "Standard error of rl/kl_k1 over the completions of the round"),
+    Metric("rl/kl_k1_sequence", "nats/sequence", "The same summed over a completion; what an adaptive controller's target means"),
+    Metric("rl/kl_k1_sequence_error", "nats/sequence", "Standard error of rl/kl_k1_sequence"),
+    Metric("rl/kl_k3", "nats/token", "KL(policy || reference), estimator k3: never negative, less noise", (0.0, 0.5)),
+    Metric("rl/kl_efficiency", "ratio", "Score gained since the start, over sd * sqrt(2 KL a sequence): what a small tilt gains at most", (0.2, 1.3)),
+    Metric("rl/kl_coef", "coefficient", "Weight of the KL penalty in the reward at this step"),
+    Metric("rl/kl_penalty", "reward", "Mean KL penalty taken off a completion's score"),
     Metric("rl/reward", "reward", "Mean of what is optimised: score after KL penalty, length penalty and clipping, summed over the sequence"),
     Metric("rl/score", "score", "Mean raw score of the sampled completions"),
     Metric("rl/score_std", "score", "Standard deviation of the raw scores of the batch"),
     Metric("rl/disagreement", "sd", "Reward ensembles: mean standard deviation of the members' scores; a rise: the policy leaves what they know"),
-    Metric("rl/kl_k1", "nats/token", "KL(policy || reference), estimator k1, mean a sampled token; negative beyond chance is a bug", (0.0, 0.5)),
-    Metric("rl/kl_k1_sequence", "nats/sequence", "The same summed over a completion; what an adaptive controller's target means"),
-    Metric("rl/kl_k1_error", "nats/token", "Standard error of rl/kl_k1 over the completions of the round"),
-    Metric("rl/kl_k1_sequence_error", "nats/sequence", "Standard error of rl/kl_k1_sequence"),
-    Metric("rl/kl_efficiency", "ratio", "Score gained since the start, over sd * sqrt(2 KL a sequence): what a small tilt gains at most", (0.2, 1.3)),
-    Metric("rl/kl_k3", "nats/token", "KL(policy || reference), estimator k3: never negative, less noise", (0.0, 0.5)),
-    Metric("rl/kl_loss", "nats/token", "KL(policy || reference) as it stands in the loss, estimator k3, weighted by the ratio", (0.0, 0.5)),
-    Metric("rl/kl_coef", "coefficient", "Weight of the KL penalty in the reward at this step"),
-    Metric("rl/kl_penalty", "reward", "Mean KL penalty taken off a completion's score"),
+    Metric("rl/zero_variance_share", "share", "Prompts all of whose completions score alike and teach nothing; near 1 the prompts are too hard or "
+           "too easy", (0.0, 0.5)),
+    Metric("rl/length_tokens", "tokens", "Mean length of a sampled completion"),
+    Metric("rl/missing_eos_share", "share", "Completions cut at the limit without an end of turn", (0.0, 0.05)),
+    Metric("rl/repetition", "share", "Mean share of a completion's token 4-grams that occurred in it before"),
+    Metric("rl/distinct_2", "share", "Different token pairs of all in the first 32 tokens of each completion; a fall: replies become alike"),
+    Metric("rl/reference_perplexity", "perplexity", "Perplexity of the samples under the frozen reference; twice the start's: text turns incoherent"),
     Metric("rl/entropy", "nats/token", "Mean entropy of the policy at sampled tokens; an early fall to near 0 ends exploration"),
-    Metric("rl/policy_loss", "nats", "Clipped surrogate loss"),
-    Metric("rl/clip_fraction", "share", "Tokens whose ratio left the clip range", (0.0, 0.3)),
-    Metric("rl/approx_kl", "nats/token", "Half the mean squared log-ratio to the policy that sampled: how far one update went", (0.0, 0.1)),
-    Metric("rl/ratio_mean", "ratio", "Mean importance ratio; exactly 1 on the first minibatch of a batch", (0.8, 1.25)),
+    Metric("rl/dropped_share", "share", "Completions that are not trained on: no finite score, no token, or alone in their group", (0.0, 0.05)),
+    Metric("rl/empty_share", "share", "Completions without a token, which are dropped", (0.0, 0.01)),
+    Metric("rl/lone_survivors", "prompts", "Prompts of which one completion was left, dropped where a group is the baseline", (0.0, 1.0)),
+    Metric("rl/resampled_prompts", "prompts", "Prompts sampled in the place of others that taught nothing or had no score"),
     Metric("rl/first_ratio_gap", "nats/token", "On-policy rounds: RMS log-ratio at the first minibatch; 0 but for rounding", (0.0, 0.01)),
-    Metric("rl/effective_sample_share", "share", "Tokens that the importance weights between engine and trainer leave, of all", (0.5, 1.0)),
     Metric("rl/sampling_gap", "nats/token", "Mean absolute difference of the engine's and the trainer's logprobs", (0.0, 0.05)),
     Metric("rl/mismatch_ratio_q01", "ratio", "Trainer's over engine's probability of sampled tokens before any bound: 1 % are below", (0.5, 1.0)),
     Metric("rl/mismatch_ratio_q50", "ratio", "The same: median", (0.98, 1.02)),
@@ -118,34 +125,28 @@ _RL = (
     Metric("rl/mismatch_sample_share", "share", "Effective sample size of these ratios: (sum w)^2 / (n sum w^2)", (0.9, 1.0)),
     Metric("rl/correction_capped_share", "share", "Tokens whose ratio was cut to the cap", (0.0, 0.01)),
     Metric("rl/correction_masked_share", "share", "Tokens left out because their ratio, or their completion's, was out of range", (0.0, 0.05)),
-    Metric("rl/value_loss", "reward^2", "Half the squared error of the value model, clipped"),
+    Metric("rl/staleness", "rounds", "Rounds of training between sampling these completions and training on them; at most max_staleness", (0.0, 4.0)),
+    Metric("rl/approx_kl", "nats/token", "Half the mean squared log-ratio to the policy that sampled: how far one update went", (0.0, 0.1)),
+    Metric("rl/clip_fraction", "share", "Tokens whose ratio left the clip range", (0.0, 0.3)),
     Metric("rl/explained_variance", "share", "1 - Var(returns - values)/Var(returns); below 0 the value model is worse than a constant", (0.0, 1.0)),
-    Metric("rl/values_mean", "reward", "Mean of the value model at sampled tokens"),
-    Metric("rl/returns_mean", "reward", "Mean of the returns at sampled tokens"),
-    Metric("rl/advantages_std", "reward", "Standard deviation of advantages before whitening"),
-    Metric("rl/length_tokens", "tokens", "Mean length of a sampled completion"),
-    Metric("rl/missing_eos_share", "share", "Completions cut at the limit without an end of turn", (0.0, 0.05)),
-    Metric("rl/dropped_share", "share", "Completions that are not trained on: no finite score, no token, or alone in their group", (0.0, 0.05)),
-    Metric("rl/empty_share", "share", "Completions without a token, which are dropped", (0.0, 0.01)),
-    Metric("rl/lone_survivors", "prompts", "Prompts of which one completion was left, dropped where a group is the baseline", (0.0, 1.0)),
-    Metric("rl/resampled_prompts", "prompts", "Prompts sampled in the place of others that taught nothing or had no score"),
-    Metric("rl/zero_variance_share", "share", "Prompts all of whose completions score alike and teach nothing; near 1 the prompts are too hard or "
-           "too easy", (0.0, 0.8)),
-    Metric("rl/staleness", "rounds", "Rounds of training between sampling these completions and training on them; at most max_staleness"),
+    Metric("rl/policy_loss", "nats", "Clipped surrogate loss", is_diagnostic=True),
+    Metric("rl/value_loss", "reward^2", "Half the squared error of the value model, clipped", is_diagnostic=True),
+    Metric("rl/kl_loss", "nats/token", "KL(policy || reference) as it stands in the loss, k3, weighted by the ratio", (0.0, 0.5), is_diagnostic=True),
+    Metric("rl/ratio_mean", "ratio", "Mean importance ratio; exactly 1 on the first minibatch of a batch", (0.8, 1.25), is_diagnostic=True),
+    Metric("rl/values_mean", "reward", "Mean of the value model at sampled tokens", is_diagnostic=True),
+    Metric("rl/returns_mean", "reward", "Mean of the returns at sampled tokens", is_diagnostic=True),
+    Metric("rl/advantages_std", "reward", "Standard deviation of advantages before whitening", is_diagnostic=True),
     Metric("rl/sample_s", "s", "Seconds of sampling the round", is_live=True),
     Metric("rl/score_s", "s", "Seconds of scoring it", is_live=True),
     Metric("rl/forward_s", "s", "Seconds of its reference logprobs and values", is_live=True),
     Metric("rl/train_s", "s", "Seconds of its optimiser steps", is_live=True),
-    Metric("rl/distinct_2", "share", "Different token pairs of all in the first 32 tokens of each completion; a fall: replies become alike"),
-    Metric("rl/repetition", "share", "Mean share of a completion's token 4-grams that occurred in it before"),
-    Metric("rl/reference_perplexity", "perplexity", "Perplexity of the samples under the frozen reference; twice the start's: text turns incoherent"),
 )  # fmt: skip
 _COMPOSED = (
     Metric("reward/total_mean", "reward", "Composed rewards: mean of what the components make together, samples that were dropped left out"),
     Metric("reward/total_std", "reward", "Their standard deviation; near 0 the policy is told nothing"),
     Metric("reward/dropped", "share", "Samples that are not trained on, because a component failed on them or none applies", (0.0, 0.05)),
 )  # fmt: skip
-METRICS: tuple[Metric, ...] = (*_SHARED, *_TRAIN, *_SFT, *_REWARD, *_DPO, *_UNPAIRED, *_RL, *_COMPOSED)
+METRICS: tuple[Metric, ...] = (*_RL, *_DPO, *_UNPAIRED, *_REWARD, *_COMPOSED, *_SFT, *_SHARED, *_TRAIN)
 _BY_NAME = {metric.name: metric for metric in METRICS}
 _FAMILIES = (
     Metric("reward/NAME_mean", "score", "Mean raw score of a component where it applies, before weight and normalisation"),
@@ -187,7 +188,8 @@ def metrics_page() -> str:
         "`FAIRLEAD_HOME/work/*/metrics.jsonl` while the stage runs, and as medians in the facts of its `summary.json` (`tokens_per_s`,",
         "`step_s`) and in the report's table of costs.",
         "",
-        "While a stage trains, rules watch these metrics (`telemetry/alerts.py`) and say in one line what is wrong and what to do.",
+        "KL stands first, and losses stand under diagnostics: they say whether the optimiser works, not whether the policy is well. While a stage",
+        "trains, [rules](troubleshooting.md) watch these metrics, say in one line what is wrong and what to do, and act.",
         "",
         "NAME stands for a component of a composed reward (`policies.NAME.rewards.components`).",
         "",
@@ -195,8 +197,17 @@ def metrics_page() -> str:
     ]
     every = (*METRICS, *_FAMILIES)
     for area in dict.fromkeys(metric.area for metric in every):
-        lines += ["", f"## {area}", "", "| metric | unit | healthy | meaning |", "|---|---|---|---|"]
-        lines += [_page_row(metric) for metric in every if metric.area == area]
+        lines += ["", f"## {area}"]
+        for title, is_diagnostic in (("", False), (f"### Diagnostics of {area}", True)):
+            rows = [_page_row(m) for m in every if m.area == area and m.is_diagnostic == is_diagnostic]
+            if rows:
+                lines += [
+                    *(("", title) if title else ()),
+                    "",
+                    "| metric | unit | healthy | meaning |",
+                    "|---|---|---|---|",
+                    *rows,
+                ]
     return "\n".join(lines) + "\n"
 
 

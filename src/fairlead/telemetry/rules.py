@@ -10,9 +10,7 @@ from typing import Any, Literal
 
 from fairlead.core.errors import ConfigError, explain, nearest
 from fairlead.telemetry.alerts import NOT_FINITE, Action, Condition, Rule
-from fairlead.telemetry.metrics import METRICS
-
-_NAMES = frozenset(metric.name for metric in METRICS)
+from fairlead.telemetry.metrics import describe
 
 _SNAPSHOT = Action(kind="snapshot")
 _ROLL_BACK = Action(kind="roll_back")
@@ -111,10 +109,10 @@ _BUGS = (
          source="exactly 1 but for rounding"),
     Rule(id="sampling_gap", when=(Condition(metric="rl/sampling_gap", side="above", limit=0.05),), spoils=False,
          remedy="Recompute old_logprobs in the trainer or correct by importance weights", source="proposal"),
-    Rule(id="few_samples", when=(Condition(metric="rl/effective_sample_share", side="below", limit=0.5),), spoils=False,
+    Rule(id="few_samples", when=(Condition(metric="rl/mismatch_sample_share", side="below", limit=0.5),), spoils=False,
          remedy="Importance weights rest on few samples: lower the staleness bound, or look for what engine and trainer compute differently",
          source="proposal: half of the samples"),
-    Rule(id="too_few_samples", when=(Condition(metric="rl/effective_sample_share", side="below", limit=0.1),), actions=(_SNAPSHOT, _SLOWER),
+    Rule(id="too_few_samples", when=(Condition(metric="rl/mismatch_sample_share", side="below", limit=0.1),), actions=(_SNAPSHOT, _SLOWER),
          remedy="Updates rest on a tenth of the samples: lower the staleness bound, or recompute old_logprobs", source="proposal: a tenth"),
     Rule(id="staleness", when=(Condition(metric="rl/staleness", side="above", limit=4.0),), spoils=False,
          remedy="Samples are of old policies: lower the staleness bound, sample smaller rounds, or give the engine more of the machine",
@@ -182,8 +180,10 @@ def _own(row: Mapping[str, Any], *, where: str) -> Rule:
     conditions = tuple(Condition(**condition) for condition in row["when"])
     for i, condition in enumerate(conditions):
         for key, name in (("metric", condition.metric), ("scale", condition.scale)):
-            if name is not None and name not in _NAMES:
-                raise ConfigError(explain(f"{where}.when.{i}.{key}", name, f"is not a metric{nearest(name, _NAMES)}",
-                                          expected="a name of docs/metrics.md", remedy="Correct it"))  # fmt: skip
+            try:
+                if name is not None:
+                    describe(name)
+            except ConfigError as error:
+                raise ConfigError(f"{where}.when.{i}.{key}: {error}") from error
     actions = tuple(Action(**action) for action in row["actions"])
     return Rule(**{**row, "when": conditions, "actions": actions})

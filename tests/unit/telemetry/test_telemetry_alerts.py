@@ -143,7 +143,7 @@ def test_the_line_says_what_is_done_and_what_to_do():
     )
     (alert,) = replay((rule,), [(step, {"rl/kl_k1": 0.75}) for step in range(3)])
     assert alert.line() == (
-        "STOP high at step 2: rl/kl_k1 0.750 nats/token is above the limit 0.500. Doing: KL coefficient x 1.50, not above 1; "
+        "STOP high at step 2: rl/kl_k1 0.750 nats/token is above the limit 0.500. Doing: KL coefficient x 1.5, not above 1; "
         "back to the last good checkpoint. Lower the learning rate."
     )
 
@@ -153,7 +153,7 @@ def test_a_rule_that_proposes_does_nothing():
     watch = Watch((rule,))
     decisions = [watch.decide(step, {"rl/kl_k1": 0.75}) for step in range(3)]
     assert decisions[-1].move_kl_coef(0.2) == 0.2
-    assert "Proposed: KL coefficient to 0.500." in decisions[-1].alerts[0].line()
+    assert "Proposed: KL coefficient to 0.5." in decisions[-1].alerts[0].line()
 
 
 def decision(*actions: Action) -> Decision:

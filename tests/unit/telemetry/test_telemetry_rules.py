@@ -56,7 +56,7 @@ def test_all_rules_may_only_propose_or_be_silent():
         ({"rules": {"kl_negative": {"limits": {"rl/kl_k1": 1.0}}}}, "is not one limit of this rule"),
         ({"more": [{"id": "length", "when": [{"metric": "loss", "side": "above", "limit": 3}], "remedy": "x"}]}, "more.0.id=length is taken"),
         ({"more": [{"id": "a", "when": [{"metric": "los", "side": "above", "limit": 3}], "remedy": "x"}]},
-         r"more.0.when.0.metric=los is not a metric \(did you mean loss\?\)"),
+         r"more.0.when.0.metric: metric=los is not declared \(did you mean loss\?\)"),
         ({"rules": {"kl_high": {"actions": [{"kind": "stop", "factor": 2}]}}}, "factor=2.0 does not fit stop"),
         ({"rules": {"kl_high": {"actions": [{"kind": "raise_kl", "factor": 0.5}]}}}, "wrong way round for raise_kl"),
         ({"rules": {"kl_high": {"actions": [{"kind": "scale_rate"}]}}}, "does not fit scale_rate"),
