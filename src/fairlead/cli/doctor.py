@@ -90,6 +90,7 @@ def _torch_facts(home: Path) -> dict[str, str]:
         "device": device,
         "threads": f"{torch.get_num_threads()} for products, by {f'OMP_NUM_THREADS={wanted}' if wanted else 'the number of cores'}",
         "precision": _precision(device, home),
+        "kernels": _kernels(),
         "allocator": "keeps freed memory: malloc neither trims nor maps large blocks (mallopt), for page faults cost more than arithmetic"
         if keep_freed_memory()
         else "the system's own; freed memory is kept on Linux with glibc only",
@@ -98,6 +99,17 @@ def _torch_facts(home: Path) -> dict[str, str]:
         else "missing: reinstall fairlead",
         "pip packages": f"{len(list(importlib.metadata.distributions()))} in {sys.prefix}",
     }
+
+
+def _kernels() -> str:
+    """Whether the C kernels of training and of the engine are used here, or why not."""
+    from fairlead.engine.kernel import load_kernel
+    from fairlead.models.native.build import training_kernels
+
+    parts = {"training in bf16": training_kernels(), "sampling": load_kernel()}
+    return "; ".join(
+        f"{name}: {found if isinstance(found, str) else 'compiled for this processor'}" for name, found in parts.items()
+    )
 
 
 def _precision(device: str, home: Path) -> str:

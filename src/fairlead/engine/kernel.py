@@ -6,23 +6,15 @@ cache folder under a name made of its source, its flags, the compiler and the pr
 
 import ctypes
 import functools
-import hashlib
-import os
-import shutil
-import subprocess
 from ctypes import POINTER, Structure, c_double, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fairlead.core.errors import DataError
-from fairlead.core.io import atomic_path
+from fairlead.models.native.build import load_sources
 
 SOURCE = Path(__file__).with_name("decode.cpp")
-_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fPIC", "-shared", "-fopenmp")
-_COMPILERS = ("c++", "g++", "clang++")
-_TIMEOUT_S = 120.0
 
 Floats = c_void_p
 """Address of fp32 numbers; null where there are none."""
@@ -68,35 +60,8 @@ class Batch(Structure):
 @functools.cache
 def load_kernel() -> ctypes.CDLL | str:
     """The library, built if need be; or why there is none, in words."""
-    compiler = os.environ.get("CXX") or next((found for name in _COMPILERS if (found := shutil.which(name))), None)
-    if compiler is None:
-        return "there is no C++ compiler (install g++ and sampling on this CPU gets several times faster)"
-    try:
-        library = _library(compiler)
-        return _declare(ctypes.CDLL(str(library)))
-    except (OSError, DataError, subprocess.SubprocessError) as error:
-        detail = getattr(error, "stderr", None) or str(error)
-        return f"its kernel cannot be built ({str(detail).strip().splitlines()[-1][:160]})"
-
-
-def _library(compiler: str) -> Path:
-    """Path of the library; compiles it when it is not there."""
-    found = torch.cpu.get_capabilities()
-    version = _run([compiler, "--version"])
-    parts = [SOURCE.read_text(encoding="utf-8"), *_FLAGS, compiler, version, str(sorted(found.items()))]
-    name = hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:20]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fairlead" / "kernels"
-    path = folder / f"decode-{name}.so"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with atomic_path(path) as temporary:
-            _run([compiler, *_FLAGS, str(SOURCE), "-o", str(temporary)])
-    return path
-
-
-def _run(command: list[str]) -> str:
-    """What it prints."""
-    return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True).stdout  # noqa: S603
+    found = load_sources("decode", [SOURCE], flags=("-std=c++17",))
+    return f"its kernel is not used: {found}" if isinstance(found, str) else _declare(found)
 
 
 def _declare(library: Any) -> ctypes.CDLL:

@@ -17,6 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from fairlead.models import products
+from fairlead.models.native import attention as native
 from fairlead.models.segments import Block, Gather, plan_segments
 from fairlead.text.packing import Layout
 
@@ -58,6 +59,8 @@ class TreeAttention:
         self._plan = plan = plan_segments(layout)
         self.blocks = plan.blocks
         self._queries, self._keys = (_Places.of(gather, self.device) for gather in (plan.queries, plan.keys))
+        self._layout = layout
+        self._native: native.Segments | None = None
         self._tasks: dict[tuple[int, int, int | None], products.Tasks] = {}
         self._masks: dict[tuple[int, int | None, torch.dtype], Tensor] = {}
 
@@ -84,15 +87,24 @@ class TreeAttention:
             q_start, k_start = q_end, k_end
         return _collect(outputs[0] if len(outputs) == 1 else torch.cat(outputs), self._queries)[None]
 
+    @property
+    def pieces(self) -> native.Segments:
+        """The layout as the kernels of `models/native` read it."""
+        if self._native is None:
+            self._native = native.plan(self._layout)
+        return self._native
+
     def _by_products(self, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
         """Scores in fp32 or wider; weights and values are multiplied in the dtype of the values."""
+        wide = torch.promote_types(query.dtype, torch.float32)
+        q, k = (x[0].transpose(0, 1).to(wide) for x in (query, key))
+        v = value[0].transpose(0, 1)
+        if v.dtype == torch.bfloat16 and wide == torch.float32 and native.can_attend(max(q.shape[2], v.shape[2])):
+            return native.attend(q, k, v, self.pieces, scale=scoring.scale, window=scoring.window)[None]
         name = (query.shape[1], key.shape[1], scoring.window)
         if name not in self._tasks:
             heads, kv_heads, window = name
             self._tasks[name] = products.plan_tasks(self._plan, heads=heads, kv_heads=kv_heads, window=window)
-        wide = torch.promote_types(query.dtype, torch.float32)
-        q, k = (x[0].transpose(0, 1).to(wide) for x in (query, key))
-        v = value[0].transpose(0, 1)
         return products.attend(q, k, v, self._tasks[name], scale=scoring.scale, low=v.dtype)[None]
 
     def _attend_block(self, number: int, block: Block, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:

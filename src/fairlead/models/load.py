@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from fairlead.core.errors import ModelError, explain
 from fairlead.models import attention, padded, probe, varlen
 from fairlead.models.arithmetic import Arithmetic, Precision, is_direct_better, use_arithmetic
+from fairlead.models.layers import use_layers
 from fairlead.models.locate import TOKENIZER_FILES, check_folder, has_tokenizer, hub_folder, locate_model, read_object
 from fairlead.models.logprobs import OutputHead, TokenLogprobs, token_logprobs
 from fairlead.models.norms import use_norms
@@ -60,6 +61,7 @@ class CausalModel:
         if on_cpu and not self.why_padded:
             use_arithmetic(self.module, self.arithmetic)
             use_norms(self.module, self.arithmetic)
+            use_layers(self.module)
 
     @property
     def causal_lm(self) -> Any:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fairlead.models.arithmetic import Arithmetic
+from fairlead.models.native import rows
 
 _NEAR = 1e-5
 
@@ -91,17 +92,26 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, offset: float, epsilon: float, dtype: torch.dtype) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        ctx.offset, ctx.dtype = offset, x.dtype
+        if wide.dtype == weight.dtype == torch.float32 and rows.can_compute(wide, weight):
+            out, inverse = rows.norm(wide, weight, offset=offset, epsilon=epsilon, dtype=dtype)
+            ctx.save_for_backward(wide, weight, inverse)
+            return out
         inverse = (
             torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
         )
         ctx.save_for_backward(wide, weight, inverse)
-        ctx.offset, ctx.dtype = offset, x.dtype
         return (wide * inverse).mul_(weight + offset if offset else weight).to(dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """With n = x inverse and h = g (weight + offset): dx = inverse (h - n mean(h n)), dweight = sum of g n."""
         x, weight, inverse = ctx.saved_tensors
+        if inverse.dim() < x.dim():
+            d_x, d_weight = rows.norm_gradient(
+                x, weight, inverse, grads[0], offset=ctx.offset, learns_weight=ctx.needs_input_grad[1]
+            )
+            return d_x.to(ctx.dtype), d_weight, None, None, None
         g = grads[0].to(x.dtype)
         normed = x * inverse
         d_weight = None
