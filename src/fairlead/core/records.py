@@ -201,6 +201,25 @@ class Label(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepLabels(Record):
+    """A reply in steps, each called right or wrong: self-contained, ready to train a process-reward model on."""
+
+    prefix: typing.ClassVar[str] = "k"
+    prompt: Messages
+    steps: tuple[str, ...]
+    labels: tuple[float, ...]
+    """Probability that the step is right, for each step after the first `num_given`."""
+    num_given: int = 0
+    """Steps at the start that carry no label."""
+    slice: str = "all"
+    source: str = "unknown"
+    split: Split = "train"
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    schema: int = SCHEMA_VERSION
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Score(Record):
     """Raw output of one scorer for one completion (before normalisation and penalties)."""
 

@@ -24,6 +24,7 @@ from fairlead.formats.reading import (
     read_labels,
     read_preferences,
     read_prompts,
+    read_steps,
 )
 from fairlead.formats.registry import FORMATS, detect_format, find_format
 from fairlead.formats.votes import read_votes
@@ -50,6 +51,7 @@ __all__ = [
     "read_labels",
     "read_preferences",
     "read_prompts",
+    "read_steps",
     "read_votes",
     "write_preferences",
 ]

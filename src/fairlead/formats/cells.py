@@ -17,7 +17,7 @@ from fairlead.core.io import Row, parse_json
 NESTED = frozenset(
     {
         "all_preferences_unprocessed", "answers", "completions", "conversations", "conversation_a", "conversation_b", "extra",
-        "individual_preference", "info", "messages", "summaries", "summary",
+        "individual_preference", "info", "labels", "messages", "summaries", "summary",
     }
 )  # fmt: skip
 """Columns that hold a list or an object in every format that has them."""
@@ -25,7 +25,7 @@ NESTED = frozenset(
 _MAX_CHARS = 2**20
 """Of a Python literal, whose parser takes a hundred times its size in memory."""
 _TURNS = re.compile(r"""\s*\[\s*\{\s*(['"])(role|content|from|value|type|text)\1\s*:""")
-_PRINTED = re.compile(r"""\s*(\[\s*)*(\{\s*)?['"]""")
+_PRINTED = re.compile(r"""\s*(\[\s*)*(\{\s*)?(['"]|True\b|False\b)""")
 _TURN_KEYS = ({"role", "content"}, {"from", "value"})
 _OBJECT_KEYS = (*_TURN_KEYS, {"role", "text"}, {"full_text"})
 
@@ -47,7 +47,9 @@ def _data(name: str, value: Any) -> Any:
     parsed = _parsed(value)
     if not isinstance(parsed, (list, dict)):
         return None
-    return parsed if name in NESTED or _is_turns(parsed) or _is_pairs(name, parsed) else None
+    return (
+        parsed if name in NESTED or _is_turns(parsed) or _is_pairs(name, parsed) or _is_solved(name, parsed) else None
+    )
 
 
 def _parsed(text: str) -> Any:
@@ -95,6 +97,12 @@ def _is_turns(data: Any) -> bool:
     if isinstance(data, dict):
         return any(keys <= set(data) for keys in _OBJECT_KEYS)
     return bool(data) and all(isinstance(turn, dict) and any(keys <= set(turn) for keys in _TURN_KEYS) for turn in data)
+
+
+def _is_solved(name: str, data: Any) -> bool:
+    """The `question` and `label` of PRM800K; in other data columns of these names are plain text."""
+    key = {"question": "problem", "label": "steps"}.get(name)
+    return key is not None and isinstance(data, dict) and key in data
 
 
 def _is_pairs(name: str, data: Any) -> bool:

@@ -6,10 +6,11 @@ from typing import Any
 
 from fairlead.core.errors import DataError
 from fairlead.core.io import Row
-from fairlead.core.records import AnyRecord, Demonstration, Label, Preference, Prompt, from_dict, to_dict
+from fairlead.core.records import AnyRecord, Demonstration, Label, Preference, Prompt, StepLabels, from_dict, to_dict
 from fairlead.formats.base import Format, Item, Read, Unusable, Values, mostly
 from fairlead.formats.conversations import check_prompt, checked
 from fairlead.formats.nesting import is_too_deep
+from fairlead.formats.steps import checked_steps
 
 
 def _reader(cls: type[AnyRecord], check: Callable[[AnyRecord], object]) -> Read:
@@ -67,6 +68,10 @@ def _check_label(record: Label) -> None:
         raise Unusable("weight is negative")
 
 
+def _check_steps(record: StepLabels) -> None:
+    checked_steps(record)
+
+
 FAIRLEAD = Format(
     name="fairlead", kind="preferences", is_own=True, detect=mostly(lambda v: {"prompt", "chosen", "rejected", "schema"} <= set(v)),
     read=_reader(Preference, _check_preference), write=_write,
@@ -79,6 +84,10 @@ FAIRLEAD_DEMONSTRATIONS = Format(
 FAIRLEAD_LABELS = Format(
     name="fairlead_labels", kind="labels", is_own=True, detect=mostly(_has_prefix(Label.prefix)),
     read=_reader(Label, _check_label), doc="Fairlead's own Label records.",
+)  # fmt: skip
+FAIRLEAD_STEPS = Format(
+    name="fairlead_steps", kind="steps", is_own=True, detect=mostly(_has_prefix(StepLabels.prefix)),
+    read=_reader(StepLabels, _check_steps), doc="Fairlead's own StepLabels records.",
 )  # fmt: skip
 FAIRLEAD_PROMPTS = Format(
     name="fairlead_prompts", kind="prompts", is_own=True, detect=mostly(_has_prefix(Prompt.prefix)),

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from fairlead.core.errors import ConfigError, DataError, explain
 from fairlead.core.io import Rejects, Row, read_rows
-from fairlead.core.records import Demonstration, Label, Preference, Prompt, Record
+from fairlead.core.records import Demonstration, Label, Preference, Prompt, Record, StepLabels
 from fairlead.formats.base import Format, Gathered, Item, Kind, LeftOut, Pairing, Read, ReadReport, Unusable
 from fairlead.formats.cells import decode
 from fairlead.formats.conversations import IDENTICAL, check_prompt
@@ -75,6 +75,13 @@ def read_labels(path: Path | str, *, format: str | None = None, rejects: Rejects
     return cast("Reading[Label]", _reading(Path(path), known, read, "labels", rejects))
 
 
+def read_steps(path: Path | str, *, format: str | None = None, rejects: Rejects) -> Reading[StepLabels]:
+    """Read replies whose steps are labelled."""
+    known = _choose(path, format, "steps")
+    read = known.read if known.kind == "steps" else known.also["steps"]
+    return cast("Reading[StepLabels]", _reading(Path(path), known, read, "steps", rejects))
+
+
 def read_prompts(path: Path | str, *, format: str | None = None, rejects: Rejects) -> Reading[Prompt]:
     """Read prompts, also those of preferences and demonstrations; one row gives each of its prompts once."""
     known = find_format(format) if format else detect_format(path)
@@ -88,7 +95,7 @@ def _prompts(found: Sequence[Item]) -> list[Item]:
     prompts: dict[str, Item] = {}
     rest: list[Item] = []
     for item in found:
-        if isinstance(item, (Preference, Demonstration, Label, Prompt)):
+        if isinstance(item, (Preference, Demonstration, Label, StepLabels, Prompt)):
             prompt = prompt_part(item)
             prompts.setdefault(prompt.id, prompt)
         else:
@@ -96,7 +103,7 @@ def _prompts(found: Sequence[Item]) -> list[Item]:
     return [*prompts.values(), *rest]
 
 
-def prompt_part(record: Preference | Demonstration | Label | Prompt) -> Prompt:
+def prompt_part(record: Preference | Demonstration | Label | StepLabels | Prompt) -> Prompt:
     """The prompt of a record; of a demonstration everything before its last reply.
 
     Raises:

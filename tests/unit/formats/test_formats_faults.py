@@ -21,11 +21,17 @@ from fairlead.formats import (
     read_labels,
     read_preferences,
     read_prompts,
+    read_steps,
     read_votes,
 )
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "formats"
-READERS = {"preferences": read_preferences, "demonstrations": read_demonstrations, "prompts": read_prompts}
+READERS = {
+    "preferences": read_preferences,
+    "demonstrations": read_demonstrations,
+    "prompts": read_prompts,
+    "steps": read_steps,
+}
 
 
 def nested(depth: int) -> Any:
@@ -118,6 +124,9 @@ def test_hostile_rows_are_all_accounted_for(name, kind, tmp_path):
                 and record["chosen"].strip() != record["rejected"].strip()
             )
             assert record["prompt"][-1]["role"] != "assistant" and 0.5 <= record["p_chosen"] <= 1
+        elif kind == "steps":
+            assert all(step.strip() for step in record["steps"]) and all(0 <= label <= 1 for label in record["labels"])
+            assert len(record["labels"]) == len(record["steps"]) - record["num_given"] > 0
         else:
             assert all(isinstance(m["content"], str) for m in record["messages"])
 

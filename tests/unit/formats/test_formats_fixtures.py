@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fairlead.core.io import Rejects, read_rows, write_jsonl
-from fairlead.core.records import Demonstration, Label, Preference, Prompt, from_dict, to_dict
+from fairlead.core.records import Demonstration, Label, Preference, Prompt, StepLabels, from_dict, to_dict
 from fairlead.formats import (
     FORMATS,
     Reading,
@@ -15,6 +15,7 @@ from fairlead.formats import (
     read_labels,
     read_preferences,
     read_prompts,
+    read_steps,
 )
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "formats"
@@ -24,6 +25,7 @@ READERS = {
     "demonstrations": read_demonstrations,
     "labels": read_labels,
     "prompts": read_prompts,
+    "steps": read_steps,
 }
 TIE = "pair: equal rank or score"
 NO_RANK = "completion: no rank"
@@ -56,6 +58,14 @@ EXPECTED: dict[tuple[str, str], tuple[int, int, int, dict[str, int], dict[str, i
     }, {}, {}),
     ("trl_text", "demonstrations"): (3, 2, 2, {"empty text": 1}, {}, {}),
     ("trl_prompt", "prompts"): (3, 2, 2, {"prompt ends with an assistant turn": 1}, {}, {}),
+    ("fairlead_steps", "steps"): (4, 2, 2, {"not a StepLabels (labels[])": 1, "labels and steps differ in number": 1}, {}, {}),
+    ("trl_stepwise", "steps"): (6, 3, 3, {
+        "labels and steps differ in number": 1, "a label is no truth value and no probability": 1, "empty step": 1,
+    }, {}, {}),
+    ("prm800k", "steps"): (5, 3, 6, {"empty steps": 1, "chosen_completion names no completion": 1}, {}, {"step: chosen without a rating": 1}),
+    ("math_shepherd", "steps"): (5, 2, 2, {
+        "input does not end with the mark of a step": 1, "no question before Step 1": 1, "label does not follow input": 1,
+    }, {}, {}),
     ("ultrafeedback", "preferences"): (4, 2, 3, {"completion: no rating": 1}, {TIE: 1},
                                        {TIE: 1, "completion: no rating": 1, "completion: empty response": 1}),
     ("ultrafeedback", "prompts"): (4, 4, 4, {}, {}, {}),
@@ -146,7 +156,13 @@ def test_rejected_rows_are_written_with_place_and_reason(name, kind, tmp_path):
 @pytest.mark.parametrize(("name", "kind"), EXPECTED)
 def test_records_survive_a_file_of_ours(name, kind, tmp_path):
     records, _ = run(name, kind, tmp_path)
-    cls = {"preferences": Preference, "demonstrations": Demonstration, "labels": Label, "prompts": Prompt}[kind]
+    cls = {
+        "preferences": Preference,
+        "demonstrations": Demonstration,
+        "labels": Label,
+        "prompts": Prompt,
+        "steps": StepLabels,
+    }[kind]
     write_jsonl(tmp_path / "ours.jsonl", records)
     again = [from_dict(cls, row.values) for row in read_rows(tmp_path / "ours.jsonl")]
     assert [to_dict(r) for r in again] == [to_dict(r) for r in records]

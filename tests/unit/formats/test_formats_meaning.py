@@ -7,7 +7,7 @@ import pytest
 from fairlead.core.errors import ConfigError, DataError
 from fairlead.core.io import Rejects, write_jsonl
 from fairlead.core.records import Message, Preference
-from fairlead.formats import read_demonstrations, read_preferences
+from fairlead.formats import read_demonstrations, read_preferences, read_steps
 from fairlead.formats.helpsteer import vote_figures
 from fairlead.formats.ultrafeedback import aspect_ratings
 
@@ -360,3 +360,36 @@ def test_an_example_of_what_not_to_say_is_no_demonstration(tmp_path):
     write_jsonl(tmp_path / "kto.jsonl", [good, bad])
     reading = read_demonstrations(tmp_path / "kto.jsonl", rejects=Rejects(tmp_path / "r.jsonl"))
     assert [d.messages[-1].content for d in reading] == ["Hello."] and reading.report.skips == {"label is false": 1}
+
+
+def test_prm800k_gives_the_path_and_its_alternatives(tmp_path):
+    """Row 1: three right steps, the second written by a person; two alternatives that were wrong. Row 2: nobody's step was followed, a
+    neutral one counts as right, one without a rating teaches nothing. Row 3 ends before the step that nobody rated."""
+    found = [
+        (r.steps[r.num_given :], r.labels, r.num_given)
+        for r in read_steps(FIXTURES / "prm800k.jsonl", rejects=Rejects(tmp_path / "r.jsonl"))
+    ]
+    assert found == [
+        (("12 * 12 = 12 * 10 + 12 * 2.", "That is 120 + 24.", "# Answer\n\n144"), (1.0, 1.0, 1.0), 0),
+        (("12 * 12 = 122.",), (0.0,), 0),
+        (("That is 120 + 22.",), (0.0,), 1),
+        (("3 squared is 6.",), (0.0,), 0),
+        (("Let us see.",), (1.0,), 0),
+        (("It is 0.",), (1.0,), 0),
+    ]
+
+
+def test_math_shepherd_signs_belong_to_their_steps(tmp_path):
+    """The minus sign inside a step is no label."""
+    found = list(read_steps(FIXTURES / "math_shepherd.jsonl", rejects=Rejects(tmp_path / "r.jsonl")))
+    assert found[1].steps == ("Step 1: 4 - 1 = 2.", "Step 2: 2 + 1 = 3.", "Step 3: The answer is: 3")
+    assert (
+        found[1].labels == (1.0, 0.0, 0.0)
+        and found[1].prompt[0].content == "What is 4 - 1 + 1?"
+        and found[1].meta["task"] == "MATH"
+    )
+
+
+def test_trl_steps_may_have_probabilities(tmp_path):
+    found = list(read_steps(FIXTURES / "trl_stepwise.jsonl", rejects=Rejects(tmp_path / "r.jsonl")))
+    assert [r.labels for r in found] == [(1.0, 1.0, 1.0), (0.0, 0.0), (0.75,)]
