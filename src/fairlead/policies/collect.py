@@ -19,7 +19,7 @@ from torch import Tensor
 from fairlead.algos.advantages import gae, mean_and_std, token_rewards, whiten, whitening_statistics
 from fairlead.algos.group_advantages import AdvantageName, rollout_advantages
 from fairlead.algos.kl import MAX_EXPONENT, kl_k1, kl_k3
-from fairlead.algos.mismatch import mismatch_metrics
+from fairlead.algos.mismatch import CorrectionConfig, correction_weights, mismatch_metrics
 from fairlead.algos.spec import sum_by_sequence
 from fairlead.core.errors import ConfigError, explain
 from fairlead.models.adapters import reference_mode
@@ -80,13 +80,16 @@ class Collector:
         in_reward = kl_coef if self.config.kl.where == "reward" else 0.0
         rewards = self._rewards(sampled, flat, kl_coef=in_reward)
         arrays, std = self._advantages(sampled, rewards, values, flat)
+        corrected: dict[str, float] = {}
+        if self.config.old_logprobs == "trainer":
+            arrays["correction"], corrected = self._correction(trees, flat)
         for name, array in arrays.items():
             trees = _attach(trees, name, array)
         token_ids = [sample.token_ids for rollout in sampled.rollouts for sample in rollout.samples]
         metrics = sampled.metrics | _kl_metrics(flat, kl_coef=kl_coef, in_reward=in_reward) | {
             "rl/reward": float(rewards.sum()) / len(flat.lengths), "rl/length_tokens": float(flat.lengths.double().mean()),
             "rl/missing_eos_share": float((~flat.has_eos).float().mean()), "rl/advantages_std": std,
-            "rl/forward_s": seconds, **self._sampling_signals(trees), **text_signals(token_ids),
+            "rl/forward_s": seconds, **self._sampling_signals(trees), **corrected, **text_signals(token_ids),
             **reference_signals(_array(trees, "ref_logprobs").numpy()),
         }  # fmt: skip
         if not self.config.learns_from_cut:
@@ -98,6 +101,9 @@ class Collector:
     def _compared(self, rollouts: Sequence[Rollout]) -> tuple[list[Tree], _Flat, Float[Tensor, "N"] | None]:
         """Trees with the reference's logprobs (and values), all of it flat, and the values."""
         trees = [part for rollout in rollouts for part in split_tree(rollout.tree, max_tokens=self.max_tokens)]
+        if self.config.old_logprobs == "trainer":
+            compute = PolicyLogprobs(self.models.policy, self.config.temperature)
+            trees = annotate(trees, "old_logprobs", compute, max_tokens=self.max_tokens, heed=self.heed)
         with contextlib.ExitStack() as stack:
             reference = self.models.reference or stack.enter_context(reference_mode(self.models.policy))
             compute = PolicyLogprobs(reference, self.config.temperature)
@@ -147,6 +153,13 @@ class Collector:
         found = rollout_advantages(self.estimator, rewards, sequence_index=flat.sequence_index, group_index=flat.group_index,
                                    gamma=self.config.gamma, greedy_scores=torch.tensor(baselines) if baselines else None)  # fmt: skip
         return {"advantages": found.advantages}, float(found.advantages.std())
+
+    def _correction(self, trees: Sequence[Tree], flat: _Flat) -> tuple[Float[Tensor, "N"], dict[str, float]]:
+        """Weights for the difference between engine and trainer, and what was corrected."""
+        return correction_weights(
+            _array(trees, "old_logprobs"), _array(trees, "sampling_logprobs"), flat.sequence_index, num_sequences=len(flat.lengths),
+            config=CorrectionConfig(**self.config.correction.model_dump()),
+        )  # fmt: skip
 
     def _sampling_signals(self, trees: Sequence[Tree]) -> dict[str, float]:
         """How far the engine's logprobs are from the trainer's, on a few prompts of the round."""

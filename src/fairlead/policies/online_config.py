@@ -44,10 +44,11 @@ class KlSection(Config):
     """The price of leaving the reference. A coefficient means something only on normalised scores."""
 
     kl_coef: float = Field(default=0.2, ge=0)
-    """First coefficient, reward units a nat; ppo 0.2, grpo 0.04, dr_grpo and dapo 0."""
+    """First coefficient, reward units a nat; ppo 0.2, grpo 0.04, rloo and remax 0.05, reinforce_pp and
+    reinforce_pp_baseline 0.01, the others 0."""
     where: Literal["reward", "loss"] = "reward"
     """reward: taken off the reward of each token (estimator k1), so that advantages know it. loss: a term of the loss (value of k3, gradient of
-    k2); of grpo, dr_grpo and dapo."""
+    k2); of the methods that compare a group, but for rloo."""
     target: float | None = Field(default=6.0, gt=0)
     """KL that the adaptive controller holds, nats a sequence; null keeps the coefficient fixed (or scheduled), as all but ppo do."""
     horizon: int = Field(default=10_000, ge=1)
@@ -70,6 +71,20 @@ class KlSection(Config):
         return self
 
 
+class CorrectionSection(Config):
+    """How the engine's probabilities are reconciled with the trainer's, where old_logprobs is trainer."""
+
+    way: Literal["off", "token_clip", "token_mask", "sequence_mask"] = "token_clip"
+    """off: only shown. token_clip: each token weighs trainer over engine, at most cap. token_mask: tokens outside floor to cap are left out.
+    sequence_mask: completions are."""
+    cap: float = Field(default=2.0, gt=1)
+    """Largest ratio."""
+    floor: float = Field(default=0.5, ge=0, lt=1)
+    """Smallest ratio that a mask keeps."""
+    sequence_ratio: Literal["product", "geometric_mean"] = "geometric_mean"
+    """What the ratio of a completion is, for sequence_mask."""
+
+
 class OnlineConfig(Config):
     """Policy gradients on what the policy writes now. Starting values of the guides for ppo; see docs/stages/online.md."""
 
@@ -80,9 +95,11 @@ class OnlineConfig(Config):
     batch_size: int = Field(default=64, ge=2)
     """Completions sampled a round."""
     group_size: int = Field(default=1, ge=1)
-    """Completions of each prompt of a round; batch_size and minibatch_size are multiples of it. 8 where they are each other's baseline."""
+    """Completions of each prompt of a round; batch_size and minibatch_size are multiples of it. 8 where they are each other's
+    baseline (rloo 4)."""
     minibatch_size: int = Field(default=16, ge=1)
-    """Completions an optimiser step; the guides' 4 is for large models. grpo and dr_grpo: 64, one step a round."""
+    """Completions an optimiser step; the guides' 4 is for large models. When absent a quarter of batch_size for ppo, dapo, gspo and cispo,
+    and all of it for the others, which is one step a round."""
     num_epochs: int = Field(default=4, ge=1)
     """Passes over each round's completions; ppo 4, the others 1."""
     max_resamples: int = Field(default=0, ge=0)
@@ -98,6 +115,11 @@ class OnlineConfig(Config):
     """What completions are paid for, composed of reward models, rules, verifiers and judges; null takes the recipe's reward model."""
     kl: KlSection = KlSection()
     """Penalty for leaving the reference."""
+    old_logprobs: Literal["engine", "trainer"] = "engine"
+    """What the ratio compares with. engine: the log-probabilities that it sampled from; preflight finds them equal to the trainer's, and no
+    forward is made for them. trainer: computed again, and what differs is corrected."""
+    correction: CorrectionSection = CorrectionSection()
+    """Read with old_logprobs: trainer."""
     gamma: float = Field(default=1.0, gt=0, le=1)
     """Discount a token (ppo)."""
     lam: float = Field(default=0.95, ge=0, le=1)
@@ -105,7 +127,7 @@ class OnlineConfig(Config):
     clip_low: float = Field(default=0.2, gt=0, le=1)
     """The ratio is clipped below at 1 - clip_low."""
     clip_high: float = Field(default=0.2, gt=0)
-    """The ratio is clipped above at 1 + clip_high; dapo 0.28."""
+    """The ratio is clipped above at 1 + clip_high; dapo 0.28, gspo 4e-4 (below 3e-4), cispo 4 (below 1)."""
     value_coef: float = Field(default=0.1, ge=0)
     """Weight of the value loss (ppo)."""
     value_clip: float | None = Field(default=0.2, gt=0)
@@ -209,8 +231,13 @@ class OnlineConfig(Config):
 
 def with_defaults(given: Mapping[str, Any], algorithm: str) -> dict[str, Any]:
     """A policy's section with the defaults of its method where it says nothing, section by section."""
+    method = METHODS[algorithm]
     composed = COMPOSED_DEFAULTS if given.get("rewards") is not None else {}
-    return _merged({**loss_settings(algorithm), **METHODS[algorithm].defaults, **composed}, given)
+    found = _merged({**loss_settings(algorithm), **method.defaults, **composed}, given)
+    size, group = found.get("batch_size", 64), found.get("group_size", 1)
+    if "minibatch_size" not in found and isinstance(size, int) and isinstance(group, int) and group > 0:
+        found["minibatch_size"] = max(group, size // method.num_minibatches // group * group)
+    return found
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-OnlineMethod = Literal["ppo", "grpo", "dr_grpo", "dapo"]
+OnlineMethod = Literal[
+    "ppo", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "remax", "reinforce_pp", "reinforce_pp_baseline"
+]  # fmt: skip
 ONLINE_METHODS: tuple[str, ...] = get_args(OnlineMethod)
 
 
@@ -26,21 +28,31 @@ class Method:
     """Trains a value model."""
     divides_by_limit: bool = False
     """A completion's sum is divided by max_new_tokens, whatever its length."""
+    num_minibatches: int = 1
+    """Optimiser steps a pass over a round, where minibatch_size says nothing: 1 is fully on-policy, more where the bounds of the ratio are
+    the point."""
     defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What it sets where a recipe says nothing."""
 
 
-_ONE_PASS = {"num_epochs": 1, "minibatch_size": 64}  # one optimiser step a round of 64: fully on-policy
+_ONE_PASS = {"num_epochs": 1}
 _GROUPS = {"group_size": 8, **_ONE_PASS}
 _NO_KL = {"kl_coef": 0.0, "target": None, "where": "loss"}
 
 METHODS: Mapping[str, Method] = {
-    "ppo": Method(title="PPO", has_values=True),
+    "ppo": Method(title="PPO", has_values=True, num_minibatches=4),
     "grpo": Method(title="GRPO", needs_group=True,
                    defaults={**_GROUPS, "kl": {"kl_coef": 0.04, "target": None, "where": "loss"}}),
     "dr_grpo": Method(title="Dr. GRPO", needs_group=True, divides_by_limit=True, defaults={**_GROUPS, "kl": _NO_KL}),
-    "dapo": Method(title="DAPO", needs_group=True,
-                   defaults={**_GROUPS, "minibatch_size": 16, "kl": _NO_KL, "max_resamples": 10, "overlong_share": 0.2}),
+    "dapo": Method(title="DAPO", needs_group=True, num_minibatches=4,
+                   defaults={**_GROUPS, "kl": _NO_KL, "max_resamples": 10, "overlong_share": 0.2}),
+    "gspo": Method(title="GSPO", needs_group=True, num_minibatches=4, defaults={**_GROUPS, "kl": _NO_KL}),
+    "cispo": Method(title="CISPO", needs_group=True, num_minibatches=4, defaults={**_GROUPS, "kl": _NO_KL}),
+    "rloo": Method(title="RLOO", needs_group=True, defaults={**_ONE_PASS, "group_size": 4, "kl": {"kl_coef": 0.05, "target": None}}),
+    "remax": Method(title="ReMax", defaults={**_ONE_PASS, "kl": {"kl_coef": 0.05, "target": None}}),
+    "reinforce_pp": Method(title="REINFORCE++", defaults={**_ONE_PASS, "kl": {"kl_coef": 0.01, "target": None}}),
+    "reinforce_pp_baseline": Method(title="REINFORCE++-baseline", needs_group=True,
+                                    defaults={**_GROUPS, "kl": {"kl_coef": 0.01, "target": None, "where": "loss"}}),
 }  # fmt: skip
 COMPOSED_DEFAULTS: Mapping[str, Any] = {"missing_eos_penalty": 0.0, "score_clip": None, "length_coef": 0.0}
 """Of every method where the recipe composes its reward: it has rules for these."""

@@ -141,3 +141,15 @@ def test_a_reward_that_stays_silent_ends_the_run_with_the_reason() -> None:
 def test_scores_of_the_scorer_are_means_over_its_calls_weighed_by_completions() -> None:
     found, _, judge = sample(lambda first, prompt: first * (prompt % 2), max_resamples=10)
     assert 1.0 < found.metrics["rl/disagreement"] < judge.calls
+
+
+def test_the_greedy_completion_is_the_baseline_and_without_its_score_a_prompt_is_dropped() -> None:
+    engine = Engine()
+
+    def score(first: int, prompt: int) -> float:
+        return (math.nan if prompt == 3 else -1.0 - prompt) if first == 99 else float(first)
+
+    found, _, _ = sample(score, num_prompts=4, engine=engine, algorithm="remax", missing_eos_penalty=0.5)
+    assert {r.samples[0].key: r.baseline for r in found.rollouts} == {"p0": -1.0, "p1": -2.0, "p2": -3.0}
+    assert found.scores.tolist() == [0.0, 1.0] * 3 and found.metrics["rl/dropped_share"] == 2 / 8
+    assert sorted(temperature for _, _, temperature in engine.seen) == [0.0] * 4 + [1.0] * 4

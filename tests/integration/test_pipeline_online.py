@@ -1,0 +1,48 @@
+"""Every on-policy method trains from a recipe, on the trainer's logprobs as on the engine's."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from micro import artifacts, fairlead, folder_of, write_recipe
+
+from conftest import MicroRun
+from fairlead.policies.online_methods import ONLINE_METHODS
+from fairlead.telemetry.sinks import read_metrics
+
+SMALL: dict[str, Any] = {
+    "num_iterations": 2, "batch_size": 8, "group_size": 4, "minibatch_size": 4, "max_new_tokens": 12, "training": {"learning_rate": 2e-4},
+}  # fmt: skip
+TRAINER = {"algorithm": "grpo", **SMALL, "old_logprobs": "trainer", "correction": {"way": "sequence_mask"}}
+
+
+@pytest.fixture(scope="module")
+def home(micro: MicroRun) -> Path:
+    """All methods in one run on the micro run's reward model."""
+    policies = {name: {"algorithm": name, **SMALL} for name in ONLINE_METHODS} | {"trainer": TRAINER, "dpo": None}
+    recipe = write_recipe(micro.home.parent / "online", {"policies": policies, "evals": None, "releases": None})
+    outcome = fairlead("train", recipe, home=micro.home)
+    assert outcome.code == 0, outcome.err
+    return micro.home
+
+
+@pytest.mark.parametrize("name", [*ONLINE_METHODS, "trainer"])
+def test_a_method_trains(home: Path, name: str) -> None:
+    found = read_metrics(folder_of(home, artifacts(home)[f"policies.{name}"]) / "metrics.jsonl")
+    assert [step for step, _ in found["loss"]] == [2, 4]
+    assert all(math.isfinite(value) for rows in found.values() for _, value in rows)
+    assert found["rl/first_ratio_gap"][0][1] < 1e-3 and abs(found["rl/kl_k1"][0][1]) < 1e-4
+    assert found["grad_norm"][1][1] > 0 and found["rl/advantages_std"][1][1] > 0
+    assert ("rl/kl_loss" in found) == (name in ("grpo", "reinforce_pp_baseline", "trainer"))
+    assert ("rl/value_loss" in found) == (name == "ppo")
+    assert ("rl/correction_masked_share" in found) == (name == "trainer")
+
+
+def test_the_trainers_logprobs_give_the_engines_result_where_both_agree(home: Path) -> None:
+    of = [
+        read_metrics(folder_of(home, artifacts(home)[f"policies.{n}"]) / "metrics.jsonl") for n in ("grpo", "trainer")
+    ]
+    assert of[1]["rl/correction_masked_share"][0][1] == 0
+    for name in ("loss", "grad_norm", "rl/score"):
+        assert of[0][name][0][1] == pytest.approx(of[1][name][0][1], rel=1e-3, abs=1e-5)

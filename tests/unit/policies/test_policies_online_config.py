@@ -1,0 +1,99 @@
+"""The section of the on-policy methods: each method's own defaults, what is refused, and what reaches its loss."""
+
+from typing import Any
+
+import pytest
+
+from fairlead.core.config import parse_config, resolved
+from fairlead.core.errors import ConfigError
+from fairlead.policies.online_config import OnlineConfig, settings_of
+from fairlead.policies.online_methods import METHODS, ONLINE_METHODS
+
+ESTIMATORS = {
+    "ppo": "gae", "grpo": "group_normalised", "dr_grpo": "group_centered", "dapo": "group_normalised", "gspo": "group_normalised",
+    "cispo": "group_normalised", "rloo": "leave_one_out", "remax": "greedy_baseline", "reinforce_pp": "whitened_returns",
+    "reinforce_pp_baseline": "whitened_group_centered",
+}  # fmt: skip
+
+
+def made(**given: Any) -> OnlineConfig:
+    return parse_config(OnlineConfig, given)
+
+
+@pytest.mark.parametrize("method", ONLINE_METHODS)
+def test_every_method_has_defaults_that_load_back(method: str) -> None:
+    config = made(algorithm=method)
+    assert config.estimator == ESTIMATORS[method] and set(METHODS) == set(ONLINE_METHODS) == set(ESTIMATORS)
+    assert parse_config(OnlineConfig, resolved(config)) == config
+    settings = settings_of(config)
+    in_loss = config.kl.kl_coef if config.kl.where == "loss" else 0.0
+    assert settings.kl_coef == in_loss
+    assert (config.batch_size % config.minibatch_size == 0 and config.group_size > 1) or not config.method.needs_group
+
+
+def test_values_of_the_papers() -> None:
+    assert (made(algorithm="dapo").clip_high, made(algorithm="dapo").max_resamples) == (0.28, 10)
+    assert (made(algorithm="gspo").clip_low, made(algorithm="gspo").clip_high) == (3e-4, 4e-4)
+    grpo = made(algorithm="grpo")
+    assert (grpo.kl.kl_coef, grpo.kl.where, grpo.kl.target, grpo.num_epochs, grpo.minibatch_size) == (
+        0.04,
+        "loss",
+        None,
+        1,
+        64,
+    )
+    assert made(algorithm="rloo").kl.where == "reward"
+    assert made(algorithm="remax").needs_greedy and not made(algorithm="rloo").needs_greedy
+
+
+def test_a_value_that_is_given_stands_and_leaves_the_others_to_the_method() -> None:
+    config = made(algorithm="grpo", kl={"kl_coef": 0.1}, group_size=4)
+    assert (config.kl.kl_coef, config.kl.where, config.group_size, config.minibatch_size) == (0.1, "loss", 4, 64)
+    assert settings_of(config).kl_coef == 0.1
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "size"),
+    [("ppo", {}, 16), ("ppo", {"batch_size": 6}, 1), ("grpo", {}, 64), ("grpo", {"batch_size": 24}, 24), ("dapo", {}, 16),
+     ("gspo", {"batch_size": 24}, 8), ("gspo", {"batch_size": 64, "group_size": 32}, 32), ("rloo", {"minibatch_size": 4}, 4)],
+)  # fmt: skip
+def test_an_optimiser_step_follows_the_round_where_it_is_not_given(
+    method: str, given: dict[str, Any], size: int
+) -> None:
+    assert made(algorithm=method, **given).minibatch_size == size
+
+
+def test_dr_grpo_divides_by_the_longest_completion_and_rloo_does_not() -> None:
+    assert settings_of(made(algorithm="dr_grpo", max_new_tokens=77)).constant_length == 77
+    assert settings_of(made(algorithm="dr_grpo", options={"constant_length": 5})).constant_length == 5
+    assert settings_of(made(algorithm="rloo", max_new_tokens=77)).constant_length == 1
+
+
+def test_composed_rewards_bring_their_own_penalties() -> None:
+    rewards = {"components": {"short": {"type": "rule", "rule": {"kind": "length_penalty", "max_tokens": 9}}}}
+    for method in ("ppo", "grpo"):
+        config = made(algorithm=method, rewards=rewards)
+        assert (config.missing_eos_penalty, config.score_clip, config.length_coef) == (0.0, None, 0.0)
+        assert made(algorithm=method).missing_eos_penalty == 1.0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"algorithm": "grpo", "group_size": 1}, "group_size=1 gives zero advantages with grpo; expected >= 2."),
+        ({"algorithm": "grpo", "batch_size": 60}, "batch_size=60 cuts a group"),
+        ({"algorithm": "grpo", "minibatch_size": 12}, "minibatch_size=12 cuts a group of completions of one prompt"),
+        ({"algorithm": "grpo", "lam": 0.9}, "lam=0.9 is not read by grpo"),
+        ({"algorithm": "rloo", "value_coef": 0.5}, "value_coef=0.5 is not read by rloo"),
+        ({"algorithm": "ppo", "options": {"dual_clp": 3}}, "options.dual_clp=3.0 is not a setting of ppo (did you mean dual_clip?)"),
+        ({"algorithm": "ppo", "options": {"dual_clip": 0.5}}, "options.dual_clip=0.5 cuts ordinary tokens"),
+        ({"algorithm": "grpo", "options": {"kl_coef": 0.5}}, "options.kl_coef=0.5 is a key of its own; expected kl.kl_coef"),
+        ({"algorithm": "grpo", "options": {"clip_high": 0.5}}, "options.clip_high=0.5 is a key of its own; expected clip_high beside algorithm"),
+        ({"algorithm": "ppo", "kl": {"schedule": {"shape": "linear", "start": 0.1, "end": 0.0}}}, "kl: target=6.0 contradicts schedule"),
+        ({"algorithm": "ppo", "minibatch_size": 128}, "minibatch_size=128 is larger than a round"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_with_the_remedy(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        made(**given)
+    assert message in str(caught.value)
