@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from fairlead.algos.random_batches import MODEL_OUTPUTS, random_batch
-from fairlead.algos.spec import Algorithm, Batch, Loss
+from fairlead.algos.spec import Algorithm, Batch, Loss, RolloutBatch
 from fairlead.algos.units import axis_of, cut_statistics, merge_batches, num_units, select_units
 
 Check = Callable[[], None]
@@ -43,6 +43,7 @@ def check_algorithm(algorithm: Algorithm, config: Any = None, *, seed: int = 0) 
         order_of_units_is_inert,
         order_of_tokens_is_inert,
         absent_units_are_inert,
+        masked_tokens_are_inert,
         unread_tensors_are_inert,
         gradient_is_that_of_the_loss,
         extremes_stay_finite,
@@ -102,6 +103,23 @@ def absent_units_are_inert(algorithm: Algorithm, config: Any, batch: Batch) -> N
         _assert_close(name, found[name], value)
 
 
+def masked_tokens_are_inert(algorithm: Algorithm, config: Any, batch: Batch) -> None:
+    """A token of correction 0 gets no gradient and gives none, even where its log-probabilities are -inf; it stays in the count."""
+    if not isinstance(batch, RolloutBatch):
+        return
+    assert batch.correction is not None
+    masked = batch.correction == 0
+    dead = torch.full_like(batch.logprobs, -torch.inf)
+    tensors = {
+        name: x for name in ("logprobs", "old_logprobs", "ref_logprobs") if (x := _tensors(batch).get(name)) is not None
+    }
+    poisoned = replace(batch, **{name: torch.where(masked, dead, x) for name, x in tensors.items()})
+    found, expected = _evaluate(algorithm, config, poisoned), _evaluate(algorithm, config, batch)
+    for name, value in expected.items():
+        _assert_close(name, found[name], value)
+    assert not bool(found["gradient of logprobs"][masked].any()), "a masked token has a gradient"
+
+
 def unread_tensors_are_inert(algorithm: Algorithm, config: Any, batch: Batch) -> None:
     """NaN in a tensor that the spec does not ask for is never seen."""
     reads = algorithm.needs_for(config) | ({"logprobs"} if "scores" not in algorithm.needs else set())
@@ -119,9 +137,10 @@ def gradient_is_that_of_the_loss(algorithm: Algorithm, config: Any, batch: Batch
     batch = with_statistics(algorithm, config, batch)
     leaves = _leaves(algorithm, config, batch)
     fixed: list[Tensor] = []
+    holds_fixed = algorithm.holds_fixed is not None and algorithm.holds_fixed(config)
 
     def total(*values: Tensor) -> Tensor:
-        with _Fixed(fixed) if algorithm.holds_fixed else nullcontext():
+        with _Fixed(fixed) if holds_fixed else nullcontext():
             return algorithm.loss(replace(batch, **dict(zip(leaves, values, strict=True))), config).total
 
     assert torch.autograd.gradcheck(total, tuple(leaves.values()), eps=1e-6, atol=1e-5, rtol=1e-4)

@@ -54,6 +54,10 @@ def weighted_surrogate(rollouts: Rollouts, config: CISPOConfig) -> tuple[Float[T
     return -weights * rollouts.advantages * rollouts.logprobs, weights != ratios
 
 
+def _holds_weights_fixed(config: CISPOConfig) -> bool:
+    return True
+
+
 CISPO = Algorithm(
     name="cispo",
     paper="MiniMax 2025 (MiniMax-M1), arXiv:2506.13585, section 3.1",
@@ -63,5 +67,5 @@ CISPO = Algorithm(
     loss=partial(policy_loss, surrogate=weighted_surrogate),
     needs=frozenset({"entropy"}),
     optional_needs=optional_needs,
-    holds_fixed=True,
+    holds_fixed=_holds_weights_fixed,
 )

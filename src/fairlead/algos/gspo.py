@@ -29,6 +29,7 @@ from fairlead.algos.policy_loss import (
     Rollouts,
     clipped_surrogate,
     count,
+    holds_fixed,
     optional_needs,
     policy_loss,
 )
@@ -72,5 +73,5 @@ GSPO = Algorithm(
     loss=partial(policy_loss, surrogate=sequence_surrogate),
     needs=frozenset({"entropy"}),
     optional_needs=optional_needs,
-    holds_fixed=True,
+    holds_fixed=holds_fixed,
 )

@@ -201,6 +201,11 @@ def optional_needs(config: PolicyOptions) -> frozenset[str]:
     return frozenset({"ref_logprobs"}) if config.kl_coef != 0.0 else frozenset()
 
 
+def holds_fixed(config: PolicyOptions) -> bool:
+    """The KL in the loss is weighted by a ratio, and shows another value than the one whose gradient it has."""
+    return config.kl_coef != 0.0
+
+
 def silenced(x: Float[Tensor, "N"], keep: Bool[Tensor, "N"]) -> Float[Tensor, "N"]:
     """0 where not kept."""
     return torch.where(keep, x, torch.zeros_like(x))

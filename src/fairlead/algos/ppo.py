@@ -21,6 +21,7 @@ from fairlead.algos.masks import sum_and_count
 from fairlead.algos.policy_loss import (
     PolicyOptions,
     count,
+    holds_fixed,
     optional_needs,
     policy_loss,
     read_rollouts,
@@ -115,6 +116,6 @@ PPO = Algorithm(
     loss=loss,
     needs=frozenset({"values", "entropy"}),
     optional_needs=optional_needs,
-    holds_fixed=True,
+    holds_fixed=holds_fixed,
     derived=_derived,
 )

@@ -17,7 +17,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from fairlead.algos.group_advantages import AdvantageName
-from fairlead.algos.policy_loss import Aggregation, PolicyOptions, count, optional_needs, policy_loss, token_surrogate
+from fairlead.algos.policy_loss import (
+    Aggregation,
+    PolicyOptions,
+    count,
+    holds_fixed,
+    optional_needs,
+    policy_loss,
+    token_surrogate,
+)
 from fairlead.algos.spec import Algorithm
 
 
@@ -65,7 +73,7 @@ def _variant(name: str, paper: str, config: type[PolicyOptions]) -> Algorithm:
         loss=partial(policy_loss, surrogate=token_surrogate),
         needs=frozenset({"entropy"}),
         optional_needs=optional_needs,
-        holds_fixed=True,
+        holds_fixed=holds_fixed,
     )
 
 

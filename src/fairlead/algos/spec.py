@@ -150,8 +150,9 @@ class Algorithm:
     The result, scalars or one value a unit, is `statistics` of every micro-batch that `loss` sees. The batch given here carries the
     scalars of the steps before as its `statistics`, for means that move; checkpoints keep them. With "mismatched" among `needs` its
     sequences are completions of other prompts and the result is scalars."""
-    holds_fixed: bool = False
-    """The gradient is that of the total with what the loss detaches held fixed (a ratio as a mere weight, a KL shown by another estimator)."""
+    holds_fixed: Callable[[Any], bool] | None = None
+    """config -> whether the gradient is that of the total with what the loss detaches held fixed (a ratio as a mere weight, a KL shown by
+    another estimator); None means that it is the total's own."""
     derived: Callable[[Mapping[str, float]], dict[str, float]] | None = None
     """means of the metrics -> what is logged (a standard deviation in place of a mean square); see `logged`."""
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.algos import ALGORITHMS, AOT, BCO, DPO, PPO, REWARD, SFT
+from fairlead.algos import ALGORITHMS, AOT, BCO, CISPO, DPO, PPO, REWARD, SFT
 from fairlead.algos.checks import check_algorithm
 from fairlead.algos.cispo import CISPOConfig
 from fairlead.algos.dpo import IPOConfig
@@ -104,6 +104,16 @@ def _sorts_the_microbatch(batch, config):
     return AOT.loss(replace(batch, statistics=AOT.statistics(batch, config)), config)
 
 
+def _multiplies_by_the_correction(batch, config):
+    ratios = (batch.logprobs - batch.old_logprobs).exp()
+    return Loss(total=-(batch.weights[batch.sequence_index] * batch.correction * ratios * batch.advantages).sum())
+
+
+def _doubles_the_gradient(batch, config):
+    result = PPO.loss(batch, config)
+    return Loss(total=result.total.detach() + 2 * (result.total - result.total.detach()))
+
+
 def _reads_scores(batch, config):
     return Loss(total=DPO.loss(batch, config).total + (0.0 if batch.scores is None else batch.scores.sum()))
 
@@ -126,6 +136,9 @@ def _reads_scores(batch, config):
         ),
         ("statistics_are_of_the_whole_batch", replace(AOT, statistics=_ranks_by_place)),
         ("microbatches_sum_to_the_whole", replace(AOT, loss=_sorts_the_microbatch)),
+        ("masked_tokens_are_inert", replace(CISPO, loss=_multiplies_by_the_correction)),
+        ("gradient_is_that_of_the_loss", replace(PPO, loss=_doubles_the_gradient)),
+        ("gradient_is_that_of_the_loss", replace(CISPO, holds_fixed=None)),
         ("count_ignores_the_model", replace(DPO, count=lambda batch, config: batch.logprobs.detach().abs().sum())),
     ],
 )
