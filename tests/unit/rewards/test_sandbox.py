@@ -21,10 +21,12 @@ from fairlead.rewards.sandbox.run import why_unavailable
 
 boxed = pytest.mark.skipif(bool(why_unavailable()), reason=f"no sandbox: {why_unavailable()}")
 QUICK = Limits(wall_s=1.5, cpu_s=1)
+"""For programs that hang; others get what a busy machine may need."""
+PATIENT = Limits(wall_s=20, cpu_s=20)
 NAMED = "import ctypes\nctypes.CDLL(None).prctl(15, b'{name}', 0, 0, 0)\n"
 
 
-def run(code: str, *, limits: Limits = QUICK, **options: object) -> Ran:
+def run(code: str, *, limits: Limits = PATIENT, **options: object) -> Ran:
     return run_python({"main.py": code}, limits=limits, **options)  # type: ignore[arg-type]
 
 
@@ -51,7 +53,7 @@ def wait_until_gone(name: str) -> list[int]:
 def test_a_program_runs_with_its_input_and_files():
     code = "import os, sys, helper\nprint(helper.double(int(input())))\nprint('e', file=sys.stderr)\nos.write(3, b'r')\nsys.exit(4)"
     files = {"main.py": "import sys; sys.path.insert(0, '/box')\n" + code, "helper.py": "def double(x): return 2 * x"}
-    assert run_python(files, stdin="21\n", limits=QUICK) == Ran(
+    assert run_python(files, stdin="21\n", limits=PATIENT) == Ran(
         exit=4, signal=None, ended="", stdout="42\n", stderr="e\n", result="r"
     )
 
@@ -92,7 +94,7 @@ os.wait(); time.sleep(60)
 @pytest.mark.parametrize("code", HANGS)
 def test_time_runs_out_and_nothing_is_left(code):
     start = time.monotonic()
-    ran = run(NAMED.format(name="box-time") + code)
+    ran = run(NAMED.format(name="box-time") + code, limits=QUICK)
     assert ran.ended == "time" or ran.signal == signal.SIGKILL
     assert ran.exit is None and time.monotonic() - start < 10
     assert named("box-time") == []
@@ -113,7 +115,7 @@ def test_a_fork_bomb_stays_small():
     code = (
         NAMED.format(name="box-bomb") + "import os\nwhile True:\n    try: os.fork()\n    except BlockingIOError: pass"
     )
-    assert run(code).exit is None and named("box-bomb") == []
+    assert run(code, limits=QUICK).exit is None and named("box-bomb") == []
     most = """
 import os, time
 for n in range(1, 99):
@@ -122,7 +124,7 @@ for n in range(1, 99):
     except BlockingIOError: break
 print(n, flush=True)
 """
-    assert 2 <= int(run(most, limits=Limits(processes=5)).stdout) <= 5
+    assert 2 <= int(run(most, limits=Limits(wall_s=20, processes=5)).stdout) <= 5
 
 
 @boxed
@@ -137,7 +139,9 @@ def test_memory_runs_out_inside_only():
 @boxed
 def test_output_is_cut():
     for target in ("1", "2", "3"):
-        ran = run(f"import os\nwhile True: os.write({target}, b'x' * 65536)", limits=Limits(output_bytes=100_000))
+        ran = run(
+            f"import os\nwhile True: os.write({target}, b'x' * 65536)", limits=Limits(wall_s=20, output_bytes=100_000)
+        )
         assert ran.ended == "output"
         assert max(len(ran.stdout), len(ran.stderr), len(ran.result)) == 100_000
 
@@ -147,9 +151,9 @@ def test_the_disk_is_small():
     """One file (EFBIG, 27), several together (ENOSPC, 28), many empty ones."""
     end = "\nexcept OSError as error: print(i, error.errno)"
     one = "try:\n    i = 0; open('/tmp/x', 'wb').write(b'x' * (1 << 21))" + end
-    assert run(one, limits=Limits(disk_bytes=1 << 20)).stdout == "0 27\n"
+    assert run(one, limits=Limits(wall_s=20, disk_bytes=1 << 20)).stdout == "0 27\n"
     several = "try:\n    for i in range(9): open(f'/tmp/{i}', 'wb').write(b'x' * (1 << 20))" + end
-    assert run(several, limits=Limits(disk_bytes=4 << 20)).stdout == "4 28\n"
+    assert run(several, limits=Limits(wall_s=20, disk_bytes=4 << 20)).stdout == "4 28\n"
     assert run("try:\n    for i in range(9999): open(f'/tmp/n{i}', 'w').close()" + end).stdout.endswith(" 28\n")
 
 
@@ -349,7 +353,7 @@ def test_without_the_box_limits_and_the_end_hold(tmp_path):
     assert ran.exit == 0 and ran.stdout.endswith("1\n") and not folder.exists()
     assert "MemoryError" in run("x = bytearray(2 << 30)", is_boxed=False).stderr
     code = NAMED.format(name="bare-time") + HANGS[3]
-    ran = run(code, is_boxed=False)
+    ran = run(code, limits=QUICK, is_boxed=False)
     assert ran.ended == "time" and wait_until_gone("bare-time") == []
 
 

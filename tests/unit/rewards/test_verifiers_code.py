@@ -19,7 +19,8 @@ CALLS = [{"call": "add", "args": [3, 4], "returns": 7}, {"call": "add", "args": 
 PROGRAM = [{"stdin": "3 4\n", "stdout": "7\n"}, {"stdin": "1 -1\n", "stdout": "0"}]
 ASSERTS = ["assert add(3, 4) == 7", "x = add(1, -1)\nassert x == 0"]
 GOOD = "def add(a, b):\n    return a + b"
-FAST = {"test_timeout_s": 1.0}
+FAST = {"test_timeout_s": 0.8}
+"""For programs that hang; others get the default, which a busy machine may need."""
 
 
 def fenced(code: str) -> str:
@@ -27,7 +28,7 @@ def fenced(code: str) -> str:
 
 
 def score(tests: object, code: str, **options: object) -> float:
-    return check("code", {"tests": tests}, fenced(code), **FAST | options)
+    return check("code", {"tests": tests}, fenced(code), **options)
 
 
 @boxed
@@ -77,7 +78,7 @@ YES = "class Yes(int):\n    def __eq__(self, other): return True\n    __hash__ =
 @pytest.mark.parametrize("code", CHEATS)
 def test_leaving_early_hanging_and_writing_results_pass_nothing(code):
     """A hang is a wrong program, not a failure of the check: 0, not NaN."""
-    assert [score(tests, code) for tests in (CALLS, ASSERTS)] == [0, 0]
+    assert [score(tests, code, **FAST) for tests in (CALLS, ASSERTS)] == [0, 0]
 
 
 @boxed
@@ -107,7 +108,7 @@ def test_the_program_is_told_no_expected_value():
 @boxed
 def test_hanging_programs_are_scored_through_the_pool():
     with WorkerPool(num_workers=1) as pool:
-        scorer = make_verifier(section("code", **FAST), pool=pool)
+        scorer = make_verifier(section("code", test_timeout_s=3), pool=pool)
         texts = [fenced(GOOD), fenced("while True: pass"), "no code", fenced("def add(a, b): return 0")]
         outcomes = scorer.outcomes([prompt(tests=CALLS)] * 4 + [prompt()], [*map(reply, texts), reply(fenced(GOOD))])
     assert [o.failure for o in outcomes] == [""] * 5
@@ -118,7 +119,7 @@ def test_hanging_programs_are_scored_through_the_pool():
 def test_without_the_sandbox_only_when_it_is_allowed():
     assert score(CALLS, GOOD, allow_unsandboxed=True) == 1
     assert score(PROGRAM, "a, b = map(int, input().split())\nprint(a + b)", allow_unsandboxed=True) == 1
-    assert score(CALLS, "def add(a, b=0):\n    while True: pass", allow_unsandboxed=True) == 0
+    assert score(CALLS, "def add(a, b=0):\n    while True: pass", allow_unsandboxed=True, **FAST) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Recipe sections of verifiers: one class a kind, told apart by `kind`."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fairlead.core.config import Config
+from fairlead.core.errors import explain
 from fairlead.rewards.verifiers.extraction import Policy
 
 Step = Literal["accents", "case", "punctuation", "articles", "space"]
@@ -60,6 +62,73 @@ class MathSection(VerifierBase):
     """Relative error that is allowed between numbers of which one is not whole; whole numbers must be equal."""
 
 
+class RegexSection(VerifierBase):
+    """1 where a regular expression matches, 0 elsewhere."""
+
+    kind: Literal["regex"]
+    """Which verifier."""
+    pattern: str | None = None
+    """One pattern for all prompts, in Python's syntax; null takes the prompt's own."""
+    field: str = "pattern"
+    """Field of the prompt's meta with its pattern."""
+    match: Literal["search", "whole"] = "search"
+    """search: anywhere in the answer. whole: all of it."""
+    extract: tuple[Policy, ...] = Field(default=("whole",), min_length=1)
+    """What is matched; the first policy that finds something decides."""
+    after: str | None = None
+    """Only what follows the last occurrence of this mark counts, such as `</think>`; without the mark there is no answer. null is off."""
+    ignore_case: bool = False
+    """Letters match in both cases."""
+    multiline: bool = False
+    """^ and $ match at every line."""
+    dot_all: bool = False
+    """A dot matches the end of a line too."""
+
+    def flags(self) -> int:
+        """Of `re.compile`."""
+        return re.IGNORECASE * self.ignore_case | re.MULTILINE * self.multiline | re.DOTALL * self.dot_all
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(explain("pattern", pattern, f"is not a regular expression ({error})", expected="Python's syntax",
+                                     remedy="Fix the pattern")) from error  # fmt: skip
+        return pattern
+
+
+class JsonSchemaSection(VerifierBase):
+    """1 for a reply that is JSON and fits a schema, 0 for another."""
+
+    kind: Literal["json_schema"]
+    """Which verifier."""
+    json_schema: dict[str, Any] | None = None
+    """One schema for all prompts; null takes the prompt's own."""
+    field: str = "schema"
+    """Field of the prompt's meta with its schema."""
+    extract: Literal["whole", "last_block"] = "whole"
+    """What is read: the whole reply, or its last fenced block where it has one."""
+
+
+class InstructionsSection(VerifierBase):
+    """Does a reply follow its prompt's instructions on form, as in IFEval?"""
+
+    kind: Literal["instructions"]
+    """Which verifier."""
+    ids_field: str = "instruction_id_list"
+    """Field of the prompt's meta with the list of instructions."""
+    kwargs_field: str = "kwargs"
+    """Field of the prompt's meta with the options of each."""
+    reading: Literal["strict", "loose"] = "strict"
+    """strict: the reply as it is. loose: also without its first or last line or asterisks; to measure with, for a policy learns to use it."""
+    score: Literal["all", "share"] = "all"
+    """all: 1 when every instruction is followed, else 0. share: of those that are."""
+    after: str | None = None
+    """Only what follows the last occurrence of this mark counts, such as `</think>`; without the mark there is no answer. null is off."""
+
+
 class CodeSection(VerifierBase):
     """A program in Python, by its tests, in a sandbox."""
 
@@ -95,5 +164,13 @@ class CustomSection(VerifierBase):
 
 
 VerifierSection = Annotated[
-    ExactSection | FuzzySection | MathSection | CodeSection | CustomSection, Field(discriminator="kind")
+    ExactSection
+    | FuzzySection
+    | MathSection
+    | RegexSection
+    | JsonSchemaSection
+    | InstructionsSection
+    | CodeSection
+    | CustomSection,
+    Field(discriminator="kind"),
 ]

@@ -92,6 +92,14 @@ def tidy(text: str) -> str:
             return text
 
 
+def after_mark(text: str, mark: str | None) -> str | None:
+    """What follows the last occurrence of a mark; all for no mark, None when it is missing."""
+    if mark is None:
+        return text
+    _, found, rest = text.rpartition(mark)
+    return rest if found else None
+
+
 def find_answer(text: str, policies: Sequence[str], *, after: str | None = None) -> str | None:
     """The answer that the first fitting policy finds, or None.
 
@@ -99,8 +107,7 @@ def find_answer(text: str, policies: Sequence[str], *, after: str | None = None)
         policies: names of POLICIES, tried in order.
         after: only what follows the last occurrence of this mark is looked at (`</think>`); None when the mark is missing.
     """
-    if after is not None:
-        _, mark, text = text.rpartition(after)
-        if not mark:
-            return None
-    return next((found for name in policies if (found := POLICIES[name](text)) is not None), None)
+    rest = after_mark(text, after)
+    if rest is None:
+        return None
+    return next((found for name in policies if (found := POLICIES[name](rest)) is not None), None)

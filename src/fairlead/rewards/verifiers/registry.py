@@ -21,8 +21,10 @@ from fairlead.core.records import Completion, Prompt
 from fairlead.rewards.pool import PooledScorer, ScoreCache, WorkerPool
 from fairlead.rewards.verifiers.code import CodeTests
 from fairlead.rewards.verifiers.config import CustomSection, VerifierBase, VerifierSection
+from fairlead.rewards.verifiers.instructions import InstructionRules
 from fairlead.rewards.verifiers.matching import ExactMatch, FuzzyMatch
 from fairlead.rewards.verifiers.math_answers import MathAnswer
+from fairlead.rewards.verifiers.patterns import JsonSchema, RegexMatch
 
 
 class Verifier(Protocol):
@@ -70,6 +72,9 @@ VERIFIERS: Mapping[str, Kind] = {
     "exact": Kind(build=lambda section: ExactMatch(section=section)),
     "fuzzy": Kind(build=lambda section: FuzzyMatch(section=section)),
     "math": Kind(build=lambda section: MathAnswer(section=section), needs=("math_verify",)),
+    "regex": Kind(build=lambda section: RegexMatch(section=section)),
+    "json_schema": Kind(build=lambda section: JsonSchema(section=section), needs=("jsonschema",)),
+    "instructions": Kind(build=lambda section: InstructionRules(section=section), needs=("py3langid",)),
     "code": Kind(build=lambda section: CodeTests(section=section)),
     "custom": Kind(build=_build_custom),
 }
