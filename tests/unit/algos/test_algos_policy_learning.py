@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fairlead.algos import DR_GRPO, get_algorithm
+from fairlead.algos import DR_GRPO, RLOO, get_algorithm
 from fairlead.algos.advantages import token_rewards
 from fairlead.algos.group_advantages import rollout_advantages
 from fairlead.algos.grpo import DrGRPOConfig
 from fairlead.algos.kl import kl_k1
+from fairlead.algos.mismatch import CorrectionConfig, correction_weights
+from fairlead.algos.reinforce import RLOOConfig
 from fairlead.algos.spec import RolloutBatch
 from naive.enumerable import LENGTH, SEQUENCES, kl, make_problem, sequence_logprobs, token_logprobs
 
@@ -143,3 +145,35 @@ def test_training_with_a_kl_in_the_loss_ends_there():
 def test_a_wrong_sign_does_not(wrong):
     logprobs = train("dr_grpo", **wrong, num_rollouts=75)
     assert float(kl(logprobs, _PROBLEM.best_logprobs)) > 0.3
+
+
+def _gradient_from_samples_of(engine_logits, config):
+    """Of the expected reward at the reference policy, exactly, from sequences that an engine with other logits draws."""
+    logits = _PROBLEM.ref_logits.clone().requires_grad_()
+    old, sampled = (token_logprobs(x.detach()).flatten() for x in (logits, engine_logits))
+    chances = sequence_logprobs(engine_logits).exp()
+    index = torch.arange(len(SEQUENCES)).repeat_interleave(LENGTH)
+    weights, _ = correction_weights(old, sampled, index, num_sequences=len(SEQUENCES), config=config)
+    batch = _batch(logits, torch.arange(len(SEQUENCES)), _PROBLEM.rewards.repeat_interleave(LENGTH), old)
+    batch = replace(batch, weights=chances, correction=weights)
+    (gradient,) = torch.autograd.grad(RLOO.loss(batch, RLOOConfig()).total / RLOO.count(batch, RLOOConfig()), logits)
+    return gradient
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_correction_brings_the_gradient_back(seed):
+    """An engine whose logits are 0.3 off: the ratio of whole sequences makes up for it exactly, that of single tokens in part."""
+    noise = torch.randn(_PROBLEM.ref_logits.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    engine = _PROBLEM.ref_logits + 0.3 * noise
+    true = _gradient_from_samples_of(_PROBLEM.ref_logits, CorrectionConfig(way="off"))
+    errors = {
+        name: float((_gradient_from_samples_of(engine, config) - true).norm() / true.norm())
+        for name, config in {
+            "off": CorrectionConfig(way="off"),
+            "token": CorrectionConfig(way="token_clip", cap=100.0),
+            "product": CorrectionConfig(way="sequence_mask", sequence_ratio="product", cap=100.0, floor=0.0),
+        }.items()
+    }
+    assert errors["product"] < 1e-12
+    assert errors["token"] < 0.9 * errors["off"]
+    assert errors["off"] > 0.2
