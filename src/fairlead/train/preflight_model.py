@@ -28,15 +28,18 @@ def check_model(model: CausalModel, trees: Sequence[Tree]) -> list[Check]:
 def check_trainable(model: CausalModel, trees: Sequence[Tree]) -> Check:
     """A backward of one tree reaches everything that is trained but the head's unread part, and nothing that is frozen."""
     tree = min(trees[:16], key=lambda t: t.num_tokens)
-    was = [p.grad for p in model.module.parameters()]
+    named = dict(model.module.named_parameters())
+    was, trained = {n: p.grad for n, p in named.items()}, {n for n, p in named.items() if p.requires_grad}
+    for parameter in named.values():
+        parameter.grad = None
     total = model.logprobs(pack_trees([tree])).logprobs.sum()
     if total.requires_grad:
         total.backward()
-    frozen = [n for n, p in model.module.named_parameters() if not p.requires_grad and p.grad is not None]
-    trained = [n for n, p in model.module.named_parameters() if p.requires_grad]
-    silent = [n for n, p in model.module.named_parameters() if p.requires_grad and p.grad is None]
-    for parameter, grad in zip(model.module.parameters(), was, strict=True):
-        parameter.grad = grad
+    frozen = [n for n, p in named.items() if n not in trained and (p.requires_grad or p.grad is not None)]
+    silent = [n for n, p in named.items() if n in trained and p.grad is None]
+    for name, parameter in named.items():
+        parameter.grad = was[name]
+        parameter.requires_grad_(name in trained)
     wrong = [*frozen, *silent] if trained else ["nothing is trained"]
     limit = "0 parameters frozen with or trained without" + (f" (first: {wrong[0]})" if wrong else "")
     return Check(name="what trains gets gradients", is_passed=not wrong, found=len(wrong), limit=limit,
