@@ -7,7 +7,7 @@ PIP_ARGS ?=
 export GOMP_SPINCOUNT ?= 10000
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt $(PIP_ARGS)
 
-.PHONY: quickstart install dev test test-slow check lint types layers spelling docs-check format bundled-model screenshots clean
+.PHONY: quickstart install dev test test-eight-bit test-slow check lint types layers spelling docs-check format bundled-model screenshots clean
 
 quickstart: $(VENV)/.installed  ## install, then run the whole loop on the bundled model
 	$(BIN)/fairlead quickstart
@@ -33,6 +33,14 @@ $(VENV)/.dev: $(VENV)/.installed pyproject.toml constraints.txt
 test: $(VENV)/.dev  ## the whole suite but for what is marked slow
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS)
 
+# Beside the environment, not in it: transformers and peft import torchao wherever they find it, which takes a second a process.
+$(VENV)/eight-bit/torchao: constraints.txt | $(BIN)/python
+	$(PIP) --no-deps --upgrade --target $(VENV)/eight-bit torchao
+	@touch $@
+
+test-eight-bit: $(VENV)/.dev $(VENV)/eight-bit/torchao  ## 8-bit AdamW, which the rest of the suite skips
+	PYTHONPATH=$(VENV)/eight-bit FAIRLEAD_REQUIRE=torchao OMP_NUM_THREADS=1 $(BIN)/python -m pytest -k "8bit or 8_bit" tests/unit/train/test_train_optim.py
+
 test-slow: $(VENV)/.dev  ## what takes minutes
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
@@ -53,7 +61,7 @@ docs-check: $(VENV)/.dev
 	$(BIN)/python tools/check_docs.py
 	$(BIN)/python tools/check_sizes.py
 
-check: lint types layers spelling docs-check test  ## everything that CI runs
+check: lint types layers spelling docs-check test test-eight-bit  ## everything that CI runs
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

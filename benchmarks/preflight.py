@@ -170,14 +170,15 @@ def sample(trees: Sequence, model, chat) -> list:
         GenerateRequest(key=str(i), token_ids=tuple(int(t) for t in ids), num_samples=1)
         for i, ids in enumerate(prompts)
     ]
-    samples = LocalEngine(model).generate(
+    found = LocalEngine(model).generate(
         requests, Sampling(max_new_tokens=32, stop_token_ids=tuple(chat.stop_token_ids))
     )
     sampled = [
         Tree(
-            prompt_ids=ids, branches=(Branch(token_ids=s.token_ids, arrays={"sampling_logprobs": s.sampling_logprobs}),)
+            prompt_ids=prompts[int(s.key)],
+            branches=(Branch(token_ids=s.token_ids, arrays={"sampling_logprobs": s.sampling_logprobs}),),
         )
-        for ids, s in zip(prompts, samples, strict=True)
+        for s in found
     ]
     return annotate(sampled, "ref_logprobs", PolicyLogprobs(model), max_tokens=8192)
 

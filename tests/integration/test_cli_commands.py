@@ -11,6 +11,7 @@ from conftest import MicroRun
 from fairlead.models.arithmetic import has_low_precision
 from fairlead.models.memory import keep_freed_memory
 from fairlead.store.artifacts import ArtifactStore
+from fairlead.store.work import work_alone
 
 
 @pytest.fixture
@@ -211,6 +212,19 @@ def test_gc_keeps_what_the_release_needs(micro: MicroRun, home: Path) -> None:
     assert set(released.values()) <= left
     assert left == before - set(dry["delete"])
     assert fairlead("lineage", released["releases"], home=home).code == 0
+
+
+def test_gc_lists_work_of_other_versions_and_takes_it_when_asked(tmp_path: Path) -> None:
+    work = tmp_path / "work" / "0123"
+    with work_alone(work, stage="policies.dpo", code="0.0.1+abc"):
+        (work / "metrics.jsonl").write_text("{}\n", encoding="utf-8")
+    told = fairlead("registry", "gc", home=tmp_path).out
+    assert "1 work folders of other versions of Fairlead" in told and "are kept; --work takes them too" in told
+    assert "0123: policies.dpo, 0.0.1+abc" in told
+    assert json.loads(fairlead("registry", "gc", "--json", home=tmp_path).out)["work"][0]["stage"] == "policies.dpo"
+    assert "would be deleted" in fairlead("registry", "gc", "--work", home=tmp_path).out and work.exists()
+    assert fairlead("registry", "gc", "--apply", home=tmp_path).code == 0 and work.exists()
+    assert fairlead("registry", "gc", "--work", "--apply", home=tmp_path).code == 0 and not work.exists()
 
 
 def test_doctor_names_versions_and_home(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Options of training through the whole pipeline: what is frozen stays, and what is saved is the moving average."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,22 @@ def test_a_pattern_that_cannot_be_meant_is_one_line(tmp_path: Path, pattern: str
     recipe = write_recipe(tmp_path / "project", {"sft": {"training": {"freeze": [pattern]}}})
     outcome = fairlead("reward", recipe, home=tmp_path / "home")
     assert "training.freeze" in outcome.error
+
+
+def test_sft_that_made_everything_worse_says_so_of_the_weights_that_it_saved(tmp_path: Path) -> None:
+    """Headline, gate and facts are those of the last step, for no measurement was better than the start."""
+    training = {"learning_rate": 0.05, "schedule": "constant", "ema_decay": 0.5}
+    allow = {"sft.learning_rate": "to spoil it"}
+    recipe = write_recipe(tmp_path / "project", {"sft": {"training": training}, "allow": allow}, keep=("sft",))
+    home = tmp_path / "home"
+    assert fairlead("run", recipe, home=home).code == 0
+    summary = json.loads((folder_of(home, artifacts(home)["sft"]) / "summary.json").read_text(encoding="utf-8"))
+    (curve,) = summary["charts"][0]["series"]
+    start, last = curve["points"][0][1], curve["points"][-1][1]
+    assert summary["facts"]["heldout_perplexity"] == pytest.approx(last)
+    assert last > 1.02 * start
+    assert f"from {start:.2f} to {last:.2f}" in summary["headline"]
+    (gate,) = (v for v in summary["verdicts"] if v["gate"] == "sft.perplexity")
+    assert gate["value"] == pytest.approx(last / start)
+    assert any("these are the weights of the last step" in note for note in summary["notes"])
+    assert any("moving average over the steps (training.ema_decay=0.5)" in note for note in summary["notes"])

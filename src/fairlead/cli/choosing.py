@@ -38,18 +38,16 @@ class Hardware:
     num_gpus: int
     memory_gb: float
     """Of one device, GB (1e9 bytes)."""
-    microbatch_tokens: int
-    """Token budget of one forward."""
     says: str
 
 
 HARDWARE = {
     h.name: h
     for h in (
-        Hardware(name="laptop", num_gpus=0, memory_gb=16, microbatch_tokens=2048, says="a laptop, 16 GB"),
-        Hardware(name="one-gpu", num_gpus=1, memory_gb=24, microbatch_tokens=4096, says="one GPU of 24 GB"),
-        Hardware(name="node", num_gpus=8, memory_gb=80, microbatch_tokens=16384, says="a node of 8 GPUs of 80 GB"),
-        Hardware(name="cluster", num_gpus=16, memory_gb=80, microbatch_tokens=16384, says="several nodes of 8 GPUs of 80 GB"),
+        Hardware(name="laptop", num_gpus=0, memory_gb=16, says="a laptop, 16 GB"),
+        Hardware(name="one-gpu", num_gpus=1, memory_gb=24, says="one GPU of 24 GB"),
+        Hardware(name="node", num_gpus=8, memory_gb=80, says="a node of 8 GPUs of 80 GB"),
+        Hardware(name="cluster", num_gpus=16, memory_gb=80, says="several nodes of 8 GPUs of 80 GB"),
     )
 }  # fmt: skip
 

@@ -165,7 +165,6 @@ def _training(
         "batch_size": Key(batch, batch_why),
         "schedule": Key(schedule, "shape after the warm-up"),
         "warmup_share": Key(warmup, "share of the steps in which the rate rises"),
-        "max_tokens_per_microbatch": Key(situation.hardware.microbatch_tokens, "tokens of one forward; changes memory, never results"),
     }  # fmt: skip
     if is_lora:
         need = situation.memory_gb(stage, is_lora=False)

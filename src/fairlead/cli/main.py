@@ -349,13 +349,16 @@ def registry_rollback(
 @registry_app.command("gc", epilog="Example: fairlead registry gc --keep-last 3 --apply")
 def registry_gc(
     keep_last: Annotated[int, typer.Option(help="Runs of each stage to keep besides what is needed.", min=0)] = 3,
+    work: Annotated[
+        bool, typer.Option("--work", help="Work folders of older versions too: runs that cannot go on any more.")
+    ] = False,
     apply: Annotated[bool, typer.Option("--apply", help="Really delete; otherwise only say what would go.")] = False,
     as_json: Json = False,
 ) -> None:
     """Delete artifacts that nothing needs. What a release or a used reward model needs is never taken."""
     from fairlead.cli.registry import collect_garbage
 
-    collect_garbage(home(), keep_last=keep_last, is_dry=not apply, as_json=as_json)
+    collect_garbage(home(), keep_last=keep_last, takes_work=work, is_dry=not apply, as_json=as_json)
 
 
 VotesFile = Annotated[Path, typer.Argument(help="CSV or JSONL of item, rater, label.", metavar="FILE")]

@@ -12,10 +12,13 @@ from fairlead.cli.running import as_data
 from fairlead.core.errors import ConfigError, StoreError, explain, nearest
 from fairlead.pipeline.run_file import read_run
 from fairlead.store.artifacts import ArtifactStore
+from fairlead.store.code_version import code_version
 from fairlead.store.gc import apply_gc, plan_gc
 from fairlead.store.manifest import Artifact
 from fairlead.store.registry import Registry, RegistryName
+from fairlead.store.work import stale_work
 
+_NUM_SHOWN = 5
 NAMES: tuple[RegistryName, ...] = ("reward_models", "policies")
 
 
@@ -128,18 +131,28 @@ def roll_back(home: Path, kind: str, *, reason: str) -> None:
     terminal.say(f"{entry.artifact_id} ({entry.name}) is current again.")
 
 
-def collect_garbage(home: Path, *, keep_last: int, is_dry: bool, as_json: bool) -> None:
+def collect_garbage(home: Path, *, keep_last: int, takes_work: bool, is_dry: bool, as_json: bool) -> None:
     """Say what would go, or let it go."""
     store = ArtifactStore(home)
     books = registries(store)
     plan = plan_gc(store, books, keep_last=keep_last)
+    stale = stale_work(store, code=code_version())
     apply_gc(store, books, plan, dry_run=is_dry)
+    if takes_work and not is_dry:
+        stale = [folder for folder in stale if folder.remove()]
     if as_json:
-        terminal.say(as_data(dataclasses.asdict(plan)))
+        work = [{**dataclasses.asdict(folder), "path": str(folder.path)} for folder in stale]
+        terminal.say(as_data({**dataclasses.asdict(plan), "work": work}))
         return
     verb = "would be deleted" if is_dry else "deleted"
     terminal.say(f"{len(plan.delete)} artifacts ({plan.bytes / 2**20:.1f} MB) {verb}, {len(plan.keep)} kept.")
-    for artifact_id in list(plan.delete)[:5]:
+    for artifact_id in list(plan.delete)[:_NUM_SHOWN]:
         terminal.say(f"  {artifact_id}")
-    if is_dry and plan.delete:
+    if stale:
+        size = sum(folder.num_bytes for folder in stale) / 2**20
+        what = f"{len(stale)} work folders of other versions of Fairlead ({size:.1f} MB), from which no run goes on"
+        terminal.say(f"{what}, {verb}." if takes_work else f"{what}, are kept; --work takes them too.")
+        for folder in stale[:_NUM_SHOWN]:
+            terminal.say(f"  {folder.path.name}: {folder.stage}, {folder.code_version}")
+    if is_dry and (plan.delete or (stale and takes_work)):
         terminal.say("Next: the same command with --apply.")

@@ -36,6 +36,19 @@ from fairlead.engine.scheduler import Schedule
 from fairlead.models.load import CausalModel
 
 
+def cannot_write(model: str, why: str, *, stages: Sequence[str] = ()) -> EngineError:
+    """The error for a model that cannot sample.
+
+    Args:
+        why: `why_padded` of the model.
+        stages: of the recipe that would need it to.
+    """
+    remedy = "SFT, reward models, DPO and KTO train it; bring completions written elsewhere"
+    remedy += f", without {', '.join(stages)} in the recipe" if stages else ""
+    return EngineError(explain("model", model, f"cannot write completions here: it {why}", expected="a model whose sequences can share a row",
+                               remedy=remedy))  # fmt: skip
+
+
 class LocalEngine:
     """Implements RolloutEngine on a CausalModel in this process. One `generate` is read at a time; other threads may call the rest.
 
@@ -53,9 +66,7 @@ class LocalEngine:
         use_kernel: bool = True,
     ) -> None:  # fmt: skip
         if model.why_padded is not None:
-            raise EngineError(explain("model", model.name, f"cannot write completions here: it {model.why_padded}",
-                                      expected="a model whose sequences can share a row",
-                                      remedy="SFT, reward models, DPO and KTO train it; bring completions written elsewhere"))  # fmt: skip
+            raise cannot_write(model.name, model.why_padded)
         if model.device.type == "cpu" and model.arithmetic.precision != "fp32":
             raise EngineError(explain("model.arithmetic.precision", model.arithmetic.precision, "cannot write completions on a CPU",
                                       expected="fp32", remedy='Call model.set_precision("fp32") first'))  # fmt: skip

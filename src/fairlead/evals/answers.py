@@ -13,6 +13,7 @@ from fairlead.core.records import Completion, Prompt
 from fairlead.core.services import Services
 from fairlead.engine.local import LocalEngine
 from fairlead.evals.behaviours import group_completions
+from fairlead.evals.capability import scoring_budget
 from fairlead.evals.config import EvalsConfig
 from fairlead.models.heads import ScalarModel
 from fairlead.models.load import CausalModel
@@ -84,7 +85,7 @@ def answer(
     kl, kl_per_reply = _kl(trees, reference, config, heed) if reference is not None else (None, 0.0)
     rewards = None
     if reward is not None:
-        raw = score_trees(reward, trees, max_tokens=config.max_tokens_per_microbatch, heed=heed)
+        raw = score_trees(reward, trees, max_tokens=scoring_budget(reward.base, trees, config), heed=heed)
         rewards = reward.normalised(torch.from_numpy(raw)).numpy().astype(np.float64)
     return Answers(name=name, groups=groups, kl=kl, kl_per_reply=kl_per_reply, rewards=rewards)
 
@@ -96,7 +97,7 @@ def _kl(
         trees,
         "ref_logprobs",
         PolicyLogprobs(reference, config.temperature),
-        max_tokens=config.max_tokens_per_microbatch,
+        max_tokens=scoring_budget(reference, trees, config),
         heed=heed,
     )
     by_prompt, sums = [], []

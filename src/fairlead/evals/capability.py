@@ -1,6 +1,6 @@
 """What must not get worse: minimal pairs by likelihood, and perplexity on general text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +9,12 @@ import torch
 
 from fairlead.core.errors import DataError, explain
 from fairlead.core.io import read_rows
+from fairlead.evals.config import EvalsConfig
 from fairlead.models.load import CausalModel
 from fairlead.text.chat import ChatText
 from fairlead.text.packing import Branch, Tree, pack_trees, plan_microbatches
+from fairlead.train.memory import largest_tree
+from fairlead.train.setup import reading_budget
 
 
 def read_texts(path: Path, *fields: str, limit: int) -> list[tuple[str, ...]]:
@@ -26,8 +29,15 @@ def read_texts(path: Path, *fields: str, limit: int) -> list[tuple[str, ...]]:
     return [rows[i] for i in np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int)]
 
 
+def scoring_budget(model: CausalModel, trees: Sequence[Tree], config: EvalsConfig) -> int:
+    """Tokens of one forward that scores `trees`."""
+    return reading_budget(
+        model, config.max_tokens_per_microbatch, largest=largest_tree(trees), key="evals.max_tokens_per_microbatch"
+    )
+
+
 def text_logprobs(
-    model: CausalModel, chat: ChatText, texts: list[str], *, max_tokens: int, heed: Callable[[], None]
+    model: CausalModel, chat: ChatText, texts: list[str], *, config: EvalsConfig, heed: Callable[[], None]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Summed logprob and number of scored tokens of each plain text (after BOS; the first token is not scored without one).
 
@@ -44,7 +54,7 @@ def text_logprobs(
         trees.append(Tree(prompt_ids=ids[:0], branches=(Branch(token_ids=ids, kept=np.arange(len(ids)) > 0),)))
     sums, counts = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int64)
     with torch.no_grad():
-        for row in plan_microbatches([t.num_tokens for t in trees], max_tokens=max_tokens):
+        for row in plan_microbatches([t.num_tokens for t in trees], max_tokens=scoring_budget(model, trees, config)):
             heed()
             layout = pack_trees([trees[i] for i in row])
             logprobs = model.logprobs(layout).logprobs.double().cpu().numpy()
@@ -54,16 +64,16 @@ def text_logprobs(
 
 
 def minimal_pairs(
-    model: CausalModel, chat: ChatText, pairs: list[tuple[str, ...]], *, max_tokens: int, heed: Callable[[], None]
+    model: CausalModel, chat: ChatText, pairs: list[tuple[str, ...]], *, config: EvalsConfig, heed: Callable[[], None]
 ) -> npt.NDArray[np.bool_]:
     """[N] whether the good sentence is more likely than the bad one."""
-    sums, _ = text_logprobs(model, chat, [text for pair in pairs for text in pair], max_tokens=max_tokens, heed=heed)
+    sums, _ = text_logprobs(model, chat, [text for pair in pairs for text in pair], config=config, heed=heed)
     return sums[0::2] > sums[1::2]
 
 
 def perplexity(
-    model: CausalModel, chat: ChatText, texts: list[tuple[str, ...]], *, max_tokens: int, heed: Callable[[], None]
+    model: CausalModel, chat: ChatText, texts: list[tuple[str, ...]], *, config: EvalsConfig, heed: Callable[[], None]
 ) -> float:
     """exp of the mean negative logprob a token."""
-    sums, counts = text_logprobs(model, chat, [t[0] for t in texts], max_tokens=max_tokens, heed=heed)
+    sums, counts = text_logprobs(model, chat, [t[0] for t in texts], config=config, heed=heed)
     return float(np.exp(-sums.sum() / counts.sum()))

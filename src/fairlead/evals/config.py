@@ -1,5 +1,7 @@
 """Recipe section of the evaluation."""
 
+from typing import Annotated, Literal
+
 from pydantic import Field
 
 from fairlead.core.config import Config
@@ -31,5 +33,5 @@ class EvalsConfig(Config):
     """File of {text}: general text whose perplexity shows drift."""
     max_slots: int = Field(default=128, ge=1)
     """Sequences decoded together."""
-    max_tokens_per_microbatch: int = Field(default=8192, ge=16)
-    """Token budget of one scoring forward."""
+    max_tokens_per_microbatch: Annotated[int, Field(ge=16)] | Literal["auto"] = "auto"
+    """Token budget of one scoring forward; changes memory, never results. auto: 8192, or as much as fits the memory that is free."""

@@ -96,7 +96,6 @@ class _Evaluation:
 
     def abilities(self, model: CausalModel) -> dict[str, Any]:
         """Capability and drift of one model."""
-        tokens = self.config.max_tokens_per_microbatch
         found: dict[str, Any] = {}
 
         def heed() -> None:
@@ -104,10 +103,10 @@ class _Evaluation:
 
         if self.pairs:
             found["minimal_pairs"] = capability.minimal_pairs(
-                model, self.chat, self.pairs, max_tokens=tokens, heed=heed
+                model, self.chat, self.pairs, config=self.config, heed=heed
             )
         if self.texts:
-            found["perplexity"] = capability.perplexity(model, self.chat, self.texts, max_tokens=tokens, heed=heed)
+            found["perplexity"] = capability.perplexity(model, self.chat, self.texts, config=self.config, heed=heed)
         return found
 
     def compare(

@@ -202,6 +202,16 @@ def load_policy(
     return policy
 
 
+def foreseen_padding(folder: str) -> str | None:
+    """`why_padded` of the model in a folder, from its config alone; None also where only its weights would tell."""
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        kind = AutoModelForCausalLM._model_mapping[type(config)]
+    except Exception:  # `load_policy` says what is wrong with it
+        return None
+    return padded.why_padded(kind, config)
+
+
 @torch.no_grad()
 def attach_plans(policy: CausalModel) -> str | None:
     """Put our attention in where a plan computes what the model does; return what is against it, in words."""
@@ -211,10 +221,10 @@ def attach_plans(policy: CausalModel) -> str | None:
     tokens = probe.make_probe(config.get_text_config().vocab_size)
     own = policy._forward(input_ids=tokens.rows)
     if not own.isfinite().all():
-        return padded.why_padded(module)  # nothing to compare; preflight meets it
+        return padded.why_padded(type(module), config)  # nothing to compare; preflight meets it
     if not tokens.is_causal(own):
         raise _not_a_decoder(policy, "lets a token see later ones")
-    why, name = padded.why_padded(module), config._attn_implementation
+    why, name = padded.why_padded(type(module), config), config._attn_implementation
     if why is None:
         module.set_attn_implementation(attention.NAME)
         try:

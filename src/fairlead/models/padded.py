@@ -26,19 +26,19 @@ _SHARED_LAYERS = frozenset(("full_attention", "sliding_attention"))
 _STATE_LAYERS = frozenset(("conv", "linear_attention", "hybrid", "hybrid_sliding"))
 
 
-def why_padded(module: Any) -> str | None:
+def why_padded(kind: Any, config: Any) -> str | None:
     """What keeps sequences of a transformers model from sharing a row, in words; None when they can.
 
     Args:
-        module: the loaded causal language model: its class says whether it keeps state and whether its attention can be replaced,
-            its config which kinds of layers it has.
+        kind: class of the causal language model: it says whether it keeps state and whether its attention can be replaced.
+        config: it says which kinds of layers there are.
     """
-    kinds = frozenset(getattr(module.config.get_text_config(), "layer_types", None) or ())
-    if module._is_stateful or kinds & _STATE_LAYERS:
+    kinds = frozenset(getattr(config.get_text_config(), "layer_types", None) or ())
+    if kind._is_stateful or kinds & _STATE_LAYERS:
         return "keeps state across a row"
     if kinds - _SHARED_LAYERS:
         return f"has layers of {', '.join(sorted(kinds - _SHARED_LAYERS))}"
-    return None if module._supports_attention_backend else "has an attention of its own"
+    return None if kind._supports_attention_backend else "has an attention of its own"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -61,6 +61,8 @@ class Node:
     """Optimises a learned reward, which is refused below 2,000 pairs outside scope toy."""
     models: Mapping[str, str] = field(default_factory=dict[str, str])
     """Role -> artifact id or folder of a model that the config names; an artifact is an input like those of nodes."""
+    samples: bool = False
+    """Has the model write completions."""
 
 
 _TITLES = {"dpo": "DPO", "cdpo": "cDPO", "ipo": "IPO", "orpo": "ORPO", "simpo": "SimPO", "cpo": "CPO"}
@@ -90,6 +92,7 @@ def build_plan(recipe: Recipe) -> list[Node]:
                 recipe.completions,
                 completions.run,
                 inputs={**prompted, "policy": policy},
+                samples=True,
             )
         )
     if recipe.feedback:
@@ -144,7 +147,7 @@ def _online_node(name: str, config: OnlineConfig, policy: str, prompted: Mapping
         inputs |= {"completions": "completions"} if composed.normalisation == "reference" else {}
         inputs |= {"gold": "gold"} if any(part.type == "judge" for part in composed.components.values()) else {}
     node = _node(f"policies.{name}", f"Policy {name} ({config.method.title})", "policy", config, online.run, needs_reward=needs_reward,
-                 inputs=inputs)  # fmt: skip
+                 samples=True, inputs=inputs)  # fmt: skip
     return node if composed is None else dataclasses.replace(node, models=named_models(composed))
 
 
@@ -152,13 +155,13 @@ def _evals_node(recipe: Recipe, policy: str, prompted: Mapping[str, str]) -> Nod
     trained = {f"policy.{name}": f"policies.{name}" for name in recipe.policies}
     optional = {**({"rewards": "rewards"} if recipe.rewards else {}), **trained}
     gold_input = {"gold": "gold"} if recipe.gold else {}
-    return _node("evals", "Evaluation", "evaluation", recipe.evals, evals.run, optional=frozenset(optional),
+    return _node("evals", "Evaluation", "evaluation", recipe.evals, evals.run, optional=frozenset(optional), samples=True,
                  inputs={"criteria": "criteria", "before": policy, **prompted, **gold_input, **optional})  # fmt: skip
 
 
 def _node(
     name: str, title: str, kind: str, config: object, run: Run, *, inputs: Mapping[str, str] | None = None,
-    optional: frozenset[str] = frozenset(), needs_reward: bool = False,
+    optional: frozenset[str] = frozenset(), needs_reward: bool = False, samples: bool = False,
 ) -> Node:  # fmt: skip
     assert isinstance(config, Config), f"{name} has no config"
 
@@ -174,6 +177,7 @@ def _node(
         inputs=inputs or {},
         optional=optional,
         needs_reward=needs_reward,
+        samples=samples,
     )
 
 

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
@@ -20,7 +20,6 @@ from fairlead.core.errors import (
     GateStopped,
     Interrupted,
     ModelError,
-    StoreError,
     TrainError,
     explain,
     nearest,
@@ -30,8 +29,10 @@ from fairlead.core.io import write_json
 from fairlead.core.sections import TextSection, deciding
 from fairlead.core.services import Services
 from fairlead.core.summary import summary_from_dict
+from fairlead.engine.local import cannot_write
 from fairlead.formats import read_prompts
 from fairlead.models.device import choose_device
+from fairlead.models.load import foreseen_padding
 from fairlead.models.locate import locate_model, resolve_model
 from fairlead.models.memory import PeakMemory
 from fairlead.pipeline.alerts import check_alerts
@@ -48,8 +49,8 @@ from fairlead.preferences.counts import rl_count_gate
 from fairlead.rewards.gold import load_gold
 from fairlead.store.artifacts import Artifact, ArtifactStore, cache_key
 from fairlead.store.code_version import code_version
-from fairlead.store.locks import FileLock
 from fairlead.store.registry import Registry
+from fairlead.store.work import work_alone
 from fairlead.telemetry import typical_pace
 from fairlead.train.shelf import LOG, retire
 
@@ -206,7 +207,7 @@ class Pipeline:
         services = dataclasses.replace(self._services(node, work, paths), on_preflight=found)
         try:
             with (
-                _alone(work, node.name),
+                work_alone(work, stage=node.name, code=code_version()),
                 self.store.draft(node.kind, stage=node.name) as draft,
                 readable_faults(draft.path),
                 contextlib.ExitStack() as stack,
@@ -224,8 +225,14 @@ class Pipeline:
         return PreflightResult(node, found.table, None)
 
     def _check_model(self, nodes: list[Node]) -> None:
-        if any(node.kind in _MODEL_KINDS for node in nodes):
-            check_context(Path(locate_model(self._base_model()[0])), self.recipe.text.max_length)
+        if not any(node.kind in _MODEL_KINDS for node in nodes):
+            return
+        source = locate_model(self._base_model()[0])
+        check_context(Path(source), self.recipe.text.max_length)
+        writers = [node.name for node in nodes if node.samples]
+        why = foreseen_padding(source) if writers and Path(source).is_dir() else None
+        if why is not None:
+            raise cannot_write(self.model_name, why, stages=writers)
 
     def _add_finished(self, wanted: list[Node]) -> None:
         """Add stages that this command did not ask for and that are done all the same, so that the record shows the whole run."""
@@ -338,7 +345,7 @@ class Pipeline:
             if name == BASE_MODEL:
                 paths[role] = Path(self._base_model()[0])
         with (
-            _alone(work, node.name),
+            work_alone(work, stage=node.name, code=code_version()),
             self.store.draft(node.kind, stage=node.name) as draft,
             readable_faults(draft.path),
         ):
@@ -430,23 +437,3 @@ class Pipeline:
 def _training(config: Any) -> dict[str, Any]:
     """The training section of a stage's config as plain data; empty where it trains nothing."""
     return resolved(config).get("training") or {}
-
-
-@contextlib.contextmanager
-def _alone(work: Path, stage: str) -> Generator[None]:
-    """Make the work folder and keep other processes out of it; one that stays empty is removed.
-
-    Raises:
-        StoreError: another process is at the same stage of the same run.
-    """
-    lock = FileLock(work.with_name(work.name + ".lock"))
-    if not lock.acquire(wait=False):
-        raise StoreError(explain(stage, None, "is being run by another process", expected="one run of this recipe at a time in a home folder",
-                                 remedy="Wait for it to end, or set another FAIRLEAD_HOME"))  # fmt: skip
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            work.rmdir()
-        lock.release(remove=True)

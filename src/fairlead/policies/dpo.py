@@ -36,7 +36,15 @@ from fairlead.train.loop import run_loop
 from fairlead.train.memory import largest_tree
 from fairlead.train.preflight_stage import Preflight, Start, comparison_checks, conclude, refuse_rows
 from fairlead.train.reference import Reference
-from fairlead.train.setup import alert_rules, checkpoint_rule, load_trained, make_learner, prepare_model, reading_budget
+from fairlead.train.setup import (
+    alert_rules,
+    checkpoint_rule,
+    load_trained,
+    make_learner,
+    prepare_model,
+    reading_budget,
+    result_notes,
+)
 
 DPO_ACCURACY = Gate(
     name="dpo.accuracy", question="Does the policy now prefer what people preferred, on held-out pairs?", unit="share", direction="at_least",
@@ -88,7 +96,7 @@ def run(config: DpoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
     notes = [
         n for n in (free, f"{dropped} pairs dropped: a side is longer than text.max_length." if dropped else "") if n
     ]
-    notes += row_notes(encoded.values(), "pairs")
+    notes += [*row_notes(encoded.values(), "pairs"), *result_notes(config.training)]
     return _summary(config, out / "metrics.jsonl", heldout_margins, len(train.trees), preflight, notes)
 
 
@@ -131,7 +139,9 @@ def _add_reference(
     if not has_reference(config):
         return []
     services.say("dpo: computing reference logprobs once")
-    tokens = reading_budget(model, config.training, largest=largest_tree(encoded["train"].trees))
+    tokens = reading_budget(
+        model, config.training.max_tokens_per_microbatch, largest=largest_tree(encoded["train"].trees)
+    )
     reference = Reference(
         model, cache=services.extras.get("logprob_cache"), services=services, title="dpo: reference", max_tokens=tokens
     )

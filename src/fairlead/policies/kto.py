@@ -31,7 +31,15 @@ from fairlead.train.loop import run_loop
 from fairlead.train.memory import largest_tree
 from fairlead.train.preflight_stage import Preflight, Start, comparison_checks, conclude, refuse_rows
 from fairlead.train.reference import Reference
-from fairlead.train.setup import alert_rules, checkpoint_rule, load_trained, make_learner, prepare_model, reading_budget
+from fairlead.train.setup import (
+    alert_rules,
+    checkpoint_rule,
+    load_trained,
+    make_learner,
+    prepare_model,
+    reading_budget,
+    result_notes,
+)
 
 KTO_SEPARATION = Gate(
     name="kto.separation", question="Does the policy now tell good replies from bad ones, on held-out data?", unit="share", direction="at_least",
@@ -64,7 +72,7 @@ def run(config: KtoConfig, *, inputs: Mapping[str, Path], out: Path, services: S
         model, data.heldout, beta=config.beta, max_tokens=session.learner.max_tokens, heed=session.heed
     )
     save_policy(model, tokenizer, out)
-    data.notes += [n for n in (_balance_note(config, data),) if n]
+    data.notes += [n for n in (_balance_note(config, data),) if n] + result_notes(config.training)
     found = measure_separation(data.heldout, rewards, are_pairs=data.are_pairs, seed=services.seed)
     return _summary(config, data, found, out / "metrics.jsonl", preflight)
 
@@ -73,7 +81,10 @@ def _add_reference(
     config: KtoConfig, data: BatchData, model: CausalModel, text: TextSection, *, services: Services
 ) -> None:
     """Annotate all replies, and the mismatched ones where the method reads them, with the start's logprobs."""
-    name, tokens = config.algorithm, reading_budget(model, config.training, largest=largest_tree(data.train))
+    name, tokens = (
+        config.algorithm,
+        reading_budget(model, config.training.max_tokens_per_microbatch, largest=largest_tree(data.train)),
+    )
     services.say(f"{name}: computing reference logprobs once")
     reference = Reference(model, cache=services.extras.get("logprob_cache"), max_tokens=tokens, services=services,
                           title=f"{name}: reference")  # fmt: skip

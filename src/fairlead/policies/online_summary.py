@@ -9,6 +9,7 @@ from fairlead.core.summary import Figure, StageSummary, Threshold
 from fairlead.policies.online_config import OnlineConfig
 from fairlead.policies.telling import first_metric, last_metric, metric_chart
 from fairlead.train.preflight_stage import Preflight
+from fairlead.train.setup import result_notes
 
 RL_KL = Gate(
     name="rl.kl", question="Did the policy stay near its reference while it trained?", unit="nats/token", direction="at_most", stop=1.0, warn=0.5,
@@ -45,6 +46,7 @@ def summarise(config: OnlineConfig, path: Path, preflight: Preflight | None, *, 
                  Figure(name="score gain", value=gain, unit="reference sd", n=num_last),
                  Figure(name="length penalty", value=length_coef, unit="score at max_new_tokens")),
         verdicts=verdicts, charts=_charts(path), tables=(preflight.table,) if preflight else (),
+        notes=tuple(result_notes(config.training)),
         facts={"kl_per_token": kl, "kl_per_sequence": kl_sequence, "score_gain": gain},
     )  # fmt: skip
 

@@ -38,7 +38,7 @@ from fairlead.train.loop import Learner, run_loop
 from fairlead.train.memory import largest_tree
 from fairlead.train.noise import Neftune
 from fairlead.train.preflight_stage import Preflight, Start, conclude, imitation_checks
-from fairlead.train.setup import alert_rules, checkpoint_rule, load_trained, make_learner, prepare_model
+from fairlead.train.setup import alert_rules, checkpoint_rule, load_trained, make_learner, prepare_model, result_notes
 
 _REMEDY = "Write or collect more demonstrations; a few hundred good ones beat thousands of noisy ones"
 _WARN_BELOW: dict[Scope, int] = {"toy": 200, "narrow": 500, "general": 10_000}
@@ -98,11 +98,9 @@ def run(config: SftConfig, *, inputs: Mapping[str, Path], out: Path, services: S
                   max_length=text.max_length, max_tokens=config.training.max_tokens_per_microbatch, rate=rate,
                   learns_all=config.learn == "all")  # fmt: skip
     preflight = conclude(start, imitation_checks(start), services)
-    history, best = _train(config, model, train, heldout, out=out, services=services)
+    history, ended = _train(config, model, train, heldout, out=out, services=services)
     save_policy(model, tokenizer, out)
-    return _summary(
-        train, heldout, preflight, history, best=best, num_rejects=num_rejects, scope=services.extras["scope"]
-    )
+    return _summary(config, train, heldout, preflight, history, ended=ended, num_rejects=num_rejects, scope=services.extras["scope"])  # fmt: skip
 
 
 def _read(
@@ -156,9 +154,9 @@ class _EarlyStop:
         self.every, self.patience = every, patience
         if "history" not in session.extra:
             start = self._measure(None)
-            session.extra |= {"history": [[0.0, start]], "best": start, "num_worse": 0}
+            session.extra |= {"history": [[0.0, start]], "best": start, "num_worse": 0, "has_marked": False}
         elif session.has_lost_best:
-            session.extra |= {"best": self._measure(None), "num_worse": 0}
+            session.extra |= {"best": self._measure(None), "num_worse": 0, "has_marked": True}
             session.mark_best()
             session.save()
 
@@ -176,6 +174,13 @@ class _EarlyStop:
     def is_done(self) -> bool:
         """True once patience is over."""
         return bool(self.patience) and self.session.extra["num_worse"] > self.patience
+
+    def ended(self) -> float:
+        """Held-out loss of the weights that the session ended with: the best, or, when none was better than the start, the last."""
+        if self.session.extra["has_marked"]:
+            return self.best
+        step, loss = self.history[-1]
+        return loss if step == self.session.learner.step_number else self._measure(None)
 
     def _measure(self, metrics: Mapping[str, float] | None) -> float:
         learner = self.session.learner
@@ -196,7 +201,7 @@ class _EarlyStop:
         self.session.extra["history"].append([float(learner.step_number), loss])
         self.session.extra["num_worse"] = 0 if loss < best else self.session.extra["num_worse"] + 1
         if loss < best:
-            self.session.extra["best"] = loss
+            self.session.extra |= {"best": loss, "has_marked": True}
             self.session.mark_best()
         return self.is_done
 
@@ -204,7 +209,7 @@ class _EarlyStop:
 def _train(
     config: SftConfig, model: CausalModel, train: Encoded, heldout: Encoded, *, out: Path, services: Services
 ) -> tuple[list[tuple[float, float]], float]:
-    """Every measurement, and the best of weights that are still there."""
+    """Every measurement, and the held-out loss of the weights that the model ends with."""
     algo, training = get_algorithm("sft"), config.training
     steps = num_steps(len(train.trees), batch_size=training.batch_size, num_epochs=training.num_epochs)
     algo_config = algo.config(average=config.average, label_smoothing=config.label_smoothing)
@@ -224,11 +229,11 @@ def _train(
         if not stopper.is_done and not session.finish_step(hooks):
             run_loop(learner, source, hooks=hooks)
     session.restore_best()  # what was trained at all, when no measurement was better than the start
-    return stopper.history, stopper.best
+    return stopper.history, stopper.ended()
 
 
 def _summary(
-    train: Encoded, heldout: Encoded, preflight: Preflight, history: list[tuple[float, float]], *, best: float,
+    config: SftConfig, train: Encoded, heldout: Encoded, preflight: Preflight, history: list[tuple[float, float]], *, ended: float,
     num_rejects: int, scope: Scope,
 ) -> StageSummary:  # fmt: skip
     start = history[0][1]
@@ -236,18 +241,21 @@ def _summary(
              for name, encoded in (("training", train), ("held-out", heldout)) if encoded.num_truncated + encoded.num_dropped]  # fmt: skip
     if num_rejects:
         notes.append(f"{num_rejects} rows could not be read; see rejects.jsonl.")
-    notes += row_notes([train, heldout], "conversations")
+    notes += [*row_notes([train, heldout], "conversations"), *result_notes(config.training)]
+    if ended > start:
+        notes.append("No measurement was better than the start: these are the weights of the last step.")
     points = tuple((step, math.exp(loss)) for step, loss in history)
     chart = Chart(question="Does the model still learn, or has perplexity settled?", x_label="optimiser step", y_label="held-out perplexity",
                   series=(Series(label="held-out", role="policy", points=points),))  # fmt: skip
     num_heldout = sum(b.num_kept for t in heldout.trees for b in t.branches)
     return StageSummary(
         stage="sft",
-        headline=f"{len(train.trees):,} demonstrations brought held-out perplexity from {math.exp(start):.2f} to {math.exp(best):.2f}.",
-        figures=(Figure(name="held-out perplexity", value=math.exp(best), n=num_heldout, unit="", note="over held-out tokens, no interval"),
+        headline=f"{len(train.trees):,} demonstrations brought held-out perplexity from {math.exp(start):.2f} to {math.exp(ended):.2f}.",
+        figures=(Figure(name="held-out perplexity", value=math.exp(ended), n=num_heldout, unit="", note="over held-out tokens, no interval"),
                  Figure(name="demonstrations", value=len(train.trees))),
         verdicts=(SFT_COUNT[scope].judge(len(train.trees), n=len(train.trees)),
-                  SFT_PLATEAU.judge(math.exp(best - start), n=num_heldout, note="Best held-out perplexity against the start"), *preflight.verdicts),
+                  SFT_PLATEAU.judge(math.exp(ended - start), n=num_heldout, note="Held-out perplexity of the saved weights against the start"),
+                  *preflight.verdicts),
         charts=(chart,), tables=(preflight.table,), notes=tuple(notes),
-        facts={"heldout_perplexity": math.exp(best), "num_demonstrations": len(train.trees)},
+        facts={"heldout_perplexity": math.exp(ended), "num_demonstrations": len(train.trees)},
     )  # fmt: skip

@@ -45,7 +45,7 @@ from fairlead.text.encoding import Storage
 from fairlead.train.memory import largest_tree
 from fairlead.train.preflight_stage import Preflight, Start, conclude, reward_checks
 from fairlead.train.scoring import Outputs, read_outputs
-from fairlead.train.setup import load_trained, prepare_model, reading_budget
+from fairlead.train.setup import load_trained, prepare_model, reading_budget, result_notes
 
 GATES: tuple[Gate, ...] = (*quality.GATES, LEARNING_RATE_GATES["rewards"])
 __all__ = ["GATES", "RewardsConfig", "run"]
@@ -206,7 +206,9 @@ def _together(stage: _Stage, model: ScalarModel | None, each: Sequence[_Said]) -
     if config.ensemble.combine == "weights":
         folders = [stage.folder(i) for i in range(len(each))]
         model = average_reward_models(folders, device=services.device)
-        tokens = reading_budget(model.base, config.training, largest=largest_tree(stage.data.heldout.trees))
+        tokens = reading_budget(
+            model.base, config.training.max_tokens_per_microbatch, largest=largest_tree(stage.data.heldout.trees)
+        )
         return model, stage.ask(model, tokens, lambda: services.heed("averaging reward models"))
     said = each[0]
     if model is None:
@@ -286,4 +288,4 @@ def _notes(stage: _Stage, model: ScalarModel) -> tuple[str, ...]:
     if section.kind != "none":
         how = "their weights are averaged" if section.combine == "weights" else "their normalised scores are averaged"
         notes.append(f"{section.size} {ways[section.kind]}; {how}.")
-    return (*notes, *stage.data.notes)
+    return (*notes, *stage.data.notes, *result_notes(config.training))

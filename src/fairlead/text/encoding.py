@@ -147,7 +147,10 @@ def encode_parts(
         found = {name: part.finish() for name, part in parts.items()}
         bar.advance(number % _TICK)
     store.close()
-    return {name: require_some(part, what, max_length) for name, part in found.items()}
+    return {
+        name: require_some(part, what if name == what else f"{what} ({name})", max_length)
+        for name, part in found.items()
+    }
 
 
 class _Part:
@@ -221,6 +224,6 @@ def _code_hash() -> str:
     """Of the files that decide what becomes of a row: a change in them must not find what the old ones made."""
     folder = Path(__file__).parent
     digest = hashlib.sha256()
-    for name in ("chat.py", "columns.py", "encoding.py", "examples.py", "packing.py", "rankings.py", "ratings.py"):
+    for name in ("chat.py", "columns.py", "encoding.py", "examples.py", "groups.py", "packing.py", "rankings.py", "ratings.py"):
         digest.update((folder / name).read_bytes())
     return digest.hexdigest()[:16]

@@ -216,7 +216,8 @@ def require_some(result: Encoded, what: str, max_length: int) -> Encoded:
         raise DataError(explain(what, result.num_weightless, "rows have weight 0, which leaves nothing to learn", expected="weights above 0",
                                 remedy="Correct the weights, or leave them out for 1"))  # fmt: skip
     if not len(result.trees):
-        raise DataError(explain(what, result.num_dropped, "rows do not fit", expected=f"rows of at most {max_length} tokens with something to learn",
+        raise DataError(explain(what, result.num_dropped, "rows do not fit, and no other is left",
+                                expected=f"rows of at most {max_length} tokens with something to learn",
                                 remedy="Raise text.max_length or shorten the data"))  # fmt: skip
     return result
 

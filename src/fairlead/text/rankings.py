@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from fairlead.core.records import Messages, Preference
 from fairlead.text.chat import ChatText
 from fairlead.text.encoding import Storage, encode_rows
-from fairlead.text.examples import Encoded, require_some
+from fairlead.text.examples import Encoded
+from fairlead.text.groups import Ids, encode_groups
 from fairlead.text.packing import Branch, Tree
 
 _ORDERS = (("rank", -1.0), ("score", 1.0))
@@ -154,37 +155,15 @@ def _implied_order(texts: Sequence[str], pairs: Sequence[Preference]) -> tuple[i
     return tuple(sum(better[j][i] for j in range(size)) for i in range(size))
 
 
-def encode_groups(chat: ChatText, rows: Iterable[Ranking], *, max_length: int, may_be_empty: bool = False) -> Encoded:
-    """Rankings to trees of k branches; a completion that does not fit is dropped, and the rest of its ranking stays.
+def encode_ranked(chat: ChatText, rows: Iterable[Ranking], *, max_length: int, may_be_empty: bool = False) -> Encoded:
+    """Rankings to trees of k branches, two at least; as `encode_groups`. Those of weight 0 are left out."""
+    return encode_groups(chat, rows, max_length=max_length, may_be_empty=may_be_empty, fewest=2, make_tree=_ranked_tree,
+                         is_weightless=lambda ranking: not ranking.weight)  # fmt: skip
 
-    Returns:
-        Trees; `num_truncated` counts rankings that lost completions. Rankings of weight 0 are left out.
-    Raises:
-        DataError: nothing is left at all, unless `may_be_empty`.
-    """
-    rows = list(rows)
-    prompts = chat.encode_prompts([ranking.prompt for ranking in rows])
-    replies = iter(chat.encode_completions([text for ranking in rows for text in ranking.completions]))
-    trees, kept_rows, result = list[Tree](), list[int](), Encoded()
-    result.look(chat, ((ranking.prompt, ranking.completions[0]) for ranking in rows))
-    for number, (ranking, prompt) in enumerate(zip(rows, prompts, strict=True)):
-        sides = list(itertools.islice(replies, len(ranking.completions)))
-        if not ranking.weight:
-            result.num_weightless += 1
-            continue
-        fits = [0 < len(prompt) <= max_length - len(side) for side in sides]
-        if sum(fits) < 2:
-            result.num_dropped += 1
-            continue
-        result.num_truncated += not all(fits)
-        numbers = {"p_chosen": ranking.p_chosen, "weight": ranking.weight, "is_tie": float(ranking.is_tie)}
-        branches = tuple(Branch(token_ids=side) for side, fit in zip(sides, fits, strict=True) if fit)
-        ranks = tuple(rank for rank, fit in zip(ranking.ranks, fits, strict=True) if fit)
-        trees.append(Tree(prompt_ids=prompt, branches=branches, ranks=ranks, numbers=numbers))
-        kept_rows.append(number)
-        result.count_kept(ranking.prompt)
-    result.trees, result.kept_rows = trees, kept_rows
-    return result if may_be_empty else require_some(result, "preferences", max_length)
+
+def _ranked_tree(ranking: Ranking, prompt: Ids, branches: tuple[Branch, ...], places: Sequence[int]) -> Tree:
+    numbers = {"p_chosen": ranking.p_chosen, "weight": ranking.weight, "is_tie": float(ranking.is_tie)}
+    return Tree(prompt_ids=prompt, branches=branches, ranks=tuple(ranking.ranks[i] for i in places), numbers=numbers)
 
 
 def encode_rankings(
@@ -193,12 +172,12 @@ def encode_rankings(
     """Pairs to trees of the rankings that they were cut from.
 
     Returns:
-        Trees as of `encode_groups` (`kept_rows` names the first pair of each), and what became of the pairs.
+        Trees as of `encode_ranked` (`kept_rows` names the first pair of each), and what became of the pairs.
     Raises:
         DataError: nothing is left at all.
     """
     rankings = group_rankings(rows)
-    result = encode_rows(rankings, encode_groups, chat=chat, max_length=max_length, what="preferences", storage=storage)
+    result = encode_rows(rankings, encode_ranked, chat=chat, max_length=max_length, what="preferences", storage=storage)
     counts = RankingCounts()
     for number in result.kept_rows:
         _count(counts, rankings[number], [rows[n] for n in rankings[number].rows])

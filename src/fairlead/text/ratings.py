@@ -8,7 +8,6 @@ Example:
     encoded = encode_ratings(chat, preferences, ("helpfulness",), max_length=512)
 """
 
-import itertools
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -17,7 +16,8 @@ from dataclasses import dataclass
 from fairlead.core.records import Messages, Preference
 from fairlead.text.chat import ChatText
 from fairlead.text.encoding import Storage, encode_rows
-from fairlead.text.examples import Encoded, require_some
+from fairlead.text.examples import Encoded
+from fairlead.text.groups import Ids, encode_groups
 from fairlead.text.packing import Branch, Tree
 
 _SIDES = re.compile(r"(?:chosen|rejected|a|b)_(.+)")
@@ -80,31 +80,13 @@ def group_ratings(rows: Iterable[Preference], names: Sequence[str]) -> tuple[lis
 def encode_rated(
     chat: ChatText, rows: Iterable[RatedPrompt], *, max_length: int, may_be_empty: bool = False
 ) -> Encoded:
-    """Rated prompts to trees with their ratings as `targets`. A completion that does not fit is left out.
+    """Rated prompts to trees with their ratings as `targets`; as `encode_groups`."""
+    return encode_groups(chat, rows, max_length=max_length, may_be_empty=may_be_empty, fewest=1, make_tree=_rated_tree)
 
-    Returns:
-        Trees; `num_truncated` counts prompts that lost completions.
-    Raises:
-        DataError: nothing is left at all, unless `may_be_empty`.
-    """
-    rows = list(rows)
-    prompts = chat.encode_prompts([row.prompt for row in rows])
-    replies = iter(chat.encode_completions([text for row in rows for text in row.completions]))
-    trees, kept_rows, result = list[Tree](), list[int](), Encoded()
-    result.look(chat, ((row.prompt, row.completions[0]) for row in rows))
-    for number, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
-        sides = zip(itertools.islice(replies, len(row.completions)), row.ratings, strict=True)
-        kept = [(Branch(token_ids=side), given) for side, given in sides if 0 < len(prompt) <= max_length - len(side)]
-        if not kept:
-            result.num_dropped += 1
-            continue
-        result.num_truncated += len(kept) < len(row.completions)
-        branches, ratings = zip(*kept, strict=True)
-        trees.append(Tree(prompt_ids=prompt, branches=branches, ranks=(0,) * len(kept), targets=ratings))
-        kept_rows.append(number)
-        result.count_kept(row.prompt)
-    result.trees, result.kept_rows = trees, kept_rows
-    return result if may_be_empty else require_some(result, "preferences", max_length)
+
+def _rated_tree(row: RatedPrompt, prompt: Ids, branches: tuple[Branch, ...], places: Sequence[int]) -> Tree:
+    ratings = tuple(row.ratings[i] for i in places)
+    return Tree(prompt_ids=prompt, branches=branches, ranks=(0,) * len(branches), targets=ratings)
 
 
 def encode_ratings(

@@ -21,6 +21,7 @@ from torch import Tensor
 from fairlead.core.errors import FairleadError, ModelError, StoreError, explain
 from fairlead.core.io import sync_file, write_error
 from fairlead.models.snapshot import Snapshot
+from fairlead.train.average import AVERAGE
 from fairlead.train.forward import Models
 from fairlead.train.identity import difference
 from fairlead.train.shelf import TENSORS, Entry, Shelf, now
@@ -203,6 +204,8 @@ class Checkpoints:
 def load_weights(path: Path, models: Models) -> None:
     """Put the weights of the checkpoint in folder `path` into models that were made as those that were trained (adapters too).
 
+    Of a training with a moving average these are the averages, as they are of the policy that it saves in the end.
+
     Raises:
         ModelError: damaged, or of a model with other trained parameters.
     """
@@ -212,7 +215,9 @@ def load_weights(path: Path, models: Models) -> None:
         if name not in named or list(named[name].shape) != shape:
             raise ModelError(explain(path, None, f"does not fit this model: {name} {'has another shape' if name in named else 'is not there'}",
                                      expected="the model that was trained, with its adapter", remedy="Load its base model first"))  # fmt: skip
-    load_parameters({name: named[name] for name in shapes}, read_tensors(path, PARAMETER))
+    averages = read_tensors(path, AVERAGE)
+    tensors, prefix = (averages, AVERAGE) if averages else (read_tensors(path, PARAMETER), PARAMETER)
+    load_parameters({name: named[name] for name in shapes}, tensors, prefix=prefix)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -149,9 +149,17 @@ class Session:
         self._steering.refuse()
         self.learner.load_state(tensors, state["learner"])
         restore_random_state(tensors, state["random"])
+        self._tell_threads(state["threads"])
         self.resumed_from = self._saved_step = self.learner.step_number
         self.extra = dict(state["extra"])
         self.extra_tensors = {k.removeprefix(_EXTRA): v for k, v in tensors.items() if k.startswith(_EXTRA)}
+
+    def _tell_threads(self, before: int) -> None:
+        """Sums over threads are rounded in another order when there are more or fewer of them."""
+        now = torch.get_num_threads()
+        if now != before and self.services.device == "cpu":
+            self.services.say(f"{self.title}: going on with {now} threads after {before}: from here on the last digits of every number differ from "
+                              f"those of an undisturbed run. OMP_NUM_THREADS={before} keeps them.")  # fmt: skip
 
     def save(self) -> None:
         """Write a checkpoint of this moment and wait until it is on disk.
@@ -167,7 +175,8 @@ class Session:
         more, random = random_state()
         extra = {_EXTRA + name: tensor for name, tensor in self.extra_tensors.items()}
         # Hooks go on changing the extras while this is written.
-        plain = {"learner": learner, "random": random, "extra": self.extra, "watch": self._steering.watch.state()}
+        plain = {"learner": learner, "random": random, "extra": self.extra, "watch": self._steering.watch.state(),
+                 "threads": torch.get_num_threads()}  # fmt: skip
         state = json.loads(json.dumps(plain, allow_nan=False))
         self._checkpoints.save(
             {**tensors, **more, **extra}, {**state, "step": self.learner.step_number, "title": self.title,

@@ -171,12 +171,16 @@ def fitting_tokens(need: Need, *, free: int | None, largest: int) -> int | None:
     return budget
 
 
-def token_budget(wanted: int | Literal["auto"], need: Need, *, device: torch.device, largest: int) -> int:
+def token_budget(
+    wanted: int | Literal["auto"], need: Need, *, device: torch.device, largest: int,
+    key: str = "training.max_tokens_per_microbatch",
+) -> int:  # fmt: skip
     """The recipe's number, or for `auto` what fits into what is free now, with the weights loaded.
 
     Args:
         device: where the model is.
         largest: tokens of the largest tree, which has to fit.
+        key: the recipe's name of it.
     Raises:
         ConfigError: it does not.
     """
@@ -191,7 +195,7 @@ def token_budget(wanted: int | Literal["auto"], need: Need, *, device: torch.dev
     if found is None:
         assert free is not None, "everything fits when nothing is known"
         raise ConfigError(explain(
-            "training.max_tokens_per_microbatch", "auto", f"finds no room for the longest row: {largest} tokens take about "
+            key, "auto", f"finds no room for the longest row: {largest} tokens take about "
             f"{need.further(largest) / _GB:.1f} GB beside the weights ({need.states / _GB:.1f} GB of them gradients, optimiser and copies)",
             expected=f"at most {SHARE * free / _GB:.1f} of the {free / _GB:.1f} GB that are free",
             remedy="Set activation_checkpointing, lora or a smaller optimizer, lower text.max_length, or give a number to try it all the same",

@@ -76,6 +76,13 @@ def alert_rules(training: TrainingSettings) -> tuple[Rule, ...]:
     return choose_rules(training.alerts.model_dump())
 
 
+def result_notes(training: TrainingSettings) -> list[str]:
+    """What a summary says of the weights that a training leaves, where these are not those of a step."""
+    if training.ema_decay is None:
+        return []
+    return [f"The saved weights are their moving average over the steps (training.ema_decay={training.ema_decay:g})."]
+
+
 def make_learner(
     models: Models, algo: Algorithm, algo_config: Any, training: TrainingSettings, *, num_steps: int,
     largest: int, say: Callable[[str], None], neftune: Neftune | None = None,
@@ -111,11 +118,20 @@ def training_need(models: Models, training: TrainingSettings, *, largest: int) -
     return functools.reduce(Need.__add__, needs)
 
 
-def reading_budget(model: CausalModel, training: TrainingSettings, *, largest: int) -> int:
-    """Tokens of a forward that trains nothing (a reference pass)."""
+def reading_budget(
+    model: CausalModel, wanted: int | Literal["auto"], *, largest: int, key: str = "training.max_tokens_per_microbatch"
+) -> int:
+    """Tokens of a forward that trains nothing (a reference pass, an evaluation).
+
+    Args:
+        wanted: what the recipe says under `key`.
+        largest: tokens of the largest tree.
+    Raises:
+        ConfigError: `auto`, and memory has no room for the largest tree.
+    """
     way = Way(is_low=model.arithmetic.precision == "bf16", on_cpu=model.device.type == "cpu")
     need = estimate(dataclasses.replace(shape_of(model), num_trained=0), way)
-    return token_budget(training.max_tokens_per_microbatch, need, device=model.device, largest=largest)
+    return token_budget(wanted, need, device=model.device, largest=largest, key=key)
 
 
 def load_trained(folder: str, training: TrainingSettings, *, services: Services) -> CausalModel:

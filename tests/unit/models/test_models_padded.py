@@ -10,7 +10,7 @@ from fairlead.core.errors import EngineError
 from fairlead.engine.local import LocalEngine
 from fairlead.models.adapters import LoraSettings, add_lora, merged
 from fairlead.models.checkpoint import save_policy
-from fairlead.models.load import load_policy, load_tokenizer
+from fairlead.models.load import foreseen_padding, load_policy, load_tokenizer
 from fairlead.models.padded import plan_rows, why_padded
 from fairlead.text import Branch, Layout, Tree, pack_trees, unshare
 
@@ -133,9 +133,9 @@ def test_what_keeps_sequences_apart_is_told_from_facts_of_the_model():
         "vocab_size": 8,
     }
     module = LlamaForCausalLM(LlamaConfig(**sizes))
-    assert why_padded(module) is None
+    assert why_padded(type(module), module.config) is None
     module.config.layer_types = ["chunked_attention"]
-    assert why_padded(module) == "has layers of chunked_attention"
+    assert why_padded(type(module), module.config) == "has layers of chunked_attention"
 
 
 def test_an_adapter_keeps_the_padded_rows():
@@ -164,3 +164,12 @@ def test_the_engine_refuses_and_says_what_works():
     message = str(info.value)
     assert "cannot write completions here: it keeps state across a row" in message
     assert "SFT, reward models, DPO and KTO train it" in message
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "mamba", "jamba", "lfm2"])
+def test_padding_is_foreseen_from_the_config_as_the_loaded_model_says(kind):
+    assert foreseen_padding(str(tiny_models.folder(kind))) == tiny_models.load(kind).why_padded
+
+
+def test_nothing_is_foreseen_of_a_folder_without_a_model(tmp_path):
+    assert foreseen_padding(str(tmp_path)) is None

@@ -9,6 +9,7 @@ from training_examples import make_learner, make_trees, weights
 from fairlead.core.errors import Interrupted
 from fairlead.core.services import Services
 from fairlead.train.average import AVERAGE
+from fairlead.train.checkpoints import load_weights
 from fairlead.train.hooks import Session
 from fairlead.train.loop import run_loop
 
@@ -105,3 +106,13 @@ def test_the_best_is_the_average_of_the_best_step(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(weights(learner), averages[1], strict=True))
     with pytest.raises(AssertionError):
         assert all(torch.equal(a, b) for a, b in zip(weights(learner), averages[-1], strict=True))
+
+
+def test_the_weights_taken_out_of_a_checkpoint_are_the_averages(tmp_path):
+    learner = learner_of(0.9)
+    with session_of(learner, tmp_path) as running:
+        run_loop(learner, BATCHES, [running.after_step])
+        running.save()
+    fresh = learner_of(0.9)
+    load_weights(next((tmp_path / "work" / "checkpoints").glob("step-*")), fresh.models)
+    assert all(torch.equal(a, b) for a, b in zip(weights(fresh), weights(learner), strict=True))

@@ -152,7 +152,7 @@ def test_a_learner_takes_what_fits_and_says_so(monkeypatch):
     assert learner_with(room, monkeypatch, [], max_tokens_per_microbatch=8000).max_tokens == 8000
     section = TrainSection(activation_checkpointing=True)
     assert training_need(Models(policy=tiny_models.load("llama")), section, largest=20).per_token < need.per_token
-    reading = reading_budget(tiny_models.load("llama"), TrainSection(), largest=20)
+    reading = reading_budget(tiny_models.load("llama"), "auto", largest=20)
     assert reading > 1024, "a forward that trains nothing takes less"
 
 

@@ -123,3 +123,20 @@ def test_checkpoints_are_written_when_due(seconds, is_saved, tmp_path):
     with session(learner, tmp_path, checkpoint_every_s=seconds) as running:
         run_loop(learner, source("sft")[:1], [running.after_step])
     assert (tmp_path / "work" / "checkpoints").exists() == is_saved
+
+
+@pytest.mark.parametrize("num_more", [0, 1])
+def test_going_on_with_another_number_of_threads_is_said_once(tmp_path, num_more):
+    before, said = torch.get_num_threads(), []
+    learner = make_learner("sft", num_steps=6)
+    with contextlib.suppress(Interrupted), session(learner, tmp_path, should_stop=lambda: True) as running:
+        run_loop(learner, source("sft"), [running.after_step])
+    torch.set_num_threads(before + num_more)
+    try:
+        with session(make_learner("sft", num_steps=6), tmp_path, say=said.append):
+            pass
+    finally:
+        torch.set_num_threads(before)
+    told = [line for line in said if "threads" in line]
+    assert len(told) == num_more
+    assert all(f"going on with {before + 1} threads after {before}" in line for line in told)
