@@ -224,6 +224,15 @@ def _code_hash() -> str:
     """Of the files that decide what becomes of a row: a change in them must not find what the old ones made."""
     folder = Path(__file__).parent
     digest = hashlib.sha256()
-    for name in ("chat.py", "columns.py", "encoding.py", "examples.py", "groups.py", "packing.py", "rankings.py", "ratings.py"):
+    for name in (
+        "chat.py",
+        "columns.py",
+        "encoding.py",
+        "examples.py",
+        "groups.py",
+        "packing.py",
+        "rankings.py",
+        "ratings.py",
+    ):
         digest.update((folder / name).read_bytes())
     return digest.hexdigest()[:16]

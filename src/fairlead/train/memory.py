@@ -8,12 +8,13 @@
     snapshot     4 P + optimiser + average: a checkpoint's copy in host memory (0 on a GPU, whose memory it does not take)
     copies       2 W with bf16    W weights of linear layers
     head(T)      min(T V s, KEPT_BYTES) + one chunk of logits + 8 V H of a trained head's gradient on its way
-    activations  SLACK (L layer + 12 H + work),   layer = s (4 I + 2 A D + 2 K D + 2 H) + 16 H + s A min(S, S / 2 + 64),   s = 4, or 2 with bf16
+    activations  SLACK (L layer + 12 H + work),   layer = s (4 I + 2 A D + 2 K D + 2 H + E) + 16 H + s A min(S, S / 2 + 64),   s = 4, or 2 with bf16
                  work = 4 (3 I + 6 H), what one layer's backward has in hand
 
 Legend: T tokens of a row, L layers, H width, I width of the MLP (of the experts that a token meets), A heads, K key heads, D size of a head,
-V vocabulary, S keys of the longest segment whose attention weights are kept (none on a GPU). With activation checkpointing one layer at a
-time is there, and 4 H a layer. Without training (a reference pass) only work and one chunk of logits remain.
+E outputs of a layer's linear parts that have an adapter, V vocabulary, S keys of the longest segment whose attention weights are kept (none on
+a GPU). With activation checkpointing one layer at a time is there, and 4 H a layer. Without training (a reference pass) only work and one chunk of
+logits remain.
 
 SLACK is measured: freed blocks leave gaps, and libraries hold room for their products. Peaks of Llamas of two widths were 0.79 to 1.23
 times the estimate (tested within 0.6 to 1.25), so a budget may fill SHARE of what is free.
@@ -62,6 +63,8 @@ class Shape:
     """Trained parameters that Muon steps."""
     num_linear: int = 0
     """Weights of linear layers."""
+    num_adapted: int = 0
+    """Outputs of all linear layers that have an adapter: the adapter's own is kept beside each."""
     has_logits: bool = True
     """False for a scalar model, whose head has one output."""
 
@@ -120,6 +123,7 @@ def shape_of(model: CausalModel, *, has_logits: bool = True) -> Shape:
         vocabulary=int(text.vocab_size), num_parameters=sum(p.numel() for p in model.module.parameters()),
         num_trained=sum(p.numel() for p in trained), num_matrices=sum(p.numel() for p in trained if id(p) in matrices),
         num_linear=sum(m.weight.numel() for m in model.module.modules() if isinstance(m, nn.Linear)), has_logits=has_logits,
+        num_adapted=sum(p.shape[0] for name, p in model.module.named_parameters() if ".lora_B." in name),
     )  # fmt: skip
 
 
@@ -152,7 +156,7 @@ def _activations(shape: Shape, way: Way, *, size: int, learns: bool) -> int:
     keys = min(way.longest, KEPT_KEYS) if way.on_cpu else 0
     weights = size * shape.heads * min(keys, keys // 2 + 64)
     parts = 4 * shape.inner + 2 * (shape.heads + shape.kv_heads) * shape.head_size + 2 * shape.hidden
-    layer = size * parts + 16 * shape.hidden + weights
+    layer = size * (parts + shape.num_adapted // shape.layers) + 16 * shape.hidden + weights
     kept = layer + 4 * shape.hidden * shape.layers if way.recomputes else layer * shape.layers
     return round(SLACK * (kept + 12 * shape.hidden + work))
 

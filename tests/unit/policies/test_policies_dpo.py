@@ -280,7 +280,7 @@ def test_rows_that_cannot_be_used_are_left_out_counted_and_said_once(tmp_path):
 
 
 def test_preferences_of_weight_0_alone_are_refused(tmp_path):
-    with pytest.raises(DataError, match="preferences=12 rows have weight 0, which leaves nothing to learn"):
+    with pytest.raises(DataError, match=r"preferences \(train\)=12 rows have weight 0, which leaves nothing to learn"):
         _run_stage(tmp_path, rows=[replace(row, id="", weight=0.0) for row in _preferences() if row.split == "train"])
 
 
