@@ -28,7 +28,7 @@ STAGE_PAGES = {
     "model": ("pipeline",),
 }  # fmt: skip
 """Pages under docs/stages by recipe section; a section that is not listed here is an error."""
-GENERAL_SECTIONS = frozenset({"name", "scope", "seed", "device", "text", "allow"})
+GENERAL_SECTIONS = frozenset({"name", "scope", "seed", "device", "text", "telemetry", "allow"})
 FORBIDDEN = (
     (re.compile(r"(?<![\w.\])}])/(?:work|root|home|Users)/\w"), "a path of one machine", "Write it relative to the repository"),
     (re.compile(r"(?:pypi|pythonhosted|anaconda|npmjs|crates)\.(?:org|io|com)|download\.pytorch\.org"), "the host of a package registry",

@@ -36,6 +36,19 @@ _POLICIES: dict[str, type[Config]] = {
 PolicyConfig = Annotated[OnlineConfig | DpoConfig | KtoConfig, Field(union_mode="smart")]
 
 
+class TelemetrySection(Config):
+    """Where metrics go besides the run's own files. Nothing is sent anywhere unless it is named here."""
+
+    sinks: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """tensorboard: event files in the run's folder. wandb: offline runs there. mlflow: its file store there. Each needs the extra of its name."""
+    project: str = "fairlead"
+    """Project of W&B, experiment of MLflow."""
+    wandb_mode: Literal["offline", "online"] = "offline"
+    """online sends to the account that wandb is logged in to."""
+    mlflow_uri: str = ""
+    """Tracking server of MLflow; empty writes files in the run's folder."""
+
+
 class Recipe(Config):
     """A whole run."""
 
@@ -71,6 +84,8 @@ class Recipe(Config):
     """What is measured before and after, with the criteria of success."""
     releases: ReleasesConfig | None = None
     """Which policy is released."""
+    telemetry: TelemetrySection = TelemetrySection()
+    """Dashboards beside the metrics file; changes no result."""
     allow: dict[str, str] = Field(default_factory=dict)
     """Gates that are passed on record: name -> reason."""
 

@@ -6,6 +6,7 @@ from using that artifact; stages that do not need it go on, and the run ends wit
 
 import contextlib
 import dataclasses
+import functools
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -52,6 +53,7 @@ from fairlead.store.code_version import code_version
 from fairlead.store.registry import Registry
 from fairlead.store.work import work_alone
 from fairlead.telemetry import typical_pace
+from fairlead.telemetry.trackers import Place, Trackers, check_installed, open_trackers
 from fairlead.train.shelf import LOG, retire
 
 _MODEL_KINDS = frozenset({"criteria", "policy", "reward_model", "completions", "evaluation"})
@@ -97,6 +99,7 @@ class Pipeline:
     def __post_init__(self) -> None:
         self.store = ArtifactStore(self.home)
         self.finder = FileFinder(self.recipe_folder)
+        check_installed(self.recipe.telemetry.sinks)
         alerts = check_alerts(self.recipe)
         check_names(self.recipe.allow, where="allow", alerts=alerts)
         check_names(self.allowed, where="--allow", alerts=alerts)
@@ -392,6 +395,16 @@ class Pipeline:
             if state == "candidate" or (state == "approved" and to == "released"):
                 state = registry.promote(policy, to=to, reason=reason).state
 
+    def _trackers(self, node: Node, title: str) -> Trackers:
+        """The recipe's dashboards for one training of a stage."""
+        section = self.recipe.telemetry
+        place = Place(
+            folder=self.folder, run=f"{self.recipe.name}/{node.name}" + ("" if title == node.name.split(".")[-1] else f"/{title.replace(' ', '-')}"),
+            project=section.project, mlflow_uri=section.mlflow_uri, wandb_mode=section.wandb_mode,
+            config={"recipe": self.recipe.name, "stage": node.name, "seed": self.recipe.seed},
+        )  # fmt: skip
+        return open_trackers(section.sinks, place, self.interface.say)
+
     def _services(self, node: Node, work: Path, paths: Mapping[str, Path]) -> Services:
         extras: dict[str, Any] = {
             "text": self._text(), "scope": self.recipe.scope, "allow": dict(self.allowed), "find_file": self.finder.find,
@@ -399,6 +412,8 @@ class Pipeline:
             "tree_cache": self.store.root / "cache" / "trees", "machine_file": self.store.root / "cache" / "machine.json",
             "read_prompts": read_prompts, "run": f"{self.recipe.name}/{node.name}",
         }  # fmt: skip
+        if self.recipe.telemetry.sinks:
+            extras["trackers"] = functools.partial(self._trackers, node)
         if node.kind in _MODEL_KINDS:
             extras["base_model"] = self._base_model()[0]
         if "gold" in paths:

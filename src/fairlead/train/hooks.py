@@ -25,7 +25,7 @@ from fairlead.telemetry.alerts import Decision, Rule, Watch
 from fairlead.telemetry.metrics import METRICS
 from fairlead.telemetry.pace import Pace
 from fairlead.telemetry.rules import DEFAULT_RULES, without_metrics
-from fairlead.telemetry.sinks import JsonlSink
+from fairlead.telemetry.sinks import FanOut, JsonlSink
 from fairlead.train.checkpoints import CheckpointRule, Checkpoints
 from fairlead.train.loop import Hook, Learner
 from fairlead.train.shelf import FOLDER, Shelf
@@ -68,7 +68,7 @@ class Session:
     resumed_from: int = 0
     has_lost_best: bool = False
     """The best weights of before were damaged: a hook that measures takes those of now for the best and goes on from there."""
-    _sink: JsonlSink | None = None
+    _sink: FanOut | None = None
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _bar: ProgressBar | None = None
     _saved: float = field(default_factory=time.monotonic)
@@ -92,7 +92,8 @@ class Session:
         kept = self.services.work / "metrics.jsonl"
         rows = JsonlSink(kept)
         rows.resume(self.learner.step_number)
-        self._sink = rows
+        open_more = self.services.extras.get("trackers")
+        self._sink = FanOut(rows) if open_more is None else FanOut(rows, open_more(self.title))
         self.learner.say = lambda text: self.services.say(f"{self.title}: {text}")
         for note in self.learner.models.notes():
             self.services.say(f"{self.title}: {note}")
