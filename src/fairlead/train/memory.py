@@ -13,10 +13,10 @@
 
 Legend: T tokens of a row, L layers, H width, I width of the MLP (of the experts that a token meets), A heads, K key heads, D size of a head,
 E outputs of a layer's linear parts that have an adapter, V vocabulary, S keys of the longest segment whose attention weights are kept (none on
-a GPU). With activation checkpointing one layer at a time is there, and 4 H a layer. Without training (a reference pass) only work and one chunk of
-logits remain.
+a GPU). With activation checkpointing one layer at a time is there, with the work of its second forward, and 4 H a layer. Without training (a
+reference pass) only work and one chunk of logits remain.
 
-SLACK is measured: freed blocks leave gaps, and libraries hold room for their products. Peaks of Llamas of two widths were 0.79 to 1.23
+SLACK is measured: freed blocks leave gaps, and libraries hold room for their products. Peaks of Llamas of two widths were 0.76 to 1.23
 times the estimate (tested within 0.6 to 1.25), so a budget may fill SHARE of what is free.
 """
 
@@ -157,7 +157,7 @@ def _activations(shape: Shape, way: Way, *, size: int, learns: bool) -> int:
     weights = size * shape.heads * min(keys, keys // 2 + 64)
     parts = 4 * shape.inner + 2 * (shape.heads + shape.kv_heads) * shape.head_size + 2 * shape.hidden
     layer = size * (parts + shape.num_adapted // shape.layers) + 16 * shape.hidden + weights
-    kept = layer + 4 * shape.hidden * shape.layers if way.recomputes else layer * shape.layers
+    kept = layer + work + 4 * shape.hidden * shape.layers if way.recomputes else layer * shape.layers
     return round(SLACK * (kept + 12 * shape.hidden + work))
 
 
