@@ -89,16 +89,20 @@ ADAPTER_DROPOUT = off_or("adapters have no dropout")
 QUANTISED = off_or("no quantised weights: adapters on full-precision weights instead")
 PRETRAINING = off_or("no pretraining mix (PPO-ptx)")
 CRITIC_RATE = lacking("policy and value model share one optimiser run")
-REWARD_MODEL = lacking("a recipe trains its reward model from preferences; an existing one cannot be named")
+REWARD_MODEL = lacking(
+    "the recipe trains its reward model from preferences; name an existing one in policies.NAME.rewards (docs/stages/rewards.md)"
+)
 COLUMNS = needless("the format of the file says which columns; see docs/formats.md")
 MIXING = lacking("files are used whole, once an epoch")
-TAKE = off_or("the whole file is used; cut it beforehand")
 PACKED = needless("rows are always packed, and sequences in a row never see each other")
 RECOMPUTES = needless("how layers are computed again is not a choice here; the results are the same")
 TOKENIZER = off_or("the tokenizer is taken as it is; change it in the model's folder")
 
 
-def refuse(tool: str, key: str, value: Any, *, remedy: str = "Choose one of them by `fairlead init`") -> ConfigError:
-    """The error for a method that no recipe can express."""
-    return ConfigError(explain(f"{tool}: {key}", value, "is a method without a counterpart yet",
+_BY_HAND = "Choose one of them, or write the recipe by hand: policies.NAME.algorithm also takes grpo, rloo and others (docs/stages/online.md)"
+
+
+def refuse(tool: str, key: str, value: Any, *, remedy: str = _BY_HAND) -> ConfigError:
+    """The error for a method that is not translated."""
+    return ConfigError(explain(f"{tool}: {key}", value, "is a method that is not translated yet",
     expected="SFT, a reward model, DPO and its links, ORPO, SimPO, CPO, KTO, BCO or PPO", remedy=remedy))  # fmt: skip
