@@ -24,7 +24,8 @@ from fairlead.telemetry.metrics import METRICS
 ROOT = Path(__file__).resolve().parents[1]
 STAGE_PAGES = {
     "prompts": ("prompts",), "gold": ("rewards",), "sft": ("sft",), "completions": ("completions",), "feedback": ("feedback",),
-    "preferences": ("preferences",), "rewards": ("rewards",), "policies": ("dpo", "kto", "online"), "evals": ("evals",), "releases": ("releases",),
+    "preferences": ("preferences",), "rewards": ("rewards",), "process": ("rewards",),
+    "policies": ("dpo", "kto", "online"), "evals": ("evals",), "releases": ("releases",),
     "model": ("pipeline",),
 }  # fmt: skip
 """Pages under docs/stages by recipe section; a section that is not listed here is an error."""

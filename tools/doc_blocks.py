@@ -51,7 +51,8 @@ def _default(value: Any) -> str:
         return "empty"
     if isinstance(value, float | int):
         return f"{value:g}" if abs(value) < 1e5 else f"{value:,}"
-    return f"`{value}`" if len(str(value)) < _LONG else "see the page of the stage"
+    shown = str(value).replace("\n", "\\n")
+    return f"`{shown}`" if len(shown) < _LONG else "see the page of the stage"
 
 
 def _differences(value: Config) -> str:

@@ -11,6 +11,8 @@ import pytest
 from micro import fairlead, folder_of
 
 from conftest import MicroRun
+from fairlead.core.io import write_jsonl
+from fairlead.core.records import Message, StepLabels
 from fairlead.rewards.scored import SCORED_FILE, read_scored
 from fairlead.telemetry.sinks import read_metrics
 
@@ -124,3 +126,30 @@ def test_a_reward_model_is_updated_swapped_in_and_asked_again(micro: MicroRun, t
         "has no logged samples; expected one of 0, 1"
         in fairlead("reward", "score", "third", "--policy", "ppo", "--step", "7", home=home).error
     )
+
+
+def test_a_process_reward_model_pays_ppo_at_the_ends_of_steps(micro: MicroRun, tmp_path: Path) -> None:
+    home = shutil.copytree(micro.home, tmp_path / "home")
+    project = tmp_path / "project"
+    steps = {"type": "process", "is_dense": True, "aggregate": "mean", "weight": 0.5}
+    changes = ppo({"components": {**RULES, "steps": steps}}) | {"process": {
+        "data": [{"path": "steps.jsonl"}], "separator": " ", "heldout": 0.3, "training": {"learning_rate": 1e-3, "batch_size": 8},
+    }}  # fmt: skip
+    recipe = micro_run.write_recipe(project, changes | {"rewards": None})
+    write_jsonl(project / "steps.jsonl", [
+        StepLabels(prompt=(Message(role="user", content=f"Say {word}."),), steps=(word, "well", end), labels=(1.0, 0.5, float(end == "done")))
+        for word in ("hello", "thanks", "yes", "no", "please", "maybe", "later", "now") for end in ("done", "never")
+    ])  # fmt: skip
+    outcome = fairlead("run", recipe, home=home)
+    assert outcome.code == 0, outcome.err
+    made = micro_run.artifacts(home)
+    policy = folder_of(home, made["policies.ppo"])
+    rows = list(read_scored(policy / SCORED_FILE))
+    assert {row.active["steps"] for row in rows} == {made["process"]}
+    assert all(0 <= row.components["steps"] <= 1 for row in rows if math.isfinite(row.components["steps"]))
+    for row in rows:  # what is paid at steps is no part of the total
+        assert row.total == pytest.approx(2 * row.components["short"] + row.components["ends"], abs=1e-6)
+    assert json.loads((policy / "manifest.json").read_text())["inputs"]["process"] == made["process"]
+    assert micro_run.states(home)["process"] == "made"
+    preflight = fairlead("preflight", recipe, "--stage", "process", home=home)
+    assert preflight.code == 0, preflight.err

@@ -14,6 +14,7 @@ from fairlead.algos.gspo import GSPO
 from fairlead.algos.kto import KTO
 from fairlead.algos.orpo import ORPO
 from fairlead.algos.ppo import PPO
+from fairlead.algos.process import PROCESS
 from fairlead.algos.ranking import RANKING
 from fairlead.algos.registry import find_algorithm
 from fairlead.algos.regression import REGRESSION
@@ -24,7 +25,7 @@ from fairlead.algos.simpo import SIMPO
 from fairlead.algos.spec import Algorithm
 
 ALGORITHMS: tuple[Algorithm, ...] = (
-    SFT, REWARD, RANKING, REGRESSION, DPO, CDPO, ROBUST, IPO, HINGE, EXO, NCA, SPPO, APO_ZERO, APO_DOWN, DISCOPOP, ORPO, SIMPO, CPO,
+    SFT, REWARD, RANKING, REGRESSION, PROCESS, DPO, CDPO, ROBUST, IPO, HINGE, EXO, NCA, SPPO, APO_ZERO, APO_DOWN, DISCOPOP, ORPO, SIMPO, CPO,
     KTO, BCO, AOT, AOT_UNPAIRED, PPO, GRPO, DR_GRPO, DAPO, GSPO, CISPO, RLOO, REMAX, REINFORCE_PP, REINFORCE_PP_BASELINE,
 )  # fmt: skip
 

@@ -77,6 +77,19 @@ class ModelComponent(_Component):
         return dict(sorted(swaps.items()))
 
 
+class ProcessComponent(_Component):
+    """A process-reward model: scores every step of a reply between 0 and 1."""
+
+    type: Literal["process"]
+    """Kind of component."""
+    model: str | None = None
+    """Folder or artifact id of a process-reward model; null takes the one that the recipe trains."""
+    aggregate: Literal["min", "product", "last", "mean", "sum"] = "min"
+    """Scores of the steps to one. sum pays for more steps, whatever they say."""
+    is_dense: bool = False
+    """Pay what each step changes of that score at its end, in place of all of it at the end of the reply; for PPO, whose values spread it."""
+
+
 class RuleComponent(_Component):
     """A rule on the reply: lexicon, regex, length, json, length_penalty, repetition, missing_eos, tags."""
 
@@ -106,7 +119,9 @@ class JudgeComponent(_Component):
     """Comparisons a reply, at most the others of its group."""
 
 
-Component = Annotated[ModelComponent | RuleComponent | VerifierComponent | JudgeComponent, Field(discriminator="type")]
+Component = Annotated[
+    ModelComponent | ProcessComponent | RuleComponent | VerifierComponent | JudgeComponent, Field(discriminator="type")
+]
 
 
 class ComposeSection(Config):
@@ -152,4 +167,8 @@ class ComposeSection(Config):
             expected = "group, running or reference" if is_first else "method, running or reference"
             raise ValueError(explain("normalise_by", self.normalise_by, f"is not possible with combine={self.combine}", expected=expected,
                                      remedy="Change one of them"))  # fmt: skip
+        for name, component in self.components.items():
+            if isinstance(component, ProcessComponent) and component.is_dense and is_first:
+                raise ValueError(explain(f"components.{name}.is_dense", True, "is paid at the ends of steps, where nothing is normalised",
+                                         expected="combine: weight_then_normalise", remedy="Set is_dense: false or change combine"))  # fmt: skip
         return self

@@ -13,6 +13,7 @@ from fairlead.core.reward_section import (
     ComposeSection,
     JudgeComponent,
     ModelComponent,
+    ProcessComponent,
     RuleComponent,
     VerifierComponent,
 )
@@ -42,12 +43,18 @@ def trains_on_own_model(section: ComposeSection) -> bool:
     return any(isinstance(part, ModelComponent) and part.model is None for part in section.components.values())
 
 
+def trains_on_own_process(section: ComposeSection) -> bool:
+    """Does a component take the process-reward model that the recipe trains?"""
+    return any(isinstance(part, ProcessComponent) and part.model is None for part in section.components.values())
+
+
 def named_models(section: ComposeSection) -> dict[str, str]:
     """Role -> folder or artifact id of the reward models that components name."""
     found: dict[str, str] = {}
     for name, part in section.components.items():
+        if isinstance(part, ModelComponent | ProcessComponent) and part.model is not None:
+            found[f"rewards.{name}"] = part.model
         if isinstance(part, ModelComponent):
-            found |= {} if part.model is None else {f"rewards.{name}": part.model}
             found |= {f"rewards.{name}.{step}": path for step, path in part.swaps.items()}
     return found
 
@@ -66,9 +73,10 @@ def check_section(section: ComposeSection, *, where: str, has: Mapping[str, bool
         if isinstance(part, ModelComponent) and part.model is None and not has["rewards"]:
             raise ConfigError(explain(f"{place}.model", None, "is missing, and the recipe trains no reward model",
                                       expected="a section rewards, or the folder or artifact id of one", remedy="Add one of them"))  # fmt: skip
-        if (
-            isinstance(part, RuleComponent) and part.rule.get("kind") != "lexicon"
-        ):  # whose file is looked for when the run starts
+        if isinstance(part, ProcessComponent) and part.model is None and not has["process"]:
+            raise ConfigError(explain(f"{place}.model", None, "is missing, and the recipe trains no process-reward model",
+                                      expected="a section process, or the folder or artifact id of one", remedy="Add one of them"))  # fmt: skip
+        if isinstance(part, RuleComponent) and part.rule.get("kind") != "lexicon":  # its file is looked for later
             make_rule(part.rule, where=f"{place}.rule")
         if isinstance(part, VerifierComponent):
             read_section(part.verifier, where=place)
@@ -123,14 +131,14 @@ def composer_factory(
     services: Services, template: str | None,
 ) -> Callable[..., Composer]:  # fmt: skip
     """What a policy's stage is handed as `compose_rewards`; see policies/online.py."""
-    trained, gold = inputs.get("rewards"), inputs.get("gold")
+    gold = inputs.get("gold")
     judges: dict[str, Judge] = {}
     if gold is not None:
         judges[SIMULATED] = SimulatedRater(RaterTraits(name="judge"), gold=load_gold(gold), seed=services.seed)
     around = Surroundings(
-        find_model=lambda name: find_model(store, name, folders=folders), find_file=find_file,
-        trained=None if trained is None else (trained.name, trained), judges=judges, reference=_samples(inputs), template=template,
-        device=services.device, work=services.work, cache=store.root / "cache" / "verifiers", say=services.say,
+        find_model=lambda name: find_model(store, name, folders=folders), find_file=find_file, trained=_named(inputs.get("rewards")),
+        process=_named(inputs.get("process")), judges=judges, reference=_samples(inputs), template=template, device=services.device,
+        work=services.work, cache=store.root / "cache" / "verifiers", say=services.say,
     )  # fmt: skip
 
     def compose(section: ComposeSection, *, prompts: Sequence[Prompt] | None, **given: Any) -> Composer:
@@ -140,6 +148,11 @@ def composer_factory(
         return composer
 
     return compose
+
+
+def _named(folder: Path | None) -> tuple[str, Path] | None:
+    """Artifact id and folder."""
+    return None if folder is None else (folder.name, folder)
 
 
 def _samples(inputs: Mapping[str, Path]) -> Samples | None:

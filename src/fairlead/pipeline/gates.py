@@ -11,13 +11,27 @@ from fairlead.policies import dpo, kto, online, sft
 from fairlead.preferences import stage as preferences
 from fairlead.prompts import stage as prompts
 from fairlead.releases import stage as releases
-from fairlead.rewards import gold
+from fairlead.rewards import gold, process
 from fairlead.rewards import stage as rewards
 
 
 def all_gates() -> tuple[Gate, ...]:
     """In the order of the flow; a name may occur once for each scope."""
-    stages = (prompts, gold, sft, completions, feedback, preferences, rewards, online, dpo, kto, evals, releases)
+    stages = (
+        prompts,
+        gold,
+        sft,
+        completions,
+        feedback,
+        preferences,
+        rewards,
+        process,
+        online,
+        dpo,
+        kto,
+        evals,
+        releases,
+    )
     return tuple(gate for stage in stages for gate in stage.GATES)
 
 

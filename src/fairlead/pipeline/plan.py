@@ -22,7 +22,7 @@ from fairlead.core.summary import StageSummary
 from fairlead.evals import criteria_stage
 from fairlead.evals import stage as evals
 from fairlead.feedback import stage as feedback
-from fairlead.pipeline.composing import START, named_models, trains_on_own_model
+from fairlead.pipeline.composing import START, named_models, trains_on_own_model, trains_on_own_process
 from fairlead.pipeline.recipe import Recipe
 from fairlead.policies import dpo, kto, online, sft
 from fairlead.policies.dpo_config import DpoConfig
@@ -31,7 +31,7 @@ from fairlead.policies.online_config import OnlineConfig
 from fairlead.preferences import stage as preferences
 from fairlead.prompts import stage as prompts
 from fairlead.releases import stage as releases
-from fairlead.rewards import gold
+from fairlead.rewards import gold, process
 from fairlead.rewards import stage as rewards
 
 BASE_MODEL = "@base"
@@ -109,6 +109,17 @@ def build_plan(recipe: Recipe) -> list[Node]:
                      inputs={"preferences": "preferences", "policy": policy, **sampled})  # fmt: skip
         update = recipe.rewards.update
         nodes.append(node if update is None else dataclasses.replace(node, models={START: update.model}))
+    if recipe.process:
+        nodes.append(
+            _node(
+                "process",
+                "Process-reward model",
+                "reward_model",
+                recipe.process,
+                process.run,
+                inputs={"policy": policy},
+            )
+        )
     for name, config in recipe.policies.items():
         nodes.append(_policy_node(name, config, policy, prompted))
     if recipe.evals:
@@ -145,6 +156,7 @@ def _online_node(name: str, config: OnlineConfig, policy: str, prompted: Mapping
     inputs = {"policy": policy, **({"rewards": "rewards"} if needs_reward else {}), **prompted}
     if composed is not None:
         inputs |= {"completions": "completions"} if composed.normalisation == "reference" else {}
+        inputs |= {"process": "process"} if trains_on_own_process(composed) else {}
         inputs |= {"gold": "gold"} if any(part.type == "judge" for part in composed.components.values()) else {}
     node = _node(f"policies.{name}", f"Policy {name} ({config.method.title})", "policy", config, online.run, needs_reward=needs_reward,
                  samples=True, inputs=inputs)  # fmt: skip

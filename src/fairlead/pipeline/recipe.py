@@ -26,6 +26,7 @@ from fairlead.preferences.stage import PreferencesConfig
 from fairlead.prompts.stage import PromptsConfig
 from fairlead.releases.stage import ReleasesConfig
 from fairlead.rewards.gold import GoldConfig
+from fairlead.rewards.process import ProcessConfig
 from fairlead.rewards.stage import RewardsConfig
 
 _POLICIES: dict[str, type[Config]] = {
@@ -78,6 +79,8 @@ class Recipe(Config):
     """Aggregated judgments, or preferences from a file."""
     rewards: RewardsConfig | None = None
     """The reward model."""
+    process: ProcessConfig | None = None
+    """The process-reward model."""
     policies: dict[str, PolicyConfig] = Field(default_factory=dict)
     """Policies to train from the SFT model, by name."""
     evals: EvalsConfig | None = None
@@ -148,7 +151,7 @@ def _check_policy(name: str, policy: OnlineConfig | DpoConfig | KtoConfig, recip
         raise ValueError(explain(f"policies.{name}.algorithm", policy.algorithm, "needs completions to normalise its scores on",
                                  expected="a section completions", remedy="Add it: a KL penalty on raw scores is arbitrary"))  # fmt: skip
     if composed is not None:
-        has = {key: getattr(recipe, key) is not None for key in ("rewards", "gold", "completions")}
+        has = {key: getattr(recipe, key) is not None for key in ("rewards", "process", "gold", "completions")}
         check_section(composed, where=f"policies.{name}.rewards", has=has)
     _check_uncertainty(name, policy, recipe.rewards)
 

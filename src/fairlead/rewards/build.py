@@ -18,6 +18,7 @@ from fairlead.core.reward_section import (
     ComposeSection,
     JudgeComponent,
     ModelComponent,
+    ProcessComponent,
     RuleComponent,
     VerifierComponent,
 )
@@ -25,6 +26,7 @@ from fairlead.rewards.composer import Composer
 from fairlead.rewards.judged import JudgedScorer
 from fairlead.rewards.models import ModelSource, load_scorer
 from fairlead.rewards.pool import ScoreCache, WorkerPool
+from fairlead.rewards.process_model import ProcessSource, StepReader, load_steps
 from fairlead.rewards.rules import make_rule
 from fairlead.rewards.scored import ScoredLog
 from fairlead.rewards.sources import Direct, Pooled, Source
@@ -43,6 +45,8 @@ class Surroundings:
     find_file: Callable[[str], Path]
     trained: tuple[str, Path] | None = None
     """Artifact id and folder of the reward model that the recipe trains."""
+    process: tuple[str, Path] | None = None
+    """The same of the process-reward model."""
     judges: Mapping[str, Judge] = field(default_factory=dict[str, Judge])
     reference: Samples | None = None
     """Samples of the completions stage."""
@@ -92,6 +96,8 @@ def _source(name: str, part: Any, ground: _Ground) -> Source:
     where = f"rewards.components.{name}"
     if isinstance(part, ModelComponent):
         return _model(name, part, ground)
+    if isinstance(part, ProcessComponent):
+        return _process(name, part, ground)
     if isinstance(part, RuleComponent):
         return Direct(make_rule(_with_file(part.rule, ground.around.find_file), where=f"{where}.rule"))
     if isinstance(part, JudgeComponent):
@@ -137,6 +143,20 @@ def _model(name: str, part: ModelComponent, ground: _Ground) -> ModelSource:
                            max_tokens=ground.max_tokens, heed=ground.heed)  # fmt: skip
 
     return ModelSource(places, load)
+
+
+def _process(name: str, part: ProcessComponent, ground: _Ground) -> ProcessSource:
+    around = ground.around
+    place = around.process if part.model is None else around.find_model(part.model)
+    if place is None:
+        raise ConfigError(explain(f"rewards.components.{name}.model", None, "is missing, and the recipe trains no process-reward model",
+                                  expected="a section process, or the folder or artifact id of one", remedy="Add one of them"))  # fmt: skip
+
+    def load(folder: Path) -> StepReader:
+        return load_steps(folder, policy=ground.policy, template=around.template, device=around.device, max_tokens=ground.max_tokens,
+                          heed=ground.heed)  # fmt: skip
+
+    return ProcessSource(place, load, part)
 
 
 def _with_file(rule: Mapping[str, Any], find_file: Callable[[str], Path]) -> dict[str, Any]:

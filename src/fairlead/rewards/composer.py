@@ -120,7 +120,7 @@ class Composer:
                 self._tell(name, failed, asked.reason)
                 for i, paid in zip(rows, asked.token_rewards or (), strict=False):
                     tokens[i] += part.weight * paid
-                    is_paid[i] |= bool(part.weight) and not failed[i]
+                    is_paid[i] |= bool(part.weight) and not np.isnan(found[i])
             if part.weight and part.on_failure == "drop":
                 dropped |= failed
             values[name], failures[name] = found, failed

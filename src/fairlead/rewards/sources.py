@@ -37,8 +37,10 @@ class Asked:
 class Source(Protocol):
     """A component as it runs: which model is active at a step, and what that says."""
 
-    is_dense: bool
-    """True when it pays at single tokens."""
+    @property
+    def is_dense(self) -> bool:
+        """True when it pays at single tokens."""
+        ...
 
     def active(self, step: int) -> str:
         """Artifact id of the model that scores at `step`; empty for what is no model."""

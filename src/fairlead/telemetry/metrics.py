@@ -59,6 +59,8 @@ _REWARD = (
     Metric("reward/loss", "nats", "Bradley-Terry loss of the pairs; log 2 = 0.693 is chance", (0.0, 0.693)),
     Metric("reward/ranking_loss", "nats/ranking", "Loss of rankings of k: log k! is chance for plackett_luce, log 2 for all_pairs"),
     Metric("reward/squared_error", "sd^2", "Regression: squared error in standard deviations of the ratings; 1 is a constant score", (0.0, 1.5)),
+    Metric("reward/step_loss", "nats/step", "Process-reward models: cross-entropy of the labels of steps", (0.0, 0.693)),
+    Metric("reward/step_accuracy", "share", "Steps of the batch whose label has more than half of the probability", (0.5, 1.0)),
     Metric("reward/accuracy", "share", "Pairs of the batch whose chosen side scores higher; held-out accuracy is in the summary", (0.5, 1.0)),
     Metric("reward/margin", "score", "Score of chosen minus rejected"),
     Metric("reward/chosen_score", "score", "Mean score of chosen completions"),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from fairlead.algos.spec import Algorithm, Batch, GroupBatch, RolloutBatch, TokenBatch, UnpairedBatch
 from fairlead.models.heads import ScalarModel
@@ -80,6 +81,8 @@ def _fill(models: Models, batch: MicroBatch, algo: Algorithm, config: Any, *, no
     needs = algo.needs_for(config)
     layout = batch.layout
     sequence_index = torch.from_numpy(layout.sequence_index)
+    if algo.batch == "tokens" and models.reward is not None:
+        return _step_batch(models.reward, batch)
     if algo.batch == "tokens":
         policy = _policy(models)
         with noisy_embeddings(policy, noise, trees=batch.trees, layout=layout):
@@ -97,6 +100,15 @@ def _fill(models: Models, batch: MicroBatch, algo: Algorithm, config: Any, *, no
         out = _policy(models).logprobs(layout, temperature=models.temperature)
         return _labelled(batch, logprobs=out.logprobs, ref_logprobs=batch.per_token("ref_logprobs"))
     return _rollout_batch(models, batch, needs)
+
+
+def _step_batch(model: ScalarModel, batch: MicroBatch) -> TokenBatch:
+    """Log-probabilities of the labels of steps, whose logits are read in the states before the kept tokens."""
+    logits = model.values(batch.layout).float()
+    labels = batch.per_token("labels").to(logits.device)
+    logprobs = labels * functional.logsigmoid(logits) + (1 - labels) * functional.logsigmoid(-logits)
+    return TokenBatch(logprobs=logprobs, sequence_index=torch.from_numpy(batch.layout.sequence_index),
+                      num_sequences=batch.layout.num_sequences, weights=batch.per_sequence_weight())  # fmt: skip
 
 
 def sizes_batch(batch: MicroBatch, algo: Algorithm) -> Batch:
