@@ -16,7 +16,9 @@ from torch import Tensor
 
 from fairlead.models.arithmetic import Arithmetic
 
-_CHUNK_ELEMENTS = 1 << 22  # logits held at once: 16 MiB in fp32, which stay in the cache from pass to pass
+_CHUNK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 28}
+"""Logits held at once, by the kind of device: 16 MiB in fp32 stay in the cache of a CPU from pass to pass; a GPU wants products of a
+thousand rows and more (1 GiB; not measured)."""
 _FEWEST_ROWS = 128  # fewer would read all weights for little: a product wants both sides large
 KEPT_BYTES = 128 << 20
 """Log-probabilities of the whole vocabulary up to this size are kept from the forward for the backward; beyond it each chunk is
@@ -80,8 +82,8 @@ class _TokenLogprobs(torch.autograd.Function):
         learns = any(ctx.needs_input_grad[:3])
         keeps = learns and count * vocabulary * kept_dtype.itemsize <= KEPT_BYTES
         kept = hidden.new_empty(count if keeps else 0, vocabulary, dtype=kept_dtype)
-        scratch = hidden.new_empty(min(count, chunk_rows(vocabulary)), vocabulary, dtype=dtype)
-        for rows in _chunks(count, vocabulary):
+        scratch = hidden.new_empty(min(count, chunk_rows(vocabulary, hidden.device.type)), vocabulary, dtype=dtype)
+        for rows in _chunks(count, vocabulary, hidden.device.type):
             target = targets[rows, None]
             logits = chunk_logits(hidden[rows], head, scale, out=scratch[: rows.stop - rows.start])
             at_target = logits.gather(1, target)[:, 0]
@@ -113,8 +115,10 @@ class _TokenLogprobs(torch.autograd.Function):
         d_weight = torch.zeros_like(weight, dtype=norm.dtype) if needs_weight else None
         d_bias = torch.zeros_like(bias, dtype=norm.dtype) if bias is not None and needs_bias else None
         vocabulary = weight.shape[0]
-        scratch = norm.new_empty(min(len(targets), chunk_rows(vocabulary)) if kept is None else 0, vocabulary)
-        for rows in _chunks(len(targets), vocabulary):
+        scratch = norm.new_empty(
+            min(len(targets), chunk_rows(vocabulary, hidden.device.type)) if kept is None else 0, vocabulary
+        )
+        for rows in _chunks(len(targets), vocabulary, hidden.device.type):
             room = scratch[: rows.stop - rows.start] if kept is None else kept[rows]
             slope = None
             if kept is None:
@@ -186,11 +190,11 @@ def _cast(grad: Tensor | None, like: Tensor | None) -> Tensor | None:
     return grad if grad is None or like is None else grad.to(like.dtype)
 
 
-def chunk_rows(vocabulary: int) -> int:
-    """Positions whose logits are held at once."""
-    return max(_FEWEST_ROWS, _CHUNK_ELEMENTS // vocabulary)
+def chunk_rows(vocabulary: int, kind: str = "cpu") -> int:
+    """Positions whose logits are held at once on a kind of device."""
+    return max(_FEWEST_ROWS, _CHUNK_ELEMENTS.get(kind, _CHUNK_ELEMENTS["cpu"]) // vocabulary)
 
 
-def _chunks(num_rows: int, vocabulary: int) -> list[slice]:
-    size = chunk_rows(vocabulary)
+def _chunks(num_rows: int, vocabulary: int, kind: str) -> list[slice]:
+    size = chunk_rows(vocabulary, kind)
     return [slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]

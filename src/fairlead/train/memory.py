@@ -137,7 +137,10 @@ def estimate(shape: Shape, way: Way) -> Need:
     size, learns = 2 if way.is_low else 4, shape.num_trained > 0
     chunk = per_logits = 0
     if shape.has_logits:
-        chunk = 4 * shape.vocabulary * chunk_rows(shape.vocabulary) + 8 * shape.vocabulary * shape.hidden * learns
+        chunk = (
+            4 * shape.vocabulary * chunk_rows(shape.vocabulary, "cpu" if way.on_cpu else "cuda")
+            + 8 * shape.vocabulary * shape.hidden * learns
+        )
         per_logits = size * shape.vocabulary * learns
     return Need(weights=4 * shape.num_parameters, states=gradients + optimizer + average + snapshot + copies, chunk=chunk,
                 per_logits=per_logits, per_token=_activations(shape, way, size=size, learns=learns))  # fmt: skip
