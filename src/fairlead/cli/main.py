@@ -206,12 +206,28 @@ _stage_command("release", "releases", "Choose and write the released model.")
 def report(
     name: Annotated[str | None, typer.Argument(help="Name of a run; the newest when left out.", metavar="RUN")] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write it; the run's folder when left out.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Serve what trains now on this machine, updating, until ctrl-C.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="Port of --follow; 0 takes a free one.", min=0, max=65535)] = 8642,
 ) -> None:
-    """Draw the report of a run again from its artifacts."""
-    from fairlead.cli.reporting import redraw
+    """Draw the report of a run again from its artifacts. With --follow: the training that goes on, as a page that updates."""
+    from fairlead.cli.reporting import redraw, serve
+
+    if follow:
+        serve(home(), port)
+        return
 
     terminal.say(f"Report: {redraw(home(), name, out)}")
     terminal.say("Next: open it in a browser; it is one file and needs no network.")
+
+
+@app.command(epilog="Example: fairlead follow")
+def follow() -> None:
+    """Watch in the terminal what trains now. KL, reward, length, alerts, samples beside the reference's; ctrl-C leaves the training alone."""
+    from fairlead.cli.follow import show_live
+
+    show_live(home())
 
 
 @app.command(epilog="Example: fairlead lineage quickstart")

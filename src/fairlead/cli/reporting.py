@@ -1,5 +1,6 @@
 """`fairlead report`: draw a run's page again from its record and artifacts."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -40,3 +41,24 @@ def run_folder(home: Path, run: str) -> Path:
             )
         )
     return folder
+
+
+def serve(home: Path, port: int) -> None:
+    """Serve the live report on this machine until ctrl-C.
+
+    Raises:
+        StoreError: the port is taken.
+    """
+    from fairlead.cli import terminal
+    from fairlead.report.follow import make_server
+
+    try:
+        server = make_server(home, port=port)
+    except OSError as error:
+        raise StoreError(explain("--port", port, f"cannot be used ({error.strerror})", expected="a free port",
+                                 remedy="Name another, or 0 for any")) from error  # fmt: skip
+    terminal.say(
+        f"Live report: http://127.0.0.1:{server.server_address[1]} (ctrl-C ends it; the training is not touched)"
+    )
+    with contextlib.suppress(KeyboardInterrupt), server:
+        server.serve_forever()

@@ -26,12 +26,14 @@ MAX_STRIP_COLUMNS = 6
 _NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 
-def build_report(run: RunReport) -> str:
+def build_report(run: RunReport, *, is_live: bool = False) -> str:
     """Render the page of a run.
 
+    Args:
+        is_live: the page asks the server that it came from for news, and may do so.
     The same run gives the same text: no clock, no random number, no file is read.
     """
-    html = _environment().get_template("page.html").render(page=page_context(run))
+    html = _environment().get_template("page.html").render(page=page_context(run), is_live=is_live)
     return _NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", html)
 
 

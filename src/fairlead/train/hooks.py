@@ -19,7 +19,7 @@ from typing import Any, Self
 import torch
 
 from fairlead.core.errors import FairleadError, Interrupted
-from fairlead.core.io import write_jsonl
+from fairlead.core.io import write_json, write_jsonl
 from fairlead.core.services import ProgressBar, Services
 from fairlead.telemetry.alerts import Decision, Rule, Watch
 from fairlead.telemetry.metrics import METRICS
@@ -89,6 +89,10 @@ class Session:
     def __enter__(self) -> Self:
         self._resume()
         self._steering.show()
+        write_json(
+            self.services.work / "live.json",
+            {"title": self.title, "run": self.services.extras.get("run", ""), "num_steps": self.learner.num_steps},
+        )
         kept = self.services.work / "metrics.jsonl"
         rows = JsonlSink(kept)
         rows.resume(self.learner.step_number)

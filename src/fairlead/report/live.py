@@ -1,0 +1,143 @@
+"""The training that is going on, read from its work folder: the same figures, charts and samples as in a report, half way.
+
+A training writes `live.json` (what it is), `metrics.jsonl`, `alerts.jsonl` and `samples.jsonl` there; nothing here writes or waits.
+
+Example:
+    run = read_live(home)          # a RunReport for build_report, or None while nothing trains
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fairlead.core.errors import DataError
+from fairlead.core.gates import figure
+from fairlead.core.summary import Chart, Figure, SamplePair, Series, SeriesRole, StageSummary, Table, Threshold
+from fairlead.report.run import RunReport, StageReport
+from fairlead.telemetry.metrics import METRICS, describe
+from fairlead.telemetry.sinks import read_metrics
+
+MAX_POINTS = 400
+_WATCHED: tuple[tuple[str, tuple[tuple[str, str, SeriesRole], ...], bool], ...] = (
+    ("How far does the policy move from its reference?", (("rl/kl_k1", "KL", "policy"),), True),
+    ("Does the reward rise?", (("rl/score", "score", "reward"), ("rl/reward", "after penalties", "policy")), False),
+    ("Do replies grow?", (("rl/length_tokens", "length", "policy"),), True),
+    ("Does it still explore?", (("rl/entropy", "entropy", "policy"),), True),
+    (
+        "Do replies become alike?",
+        (("rl/distinct_2", "different pairs", "policy"), ("rl/repetition", "repeated", "neutral")),
+        True,
+    ),
+    ("What does a nat of KL cost?", (("rl/kl_coef", "coefficient", "neutral"),), True),
+)
+"""Charts of on-policy training, KL first; other trainings get one a metric."""
+_KEY = {
+    "rl/kl_k1": "KL", "rl/score": "score", "rl/length_tokens": "length", "dpo/kl_k1": "log-ratio of chosen", "dpo/accuracy": "accuracy of the batch",
+    "reward/accuracy": "accuracy of the batch", "sft/loss": "loss",
+}  # fmt: skip
+"""Figures of the answer, the first three that are logged."""
+Curves = Mapping[str, Sequence[tuple[int, float]]]
+
+
+def find_work(home: Path) -> Path | None:
+    """Work folder of the training that logged last; None while there is none."""
+    found = [path for path in home.glob("work/**/live.json") if (path.parent / "metrics.jsonl").is_file()]
+    return max(found, key=lambda path: (path.parent / "metrics.jsonl").stat().st_mtime_ns).parent if found else None
+
+
+def read_live(home: Path) -> RunReport | None:
+    """What trains now as a report of one stage; None while nothing does."""
+    work = find_work(home)
+    if work is None:
+        return None
+    try:
+        facts = json.loads((work / "live.json").read_text(encoding="utf-8"))
+        curves: Curves = read_metrics(work / "metrics.jsonl")
+    except (OSError, ValueError, DataError):  # it ended, or was being written, between two looks
+        return None
+    step = max((curve[-1][0] for curve in curves.values()), default=0)
+    figures = tuple(_figure(name, label, curves) for name, label in _KEY.items() if name in curves)[:3]
+    alerts = _rows(work / "alerts.jsonl")
+    pace = f", {figure(curves['train/step_s'][-1][1])} s a step" if "train/step_s" in curves else ""
+    warned = (
+        f" {len(alerts)} alert{'s' if len(alerts) != 1 else ''}, the last: {alerts[-1]['level']} {alerts[-1]['rule']}."
+        if alerts
+        else " No alert."
+    )
+    headline = f"{facts['title']} is at step {step} of {facts['num_steps']}{pace}.{warned}"
+    summary = StageSummary(stage=facts["title"], headline="Training goes on.", charts=_charts(curves), tables=_tables(alerts, curves),
+                           samples=tuple(SamplePair(**row) for row in _rows(work / "samples.jsonl")))  # fmt: skip
+    stage = StageReport(
+        title=facts["title"], summary=summary, seconds=0.0, cached=False, artifact_id="not finished", memory_mb=None
+    )
+    name = facts["run"].partition("/")[0] or facts["title"]
+    return RunReport(name=name, created=_written(work), scope="training goes on", model="as it is now", answer=headline, key_figures=figures,
+                     stages=(stage,), lineage=(), command=f"fairlead report {name} --follow")  # fmt: skip
+
+
+def _figure(name: str, label: str, curves: Curves) -> Figure:
+    """The last value; of KL with the interval of its round."""
+    step, value = curves[name][-1]
+    error = dict(curves.get(f"{name}_error", ())).get(step)
+    low, high = (None, None) if error is None else (value - 1.96 * error, value + 1.96 * error)
+    note = f"step {step}" if error is not None else f"step {step}; no interval: a mean over one step"
+    return Figure(name=label, value=value, low=low, high=high, unit=describe(name).unit, note=note)
+
+
+def _charts(curves: Curves) -> tuple[Chart, ...]:
+    charts = [_chart(question, names, curves, y_zero=y_zero) for question, names, y_zero in _WATCHED]
+    if not any(chart.series for chart in charts):
+        own = [m for m in METRICS if m.name in curves and m.area not in ("training", "train") and not m.is_live]
+        charts = [
+            _chart(m.meaning.split(";")[0] + "?", ((m.name, m.name.split("/")[-1], "policy"),), curves, y_zero=False)
+            for m in own[:6]
+        ]
+    return tuple(chart for chart in charts if chart.series)
+
+
+def _chart(question: str, names: Sequence[tuple[str, str, SeriesRole]], curves: Curves, *, y_zero: bool) -> Chart:
+    there = [row for row in names if row[0] in curves]
+    healthy = describe(there[0][0]).healthy if there and there[0][0] == "rl/kl_k1" else None
+    limits = (Threshold(label="warn", value=healthy[1], kind="warn"),) if healthy else ()
+    series = tuple(Series(label=label, role=role, points=_thin(curves[name])) for name, label, role in there)
+    unit = describe(there[0][0]).unit if there else ""
+    return Chart(
+        question=question, x_label="optimiser step", y_label=unit, series=series, thresholds=limits, y_zero=y_zero
+    )
+
+
+def _tables(alerts: Sequence[Mapping[str, Any]], curves: Curves) -> tuple[Table, ...]:
+    said = tuple(
+        (row["step"], row["level"], row["rule"], row["message"], "; ".join(row["done"]), row["remedy"])
+        for row in reversed(alerts)
+    )
+    alert_table = Table(title="Alerts", columns=("step", "verdict", "rule", "what was seen", "what was done", "what to do"), rows=said,
+                        caption="Rules and limits: docs/troubleshooting.md.")  # fmt: skip
+    order = {m.name: (m.is_diagnostic, i) for i, m in enumerate(METRICS)}
+    names = sorted(curves, key=lambda name: order.get(name, (False, len(order))))
+    last = tuple(
+        (name, curves[name][-1][1], describe(name).unit, describe(name).meaning)
+        for name in names
+        if math.isfinite(curves[name][-1][1])
+    )
+    return (alert_table, Table(title="Every metric, at its last step", columns=("metric", "value", "unit", "meaning"), rows=last,
+                               caption="KL first; losses last, for they say whether the optimiser works."))  # fmt: skip
+
+
+def _thin(points: Sequence[tuple[int, float]]) -> tuple[tuple[float, float], ...]:
+    every = -(-len(points) // MAX_POINTS)
+    return tuple((float(x), y) for i, (x, y) in enumerate(points) if i % every == 0 or i == len(points) - 1)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def _written(work: Path) -> str:
+    return datetime.fromtimestamp((work / "metrics.jsonl").stat().st_mtime, UTC).isoformat(timespec="seconds")

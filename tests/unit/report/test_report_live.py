@@ -1,0 +1,156 @@
+"""The live report: what a work folder holds is shown, KL first; the server answers this machine alone and changes nothing."""
+
+import contextlib
+import http.client
+import io
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fairlead.cli.follow import draw, spark
+from fairlead.core.io import write_json, write_jsonl
+from fairlead.core.summary import Series
+from fairlead.report import build_report
+from fairlead.report.follow import make_server
+from fairlead.report.live import read_live
+from fairlead.telemetry import DEFAULT_RULES, JsonlSink, replay
+
+EVIL = "<script>window.pwned=1</script> [bold]x"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Work folder of a PPO training at step 40 whose KL rises out of its band."""
+    work = tmp_path / "work" / "abc"
+    write_json(work / "live.json", {"title": "ppo", "run": "demo/policies.ppo", "num_steps": 100})
+    rows = [
+        (step, {"loss": 0.1, "rl/score": 0.05 * step, "rl/reward": 0.04 * step, "rl/kl_k1": 0.02 * step, "rl/length_tokens": 20.0 + step,
+                "rl/entropy": 2.0 - 0.01 * step, "rl/kl_coef": 0.2, "rl/kl_k1_error": 0.01, "train/step_s": 1.5})
+        for step in range(1, 41)
+    ]  # fmt: skip
+    with contextlib.closing(JsonlSink(work / "metrics.jsonl")) as sink:
+        for step, metrics in rows:
+            sink.log(step, metrics)
+    write_jsonl(work / "alerts.jsonl", [alert.to_dict() for alert in replay(DEFAULT_RULES, rows)])
+    pair = {
+        "prompt": "Say it.",
+        "before": "As it was.",
+        "after": f"As it is now {EVIL}",
+        "before_score": 0.1,
+        "after_score": 0.9,
+    }
+    write_jsonl(work / "samples.jsonl", [pair])
+    return tmp_path
+
+
+def test_the_run_is_told_with_kl_first(home: Path):
+    run = read_live(home)
+    assert run is not None
+    assert run.answer == "ppo is at step 40 of 100, 1.50 s a step. 2 alerts, the last: WARN kl_high."
+    assert run.key_figures[0].name == "KL" and run.key_figures[0].low == pytest.approx(0.8 - 0.0196)
+    summary = run.stages[0].summary
+    assert summary.charts[0].question == "How far does the policy move from its reference?"
+    assert summary.charts[0].series[0].points[-1] == (40.0, pytest.approx(0.8))
+    assert [row[2] for row in summary.tables[0].rows] == ["kl_high", "length"]
+    assert summary.tables[1].rows[0][0] == "rl/kl_k1" and summary.samples[0].after.endswith("x")
+
+
+def test_nothing_is_shown_while_nothing_trains(tmp_path: Path):
+    assert read_live(tmp_path) is None
+    (tmp_path / "work" / "x").mkdir(parents=True)
+    (tmp_path / "work" / "x" / "live.json").write_text("{")
+    (tmp_path / "work" / "x" / "metrics.jsonl").write_text("")
+    assert read_live(tmp_path) is None
+
+
+def test_a_training_of_another_kind_shows_its_own_metrics(tmp_path: Path):
+    write_json(tmp_path / "work" / "a" / "live.json", {"title": "sft", "run": "demo/sft", "num_steps": 9})
+    with contextlib.closing(JsonlSink(tmp_path / "work" / "a" / "metrics.jsonl")) as sink:
+        sink.log(1, {"loss": 2.0, "sft/loss": 2.0})
+    run = read_live(tmp_path)
+    assert run is not None and [chart.series[0].label for chart in run.stages[0].summary.charts] == ["loss"]
+    assert "step 1 of 9" in run.answer
+
+
+@pytest.fixture
+def server(home: Path):
+    with make_server(home, port=0) as found:
+        thread = threading.Thread(target=found.serve_forever, daemon=True)
+        thread.start()
+        yield found
+        found.shutdown()
+        thread.join()
+
+
+def ask(server, path: str = "/", *, method: str = "GET", host: str | None = None):
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
+    connection.request(method, path, headers={"Host": host} if host else {})
+    answer = connection.getresponse()
+    return answer, answer.read().decode()
+
+
+def test_the_page_may_ask_its_own_server_and_nobody_else(server):
+    answer, page = ask(server)
+    assert answer.status == 200 and "ppo is at step 40 of 100" in page
+    policy = answer.getheader("Content-Security-Policy")
+    assert "default-src 'none'" in policy and "connect-src 'self'" in policy and "frame-ancestors 'none'" in policy
+    assert EVIL not in page and "&lt;script&gt;window.pwned" in page
+    assert (
+        "http://" not in page.replace("http://www.w3.org", "").replace("http://127.0.0.1", "")
+        and "https://" not in page
+    )
+
+
+def test_news_come_when_a_step_was_logged(server, home: Path):
+    first = json.loads(ask(server, "/live.json")[1])
+    assert json.loads(ask(server, "/live.json")[1]) == first and first["main"].startswith("<main>")
+    with contextlib.closing(JsonlSink(home / "work" / "abc" / "metrics.jsonl")) as sink:
+        sink.log(41, {"rl/kl_k1": 0.5})
+    second = json.loads(ask(server, "/live.json")[1])
+    assert second["revision"] != first["revision"] and "step 41 of 100" in second["main"]
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8642", "127.0.0.1.evil.example", "192.168.0.7", ""])
+def test_a_name_that_is_not_of_this_machine_is_refused(server, host: str):
+    answer, text = ask(server, "/live.json", host=host or " ")
+    assert answer.status in (400, 403) and "step" not in text
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1", "[::1]:8642"])
+def test_names_of_this_machine_are_answered(server, host: str):
+    assert ask(server, host=host)[0].status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("POST", "/", 501), ("PUT", "/live.json", 501), ("GET", "/../../etc/passwd", 404), ("HEAD", "/", 200)],
+)
+def test_it_is_read_only(server, method: str, path: str, status: int):
+    answer, text = ask(server, path, method=method)
+    assert answer.status == status and "root:" not in text and (method != "HEAD" or text == "")
+
+
+def test_a_finished_report_still_loads_nothing(home: Path):
+    run = read_live(home)
+    assert run is not None
+    assert "connect-src" not in build_report(run) and "live.json" not in build_report(run)
+
+
+def test_the_terminal_shows_curves_alerts_and_samples_as_plain_text(home: Path):
+    out = Console(file=io.StringIO(), width=120)
+    out.print(draw(read_live(home)))
+    text = out.file.getvalue()
+    lines = [line for line in text.splitlines() if line.strip()]
+    assert lines[0].startswith("ppo is at step 40 of 100")
+    assert lines[2].startswith("KL") and "0.800" in lines[2] and "█" in lines[2]
+    assert "WARN step" in text and "As it was." in text and "[bold]x" in text
+    out.print(draw(None))
+    assert "Nothing trains at the moment" in out.file.getvalue()
+
+
+def test_a_spark_line_by_hand():
+    assert spark(Series(label="x", role="policy", points=((0, 0.0), (1, 0.5), (2, 1.0)))) == "▁▅█"
+    assert spark(Series(label="x", role="policy", points=((0, 2.0), (1, 2.0)))) == "▁▁"
