@@ -132,7 +132,7 @@ def _before(config: RewardsConfig, data: Data, inputs: Mapping[str, Path], servi
         return ()
     base = load_policy(str(inputs["start"]), device=services.device)
     model = earlier_head(base, inputs["start"], attributes=tuple(config.attributes))
-    tokens = reading_budget(base, config.training, largest=largest_tree(data.heldout.trees))
+    tokens = reading_budget(base, config.training.max_tokens_per_microbatch, largest=largest_tree(data.heldout.trees))
     outputs = read_outputs(
         model, data.heldout.trees, max_tokens=tokens, heed=lambda: services.heed("measuring the earlier reward model")
     )
