@@ -24,6 +24,7 @@ from fairlead.algos.spec import sum_by_sequence
 from fairlead.core.errors import ConfigError, explain
 from fairlead.models.adapters import reference_mode
 from fairlead.policies.buffer import Round
+from fairlead.policies.choosing import choose_learned
 from fairlead.policies.online_config import OnlineConfig
 from fairlead.policies.prompt_stream import PromptStream
 from fairlead.policies.rewarding import Rollout
@@ -44,6 +45,8 @@ class _Flat:
     sequence_index: Int[Tensor, "N"]
     group_index: Int[Tensor, "B"]
     has_eos: Bool[Tensor, "B"]
+    ref: Float[Tensor, "N"]
+    """Of the reference, nats."""
     kl: Float[Tensor, "N"]
     """Estimator k1, nats."""
     kl_k3: float
@@ -79,24 +82,39 @@ class Collector:
         seconds = time.monotonic() - started
         in_reward = kl_coef if self.config.kl.where == "reward" else 0.0
         rewards = self._rewards(sampled, flat, kl_coef=in_reward)
+        trees, told = self._learned(sampled, trees, rewards, values, flat)
+        token_ids = [sample.token_ids for rollout in sampled.rollouts for sample in rollout.samples]
+        metrics = sampled.metrics | _kl_metrics(flat, kl_coef=kl_coef, in_reward=in_reward) | {
+            "rl/reward": float(rewards.sum()) / len(flat.lengths), "rl/length_tokens": float(flat.lengths.double().mean()),
+            "rl/missing_eos_share": float((~flat.has_eos).float().mean()),
+            "rl/forward_s": seconds, **self._sampling_signals(trees), **told, **text_signals(token_ids),
+            **reference_signals(flat.ref.numpy()),
+        }  # fmt: skip
+        return Round(
+            trees=trees, metrics=metrics, kl_per_sequence=metrics["rl/kl_k1_sequence"], policy_version=policy_version
+        )
+
+    def _learned(
+        self,
+        sampled: Sampled,
+        trees: list[Tree],
+        rewards: Float[Tensor, "N"],
+        values: Float[Tensor, "N"] | None,
+        flat: _Flat,
+    ) -> tuple[list[Tree], dict[str, float]]:
+        """What the loss is shown of the round, and what is logged of that."""
+        if self.config.method.learns != "advantages":
+            by_completion = sum_by_sequence(rewards, flat.sequence_index, len(flat.lengths))
+            return choose_learned(self.config, sampled.rollouts, trees, rewards=by_completion, scores=sampled.scores)
         arrays, std = self._advantages(sampled, rewards, values, flat)
         corrected: dict[str, float] = {}
         if self.config.old_logprobs == "trainer":
             arrays["correction"], corrected = self._correction(trees, flat)
         for name, array in arrays.items():
             trees = _attach(trees, name, array)
-        token_ids = [sample.token_ids for rollout in sampled.rollouts for sample in rollout.samples]
-        metrics = sampled.metrics | _kl_metrics(flat, kl_coef=kl_coef, in_reward=in_reward) | {
-            "rl/reward": float(rewards.sum()) / len(flat.lengths), "rl/length_tokens": float(flat.lengths.double().mean()),
-            "rl/missing_eos_share": float((~flat.has_eos).float().mean()), "rl/advantages_std": std,
-            "rl/forward_s": seconds, **self._sampling_signals(trees), **corrected, **text_signals(token_ids),
-            **reference_signals(_array(trees, "ref_logprobs").numpy()),
-        }  # fmt: skip
         if not self.config.learns_from_cut:
             trees = _without_cut(trees, flat.has_eos)
-        return Round(
-            trees=trees, metrics=metrics, kl_per_sequence=metrics["rl/kl_k1_sequence"], policy_version=policy_version
-        )
+        return trees, {"rl/advantages_std": std, **corrected}
 
     def _compared(self, rollouts: Sequence[Rollout]) -> tuple[list[Tree], _Flat, Float[Tensor, "N"] | None]:
         """Trees with the reference's logprobs (and values), all of it flat, and the values."""
@@ -120,7 +138,7 @@ class Collector:
         flat = _Flat(
             lengths=lengths, sequence_index=torch.repeat_interleave(torch.arange(len(lengths)), lengths),
             group_index=torch.repeat_interleave(torch.arange(len(rollouts)), sizes),
-            has_eos=torch.tensor([s.finish_reason == "stop" for r in rollouts for s in r.samples]), kl=kl_k1(old, ref),
+            has_eos=torch.tensor([s.finish_reason == "stop" for r in rollouts for s in r.samples]), ref=ref, kl=kl_k1(old, ref),
             kl_k3=float(kl_k3(old, ref).mean()),
         )  # fmt: skip
         return trees, flat, values

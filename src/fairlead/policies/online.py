@@ -10,7 +10,7 @@ saved step, in the middle of a round too.
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +32,8 @@ from fairlead.models.load import load_tokenizer
 from fairlead.policies.buffer import RolloutBuffer, Round, even_parts
 from fairlead.policies.collect import Collector
 from fairlead.policies.composed import ComposedRewarder, ComposeRewards
-from fairlead.policies.online_config import KlScheduleSection, OnlineConfig, settings_of
+from fairlead.policies.mixing import MixedTexts, read_mix
+from fairlead.policies.online_config import KlScheduleSection, MixSection, OnlineConfig, loss_name, settings_of
 from fairlead.policies.online_summary import GATES, summarise
 from fairlead.policies.prompt_stream import PromptStream
 from fairlead.policies.rewarding import ModelRewarder, Rewarder
@@ -43,8 +44,9 @@ from fairlead.text import ChatText, Encoded, Tree
 from fairlead.text.prompts import encode_prompts
 from fairlead.train.forward import Models
 from fairlead.train.hooks import Session
-from fairlead.train.identity import text_fingerprint
+from fairlead.train.identity import data_fingerprint, text_fingerprint
 from fairlead.train.loop import Learner
+from fairlead.train.mix import Mix
 from fairlead.train.preflight_stage import Preflight, Start, conclude, rollout_checks
 from fairlead.train.setup import alert_rules, checkpoint_rule, make_learner
 
@@ -96,6 +98,16 @@ class Work:
             for p, ids in zip(self.prompts, encoded, strict=True)
         ]
 
+    def read_mix(self, section: MixSection) -> MixedTexts:
+        """What is mixed into every step."""
+        return read_mix(section, self.chat, services=self.services, max_length=self.services.extras["text"].max_length)
+
+    def identities(self, requests: Sequence[GenerateRequest], mixed: MixedTexts | None) -> Iterator[str]:
+        """What a checkpoint of this run belongs to."""
+        yield from (f"{r.key} {r.token_ids}" for r in requests)
+        if mixed is not None:
+            yield data_fingerprint(mixed.trees)
+
 
 @dataclass(slots=True)
 class _Position:
@@ -124,16 +136,18 @@ class OnlineLoop:
         requests = work.requests(config)
         self.steps_per_round = config.num_epochs * -(-config.batch_size // config.minibatch_size)
         self.learner: Learner = make_learner(
-            Models(policy=models.policy, value=models.value, temperature=config.temperature), get_algorithm(config.algorithm),
+            Models(policy=models.policy, value=models.value, temperature=config.temperature), get_algorithm(loss_name(config.algorithm)),
             settings_of(config), config.training, num_steps=config.num_iterations * self.steps_per_round, say=self.services.say,
             largest=max(len(r.token_ids) for r in requests) + config.max_new_tokens,
         )  # fmt: skip
+        self.mixed = None if config.mix is None else work.read_mix(config.mix)
+        self.learner.mix = None if config.mix is None else Mix(coef=config.mix.coef)
         self.controller = _controller(config, num_steps=self.learner.num_steps)
         self.length_coef = resolve_length_coef(config, models.reward)
         self.session = Session(
             self.learner, services=self.services, title=config.algorithm, metric="rl/kl_k1", metrics_path=work.metrics_path,
             rule=checkpoint_rule(config.training), rules=alert_rules(config.training),
-            data=text_fingerprint(f"{r.key} {r.token_ids}" for r in requests),
+            data=text_fingerprint(work.identities(requests, self.mixed)),
             muted=("rl/missing_eos_share",) if config.missing_eos_penalty == 0 else (),  # cut replies are meant
         )  # fmt: skip
         # Until a round's first optimiser step the state is that of the last round, so sampling and scoring may stop anywhere.
@@ -211,7 +225,8 @@ class OnlineLoop:
             self.learner.algo_config = dataclasses.replace(self.learner.algo_config, kl_coef=position.kl_coef)
         batches = self._batches(current)
         for batch in batches[position.num_steps :]:
-            position.rows.append(self.learner.step(batch))
+            mixed = () if self.mixed is None else self.mixed.take(self.learner.step_number)
+            position.rows.append(self.learner.step(batch, mixed=mixed))
             position.num_steps += 1
             if position.num_steps < len(batches):
                 self._keep_position()
@@ -224,11 +239,12 @@ class OnlineLoop:
 
     def _batches(self, current: Round) -> list[list[Tree]]:
         """What each optimiser step sees: epochs over the round in new orders, a prompt's completions together."""
+        size = max(1, self.config.minibatch_size * self.config.num_learned // self.config.group_size)
         found: list[list[Tree]] = []
         for epoch in range(self.config.num_epochs):
             rng = np.random.default_rng((self.services.seed, self.position.num_trained, epoch))
             order = rng.permutation(len(current.trees))
-            found += even_parts([current.trees[i] for i in order], size=self.config.minibatch_size)
+            found += even_parts([current.trees[i] for i in order], size=size)
         return found
 
     def _finish(self, current: Round) -> None:

@@ -18,6 +18,7 @@ from fairlead.core.errors import ConfigError, explain, nearest
 from fairlead.core.reward_section import ComposeSection, RuleComponent
 from fairlead.core.sections import TrainSection
 from fairlead.policies.online_methods import COMPOSED_DEFAULTS, METHODS, Method, OnlineMethod
+from fairlead.policies.rows import DataSource
 
 _LOSS_KEYS = (
     "clip_low",
@@ -85,6 +86,19 @@ class CorrectionSection(Config):
     """What the ratio of a completion is, for sequence_mask."""
 
 
+class MixSection(Config):
+    """Text mixed into every optimiser step, against what RL unlearns (PPO-ptx)."""
+
+    data: tuple[DataSource, ...] = Field(min_length=1)
+    """Demonstrations, or texts of one assistant turn."""
+    coef: float = Field(default=1.0, gt=0)
+    """Weight of its mean loss, nats a token, against that of the policy, reward units."""
+    batch_size: int = Field(default=8, ge=1)
+    """Texts a step."""
+    learn: Literal["replies", "all"] = "replies"
+    """replies: assistant turns; all: every token, for pretraining text."""
+
+
 class OnlineConfig(Config):
     """Policy gradients on what the policy writes now. Starting values of the guides for ppo; see docs/stages/online.md."""
 
@@ -115,6 +129,10 @@ class OnlineConfig(Config):
     """What completions are paid for, composed of reward models, rules, verifiers and judges; null takes the recipe's reward model."""
     kl: KlSection = KlSection()
     """Penalty for leaving the reference."""
+    mix: MixSection | None = None
+    """Text learned beside the rewards in every step; null mixes nothing in."""
+    min_score: float | None = None
+    """Completions of a lower score are not imitated (best_of_n, expert_iteration); expert_iteration 1, which is a right answer; null takes all."""
     old_logprobs: Literal["engine", "trainer"] = "engine"
     """What the ratio compares with. engine: the log-probabilities that it sampled from; preflight finds them equal to the trainer's, and no
     forward is made for them. trainer: computed again, and what differs is corrected."""
@@ -165,6 +183,11 @@ class OnlineConfig(Config):
     def estimator(self) -> AdvantageName | Literal["gae"]:
         """Where advantages come from: `gae`, or a name of algos/group_advantages.py."""
         return getattr(settings_of(self), "advantages", "gae")
+
+    @property
+    def num_learned(self) -> int:
+        """Completions of each prompt that are learned from, at most."""
+        return {"pairs": 2, "best": 1}.get(self.method.learns, self.group_size)
 
     @property
     def needs_greedy(self) -> bool:
@@ -220,6 +243,9 @@ class OnlineConfig(Config):
     @model_validator(mode="after")
     def _settings_are_the_methods(self) -> Self:
         settings_of(self)
+        if self.min_score is not None and self.method.learns not in ("best", "good"):
+            raise ValueError(explain("min_score", self.min_score, f"is not read by {self.algorithm}", expected="best_of_n or expert_iteration",
+                                     remedy="Remove it"))  # fmt: skip
         unread = [name for name in _LOSS_KEYS if name not in loss_settings(self.algorithm)]
         unread += [] if self.method.has_values else _ADVANTAGE_KEYS
         for name in unread:
@@ -255,10 +281,14 @@ def settings_of(config: OnlineConfig) -> Any:
     Raises:
         ConfigError: an option that the method does not have, or a value that it refuses.
     """
-    cls = get_algorithm(config.algorithm).config
+    cls = get_algorithm(loss_name(config.algorithm)).config
     hints = get_type_hints(cls)
     own = {name: getattr(config, name) for name in loss_settings(config.algorithm)}
     if config.kl.where == "loss":
+        if "kl_coef" not in hints:
+            raise ConfigError(
+                explain("kl.where", "loss", f"is not read by {config.algorithm}", expected="reward", remedy="Change it")
+            )
         own["kl_coef"] = config.kl.kl_coef
     if config.method.divides_by_limit and "constant_length" not in config.options:
         own["constant_length"] = config.max_new_tokens
@@ -270,9 +300,14 @@ def settings_of(config: OnlineConfig) -> Any:
         raise ConfigError(f"options.{error}" if is_option else str(error)) from error
 
 
+def loss_name(algorithm: str) -> str:
+    """Name of the method's loss in algos/."""
+    return METHODS[algorithm].loss or algorithm
+
+
 def loss_settings(algorithm: str) -> dict[str, Any]:
     """Settings of the method's loss that are keys of the section, with the method's defaults."""
-    fields = dataclasses.fields(get_algorithm(algorithm).config)
+    fields = dataclasses.fields(get_algorithm(loss_name(algorithm)).config)
     return {field.name: field.default for field in fields if field.name in _LOSS_KEYS}
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 OnlineMethod = Literal[
-    "ppo", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "remax", "reinforce_pp", "reinforce_pp_baseline"
+    "ppo", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "remax", "reinforce_pp", "reinforce_pp_baseline",
+    "online_dpo", "online_ipo", "best_of_n", "expert_iteration",
 ]  # fmt: skip
 ONLINE_METHODS: tuple[str, ...] = get_args(OnlineMethod)
 
@@ -22,6 +23,11 @@ class Method:
 
     title: str
     """As its paper writes it."""
+    learns: Literal["advantages", "pairs", "best", "good"] = "advantages"
+    """advantages: every completion by how much better than its baseline it is. pairs: the best of a prompt against the worst. best: the best of
+    a prompt is imitated. good: every completion of at least min_score is."""
+    loss: str = ""
+    """Name in algos/, where it is another than the method's."""
     needs_group: bool = False
     """Its baseline comes from other completions of the same prompt."""
     has_values: bool = False
@@ -37,6 +43,7 @@ class Method:
 
 _ONE_PASS = {"num_epochs": 1}
 _GROUPS = {"group_size": 8, **_ONE_PASS}
+_UNPAID = {"kl_coef": 0.0, "target": None}
 _NO_KL = {"kl_coef": 0.0, "target": None, "where": "loss"}
 
 METHODS: Mapping[str, Method] = {
@@ -53,6 +60,11 @@ METHODS: Mapping[str, Method] = {
     "reinforce_pp": Method(title="REINFORCE++", defaults={**_ONE_PASS, "kl": {"kl_coef": 0.01, "target": None}}),
     "reinforce_pp_baseline": Method(title="REINFORCE++-baseline", needs_group=True,
                                     defaults={**_GROUPS, "kl": {"kl_coef": 0.01, "target": None, "where": "loss"}}),
+    "online_dpo": Method(title="Online DPO", learns="pairs", loss="dpo", needs_group=True, defaults={**_ONE_PASS, "group_size": 2, "kl": _UNPAID}),
+    "online_ipo": Method(title="Online IPO", learns="pairs", loss="ipo", needs_group=True, defaults={**_ONE_PASS, "group_size": 2, "kl": _UNPAID}),
+    "best_of_n": Method(title="best of n, imitated", learns="best", loss="sft", defaults={**_GROUPS, "kl": _UNPAID}),
+    "expert_iteration": Method(title="Expert iteration", learns="good", loss="sft",
+                               defaults={**_GROUPS, "kl": _UNPAID, "min_score": 1.0}),
 }  # fmt: skip
 COMPOSED_DEFAULTS: Mapping[str, Any] = {"missing_eos_penalty": 0.0, "score_clip": None, "length_coef": 0.0}
 """Of every method where the recipe composes its reward: it has rules for these."""

@@ -6,10 +6,10 @@ Example:
 """
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pydantic
 
@@ -113,7 +113,7 @@ def read_source(
     candidates = [
         Candidate(messages=messages if config.first_words is None else cut_words(messages, num_words=config.first_words),
                   slice=slice_name, source=index, source_name=name, is_heldout_source=is_heldout, where=row.where,
-                  number=row.number, meta={"row": row.number})
+                  number=row.number, meta={**_own_meta(row), "row": row.number})
         for messages, slice_name, row in read(config, index, reading)
     ]  # fmt: skip
     if config.take is None or len(candidates) <= config.take:
@@ -125,6 +125,14 @@ def read_source(
 Found = tuple[Messages, str, Row]
 
 
+def _own_meta(row: Row) -> dict[str, Any]:
+    """What a row says of itself besides: answers and tests for verifiers, conditions of rewards."""
+    meta = row.values.get("meta")
+    return (
+        {str(key): value for key, value in cast(Mapping[Any, Any], meta).items()} if isinstance(meta, Mapping) else {}
+    )
+
+
 def _read_format(config: SourceConfig, index: int, reading: Reading) -> Iterator[Found]:
     """Prompts through the readers of other people's formats; what these reject counts as rows of this source."""
     path, ledger = find_file(config.path, reading.folders), reading.ledger
@@ -133,7 +141,11 @@ def _read_format(config: SourceConfig, index: int, reading: Reading) -> Iterator
     known_format = None if config.format == "auto" else config.format
     for number, prompt in enumerate(read_prompts(path, format=known_format, rejects=ledger.rejects), start=1):
         ledger.rows[index] += 1
-        row = Row(f"{path}#{number}", number, {"messages": [f"{m.role}: {m.content}" for m in prompt.messages]})
+        row = Row(
+            f"{path}#{number}",
+            number,
+            {"messages": [f"{m.role}: {m.content}" for m in prompt.messages], "meta": dict(prompt.meta)},
+        )
         messages = to_messages([{"role": m.role, "content": m.content} for m in prompt.messages])
         if isinstance(messages, str):
             before += 1  # counted by reject_row already

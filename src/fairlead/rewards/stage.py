@@ -6,6 +6,7 @@ carry what later stages need: mean and sd of reference scores, the length slope,
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,7 +236,9 @@ def _normalise(model: ScalarModel, said: _Said, data: Data, services: Services) 
     scores = _scores(model.readout, said.reference)
     lengths = [len(tree.branches[0].token_ids) for tree in data.reference]
     model.mean, model.std = float(scores.mean()), max(float(scores.std()), 1e-6)
-    model.facts["length_slope_per_token"] = length_slope((scores - model.mean) / model.std, lengths).value
+    slope = length_slope((scores - model.mean) / model.std, lengths).value
+    if math.isfinite(slope):  # samples of one length say nothing about it
+        model.facts["length_slope_per_token"] = slope
     model.facts["reference_samples"] = float(len(lengths))
 
 

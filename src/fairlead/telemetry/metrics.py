@@ -107,6 +107,7 @@ _RL = (
     Metric("rl/score", "score", "Mean raw score of the sampled completions"),
     Metric("rl/score_std", "score", "Standard deviation of the raw scores of the batch"),
     Metric("rl/disagreement", "sd", "Reward ensembles: mean standard deviation of the members' scores; a rise: the policy leaves what they know"),
+    Metric("rl/learned_share", "share", "Pairs and imitation: completions of the round that are learned from"),
     Metric("rl/zero_variance_share", "share", "Prompts all of whose completions score alike and teach nothing; near 1 the prompts are too hard or "
            "too easy", (0.0, 0.5)),
     Metric("rl/length_tokens", "tokens", "Mean length of a sampled completion"),

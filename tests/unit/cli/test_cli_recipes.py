@@ -14,11 +14,12 @@ RECIPES = Path(__file__).parents[3] / "recipes"
 NAMES = sorted(path.name for path in RECIPES.glob("*.yaml"))
 COMMENTED = (
     "dpo_7b_lora.yaml",
-    "instructgpt_style.yaml",
+    "llama3_8b_ppo_lora.yaml",
+    "instructgpt.yaml",
     "ppo_7b.yaml",
     "sft_only.yaml",
     "tiny_cpu.yaml",
-    "zephyr_style.yaml",
+    "zephyr.yaml",
 )
 
 
@@ -51,9 +52,14 @@ def test_a_recipe_declares_success_before_training(name: str) -> None:
     assert any(b.guard for b in recipe.evals.criteria.behaviours)
 
 
+@pytest.mark.parametrize("name", ["instructgpt.yaml", "llama3_8b_ppo_lora.yaml", "qwen_05b_grpo.yaml", "zephyr.yaml"])
+def test_a_recipe_that_was_not_run_here_says_so_first(name: str) -> None:
+    assert (RECIPES / name).read_text().startswith("# Not run here")
+
+
 def test_the_tiny_recipe_has_every_section_and_every_file() -> None:
     data = load_recipe(RECIPES / "tiny_cpu.yaml")
-    assert set(Recipe.model_fields) - set(data) <= {"allow", "process"}  # nothing bundled labels steps
+    assert set(Recipe.model_fields) - set(data) <= {"allow", "process", "telemetry"}  # no labelled steps are bundled
     finder = FileFinder(RECIPES)
     for path in re.findall(r"quickstart/[\w.]+", (RECIPES / "tiny_cpu.yaml").read_text()):
         assert finder.find(path).is_file()

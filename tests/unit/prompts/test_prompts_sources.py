@@ -259,3 +259,15 @@ def test_a_lost_row_is_noticed(tmp_path):
     ledger.reject_row(0, Row("a:1", 1, {}), "empty")
     with pytest.raises(AssertionError, match=r"source 0: 2 rows != \(0, 1, 0\)"):
         ledger.reconcile([])
+
+
+def test_what_a_row_says_of_itself_reaches_its_prompt(tmp_path):
+    """Verifiers find the answer there."""
+    rows = [
+        {"prompt": "1 + 1", "meta": {"answer": 2, "row": 7}},
+        {"prompt": "2 + 2", "meta": "none"},
+        {"prompt": "3 + 3"},
+    ]
+    write_jsonl(tmp_path / "sums.jsonl", rows)
+    candidates, _ = read(tmp_path, path="sums.jsonl")
+    assert [c.to_prompt("train").meta for c in candidates] == [{"answer": 2, "row": 1}, {"row": 2}, {"row": 3}]

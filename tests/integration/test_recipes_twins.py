@@ -1,0 +1,84 @@
+"""The large recipes, each with everything in it made tiny, run from start to end; the small ones run as they are, cut short."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from micro import BUNDLED, GATES, artifacts, fairlead, folder_of, states
+
+from fairlead.telemetry.sinks import read_metrics
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+QUICKSTART = BUNDLED / "quickstart"
+SMALL: dict[str, Any] = {
+    "batch_size": 8, "minibatch_size": 8, "group_size": 4, "num_epochs": 1, "num_iterations": 2, "max_new_tokens": 12, "num_samples": 2,
+    "max_prompts": 12, "max_tokens_per_microbatch": 2048, "max_length": 96, "heldout": 4, "learning_rate": 1e-4, "num_resamples": 50,
+}  # fmt: skip
+OUT = ("format", "template", "minimal_pairs", "slice_field")
+
+
+def twin(value: Any, *, key: str = "") -> Any:
+    """A section with small numbers in the place of its own and without what names other people's files."""
+    if isinstance(value, dict):
+        found = {name: twin(part, key=name) for name, part in value.items() if name not in OUT}
+        return found | ({"minibatch_size": 8} if key in ("ppo", "grpo") else {})
+    if isinstance(value, list):
+        return [twin(part) for part in value]
+    return SMALL.get(key, value)
+
+
+def project(folder: Path, name: str) -> Path:
+    """The twin of a recipe beside the files that it names."""
+    data = folder / "data"
+    data.mkdir(parents=True)
+    pairs = [
+        {"prompt": f"Was the film {i} good?", "chosen": "It was warm and kind.", "rejected": "Maybe, I guess."}
+        for i in range(24)
+    ]
+    (data / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs), encoding="utf-8")
+    lines = (QUICKSTART / "demonstrations.jsonl").read_text(encoding="utf-8").splitlines()[:48]
+    (data / "demos.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    recipe = twin(yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8")))
+    files = {"sft": data / "demos.jsonl", "preferences": data / "pairs.jsonl"}
+    prompts = RECIPES / "arithmetic" / "prompts.jsonl" if name == "qwen_05b_grpo" else QUICKSTART / "prompts.jsonl"
+    shutil.copy(prompts, data / "prompts.jsonl")
+    recipe |= {"model": "bundled", "device": "cpu", "scope": "toy", "allow": dict.fromkeys(GATES, "a tiny twin")}
+    recipe["prompts"]["sources"] = [{"path": str(data / "prompts.jsonl"), "take": 16}]
+    for section, path in files.items():
+        if section in recipe:
+            recipe[section] |= (
+                {"path": str(path), "heldout": 0.25} if section == "preferences" else {"data": [{"path": str(path)}]}
+            )
+    for policy in recipe["policies"].values():
+        if "mix" in policy:
+            policy["mix"]["data"] = [{"path": str(files["sft"])}]
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", ["zephyr", "instructgpt", "qwen_05b_grpo", "llama3_8b_ppo_lora"])
+def test_the_tiny_twin_of_a_large_recipe_runs(name: str, tmp_path: Path) -> None:
+    recipe = project(tmp_path, name)
+    outcome = fairlead("run", recipe, home=tmp_path / "home")
+    assert outcome.code == 0, outcome.err
+    run = yaml.safe_load(recipe.read_text(encoding="utf-8"))["name"]
+    assert set(states(tmp_path / "home", run).values()) == {"made"}
+    for stage, artifact in artifacts(tmp_path / "home", run).items():
+        if stage.startswith("policies."):
+            found = read_metrics(folder_of(tmp_path / "home", artifact) / "metrics.jsonl")
+            assert all(math.isfinite(value) for _, value in found["loss"])
+            assert ("sft/loss" in found) == (name == "instructgpt")
+
+
+@pytest.mark.parametrize("name", ["grpo_tiny", "grpo_arithmetic"])
+def test_a_small_recipe_runs_cut_short(name: str, tmp_path: Path) -> None:
+    sets = ("policies.grpo.num_iterations=2", "sft.training.num_epochs=1", "policies.grpo.batch_size=16")
+    outcome = fairlead("run", RECIPES / f"{name}.yaml", *(x for item in sets for x in ("--set", item)), home=tmp_path)
+    assert outcome.code == 0, outcome.err
+    (policy,) = (a for s, a in artifacts(tmp_path, name.replace("_", "-")).items() if s == "policies.grpo")
+    assert len(read_metrics(folder_of(tmp_path, policy) / "metrics.jsonl")["rl/score"]) == 2
