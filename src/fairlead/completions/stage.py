@@ -16,12 +16,12 @@ from fairlead.core.config import Config
 from fairlead.core.errors import Interrupted
 from fairlead.core.gates import Gate, percent
 from fairlead.core.io import read_records, write_jsonl
-from fairlead.core.protocols import GenerateRequest, Sampling
+from fairlead.core.protocols import GenerateRequest, Sampler, Sampling
 from fairlead.core.records import Completion, Prompt
 from fairlead.core.sections import TextSection
 from fairlead.core.services import Services
 from fairlead.core.summary import Figure, StageSummary, Table
-from fairlead.engine.local import LocalEngine
+from fairlead.engine.fallback import open_engine
 from fairlead.models.checkpoint import weights_name
 from fairlead.models.load import load_policy, load_tokenizer
 from fairlead.text.chat import ChatText
@@ -67,7 +67,7 @@ def run(config: CompletionsConfig, *, inputs: Mapping[str, Path], out: Path, ser
     sampling = Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_p=config.top_p, top_k=config.top_k,
                         seed=services.seed, stop_token_ids=chat.stop_token_ids)  # fmt: skip
     completions = _generate(
-        LocalEngine(model, max_slots=config.max_slots),
+        open_engine(model, max_slots=config.max_slots),
         requests,
         sampling,
         chat,
@@ -82,7 +82,7 @@ def run(config: CompletionsConfig, *, inputs: Mapping[str, Path], out: Path, ser
 
 
 def _generate(
-    engine: LocalEngine,
+    engine: Sampler,
     requests: list[GenerateRequest],
     sampling: Sampling,
     chat: ChatText,

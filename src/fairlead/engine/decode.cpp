@@ -27,7 +27,8 @@ constexpr int LANES = 8, TILE_ROWS = 2;  // 8 sums, 4 weights and a row in 16 re
 constexpr int LANES = 4, TILE_ROWS = 4;
 #endif
 constexpr int TILE_COLUMNS = 4, LINE = 16;  // LINE: floats of a cache line
-constexpr int BLOCK_ROWS = 96;              // rows of a block stay in the second cache while weights pass by
+constexpr int64_t PANEL_FLOATS = 1 << 16;   // 256 KiB of weights
+constexpr int64_t BLOCK_FLOATS = 6144;      // 24 KiB of rows
 
 typedef float Vector __attribute__((vector_size(LANES * 4)));
 typedef float Loose __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
@@ -85,35 +86,28 @@ inline Vector exponential(Vector x) {
 
 inline Vector hyperbolic_tangent(Vector x) { return 1.0f - 2.0f / (exponential(2.0f * x) + 1.0f); }
 
-// One tile of x w^T: `rows` rows of x and four rows of w, all of the same inner size.
+// One tile of x w^T + bias, written or added to y: `ROWS` rows of x and four rows of w, all of the same inner size.
 template <int ROWS>
-inline void tile(const float* x, int64_t stride, const float* const* w, int64_t inner, Four* out) {
+inline void tile(const float* x, const float* const* w, int64_t inner, Four bias, float* y, int64_t stride, bool adds) {
     Vector sums[ROWS][TILE_COLUMNS] = {};
     for (int64_t k = 0; k < inner; k += LANES) {
         Vector weights[TILE_COLUMNS];
         for (int j = 0; j < TILE_COLUMNS; ++j) weights[j] = load(w[j] + k);
         for (int i = 0; i < ROWS; ++i) {
-            Vector value = load(x + i * stride + k);
+            Vector value = load(x + i * inner + k);
             for (int j = 0; j < TILE_COLUMNS; ++j) sums[i][j] += value * weights[j];
         }
     }
-    for (int i = 0; i < ROWS; ++i) out[i] = sum_each(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
-}
-
-inline void tile_of(int rows, const float* x, int64_t stride, const float* const* w, int64_t inner, Four* out) {
-    switch (rows) {
-        case 1: return tile<1>(x, stride, w, inner, out);
-        case 2: return tile<2>(x, stride, w, inner, out);
-#if !defined(__AVX2__) || defined(__AVX512F__)
-        case 3: return tile<3>(x, stride, w, inner, out);
-        case 4: return tile<4>(x, stride, w, inner, out);
-#endif
-#if defined(__AVX512F__)
-        case 5: return tile<5>(x, stride, w, inner, out);
-        case 6: return tile<6>(x, stride, w, inner, out);
-#endif
+    Four found[ROWS];
+    for (int i = 0; i < ROWS; ++i) found[i] = sum_each(sums[i][0], sums[i][1], sums[i][2], sums[i][3]) + bias;
+    for (int i = 0; i < ROWS; ++i) {
+        Four* place = reinterpret_cast<Four*>(y + i * stride);
+        *place = adds ? *place + found[i] : found[i];
     }
 }
+
+using Tile = void (*)(const float*, const float* const*, int64_t, Four, float*, int64_t, bool);
+constexpr Tile TILES[] = {nullptr, tile<1>, tile<2>, tile<3>, tile<4>, tile<5>, tile<6>};  // no more than TILE_ROWS are used
 
 struct Range {
     int64_t begin, end;
@@ -130,28 +124,40 @@ extern "C" struct Linear {
     const float* bias;    // [out] or null
 };
 
-// y [rows, out] = x w^T + bias, or added to y: the columns of `part` alone.
-void multiply(const float* x, int64_t inner, const Linear& w, float* y, int64_t stride, int64_t rows, Range part, bool adds) {
-    for (int64_t block = 0; block < rows; block += BLOCK_ROWS) {
-        int64_t end = std::min(rows, block + BLOCK_ROWS);
-        for (int64_t n = part.begin; n < part.end; n += TILE_COLUMNS) {
-            int width = static_cast<int>(std::min<int64_t>(TILE_COLUMNS, part.end - n));
-            const float* columns[TILE_COLUMNS];
-            Four bias = {};
-            for (int j = 0; j < TILE_COLUMNS; ++j) columns[j] = w.weight + (n + std::min(j, width - 1)) * inner;
-            for (int j = 0; j < width && w.bias; ++j) bias[j] = w.bias[n + j];
-            for (int64_t i = block; i < end; i += TILE_ROWS) {
-                int height = static_cast<int>(std::min<int64_t>(TILE_ROWS, end - i));
-                Four found[TILE_ROWS];
-                tile_of(height, x + i * inner, inner, columns, inner, found);
-                for (int r = 0; r < height; ++r) {
-                    float* place = y + (i + r) * stride + n;
-                    Four result = found[r] + bias;
-                    for (int j = 0; j < width; ++j) place[j] = adds ? place[j] + result[j] : result[j];
-                }
-            }
+// y = x w^T + bias of four columns from n on, or fewer at the end, and of rows [begin, end), in tiles of even height.
+void multiply_columns(const float* x, int64_t inner, const Linear& w, float* y, int64_t stride, Range rows, int64_t n, int64_t width, bool adds) {
+    const float* columns[TILE_COLUMNS];
+    Four bias = {};
+    for (int64_t j = 0; j < TILE_COLUMNS; ++j) columns[j] = w.weight + (n + std::min(j, width - 1)) * inner;
+    for (int64_t j = 0; j < width && w.bias; ++j) bias[j] = w.bias[n + j];
+    int64_t count = rows.end - rows.begin, tiles = (count + TILE_ROWS - 1) / TILE_ROWS;
+    for (int64_t t = 0; t < tiles; ++t) {
+        int64_t top = rows.begin + count * t / tiles, height = rows.begin + count * (t + 1) / tiles - top;
+        if (width == TILE_COLUMNS) {
+            TILES[height](x + top * inner, columns, inner, bias, y + top * stride + n, stride, adds);
+            continue;
         }
+        float found[TILE_ROWS * TILE_COLUMNS];
+        TILES[height](x + top * inner, columns, inner, bias, found, TILE_COLUMNS, false);
+        for (int64_t i = 0; i < height; ++i)
+            for (int64_t j = 0; j < width; ++j) {
+                float* place = y + (top + i) * stride + n + j;
+                *place = found[i * TILE_COLUMNS + j] + (adds ? *place : 0.0f);
+            }
     }
+}
+
+// y [rows, out] = x w^T + bias, or added to y: the columns of `part` alone. A panel of weights stays in the second cache while rows pass by,
+// and a block of rows in the first while the panel passes by.
+void multiply(const float* x, int64_t inner, const Linear& w, float* y, int64_t stride, int64_t rows, Range part, bool adds) {
+    int64_t panel = std::max<int64_t>(TILE_COLUMNS, PANEL_FLOATS / inner / TILE_COLUMNS * TILE_COLUMNS);
+    int64_t height = std::max<int64_t>(TILE_ROWS, BLOCK_FLOATS / inner / TILE_ROWS * TILE_ROWS);
+    for (int64_t left = part.begin; left < part.end; left += panel)
+        for (int64_t top = 0; top < rows; top += height) {
+            int64_t right = std::min(part.end, left + panel), bottom = std::min(rows, top + height);
+            for (int64_t n = left; n < right; n += TILE_COLUMNS)
+                multiply_columns(x, inner, w, y, stride, {top, bottom}, n, std::min<int64_t>(TILE_COLUMNS, right - n), adds);
+        }
 }
 
 // out = x / sqrt(mean(x^2) + epsilon) * (weight + offset), or that added to out; any size.

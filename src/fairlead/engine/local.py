@@ -37,15 +37,15 @@ from fairlead.models.load import CausalModel
 
 
 def cannot_write(model: str, why: str, *, stages: Sequence[str] = ()) -> EngineError:
-    """The error for a model that cannot sample.
+    """The error for a model that cannot sample while it is trained.
 
     Args:
         why: `why_padded` of the model.
         stages: of the recipe that would need it to.
     """
-    remedy = "SFT, reward models, DPO and KTO train it; bring completions written elsewhere"
+    remedy = "SFT, reward models, DPO and KTO train it, and completions and evals sample from it"
     remedy += f", without {', '.join(stages)} in the recipe" if stages else ""
-    return EngineError(explain("model", model, f"cannot write completions here: it {why}", expected="a model whose sequences can share a row",
+    return EngineError(explain("model", model, f"cannot write completions while it is trained: it {why}", expected="a model whose sequences can share a row",
                                remedy=remedy))  # fmt: skip
 
 
@@ -130,7 +130,7 @@ class LocalEngine:
             EngineError: an empty prompt, one that leaves no room, two requests of one name, stop texts without a decoder, or logits that
                 are not finite.
         """
-        self._check(requests, sampling)
+        check_requests(self.model, requests, sampling, has_decoder=self._decode_text is not None)
         self._await_turn(None)
         schedule = self._begin(requests, sampling)
         try:
@@ -194,26 +194,6 @@ class LocalEngine:
         if self._on_token:
             self._on_token(num_tokens)
 
-    def _check(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> None:
-        if sampling.stop and self._decode_text is None:
-            raise EngineError(explain("sampling.stop", sampling.stop, "cannot be found without a decoder", expected="an engine with one",
-                                      remedy="Make the engine with decode=, or stop by token ids"))  # fmt: skip
-        seen: set[str] = set()
-        for request in requests:
-            room, limit = self.model.max_positions - len(request.token_ids), request.limit(sampling)
-            if not request.token_ids:
-                raise EngineError(explain(f"prompt {request.key}", None, "has no tokens", expected="at least one",
-                                          remedy="Use a tokenizer with BOS"))  # fmt: skip
-            if room < limit:
-                raise EngineError(explain(f"prompt {request.key}: num_tokens", len(request.token_ids), f"leaves room for {max(0, room)} new tokens",
-                                          expected=f"<= {self.model.max_positions - limit} (context {self.model.max_positions} "
-                                          f"less max_new_tokens {limit})",
-                                          remedy="Shorten the prompt or lower max_new_tokens"))  # fmt: skip
-            if request.key in seen:
-                raise EngineError(explain("prompt", request.key, "is asked for twice", expected="a name of its own for each request",
-                                          remedy="Ask once and raise num_samples"))  # fmt: skip
-            seen.add(request.key)
-
 
 def choose_runner(model: CausalModel, *, use_kernel: bool = True) -> Runner:
     """The kernel where it computes this model, else the model's own modules."""
@@ -228,3 +208,27 @@ def choose_runner(model: CausalModel, *, use_kernel: bool = True) -> Runner:
         return KernelRunner(model, library)
     except OtherShapeError as error:
         return ModuleRunner(model, f"the model {error}")
+
+
+def check_requests(
+    model: CausalModel, requests: Sequence[GenerateRequest], sampling: Sampling, *, has_decoder: bool
+) -> None:
+    """Refuse what cannot be sampled, before anything is."""
+    if sampling.stop and not has_decoder:
+        raise EngineError(explain("sampling.stop", sampling.stop, "cannot be found without a decoder", expected="an engine with one",
+                                  remedy="Make the engine with decode=, or stop by token ids"))  # fmt: skip
+    seen: set[str] = set()
+    for request in requests:
+        room, limit = model.max_positions - len(request.token_ids), request.limit(sampling)
+        if not request.token_ids:
+            raise EngineError(explain(f"prompt {request.key}", None, "has no tokens", expected="at least one",
+                                      remedy="Use a tokenizer with BOS"))  # fmt: skip
+        if room < limit:
+            raise EngineError(explain(f"prompt {request.key}: num_tokens", len(request.token_ids), f"leaves room for {max(0, room)} new tokens",
+                                      expected=f"<= {model.max_positions - limit} (context {model.max_positions} "
+                                      f"less max_new_tokens {limit})",
+                                      remedy="Shorten the prompt or lower max_new_tokens"))  # fmt: skip
+        if request.key in seen:
+            raise EngineError(explain("prompt", request.key, "is asked for twice", expected="a name of its own for each request",
+                                      remedy="Ask once and raise num_samples"))  # fmt: skip
+        seen.add(request.key)

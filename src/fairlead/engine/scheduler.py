@@ -157,9 +157,7 @@ class Schedule:
             seen = None if self._seen is None else torch.from_numpy(self._seen[rows]).to(logits.device)
             logits, temperature = process_logits(logits, self._sampling, seen), 1.0
         tokens, logprobs = self._runner.draw(logits, temperature, uniforms)
-        if not np.isfinite(logprobs).all():
-            raise EngineError(explain("policy", None, "gives logits that are not finite", expected="finite numbers",
-                                      remedy="Go back to an earlier checkpoint and lower the learning rate"))  # fmt: skip
+        require_finite(logprobs)
         return tokens, logprobs
 
     def _finish(self, row: int, *, is_stop: bool) -> Sample:
@@ -193,3 +191,10 @@ class Schedule:
                 if kept is not None:
                     kept[row] = kept[last]
         self._jobs[last] = None
+
+
+def require_finite(logprobs: npt.NDArray[np.float32]) -> None:
+    """Refuse logprobs of a policy that has come apart."""
+    if not np.isfinite(logprobs).all():
+        raise EngineError(explain("policy", None, "gives logits that are not finite", expected="finite numbers",
+                                  remedy="Go back to an earlier checkpoint and lower the learning rate"))  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 from fairlead.core.protocols import GenerateRequest, Sampling
 from fairlead.core.records import Completion, Prompt
 from fairlead.core.services import Services
-from fairlead.engine.local import LocalEngine
+from fairlead.engine.fallback import open_engine
 from fairlead.evals.behaviours import group_completions
 from fairlead.evals.capability import scoring_budget
 from fairlead.evals.config import EvalsConfig
@@ -68,7 +68,7 @@ def answer(
 
     samples = []
     with services.progress(f"evaluate {name}", len(prompts) * config.num_samples) as bar:
-        for sample in LocalEngine(model, max_slots=config.max_slots).generate(requests, sampling):
+        for sample in open_engine(model, max_slots=config.max_slots).generate(requests, sampling):
             services.heed("the evaluation")
             samples.append(sample)
             bar.advance()

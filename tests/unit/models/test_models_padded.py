@@ -6,8 +6,6 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import tiny_models
-from fairlead.core.errors import EngineError
-from fairlead.engine.local import LocalEngine
 from fairlead.models.adapters import LoraSettings, add_lora, merged
 from fairlead.models.checkpoint import save_policy
 from fairlead.models.load import foreseen_padding, load_policy, load_tokenizer
@@ -156,14 +154,6 @@ def test_a_saved_model_is_the_same_again(kind, tmp_path):
         before = model.logprobs(layout).logprobs
         save_policy(model, load_tokenizer(str(tiny_models.folder(kind))), tmp_path)
         assert torch.equal(load_policy(str(tmp_path)).logprobs(layout).logprobs, before)
-
-
-def test_the_engine_refuses_and_says_what_works():
-    with pytest.raises(EngineError) as info:
-        LocalEngine(tiny_models.load("mamba"))
-    message = str(info.value)
-    assert "cannot write completions here: it keeps state across a row" in message
-    assert "SFT, reward models, DPO and KTO train it" in message
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "mamba", "jamba", "lfm2"])

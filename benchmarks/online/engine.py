@@ -1,0 +1,253 @@
+"""Tokens per second of the engine against transformers, on the fixed work; writes benchmarks/results/online_engine.json.
+
+    python -m benchmarks.online.engine [--size S] [--works mixed 16x64 32x64 16x256] [--repeats 3] [--seconds 100]
+
+Both sides sample at temperature 1 in fp32 from the same weights, the same prompts and the same number of new tokens, with two threads and the
+same malloc setting; no sample ends by itself. They alternate, one process a cell, and cells are kept as they finish: a run that is stopped, or that
+reaches --seconds, goes on where it was.
+
+    mixed    64 requests, prompts and completions of lognormal length (mean 128); only tokens that were asked for count
+    NxT      N requests of T new tokens
+
+transformers' `generate` runs padded batches, of 32 and of 64 for `mixed`, and its fastest counts; `generate_batch` is its continuous batching.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.offline.cell_plan import find, keep, provenance
+from benchmarks.offline.run import MALLOC, PLACE
+from benchmarks.offline.summary import keep_results, spread
+from benchmarks.offline.work import SHAPES, make, read_rows
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "results" / "online_engine.json"
+CELLS = HERE.parent / ".work" / "online"
+NUM_MIXED = 64
+BATCHES = (32, 64)
+WARM_TOKENS = 8
+
+
+def main() -> None:
+    """Run what is missing, then aggregate."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=sorted(SHAPES), default="S")
+    parser.add_argument("--works", nargs="+", default=["mixed", "16x64", "32x64", "16x256"])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no cell after so long")
+    parser.add_argument("--cell", nargs=2, metavar=("SIDE", "WORK"), help=argparse.SUPPRESS)
+    parser.add_argument("--repeat", type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.cell:
+        side, work = args.cell
+        print(
+            json.dumps(
+                run_ours(args.size, work, args.repeat)
+                if side == "ours"
+                else run_peer(side, args.size, work, args.repeat)
+            )
+        )
+        return
+    CELLS.mkdir(parents=True, exist_ok=True)
+    make(PLACE / args.size, SHAPES[args.size])
+    started = time.perf_counter()
+    for key in cells(args.size, args.works, args.repeats):
+        if not find(key, place=CELLS):
+            if time.perf_counter() - started > args.seconds:
+                sys.exit("the time is over; start again to go on")
+            keep({**key, **run_cell(key), **provenance()}, place=CELLS)
+    rows = [row for work in args.works for row in summarise(args.size, work)]
+    keep_results(RESULTS, rows)
+    for row in rows:
+        speeds, ratio, memory = (
+            f"{row['ours']['median']:,.0f} against {row['peer']['median']:,.0f} tokens/s",
+            row["ratio"],
+            row["memory_mb"],
+        )
+        print(f"{row['work']}, {row['setting']}: {speeds}, {ratio['median']:.2f} x ({ratio['min']:.2f} to {ratio['max']:.2f}); "
+              f"memory {memory['ours']} against {memory['peer']} MB")  # fmt: skip
+
+
+def sides(work: str) -> tuple[str, ...]:
+    """Ours, and the peer's ways."""
+    if work == "mixed":
+        return ("ours", *(f"generate-{size}" for size in BATCHES))
+    return ("ours", "generate") + (("generate_batch",) if work == "16x64" else ())
+
+
+def cells(size: str, works: list[str], repeats: int) -> list[dict]:
+    """In the order in which they run: sides by turns."""
+    return [
+        {"size": size, "work": work, "side": side, "repeat": repeat}
+        for work in works
+        for repeat in range(repeats)
+        for side in sides(work)
+    ]
+
+
+def run_cell(key: dict) -> dict:
+    """One process; its last line."""
+    print("running", key, flush=True)
+    environment = {
+        **os.environ,
+        "GLIBC_TUNABLES": MALLOC,
+        "OMP_NUM_THREADS": "2",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    command = [sys.executable, "-m", "benchmarks.online.engine", "--size", key["size"], "--cell", key["side"], key["work"], "--repeat",
+               str(key["repeat"])]  # fmt: skip
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=HERE.parents[1])
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def requests(size: str, work: str, repeat: int) -> list[tuple[list[int], int]]:
+    """(prompt, number of new tokens) of each request; other ones in each repeat."""
+    count = NUM_MIXED if work == "mixed" else int(work.split("x")[0])
+    rows = read_rows(PLACE / size / "sft.jsonl")[repeat * count : (repeat + 1) * count]
+    return [
+        (row["prompt_ids"], len(row["completion_ids"]) if work == "mixed" else int(work.split("x")[1])) for row in rows
+    ]
+
+
+def run_ours(size: str, work: str, repeat: int) -> dict:
+    """Seconds of the engine, and how far from the machine's own limits."""
+    from fairlead.core.protocols import GenerateRequest, Sampling
+    from fairlead.engine.local import LocalEngine
+    from fairlead.models.load import load_policy
+
+    model = load_policy(str(PLACE / size / "model"))
+    steps: list[int] = []
+    engine = LocalEngine(model, on_token=steps.append)
+    wanted = requests(size, work, repeat)
+    asked = [
+        GenerateRequest(key=str(i), token_ids=tuple(ids), max_new_tokens=new) for i, (ids, new) in enumerate(wanted)
+    ]
+    longest = max(new for _, new in wanted)
+    list(
+        engine.generate(
+            [GenerateRequest(key="warm", token_ids=asked[0].token_ids)], Sampling(max_new_tokens=WARM_TOKENS)
+        )
+    )
+    steps.clear()
+    started = time.perf_counter()
+    samples = list(engine.generate(asked, Sampling(max_new_tokens=longest, seed=repeat)))
+    seconds = time.perf_counter() - started
+    tokens = sum(len(s.token_ids) for s in samples)
+    assert tokens == sum(new for _, new in wanted), "a sample ended by itself"
+    text = model.config
+    kv_bytes = (
+        2 * 4 * text.num_hidden_layers * text.num_key_value_heads * (text.hidden_size // text.num_attention_heads)
+    )
+    contexts = sum(new * len(ids) + new * (new - 1) / 2 for ids, new in wanted)
+    embedding = model.output_head().weight.numel()
+    prompt_tokens = sum(len(ids) for ids, _ in wanted)
+    flops = 2 * model.num_parameters * tokens + 2 * (model.num_parameters - embedding) * prompt_tokens
+    traffic = len(steps) * 4 * model.num_parameters + contexts * kv_bytes
+    memory = peak_memory_mb()  # before the measurements below
+    gemm, copy = machine_limits()
+    limits = {"gemm_gflops": round(gemm), "copy_gb_per_s": round(copy, 1), "share_of_gemm": round(flops / seconds / gemm / 1e9, 3),
+              "share_of_copy": round(traffic / seconds / copy / 1e9, 3)}  # fmt: skip
+    return {"tokens_per_s": tokens / seconds, "memory_mb": memory, "about": engine.about, "roofline": limits}
+
+
+def machine_limits() -> tuple[float, float]:
+    """GFLOP/s of the fastest fp32 product, GB/s of a copy (read and written)."""
+    import torch
+
+    from fairlead.models.arithmetic import measure_products
+
+    gemm = max(speed for name, speed in measure_products(2048, 1024, 1024).items() if name != "bf16")
+    source = torch.ones(1 << 26)
+    target, best = torch.empty_like(source), float("inf")
+    for _ in range(8):
+        started = time.perf_counter()
+        target.copy_(source)
+        best = min(best, time.perf_counter() - started)
+    return gemm, 2 * source.nbytes / best / 1e9
+
+
+def run_peer(side: str, size: str, work: str, repeat: int) -> dict:
+    """Seconds of transformers, its own attention."""
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    torch.manual_seed(repeat)
+    module = AutoModelForCausalLM.from_pretrained(PLACE / size / "model", dtype=torch.float32).eval()
+    wanted = requests(size, work, repeat)
+    if side == "generate_batch":
+        config = GenerationConfig(
+            max_new_tokens=wanted[0][1], do_sample=True, temperature=1.0, eos_token_id=-1, pad_token_id=0
+        )
+        started = time.perf_counter()
+        found = module.generate_batch([ids for ids, _ in wanted], generation_config=config)
+        seconds = time.perf_counter() - started
+        assert sum(len(o.generated_tokens) for o in found.values()) == sum(new for _, new in wanted)
+    else:
+        batch = int(side.split("-")[1]) if "-" in side else len(wanted)
+        run_padded(module, [(ids, WARM_TOKENS) for ids, _ in wanted[:batch]])
+        started = time.perf_counter()
+        for start in range(0, len(wanted), batch):
+            run_padded(module, wanted[start : start + batch])
+        seconds = time.perf_counter() - started
+    return {"tokens_per_s": sum(new for _, new in wanted) / seconds, "memory_mb": peak_memory_mb()}
+
+
+def run_padded(module, wanted: list[tuple[list[int], int]]) -> None:
+    """One batch, padded on the left, up to its longest completion."""
+    import torch
+
+    longest, new = max(len(ids) for ids, _ in wanted), max(new for _, new in wanted)
+    token_ids = torch.tensor([[0] * (longest - len(ids)) + ids for ids, _ in wanted])
+    mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids, _ in wanted])
+    with torch.inference_mode():
+        out = module.generate(token_ids, attention_mask=mask, max_new_tokens=new, min_new_tokens=new, do_sample=True, temperature=1.0, top_k=0,
+                              pad_token_id=0)  # fmt: skip
+    assert out.shape[1] == longest + new
+
+
+def peak_memory_mb() -> float:
+    """Of this process."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 1024
+
+
+def summarise(size: str, work: str) -> list[dict]:
+    """A row for each way of the peer's, the fastest of `generate` alone; ratios repeat by repeat."""
+    import transformers
+
+    found = {side: find({"size": size, "work": work, "side": side}, place=CELLS) for side in sides(work)}
+    speed = {side: [cell["tokens_per_s"] for cell in rows] for side, rows in found.items()}
+    best = max(
+        (side for side in found if side.startswith("generate") and side != "generate_batch"),
+        key=lambda side: statistics.median(speed[side]),
+    )
+    ours = found["ours"]
+    rows = []
+    for side in [best] + (["generate_batch"] if "generate_batch" in found else []):
+        ratios = [a / b for a, b in zip(speed["ours"], speed[side], strict=True)]
+        name = f"{side.replace('-', ', batches of ')}{', its fastest' if work == 'mixed' else ''}"
+        memory = {
+            "ours": round(max(c["memory_mb"] for c in ours)),
+            "peer": round(max(c["memory_mb"] for c in found[side])),
+        }
+        rows.append({
+            "work": f"online engine {work} {size}", "setting": f"fp32, temperature 1; transformers {name}; {os.cpu_count()} cores",
+            "unit": "tokens/s", "ours": spread(speed["ours"]), "peer": spread(speed[side]),
+            "peer_version": f"transformers {transformers.__version__}", "ratio": spread(ratios), "memory_mb": memory,
+            "roofline": ours[len(ours) // 2]["roofline"], "repeats": len(ratios), "command": "python -m benchmarks.online.engine",
+            **{name: ours[-1][name] for name in ("commit", "date")},
+        })  # fmt: skip
+    return rows
+
+
+if __name__ == "__main__":
+    main()
