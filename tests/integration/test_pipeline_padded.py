@@ -26,7 +26,7 @@ def test_a_mamba_that_would_learn_from_its_completions_is_refused_before_anythin
 
 def test_a_mamba_is_fine_tuned_on_padded_rows_and_writes_completions(tmp_path: Path) -> None:
     recipe = write_recipe(
-        tmp_path / "project", {"model": str(tiny_models.folder("mamba"))}, keep=("sft", "completions")
+        tmp_path / "project", {"model": str(tiny_models.folder("mamba"))}, keep=("prompts", "sft", "completions")
     )
     outcome = fairlead("run", recipe, home=tmp_path / "home")
     assert outcome.code == 0, outcome.err

@@ -45,8 +45,8 @@ def cannot_write(model: str, why: str, *, stages: Sequence[str] = ()) -> EngineE
     """
     remedy = "SFT, reward models, DPO and KTO train it, and completions and evals sample from it"
     remedy += f", without {', '.join(stages)} in the recipe" if stages else ""
-    return EngineError(explain("model", model, f"cannot write completions while it is trained: it {why}", expected="a model whose sequences can share a row",
-                               remedy=remedy))  # fmt: skip
+    return EngineError(explain("model", model, f"cannot write completions while it is trained: it {why}",
+                               expected="a model whose sequences can share a row", remedy=remedy))  # fmt: skip
 
 
 class LocalEngine:

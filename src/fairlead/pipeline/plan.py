@@ -62,7 +62,7 @@ class Node:
     models: Mapping[str, str] = field(default_factory=dict[str, str])
     """Role -> artifact id or folder of a model that the config names; an artifact is an input like those of nodes."""
     samples: bool = False
-    """Has the model write completions."""
+    """Has the model write completions; a policy that does while it is trained needs the local engine."""
 
 
 _TITLES = {"dpo": "DPO", "cdpo": "cDPO", "ipo": "IPO", "orpo": "ORPO", "simpo": "SimPO", "cpo": "CPO"}

@@ -232,7 +232,7 @@ class Pipeline:
             return
         source = locate_model(self._base_model()[0])
         check_context(Path(source), self.recipe.text.max_length)
-        writers = [node.name for node in nodes if node.samples and node.kind not in ("completions", "evals")]
+        writers = [node.name for node in nodes if node.samples and node.kind == "policy"]
         why = foreseen_padding(source) if writers and Path(source).is_dir() else None
         if why is not None:
             raise cannot_write(self.model_name, why, stages=writers)
