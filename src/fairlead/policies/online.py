@@ -32,6 +32,7 @@ from fairlead.models.load import load_tokenizer
 from fairlead.policies.buffer import RolloutBuffer, Round, even_parts
 from fairlead.policies.collect import Collector
 from fairlead.policies.composed import ComposedRewarder, ComposeRewards
+from fairlead.policies.fixed_samples import FixedSamples
 from fairlead.policies.mixing import MixedTexts, read_mix
 from fairlead.policies.online_config import KlScheduleSection, MixSection, OnlineConfig, loss_name, settings_of
 from fairlead.policies.online_summary import GATES, summarise
@@ -75,7 +76,8 @@ def run(config: OnlineConfig, *, inputs: Mapping[str, Path], out: Path, services
     save_policy(models.policy, tokenizer, out)
     if loop.composer is not None:
         loop.composer.save(out)
-    return summarise(config, out / "metrics.jsonl", loop.preflight, length_coef=loop.length_coef)
+    summary = summarise(config, out / "metrics.jsonl", loop.preflight, length_coef=loop.length_coef)
+    return dataclasses.replace(summary, samples=loop.fixed.pairs(loop.session))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -165,6 +167,8 @@ class OnlineLoop:
         self.buffer = RolloutBuffer(max_staleness=config.max_staleness)
         self.position = _Position(kl_coef=initial_kl_coef(self.controller))
         self.preflight: Preflight | None = None
+        self.fixed = FixedSamples(requests=requests, engine=self.engine, chat=self.chat, sampling=self.collector.sampler.sampling,
+                                  num_rounds=config.num_iterations)  # fmt: skip
 
     def _rewarder(self, work: Work) -> Rewarder:
         """The reward model, or everything that the recipe composes."""
@@ -187,6 +191,7 @@ class OnlineLoop:
         with self.session:
             self._restore()
             while self.position.num_trained < self.config.num_iterations:
+                self.fixed.write(self.session, self.position.num_trained)
                 self._fill(bos_token_id)
                 current = self.buffer.first(policy_version=self.position.num_trained)
                 num_before = self.position.num_steps
@@ -199,6 +204,7 @@ class OnlineLoop:
                 self.position.kl_coef, self.position.kl_scale = moved
                 if decision.wants_roll_back:
                     self.engine.update_weights(None, self.position.num_trained)
+            self.fixed.write(self.session, self.config.num_iterations)
 
     def _fill(self, bos_token_id: int | None) -> None:
         """Sample rounds while the buffer is empty; the first of a process is looked at before anything is trained on it."""
