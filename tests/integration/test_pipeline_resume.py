@@ -24,7 +24,7 @@ def _wait_for_step(home: Path, step: int, *, process: "object", stage: str = "")
     """Wait until a checkpoint of at least `step` lies in a work folder; returns its step."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        for state in home.glob("work/*/checkpoints/*/state.json"):
+        for state in home.glob("work/*/checkpoints/step-*/state.json"):
             try:
                 found = json.loads(state.read_text(encoding="utf-8"))
             except (OSError, ValueError):  # it was being replaced

@@ -162,12 +162,12 @@ def test_changed_seed_reruns_what_is_random(micro: MicroRun, tmp_path: Path) -> 
 def test_same_seed_in_another_home_gives_the_same_ids(micro: MicroRun, tmp_path: Path) -> None:
     """Ids are hashes of content: equal ids are equal weights, equal evaluation.json, equal votes. One stage at a time, too."""
     commands = (
-        ("prompts", ()), ("complete", ()), ("judge", ()), ("prefer", ()), ("reward", ()), ("train", ("--policy", "dpo")),
-        ("train", ("--policy", "ppo")), ("eval", ()), ("release", ()),
+        ("prompts",), ("complete",), ("judge",), ("prefer",), ("reward", "train"), ("train", "--policy", "dpo"),
+        ("train", "--policy", "ppo"), ("eval",), ("release",),
     )  # fmt: skip
     seen: set[str] = set()
-    for command, options in commands:
-        outcome = fairlead(command, micro.recipe, *options, home=tmp_path)
+    for command in commands:
+        outcome = fairlead(*command, micro.recipe, home=tmp_path)
         assert outcome.code == 0, (command, outcome.err)
         now = states(tmp_path)
         assert all(now[stage] == "reused" for stage in seen & set(now)), (command, now)
