@@ -115,7 +115,7 @@ def test_recipe_without_a_stage(tmp_path: Path) -> None:
 
 def test_stage_that_the_recipe_lacks(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "project", keep=("sft",))
-    _refused(tmp_path, "reward", recipe, code=2, words=("stage=rewards", "not part of this recipe", "sft"))
+    _refused(tmp_path, "reward", "train", recipe, code=2, words=("stage=rewards", "not part of this recipe", "sft"))
     _refused(
         tmp_path,
         "train",

@@ -15,8 +15,8 @@ BF16 = {"training": {"precision": "bf16"}}
 @pytest.mark.skipif(not has_low_precision(), reason="this processor has no bf16 instructions")
 def test_every_offline_stage_trains_in_bf16(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "project", {"sft": BF16, "rewards": BF16, "policies": {"dpo": BF16, "ppo": None}})
-    for command, times in (("reward", 2), ("train", 1)):
-        outcome = fairlead(command, recipe, home=tmp_path / "home")
+    for command, times in ((("reward", "train"), 2), (("train",), 1)):
+        outcome = fairlead(*command, recipe, home=tmp_path / "home")
         assert outcome.code == 0, outcome.err
         assert (outcome.out + outcome.err).count("Products are computed in bf16") == times
     home = tmp_path / "home"

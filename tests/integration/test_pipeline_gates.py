@@ -109,6 +109,6 @@ def test_override_without_a_reason_is_refused(tmp_path: Path, option: str) -> No
 
 def test_overrides_of_a_run_are_not_those_of_the_next(contradicted: Path, stopped_home: Path, tmp_path: Path) -> None:
     home = shutil.copytree(stopped_home, tmp_path / "home")
-    assert fairlead("reward", contradicted, "--allow", "rewards.accuracy=once", home=home).code == 0
-    assert fairlead("reward", contradicted, home=home).code == 7
+    assert fairlead("reward", "train", contradicted, "--allow", "rewards.accuracy=once", home=home).code == 0
+    assert fairlead("reward", "train", contradicted, home=home).code == 7
     assert artifacts(home)["rewards"] == artifacts(stopped_home)["rewards"]

@@ -32,7 +32,7 @@ def test_dpo_and_ppo_with_adapters_save_merged_policies(micro: MicroRun, tmp_pat
 
 def test_sft_and_reward_model_with_adapters(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "project", {"sft": LORA, "rewards": LORA})
-    outcome = fairlead("reward", recipe, home=tmp_path / "home")
+    outcome = fairlead("reward", "train", recipe, home=tmp_path / "home")
     assert outcome.code == 0, outcome.err
     for stage in ("sft", "rewards"):
         assert not list(folder_of(tmp_path / "home", artifacts(tmp_path / "home")[stage]).glob("adapter*"))

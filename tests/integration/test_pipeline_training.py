@@ -18,7 +18,7 @@ def test_frozen_layers_stay_through_sft_and_reward_model(tmp_path: Path) -> None
         tmp_path / "project", {"sft": sft, "rewards": {"training": {**TRAINING, "optimizer": "adafactor"}}}
     )
     home = tmp_path / "home"
-    outcome = fairlead("reward", recipe, home=home)
+    outcome = fairlead("reward", "train", recipe, home=home)
     assert outcome.code == 0, outcome.err
     (bundled,) = BUNDLED.rglob("model.safetensors")
     start = {name: tensor.float() for name, tensor in load_file(bundled).items()}
@@ -32,7 +32,7 @@ def test_frozen_layers_stay_through_sft_and_reward_model(tmp_path: Path) -> None
 @pytest.mark.parametrize("pattern", ["model.nosuch.*", ".*"])
 def test_a_pattern_that_cannot_be_meant_is_one_line(tmp_path: Path, pattern: str) -> None:
     recipe = write_recipe(tmp_path / "project", {"sft": {"training": {"freeze": [pattern]}}})
-    outcome = fairlead("reward", recipe, home=tmp_path / "home")
+    outcome = fairlead("reward", "train", recipe, home=tmp_path / "home")
     assert "training.freeze" in outcome.error
 
 

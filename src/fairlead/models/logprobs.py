@@ -16,9 +16,9 @@ from torch import Tensor
 
 from fairlead.models.arithmetic import Arithmetic
 
-_CHUNK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 28}
-"""Logits held at once, by the kind of device: 16 MiB in fp32 stay in the cache of a CPU from pass to pass; a GPU wants products of a
-thousand rows and more (1 GiB; not measured)."""
+_CHUNK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 26}
+"""Logits held at once, by the kind of device: 16 MiB in fp32 stay in the cache of a CPU from pass to pass; a GPU wants products of
+hundreds of rows (256 MiB; not measured)."""
 _FEWEST_ROWS = 128  # fewer would read all weights for little: a product wants both sides large
 KEPT_BYTES = 128 << 20
 """Log-probabilities of the whole vocabulary up to this size are kept from the forward for the backward; beyond it each chunk is

@@ -39,7 +39,7 @@ from fairlead.train.setup import make_learner, prepare_model, reading_budget, tr
 CPU = torch.device("cpu")
 SHAPE = Shape(hidden=8, inner=16, layers=3, heads=2, kv_heads=1, head_size=4, vocabulary=1 << 15, num_parameters=1000,
               num_trained=900, num_matrices=500, num_linear=700)  # fmt: skip
-HEAD, HEAD_ON_GPU = (4 * (1 << 15) * rows + 8 * (1 << 15) * 8 for rows in (128, 8192))
+HEAD, HEAD_ON_GPU = (4 * (1 << 15) * rows + 8 * (1 << 15) * 8 for rows in (128, 2048))
 
 
 @pytest.mark.parametrize(
