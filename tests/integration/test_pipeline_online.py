@@ -1,6 +1,7 @@
 """Every on-policy method trains from a recipe, on the trainer's logprobs as on the engine's."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ TRAINER = {"algorithm": "grpo", **SMALL, "old_logprobs": "trainer", "correction"
 
 
 @pytest.fixture(scope="module")
-def home(micro: MicroRun) -> Path:
+def home(micro: MicroRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All methods in one run on the micro run's reward model."""
     policies = {name: {"algorithm": name, **SMALL} for name in ONLINE_METHODS} | {
         "trainer": TRAINER,
@@ -34,9 +35,10 @@ def home(micro: MicroRun) -> Path:
     }
     policies["expert_iteration"] |= LOW
     recipe = write_recipe(micro.home.parent / "online", {"policies": policies, "evals": None, "releases": None})
-    outcome = fairlead("train", recipe, home=micro.home)
+    home = Path(shutil.copytree(micro.home, tmp_path_factory.mktemp("online") / "home"))  # the micro run is everybody's
+    outcome = fairlead("train", recipe, home=home)
     assert outcome.code == 0, outcome.err
-    return micro.home
+    return home
 
 
 @pytest.mark.parametrize("name", [*ONLINE_METHODS, "trainer", "ptx"])
