@@ -143,7 +143,7 @@ def test_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     )
     try:
         deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("home/work/*/metrics.jsonl")) and time.monotonic() < deadline:
+        while not list((tmp_path / "home").glob("work/*/metrics.jsonl")) and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGINT)

@@ -7,12 +7,13 @@ Example:
 
 from typing import Any, Literal, Self, cast, get_args, get_type_hints
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from fairlead.algos import get_algorithm
 from fairlead.core.config import Config
-from fairlead.core.errors import ConfigError, explain, nearest
+from fairlead.core.errors import explain
 from fairlead.core.sections import TrainSection
+from fairlead.policies.options import read_settings
 
 PairMethod = Literal[
     "dpo", "cdpo", "robust", "ipo", "hinge", "exo", "nca", "sppo", "apo_zero", "apo_down", "discopop", "orpo", "simpo", "cpo"
@@ -94,32 +95,9 @@ def settings_of(config: DpoConfig) -> Any:
     cls = get_algorithm(config.algorithm).config
     hints = get_type_hints(cls)
     own = {name: getattr(config, name) for name in _BESIDE if name in hints}
-    found = {name: _option(config.algorithm, name, value, hints) for name, value in config.options.items()}
-    try:
-        return cls(**own, **found)
-    except ConfigError as error:
-        is_option = str(error).partition("=")[0] in found
-        raise ConfigError(f"options.{error}" if is_option else str(error)) from error
+    return read_settings(config.algorithm, cls, own, config.options, beside={name: name for name in _BESIDE})
 
 
 def has_reference(config: DpoConfig) -> bool:
     """Whether the method compares with a reference policy."""
     return "ref_logprobs" in get_algorithm(config.algorithm).needs
-
-
-def _option(method: str, name: str, value: object, hints: dict[str, Any]) -> Any:
-    path, known = f"options.{name}", sorted(hints.keys() - set(_BESIDE))
-    if name in _BESIDE:
-        raise ConfigError(
-            explain(
-                path, value, "is a key of its own", expected=f"{name} beside algorithm", remedy="Move it up one level"
-            )
-        )
-    if name not in known:
-        raise ConfigError(explain(path, value, f"is not a setting of {method}{nearest(name, known)}",
-                                  expected="one of " + ", ".join(known) if known else "no options", remedy="Rename or remove it"))  # fmt: skip
-    try:
-        return TypeAdapter(hints[name]).validate_python(value)
-    except ValidationError as error:
-        rule = error.errors(include_url=False)[0]["msg"].removeprefix("Input should be ")
-        raise ConfigError(explain(path, value, "has a wrong value", expected=rule, remedy="Change it")) from error

@@ -9,15 +9,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, cast, get_type_hints
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from fairlead.algos import get_algorithm
 from fairlead.algos.group_advantages import AdvantageName
 from fairlead.core.config import Config
-from fairlead.core.errors import ConfigError, explain, nearest
+from fairlead.core.errors import ConfigError, explain
 from fairlead.core.reward_section import ComposeSection, RuleComponent
 from fairlead.core.sections import TrainSection
 from fairlead.policies.online_methods import COMPOSED_DEFAULTS, METHODS, Method, OnlineMethod
+from fairlead.policies.options import read_settings
 from fairlead.policies.rows import DataSource
 
 _LOSS_KEYS = (
@@ -292,12 +293,8 @@ def settings_of(config: OnlineConfig) -> Any:
         own["kl_coef"] = config.kl.kl_coef
     if config.method.divides_by_limit and "constant_length" not in config.options:
         own["constant_length"] = config.max_new_tokens
-    found = {name: _option(config.algorithm, name, value, hints) for name, value in config.options.items()}
-    try:
-        return cls(**own, **found)
-    except ConfigError as error:
-        is_option = str(error).partition("=")[0] in found
-        raise ConfigError(f"options.{error}" if is_option else str(error)) from error
+    beside = {**{key: key for key in _LOSS_KEYS}, "kl_coef": "kl.kl_coef"}
+    return read_settings(config.algorithm, cls, own, config.options, beside=beside)
 
 
 def loss_name(algorithm: str) -> str:
@@ -309,22 +306,3 @@ def loss_settings(algorithm: str) -> dict[str, Any]:
     """Settings of the method's loss that are keys of the section, with the method's defaults."""
     fields = dataclasses.fields(get_algorithm(loss_name(algorithm)).config)
     return {field.name: field.default for field in fields if field.name in _LOSS_KEYS}
-
-
-def _option(method: str, name: str, value: object, hints: dict[str, Any]) -> Any:
-    keys = {**{key: key for key in _LOSS_KEYS}, "kl_coef": "kl.kl_coef"}
-    path, known = f"options.{name}", sorted(hints.keys() - set(keys))
-    if name in keys:
-        raise ConfigError(
-            explain(
-                path, value, "is a key of its own", expected=f"{keys[name]} beside algorithm", remedy="Move it there"
-            )
-        )
-    if name not in known:
-        raise ConfigError(explain(path, value, f"is not a setting of {method}{nearest(name, known)}",
-                                  expected="one of " + ", ".join(known) if known else "no options", remedy="Rename or remove it"))  # fmt: skip
-    try:
-        return TypeAdapter(hints[name]).validate_python(value)
-    except ValidationError as error:
-        rule = error.errors(include_url=False)[0]["msg"].removeprefix("Input should be ")
-        raise ConfigError(explain(path, value, "has a wrong value", expected=rule, remedy="Change it")) from error

@@ -188,7 +188,7 @@ def metrics_page() -> str:
         "that works is usually found; it is not a gate. Figures of evaluations are in the summaries of their stages, not here.",
         "",
         f"{live} depend on the clock, and equal runs must leave equal files. So they stand on the progress line, in",
-        "`FAIRLEAD_HOME/work/*/metrics.jsonl` while the stage runs, and as medians in the facts of its `summary.json` (`tokens_per_s`,",
+        "a running stage's `metrics.jsonl` under `work` in FAIRLEAD_HOME, and as medians in the facts of its `summary.json` (`tokens_per_s`,",
         "`step_s`) and in the report's table of costs.",
         "",
         "KL stands first, and losses stand under diagnostics: they say whether the optimiser works, not whether the policy is well. While a stage",

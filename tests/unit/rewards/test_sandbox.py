@@ -23,6 +23,8 @@ boxed = pytest.mark.skipif(bool(why_unavailable()), reason=f"no sandbox: {why_un
 QUICK = Limits(wall_s=1.5, cpu_s=1)
 """For programs that hang; others get what a busy machine may need."""
 PATIENT = Limits(wall_s=20, cpu_s=20)
+OWN = {name: f"{name}-{os.getpid()}" for name in ("time", "daemon", "bomb", "orphan", "bare")}
+"""Names of processes that no other run of the tests on this machine gives."""
 NAMED = "import ctypes\nctypes.CDLL(None).prctl(15, b'{name}', 0, 0, 0)\n"
 
 
@@ -94,28 +96,28 @@ os.wait(); time.sleep(60)
 @pytest.mark.parametrize("code", HANGS)
 def test_time_runs_out_and_nothing_is_left(code):
     start = time.monotonic()
-    ran = run(NAMED.format(name="box-time") + code, limits=QUICK)
+    ran = run(NAMED.format(name=OWN["time"]) + code, limits=QUICK)
     assert ran.ended == "time" or ran.signal == signal.SIGKILL
     assert ran.exit is None and time.monotonic() - start < 10
-    assert named("box-time") == []
+    assert named(OWN["time"]) == []
 
 
 @boxed
 def test_a_daemon_ends_with_the_program():
-    code = NAMED.format(name="box-daemon") + (
+    code = NAMED.format(name=OWN["daemon"]) + (
         "import os, time\nif os.fork() == 0:\n    os.setsid()\n    for fd in range(4): os.close(fd)\n    time.sleep(60)\nprint('left')"
     )
     ran = run(code)
     assert (ran.exit, ran.stdout, ran.ended) == (0, "left\n", "")
-    assert named("box-daemon") == []
+    assert named(OWN["daemon"]) == []
 
 
 @boxed
 def test_a_fork_bomb_stays_small():
     code = (
-        NAMED.format(name="box-bomb") + "import os\nwhile True:\n    try: os.fork()\n    except BlockingIOError: pass"
+        NAMED.format(name=OWN["bomb"]) + "import os\nwhile True:\n    try: os.fork()\n    except BlockingIOError: pass"
     )
-    assert run(code, limits=QUICK).exit is None and named("box-bomb") == []
+    assert run(code, limits=QUICK).exit is None and named(OWN["bomb"]) == []
     most = """
 import os, time
 for n in range(1, 99):
@@ -266,7 +268,7 @@ print('alive')
 def test_everything_ends_when_the_launcher_is_killed():
     """The program clears its own death signal and ignores all others; the first process of the box takes it along."""
     code = (
-        NAMED.format(name="box-orphan")
+        NAMED.format(name=OWN["orphan"])
         + "import os, time\nctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\nos.setsid()\ntime.sleep(60)"
     )
     spec = run_module._spec({"main.py": code}, "", Limits(wall_s=60, cpu_s=60), folder=None)
@@ -277,12 +279,12 @@ def test_everything_ends_when_the_launcher_is_killed():
     launcher.stdin.write(json.dumps(spec).encode())
     launcher.stdin.close()
     deadline = time.monotonic() + 20
-    while not named("box-orphan") and time.monotonic() < deadline:
+    while not named(OWN["orphan"]) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert len(named("box-orphan")) == 1
+    assert len(named(OWN["orphan"])) == 1
     launcher.kill()
     launcher.wait()
-    assert wait_until_gone("box-orphan") == []
+    assert wait_until_gone(OWN["orphan"]) == []
 
 
 @boxed
@@ -352,9 +354,9 @@ def test_without_the_box_limits_and_the_end_hold(tmp_path):
     folder = Path(ran.stdout.splitlines()[0])
     assert ran.exit == 0 and ran.stdout.endswith("1\n") and not folder.exists()
     assert "MemoryError" in run("x = bytearray(2 << 30)", is_boxed=False).stderr
-    code = NAMED.format(name="bare-time") + HANGS[3]
+    code = NAMED.format(name=OWN["bare"]) + HANGS[3]
     ran = run(code, limits=QUICK, is_boxed=False)
-    assert ran.ended == "time" and wait_until_gone("bare-time") == []
+    assert ran.ended == "time" and wait_until_gone(OWN["bare"]) == []
 
 
 def test_limits_reach_the_launcher_by_name():

@@ -12,14 +12,11 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
-from fairlead.core.records import Completion, Prompt
+from fairlead.rewards.verifiers.answers import AnswerVerifier
 from fairlead.rewards.verifiers.config import ExactSection, FuzzySection
-from fairlead.rewards.verifiers.extraction import find_answer
-from fairlead.rewards.verifiers.references import read_answers
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -71,48 +68,26 @@ def edit_similarity(a: str, b: str) -> float:
     return 1.0 if longest == 0 else 1 - edit_distance(a, b) / longest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExactMatch:
-    """1 for an answer that equals a reference after normalisation, 0 for another or none. Stateless; picklable."""
+class ExactMatch(AnswerVerifier[ExactSection]):
+    """1 for an answer that equals a reference after normalisation, 0 for another or none."""
 
-    section: ExactSection
+    __slots__ = ()
     version = "1"
 
-    def validate(self, prompt: Prompt) -> bool:
-        """Does it apply? Raises DataError for a reference that cannot be used."""
-        return bool(read_answers(prompt, self.section.field))
-
-    def check(self, prompt: Prompt, completion: Completion) -> float:
-        """0, 1, or NaN for a prompt without a reference."""
-        references = read_answers(prompt, self.section.field)
-        if not references:
-            return float("nan")
-        answer = find_answer(completion.text, self.section.extract, after=self.section.after)
-        if answer is None:
-            return 0.0
+    def compare(self, answer: str, references: tuple[str, ...]) -> float:
+        """0 or 1."""
         steps = self.section.normalise
         return float(normalise(answer, steps) in {normalise(reference, steps) for reference in references})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FuzzyMatch:
-    """How near an answer is to the nearest reference, in [0, 1]. Stateless; picklable."""
+class FuzzyMatch(AnswerVerifier[FuzzySection]):
+    """How near an answer is to the nearest reference, in [0, 1]."""
 
-    section: FuzzySection
+    __slots__ = ()
     version = "1"
 
-    def validate(self, prompt: Prompt) -> bool:
-        """Does it apply? Raises DataError for a reference that cannot be used."""
-        return bool(read_answers(prompt, self.section.field))
-
-    def check(self, prompt: Prompt, completion: Completion) -> float:
-        """Similarity (or 0 and 1 with a threshold); NaN for a prompt without a reference."""
-        references = read_answers(prompt, self.section.field)
-        if not references:
-            return float("nan")
-        answer = find_answer(completion.text, self.section.extract, after=self.section.after)
-        if answer is None:
-            return 0.0
+    def compare(self, answer: str, references: tuple[str, ...]) -> float:
+        """Similarity, or 0 and 1 with a threshold."""
         steps = self.section.normalise
         measure = token_f1 if self.section.measure == "token_f1" else edit_similarity
         best = max(measure(normalise(answer, steps), normalise(reference, steps)) for reference in references)

@@ -11,14 +11,12 @@ of memory on a hostile formula, so this runs in worker processes only (rewards/p
 
 import logging
 import re
-from dataclasses import dataclass
 from typing import Any
 
-from fairlead.core.records import Completion, Prompt
+from fairlead.rewards.verifiers.answers import AnswerVerifier
 from fairlead.rewards.verifiers.config import MathSection
-from fairlead.rewards.verifiers.extraction import find_answer, tidy
+from fairlead.rewards.verifiers.extraction import tidy
 from fairlead.rewards.verifiers.numbers import equal_numbers, read_number
-from fairlead.rewards.verifiers.references import read_answers
 
 _MAX_FORMULA_CHARS = 2000
 """The grammar's lookahead is worse than linear; no answer at hand is longer than 200."""
@@ -67,24 +65,15 @@ def same_formula(reference: str, answer: str) -> bool:
     return bool(gold and found) and verify(gold, found, timeout_seconds=0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MathAnswer:
-    """1 for an answer that is mathematically a reference, 0 for another or none. Stateless; picklable; has no time limit of its own."""
+class MathAnswer(AnswerVerifier[MathSection]):
+    """1 for an answer that is mathematically a reference, 0 for another or none. Has no time limit of its own."""
 
-    section: MathSection
+    __slots__ = ()
     version = "1"
 
-    def validate(self, prompt: Prompt) -> bool:
-        """Does it apply? Raises DataError for a reference that cannot be used."""
-        return bool(read_answers(prompt, self.section.field))
-
-    def check(self, prompt: Prompt, completion: Completion) -> float:
-        """0, 1, or NaN for a prompt without a reference."""
-        references = read_answers(prompt, self.section.field)
-        if not references:
-            return float("nan")
-        answer = find_answer(completion.text, self.section.extract, after=self.section.after)
-        return float(answer is not None and any(self.equal(reference, answer) for reference in references))
+    def compare(self, answer: str, references: tuple[str, ...]) -> float:
+        """0 or 1."""
+        return float(any(self.equal(reference, answer) for reference in references))
 
     def equal(self, reference: str, answer: str) -> bool:
         """Are they the same: as text, as a number, or as a formula?"""
