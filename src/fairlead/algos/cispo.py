@@ -14,14 +14,12 @@ Example:
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fairlead.algos.group_advantages import AdvantageName
-from fairlead.algos.policy_loss import PolicyOptions, Rollouts, count, optional_needs, policy_loss
-from fairlead.algos.spec import Algorithm
+from fairlead.algos.policy_loss import PolicyOptions, Rollouts, policy_algorithm
 from fairlead.core.errors import ConfigError, explain
 
 
@@ -58,14 +56,10 @@ def _holds_weights_fixed(config: CISPOConfig) -> bool:
     return True
 
 
-CISPO = Algorithm(
-    name="cispo",
-    paper="MiniMax 2025 (MiniMax-M1), arXiv:2506.13585, section 3.1",
-    batch="rollouts",
-    config=CISPOConfig,
-    count=count,
-    loss=partial(policy_loss, surrogate=weighted_surrogate),
-    needs=frozenset({"entropy"}),
-    optional_needs=optional_needs,
+CISPO = policy_algorithm(
+    "cispo",
+    "MiniMax 2025 (MiniMax-M1), arXiv:2506.13585, section 3.1",
+    CISPOConfig,
+    surrogate=weighted_surrogate,
     holds_fixed=_holds_weights_fixed,
 )

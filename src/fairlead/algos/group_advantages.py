@@ -132,7 +132,7 @@ def rollout_advantages(
         rewards: [N] of `advantages.token_rewards`, reward units; a completion with a NaN among them has no score.
         group_index: [B] prompt of each completion, in [0, P).
         gamma: discount a token of the estimator that looks at single tokens (whitened_returns).
-        greedy_scores: [P] for greedy_baseline: scores of greedy completions, with the same penalties.
+        greedy_scores: [P] for greedy_baseline: scores of greedy completions; any baseline that does not look at the sample is unbiased.
     Returns:
         Advantages [N], not whitened but by the estimators that say so.
     """

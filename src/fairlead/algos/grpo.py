@@ -12,19 +12,9 @@ Example:
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 from fairlead.algos.group_advantages import AdvantageName
-from fairlead.algos.policy_loss import (
-    Aggregation,
-    PolicyOptions,
-    count,
-    holds_fixed,
-    optional_needs,
-    policy_loss,
-    token_surrogate,
-)
-from fairlead.algos.spec import Algorithm
+from fairlead.algos.policy_loss import Aggregation, PolicyOptions, policy_algorithm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,20 +45,6 @@ class DAPOConfig(PolicyOptions):
     clip_high: float = 0.28
 
 
-def _variant(name: str, paper: str, config: type[PolicyOptions]) -> Algorithm:
-    return Algorithm(
-        name=name,
-        paper=paper,
-        batch="rollouts",
-        config=config,
-        count=count,
-        loss=partial(policy_loss, surrogate=token_surrogate),
-        needs=frozenset({"entropy"}),
-        optional_needs=optional_needs,
-        holds_fixed=holds_fixed,
-    )
-
-
-GRPO = _variant("grpo", "Shao et al. 2024, arXiv:2402.03300, section 4.1", GRPOConfig)
-DR_GRPO = _variant("dr_grpo", "Liu et al. 2025, arXiv:2503.20783, section 3.2", DrGRPOConfig)
-DAPO = _variant("dapo", "Yu et al. 2025, arXiv:2503.14476, section 3", DAPOConfig)
+GRPO = policy_algorithm("grpo", "Shao et al. 2024, arXiv:2402.03300, section 4.1", GRPOConfig)
+DR_GRPO = policy_algorithm("dr_grpo", "Liu et al. 2025, arXiv:2503.20783, section 3.2", DrGRPOConfig)
+DAPO = policy_algorithm("dapo", "Yu et al. 2025, arXiv:2503.14476, section 3", DAPOConfig)

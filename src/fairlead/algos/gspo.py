@@ -16,7 +16,6 @@ Example:
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -28,12 +27,9 @@ from fairlead.algos.policy_loss import (
     PolicyOptions,
     Rollouts,
     clipped_surrogate,
-    count,
-    holds_fixed,
-    optional_needs,
-    policy_loss,
+    policy_algorithm,
 )
-from fairlead.algos.spec import Algorithm, sum_by_sequence
+from fairlead.algos.spec import sum_by_sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +60,4 @@ def sequence_ratios(rollouts: Rollouts) -> Float[Tensor, "B"]:
     return (log_ratios / lengths.clamp_min(1)).clamp(-MAX_EXPONENT, MAX_EXPONENT).exp()
 
 
-GSPO = Algorithm(
-    name="gspo",
-    paper="Zheng et al. 2025, arXiv:2507.18071",
-    batch="rollouts",
-    config=GSPOConfig,
-    count=count,
-    loss=partial(policy_loss, surrogate=sequence_surrogate),
-    needs=frozenset({"entropy"}),
-    optional_needs=optional_needs,
-    holds_fixed=holds_fixed,
-)
+GSPO = policy_algorithm("gspo", "Zheng et al. 2025, arXiv:2507.18071", GSPOConfig, surrogate=sequence_surrogate)

@@ -13,7 +13,7 @@ equal is off-policy without a ratio. The weight corrects it; unbounded, its vari
                     decides: the tokens that stay have the weight of token_clip)
 
 The engine's logprobs must be those of the distribution that it drew from. Where that is cut (top_p, top_k, min_p) they are of renormalised
-probabilities, the ratio is the share that was kept, and no weight makes up for tokens that were cut off; `check_sampling` refuses it.
+probabilities, the ratio is the share that was kept, and no weight makes up for tokens that were cut off: rollouts are never cut.
 
 Nothing here has a gradient.
 
@@ -125,18 +125,3 @@ def effective_sample_size(weights: Float[Tensor, "N"]) -> float:
     """
     squares = float((weights.double() ** 2).sum())
     return float(weights.double().sum()) ** 2 / (weights.numel() * squares) if squares > 0 else 0.0
-
-
-def check_sampling(*, top_p: float, top_k: int, min_p: float, config: CorrectionConfig) -> None:
-    """Refuse truncated sampling, whose ratios do not correct.
-
-    Raises:
-        ConfigError: tokens are cut off before drawing and a correction is asked for.
-    """
-    truncates = {"top_p": top_p < 1.0, "top_k": top_k > 0, "min_p": min_p > 0.0}
-    names = [name for name, is_on in truncates.items() if is_on]
-    if names and config.way != "off":
-        value = {"top_p": top_p, "top_k": top_k, "min_p": min_p}[names[0]]
-        raise ConfigError(explain(names[0], value, "cuts tokens off before they are drawn, so no ratio corrects for them",
-                                  expected="top_p=1, top_k=0, min_p=0 with a correction",
-                                  remedy="Sample from the whole distribution, or turn the correction off"))  # fmt: skip

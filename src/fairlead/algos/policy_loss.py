@@ -13,6 +13,7 @@ Legend:
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from fairlead.algos.kl import MAX_EXPONENT, kl_k2, kl_k3
 from fairlead.algos.masks import sequence_lengths, sum_and_count
-from fairlead.algos.spec import Loss, RolloutBatch
+from fairlead.algos.spec import Algorithm, Loss, RolloutBatch
 from fairlead.core.errors import ConfigError, explain
 
 Aggregation = Literal["token_mean", "sequence_mean", "constant_length"]
@@ -215,3 +216,14 @@ def _sequence_weights(batch: RolloutBatch) -> Float[Tensor, "B"]:
     if batch.weights is not None:
         return batch.weights
     return torch.ones(batch.num_sequences, device=batch.sequence_index.device)
+
+
+def policy_algorithm(
+    name: str, paper: str, config: type[PolicyOptions], *, surrogate: Surrogate = token_surrogate,
+    holds_fixed: Callable[[Any], bool] = holds_fixed,
+) -> Algorithm:  # fmt: skip
+    """A policy-gradient method without a value model, by its surrogate and the defaults of its settings."""
+    return Algorithm(
+        name=name, paper=paper, batch="rollouts", config=config, count=count, loss=partial(policy_loss, surrogate=surrogate),
+        needs=frozenset({"entropy"}), optional_needs=optional_needs, holds_fixed=holds_fixed,
+    )  # fmt: skip

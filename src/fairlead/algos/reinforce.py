@@ -14,19 +14,9 @@ Example:
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 from fairlead.algos.group_advantages import AdvantageName
-from fairlead.algos.policy_loss import (
-    Aggregation,
-    PolicyOptions,
-    count,
-    holds_fixed,
-    optional_needs,
-    policy_loss,
-    token_surrogate,
-)
-from fairlead.algos.spec import Algorithm
+from fairlead.algos.policy_loss import Aggregation, PolicyOptions, policy_algorithm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,21 +53,9 @@ class ReinforceBaselineConfig(PolicyOptions):
     """How scores become advantages; read where rollouts are collected."""
 
 
-def _variant(name: str, paper: str, config: type[PolicyOptions]) -> Algorithm:
-    return Algorithm(
-        name=name,
-        paper=paper,
-        batch="rollouts",
-        config=config,
-        count=count,
-        loss=partial(policy_loss, surrogate=token_surrogate),
-        needs=frozenset({"entropy"}),
-        optional_needs=optional_needs,
-        holds_fixed=holds_fixed,
-    )
-
-
-RLOO = _variant("rloo", "Ahmadian et al. 2024, arXiv:2402.14740", RLOOConfig)
-REMAX = _variant("remax", "Li et al. 2024, arXiv:2310.10505", ReMaxConfig)
-REINFORCE_PP = _variant("reinforce_pp", "Hu et al. 2025, arXiv:2501.03262", ReinforceConfig)
-REINFORCE_PP_BASELINE = _variant("reinforce_pp_baseline", "Hu et al. 2025, arXiv:2501.03262", ReinforceBaselineConfig)
+RLOO = policy_algorithm("rloo", "Ahmadian et al. 2024, arXiv:2402.14740", RLOOConfig)
+REMAX = policy_algorithm("remax", "Li et al. 2024, arXiv:2310.10505", ReMaxConfig)
+REINFORCE_PP = policy_algorithm("reinforce_pp", "Hu et al. 2025, arXiv:2501.03262", ReinforceConfig)
+REINFORCE_PP_BASELINE = policy_algorithm(
+    "reinforce_pp_baseline", "Hu et al. 2025, arXiv:2501.03262", ReinforceBaselineConfig
+)

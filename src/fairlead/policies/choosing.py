@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from fairlead.core.errors import TrainError, explain
 from fairlead.policies.online_config import OnlineConfig
 from fairlead.policies.rewarding import Rollout
 from fairlead.text.packing import Branch, Tree
@@ -28,8 +27,8 @@ def choose_learned(
         trees: hold the rollouts' completions in order, with the reference's logprobs; a large group may be several.
         rewards: [B] with all penalties, which say what is best.
         scores: [B] as they came, which min_score is held against.
-    Raises:
-        TrainError: there is nothing to learn from in this round.
+    Returns:
+        No trees when there is nothing to learn from in this round.
     """
     branches = [branch for tree in trees for branch in tree.branches]
     found: list[Tree] = []
@@ -45,11 +44,6 @@ def choose_learned(
                     prompt_ids=rollout.tree.prompt_ids, branches=tuple(_plain(branches[i]) for i in chosen), ranks=ranks
                 )
             )
-    if not found:
-        raise TrainError(explain(config.algorithm, f"{len(branches)} completions", "hold nothing to learn from",
-                                 expected="two that are paid differently for one prompt" if config.method.learns == "pairs" else
-                                 f"one of score {config.min_score} or more",
-                                 remedy="Raise group_size, lower min_score, or take easier prompts; the last checkpoint is kept"))  # fmt: skip
     return found, {"rl/learned_share": sum(len(tree.branches) for tree in found) / len(branches)}
 
 

@@ -21,7 +21,7 @@ from fairlead.algos.group_advantages import AdvantageName, rollout_advantages
 from fairlead.algos.kl import MAX_EXPONENT, kl_k1, kl_k3
 from fairlead.algos.mismatch import CorrectionConfig, correction_weights, mismatch_metrics
 from fairlead.algos.spec import sum_by_sequence
-from fairlead.core.errors import ConfigError, explain
+from fairlead.core.errors import TrainError, explain
 from fairlead.models.adapters import reference_mode
 from fairlead.policies.buffer import Round
 from fairlead.policies.choosing import choose_learned
@@ -29,7 +29,7 @@ from fairlead.policies.online_config import OnlineConfig
 from fairlead.policies.prompt_stream import PromptStream
 from fairlead.policies.rewarding import Rollout
 from fairlead.policies.rollout_models import RolloutModels
-from fairlead.policies.sampling import RoundSampler, Sampled
+from fairlead.policies.sampling import MAX_LOST_TRIES, RoundSampler, Sampled
 from fairlead.policies.signals import reference_signals, text_signals
 from fairlead.text.packing import Tree, pack_trees
 from fairlead.train.forward import PolicyLogprobs, StateValues, annotate, with_array
@@ -76,7 +76,18 @@ class Collector:
             step: optimiser steps made so far.
             policy_version: of the policy as it is.
         """
-        sampled = self.sampler.sample(prompts, number=number, step=step)
+        for retry in range(MAX_LOST_TRIES):
+            sampled = self.sampler.sample(prompts, number=number, step=step, retry=retry)
+            found = self._round(sampled, kl_coef=kl_coef, policy_version=policy_version)
+            if found.trees:
+                return found
+        raise TrainError(explain(self.config.algorithm, f"{MAX_LOST_TRIES} rounds", "held nothing to learn from",
+                                 expected="two completions of one prompt that are paid differently" if self.config.method.learns == "pairs" else
+                                 "one that is learned from: not cut where learns_from_cut is false, of min_score or more where that is set",
+                                 remedy="Raise group_size or max_new_tokens, lower min_score; the last checkpoint is kept"))  # fmt: skip
+
+    def _round(self, sampled: Sampled, *, kl_coef: float, policy_version: int) -> Round:
+        """What was sampled, compared and chosen; without trees when nothing of it can be learned from."""
         started = time.monotonic()
         trees, flat, values = self._compared(sampled.rollouts)
         seconds = time.monotonic() - started
@@ -113,7 +124,7 @@ class Collector:
         for name, array in arrays.items():
             trees = _attach(trees, name, array)
         if not self.config.learns_from_cut:
-            trees = _without_cut(trees, flat.has_eos)
+            trees = without_cut(trees, flat.has_eos)
         return trees, {"rl/advantages_std": std, **corrected}
 
     def _compared(self, rollouts: Sequence[Rollout]) -> tuple[list[Tree], _Flat, Float[Tensor, "N"] | None]:
@@ -155,11 +166,8 @@ class Collector:
     ) -> tuple[dict[str, Float[Tensor, "N"]], float]:
         """Arrays that the loss reads, and the standard deviation of the advantages (before they are whitened, for gae)."""
         if sampled.is_advantage:
-            if self.estimator == "gae":
-                raise ConfigError(explain("rewards.combine", "normalise_then_sum", f"gives advantages, which {self.config.algorithm} computes itself",
-                                          expected="normalise_by: running or reference", remedy="Set it, or use algorithm: grpo"))  # fmt: skip
             advantages = sum_by_sequence(rewards, flat.sequence_index, len(flat.lengths))[flat.sequence_index]
-            return {"advantages": advantages}, float(advantages.std())
+            return {"advantages": advantages}, float(advantages.std(correction=0))
         if self.estimator == "gae":
             assert values is not None, "gae reads values"
             advantages, returns = gae(
@@ -170,7 +178,7 @@ class Collector:
         baselines = [r.baseline for r in sampled.rollouts if r.baseline is not None]
         found = rollout_advantages(self.estimator, rewards, sequence_index=flat.sequence_index, group_index=flat.group_index,
                                    gamma=self.config.gamma, greedy_scores=torch.tensor(baselines) if baselines else None)  # fmt: skip
-        return {"advantages": found.advantages}, float(found.advantages.std())
+        return {"advantages": found.advantages}, float(found.advantages.std(correction=0))
 
     def _correction(self, trees: Sequence[Tree], flat: _Flat) -> tuple[Float[Tensor, "N"], dict[str, float]]:
         """Weights for the difference between engine and trainer, and what was corrected."""
@@ -210,12 +218,13 @@ def split_tree(tree: Tree, *, max_tokens: int) -> list[Tree]:
     )
 
 
-def _without_cut(trees: Sequence[Tree], has_eos: Bool[Tensor, "B"]) -> list[Tree]:
-    """Completions that were cut off weigh nothing; they still were in their group's baseline."""
+def without_cut(trees: Sequence[Tree], has_eos: Bool[Tensor, "B"]) -> list[Tree]:
+    """Completions that were cut off weigh nothing, and trees of such alone are left out; they still were in their group's baseline."""
     ends = iter(has_eos.tolist())
-    return [
+    found = [
         replace(tree, branches=tuple(replace(b, weight=float(next(ends))) for b in tree.branches)) for tree in trees
     ]
+    return [tree for tree in found if any(branch.weight for branch in tree.branches)]
 
 
 def _kl_metrics(flat: _Flat, *, kl_coef: float, in_reward: float) -> dict[str, float]:

@@ -28,7 +28,18 @@ _LOSS_KEYS = (
     "value_clip",
     "entropy_coef",
 )  # settings of losses that are keys here
-_ADVANTAGE_KEYS = ("gamma", "lam")  # read where a value model is
+_READ_BY = {"gamma": ("gae", "whitened_returns"), "lam": ("gae",)}  # keys that some estimators of advantages read
+_BY_GROUP = (
+    "group_normalised",
+    "group_centered",
+    "leave_one_out",
+    "whitened_group_centered",
+)  # estimators that compare a group
+_TAKES_ADVANTAGES = (
+    "group_normalised",
+    "group_centered",
+    "leave_one_out",
+)  # estimators that normalised rewards may stand in for
 
 
 class KlScheduleSection(Config):
@@ -140,7 +151,7 @@ class OnlineConfig(Config):
     correction: CorrectionSection = CorrectionSection()
     """Read with old_logprobs: trainer."""
     gamma: float = Field(default=1.0, gt=0, le=1)
-    """Discount a token (ppo)."""
+    """Discount a token (ppo, reinforce_pp)."""
     lam: float = Field(default=0.95, ge=0, le=1)
     """Lambda of generalised advantage estimation (ppo)."""
     clip_low: float = Field(default=0.2, gt=0, le=1)
@@ -186,6 +197,11 @@ class OnlineConfig(Config):
         return getattr(settings_of(self), "advantages", "gae")
 
     @property
+    def needs_group(self) -> bool:
+        """Whether completions are compared with others of their prompt."""
+        return self.method.learns == "pairs" or (self.method.learns == "advantages" and self.estimator in _BY_GROUP)
+
+    @property
     def num_learned(self) -> int:
         """Completions of each prompt that are learned from, at most."""
         return {"pairs": 2, "best": 1}.get(self.method.learns, self.group_size)
@@ -212,7 +228,7 @@ class OnlineConfig(Config):
         if self.minibatch_size > self.batch_size:
             raise ValueError(explain("minibatch_size", self.minibatch_size, "is larger than a round", expected=f"<= batch_size ({self.batch_size})",
                                      remedy="Lower it"))  # fmt: skip
-        if self.method.needs_group and self.group_size < 2:
+        if self.needs_group and self.group_size < 2:
             raise ValueError(explain("group_size", self.group_size, f"gives zero advantages with {self.algorithm}", expected=">= 2",
                                      remedy="Raise it, or use algorithm: ppo or reinforce_pp"))  # fmt: skip
         for key in ("batch_size", "minibatch_size"):
@@ -233,6 +249,14 @@ class OnlineConfig(Config):
         if rewards.normalisation == "group" and self.group_size < 2:
             raise ValueError(explain("group_size", self.group_size, "leaves nothing to normalise a reward within", expected=">= 2",
                                      remedy="Raise it, or set rewards.normalise_by: running"))  # fmt: skip
+        if (
+            rewards.normalisation == "group"
+            and self.method.learns == "advantages"
+            and self.estimator not in _TAKES_ADVANTAGES
+        ):
+            raise ValueError(explain("rewards.combine", rewards.combine, f"gives advantages, which {self.algorithm} computes itself "
+                                     f"({self.estimator})", expected="normalise_by: running or reference",
+                                     remedy="Set it, or use algorithm: grpo"))  # fmt: skip
         for kind, key in (("missing_eos", "missing_eos_penalty"), ("length_penalty", "length_coef")):
             if getattr(self, key) and any(
                 isinstance(c, RuleComponent) and c.rule.get("kind") == kind for c in rewards.components.values()
@@ -248,7 +272,10 @@ class OnlineConfig(Config):
             raise ValueError(explain("min_score", self.min_score, f"is not read by {self.algorithm}", expected="best_of_n or expert_iteration",
                                      remedy="Remove it"))  # fmt: skip
         unread = [name for name in _LOSS_KEYS if name not in loss_settings(self.algorithm)]
-        unread += [] if self.method.has_values else _ADVANTAGE_KEYS
+        if self.method.learns != "advantages" and not self.learns_from_cut:
+            raise ValueError(explain("learns_from_cut", False, f"is not read by {self.algorithm}", expected="true", remedy="Remove it"))  # fmt: skip
+        estimator = self.estimator if self.method.learns == "advantages" else ""
+        unread += [name for name, readers in _READ_BY.items() if estimator not in readers]
         for name in unread:
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(explain(name, getattr(self, name), f"is not read by {self.algorithm}", expected="a setting of the method",
@@ -291,7 +318,8 @@ def settings_of(config: OnlineConfig) -> Any:
                 explain("kl.where", "loss", f"is not read by {config.algorithm}", expected="reward", remedy="Change it")
             )
         own["kl_coef"] = config.kl.kl_coef
-    if config.method.divides_by_limit and "constant_length" not in config.options:
+    is_by_length = config.options.get("aggregation", "constant_length") == "constant_length"
+    if config.method.divides_by_limit and is_by_length and "constant_length" not in config.options:
         own["constant_length"] = config.max_new_tokens
     beside = {**{key: key for key in _LOSS_KEYS}, "kl_coef": "kl.kl_coef"}
     return read_settings(config.algorithm, cls, own, config.options, beside=beside)

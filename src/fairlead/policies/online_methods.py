@@ -28,8 +28,6 @@ class Method:
     a prompt is imitated. good: every completion of at least min_score is."""
     loss: str = ""
     """Name in algos/, where it is another than the method's."""
-    needs_group: bool = False
-    """Its baseline comes from other completions of the same prompt."""
     has_values: bool = False
     """Trains a value model."""
     divides_by_limit: bool = False
@@ -48,20 +46,20 @@ _NO_KL = {"kl_coef": 0.0, "target": None, "where": "loss"}
 
 METHODS: Mapping[str, Method] = {
     "ppo": Method(title="PPO", has_values=True, num_minibatches=4),
-    "grpo": Method(title="GRPO", needs_group=True,
+    "grpo": Method(title="GRPO",
                    defaults={**_GROUPS, "kl": {"kl_coef": 0.04, "target": None, "where": "loss"}}),
-    "dr_grpo": Method(title="Dr. GRPO", needs_group=True, divides_by_limit=True, defaults={**_GROUPS, "kl": _NO_KL}),
-    "dapo": Method(title="DAPO", needs_group=True, num_minibatches=4,
+    "dr_grpo": Method(title="Dr. GRPO", divides_by_limit=True, defaults={**_GROUPS, "kl": _NO_KL}),
+    "dapo": Method(title="DAPO", num_minibatches=4,
                    defaults={**_GROUPS, "kl": _NO_KL, "max_resamples": 10, "overlong_share": 0.2}),
-    "gspo": Method(title="GSPO", needs_group=True, num_minibatches=4, defaults={**_GROUPS, "kl": _NO_KL}),
-    "cispo": Method(title="CISPO", needs_group=True, num_minibatches=4, defaults={**_GROUPS, "kl": _NO_KL}),
-    "rloo": Method(title="RLOO", needs_group=True, defaults={**_ONE_PASS, "group_size": 4, "kl": {"kl_coef": 0.05, "target": None}}),
+    "gspo": Method(title="GSPO", num_minibatches=4, defaults={**_GROUPS, "kl": _NO_KL}),
+    "cispo": Method(title="CISPO", num_minibatches=4, defaults={**_GROUPS, "kl": _NO_KL}),
+    "rloo": Method(title="RLOO", defaults={**_ONE_PASS, "group_size": 4, "kl": {"kl_coef": 0.05, "target": None}}),
     "remax": Method(title="ReMax", defaults={**_ONE_PASS, "kl": {"kl_coef": 0.05, "target": None}}),
     "reinforce_pp": Method(title="REINFORCE++", defaults={**_ONE_PASS, "kl": {"kl_coef": 0.01, "target": None}}),
-    "reinforce_pp_baseline": Method(title="REINFORCE++-baseline", needs_group=True,
+    "reinforce_pp_baseline": Method(title="REINFORCE++-baseline",
                                     defaults={**_GROUPS, "kl": {"kl_coef": 0.01, "target": None, "where": "loss"}}),
-    "online_dpo": Method(title="Online DPO", learns="pairs", loss="dpo", needs_group=True, defaults={**_ONE_PASS, "group_size": 2, "kl": _UNPAID}),
-    "online_ipo": Method(title="Online IPO", learns="pairs", loss="ipo", needs_group=True, defaults={**_ONE_PASS, "group_size": 2, "kl": _UNPAID}),
+    "online_dpo": Method(title="Online DPO", learns="pairs", loss="dpo", defaults={**_ONE_PASS, "group_size": 2, "kl": _UNPAID}),
+    "online_ipo": Method(title="Online IPO", learns="pairs", loss="ipo", defaults={**_ONE_PASS, "group_size": 2, "kl": _UNPAID}),
     "best_of_n": Method(title="best of n, imitated", learns="best", loss="sft", defaults={**_GROUPS, "kl": _UNPAID}),
     "expert_iteration": Method(title="Expert iteration", learns="good", loss="sft",
                                defaults={**_GROUPS, "kl": _UNPAID, "min_score": 1.0}),

@@ -28,7 +28,7 @@ from fairlead.policies.prompt_stream import PromptStream
 from fairlead.policies.rewarding import Rewarder, Rollout, Scores, survivors, without_empty
 from fairlead.text.packing import Branch, Tree
 
-_MAX_LOST_TRIES = 5  # times that a round may lose every completion before the run ends
+MAX_LOST_TRIES = 5  # times that a round may lose every completion before the run ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,7 +69,7 @@ class _Tally:
         """Metrics of the round; those of the scorer are means over its calls, weighed by their completions."""
         scores, total = torch.cat(self.scores), sum(weight for weight, _ in self.metrics)
         num_scored = len(scores)
-        found = {"rl/score": float(scores.mean()), "rl/score_std": float(scores.std())}
+        found = {"rl/score": float(scores.mean()), "rl/score_std": float(scores.std(correction=0))}
         for name in dict.fromkeys(name for _, metrics in self.metrics for name in metrics):
             rows = [(weight, metrics[name]) for weight, metrics in self.metrics if name in metrics]
             is_whole = len(rows) == 1 or total == 0
@@ -96,12 +96,13 @@ class RoundSampler:
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     """Of the phases of the last round."""
 
-    def sample(self, prompts: PromptStream, *, number: int, step: int) -> Sampled:
+    def sample(self, prompts: PromptStream, *, number: int, step: int, retry: int = 0) -> Sampled:
         """Completions of one round.
 
         Args:
             number: of the round, from 0; part of the seeds.
             step: optimiser steps made so far.
+            retry: how many times this round was sampled before, from 0; part of the seeds.
         Raises:
             TrainError: nothing could be trained on, several times in a row.
         """
@@ -109,8 +110,10 @@ class RoundSampler:
         wanted = self.config.batch_size // self.config.group_size
         kept, aside, tally, is_advantage = list[_Kept](), list[_Kept](), _Tally(), False
         num_lost = attempt = 0
+        first_seed = retry * (self.config.max_resamples + MAX_LOST_TRIES + 1)
         while True:
-            found, said = self._try(prompts, wanted - len(kept), number=number, attempt=attempt, step=step, tally=tally)
+            seed = round_seed(self.sampling.seed, number, first_seed + attempt)
+            found, said = self._try(prompts, wanted - len(kept), seed=seed, step=step, tally=tally)
             is_advantage |= said.is_advantage
             for one, teaches in found:
                 (kept if teaches or not self.config.max_resamples else aside).append(one)
@@ -119,11 +122,11 @@ class RoundSampler:
             is_over = attempt > self.config.max_resamples and bool(kept or aside)
             if len(kept) >= wanted or is_over:
                 break
-            if num_lost >= _MAX_LOST_TRIES:
+            if num_lost >= MAX_LOST_TRIES:
                 raise TrainError(explain("rewards", f"{tally.num_sampled} completions", f"leave none to train on after {num_lost} tries",
                                          expected="finite scores, and two or more a prompt for methods that compare a group",
                                          remedy="See what the rewards say of one completion; the last checkpoint is kept"))  # fmt: skip
-        chosen = kept or aside
+        chosen = (kept or aside)[:wanted]
         paid = None if chosen[0].paid is None else torch.cat([x for one in chosen for x in one.paid or []])
         return Sampled(
             rollouts=[one.rollout for one in chosen], scores=torch.cat([one.scores for one in chosen]), token_rewards=paid,
@@ -132,12 +135,12 @@ class RoundSampler:
         )  # fmt: skip
 
     def _try(
-        self, prompts: PromptStream, num_prompts: int, *, number: int, attempt: int, step: int, tally: _Tally
+        self, prompts: PromptStream, num_prompts: int, *, seed: int, step: int, tally: _Tally
     ) -> tuple[list[tuple[_Kept, bool]], Scores]:
         """Sample and score some prompts; each that is left, and whether its completions score differently."""
         config = self.config
         requests = prompts.take(num_prompts, num_samples=config.group_size)
-        sampling = replace(self.sampling, seed=round_seed(self.sampling.seed, number, attempt))
+        sampling = replace(self.sampling, seed=seed)
         with self._timed("rl/sample_s"):
             asked = sample_rollouts(self.engine, requests, sampling, group_size=config.group_size)
             greedy = self._greedy(asked, sampling) if config.needs_greedy else []
@@ -148,7 +151,7 @@ class RoundSampler:
         values = said.values[:num_left]
         if greedy:
             sampled, values = self._with_baselines(sampled, values, greedy, said.values[num_left:])
-        left = survivors(sampled, values, needs_group=config.method.needs_group)
+        left = survivors(sampled, values, needs_group=config.needs_group)
         num_sampled = sum(len(r.samples) for r in asked)
         tally.num_prompts += num_prompts
         tally.num_sampled += num_sampled

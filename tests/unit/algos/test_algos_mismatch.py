@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.algos.mismatch import CorrectionConfig, check_sampling, correction_weights, effective_sample_size
+from fairlead.algos.mismatch import CorrectionConfig, correction_weights, effective_sample_size
 from fairlead.core.errors import ConfigError
 from fairlead.telemetry.metrics import describe
 from naive import mismatch_naive as naive
@@ -100,25 +100,6 @@ def test_effective_sample_size_by_hand():
     """Equal weights: all count. One of four: a quarter. (1, 3): 16 / (2 * 10) = 0.8. None: 0."""
     for weights, share in (([2.0] * 4, 1.0), ([0.0, 0.0, 5.0, 0.0], 0.25), ([1.0, 3.0], 0.8), ([0.0, 0.0], 0.0)):
         assert effective_sample_size(torch.tensor(weights)) == pytest.approx(share)
-
-
-@pytest.mark.parametrize(
-    "sampling",
-    [
-        {"top_p": 0.9, "top_k": 0, "min_p": 0.0},
-        {"top_p": 1.0, "top_k": 50, "min_p": 0.0},
-        {"top_p": 1.0, "top_k": 0, "min_p": 0.1},
-    ],
-)
-def test_truncated_sampling_is_refused_with_a_correction(sampling):
-    """Two of three tokens kept, half the mass: the trainer's over the engine's probability is 1/2 on both, though nothing disagrees."""
-    with pytest.raises(ConfigError, match="before they are drawn"):
-        check_sampling(**sampling, config=CorrectionConfig())
-    check_sampling(**sampling, config=CorrectionConfig(way="off"))
-
-
-def test_whole_sampling_is_fine():
-    check_sampling(top_p=1.0, top_k=0, min_p=0.0, config=CorrectionConfig())
 
 
 @pytest.mark.parametrize("settings", [{"cap": 1.0}, {"floor": 1.0}, {"floor": -0.1}])

@@ -33,7 +33,7 @@ def test_every_method_has_defaults_that_load_back(method: str) -> None:
     settings = settings_of(config)
     in_loss = config.kl.kl_coef if config.kl.where == "loss" else 0.0
     assert getattr(settings, "kl_coef", 0.0) == in_loss
-    assert (config.batch_size % config.minibatch_size == 0 and config.group_size > 1) or not config.method.needs_group
+    assert (config.batch_size % config.minibatch_size == 0 and config.group_size > 1) or not config.needs_group
 
 
 def test_values_of_the_papers() -> None:
@@ -102,3 +102,38 @@ def test_what_cannot_be_is_refused_with_the_remedy(given: dict[str, Any], messag
     with pytest.raises(ConfigError) as caught:
         made(**given)
     assert message in str(caught.value)
+
+
+def test_what_a_group_and_a_discount_are_for_follows_the_estimator_and_not_the_name_of_the_method() -> None:
+    with pytest.raises(ConfigError, match=r"group_size=1 gives zero advantages with reinforce_pp"):
+        made(algorithm="reinforce_pp", options={"advantages": "group_normalised"})
+    assert not made(algorithm="reinforce_pp").needs_group and made(algorithm="online_dpo").needs_group
+    assert made(algorithm="reinforce_pp", gamma=0.9).gamma == 0.9 and made(algorithm="ppo", lam=0.9).lam == 0.9
+    for changes in ({"algorithm": "reinforce_pp", "lam": 0.9}, {"algorithm": "grpo", "gamma": 0.9}):
+        with pytest.raises(ConfigError, match="is not read by"):
+            made(**changes)
+
+
+def test_an_averaging_of_its_own_leaves_out_the_fixed_length() -> None:
+    assert settings_of(made(algorithm="dr_grpo")).constant_length == made(algorithm="dr_grpo").max_new_tokens
+    assert settings_of(made(algorithm="dr_grpo", options={"aggregation": "token_mean"})).aggregation == "token_mean"
+
+
+def test_cut_completions_are_left_out_where_advantages_are_learned_from() -> None:
+    assert not made(algorithm="grpo", learns_from_cut=False).learns_from_cut
+    with pytest.raises(ConfigError, match=r"learns_from_cut=False is not read by best_of_n"):
+        made(algorithm="best_of_n", learns_from_cut=False)
+
+
+@pytest.mark.parametrize(
+    ("method", "is_fine"), [("grpo", True), ("rloo", True), ("ppo", False), ("remax", False), ("reinforce_pp", False)]
+)
+def test_rewards_normalised_within_groups_are_for_methods_that_compare_groups(method: str, is_fine: bool) -> None:
+    section = {
+        "combine": "normalise_then_sum", "components": {"short": {"type": "rule", "rule": {"kind": "max_words", "max": 9}}},
+    }  # fmt: skip
+    if is_fine:
+        assert made(algorithm=method, group_size=4, rewards=section).rewards is not None
+    else:
+        with pytest.raises(ConfigError, match=r"rewards\.combine=normalise_then_sum gives advantages"):
+            made(algorithm=method, group_size=4, rewards=section)

@@ -8,7 +8,7 @@ import torch
 
 from fairlead.core.protocols import GenerateRequest, Sample, Sampling
 from fairlead.policies.buffer import RolloutBuffer, Round, even_parts
-from fairlead.policies.collect import split_tree
+from fairlead.policies.collect import split_tree, without_cut
 from fairlead.policies.rewarding import Rollout, survivors, without_empty
 from fairlead.policies.sampling import sample_rollouts
 from fairlead.text.packing import Branch, Tree
@@ -172,3 +172,11 @@ def test_the_buffer_fills_when_it_is_empty_and_never_hands_out_what_is_too_old()
     buffer.add([_round(5, 0)])
     with pytest.raises(AssertionError, match="staleness 3"):
         buffer.first(policy_version=8)
+
+
+def test_prompts_whose_completions_were_all_cut_are_left_out_and_single_cut_ones_weigh_nothing() -> None:
+    trees = [rollout.tree for rollout in rollouts(2, 2, 1)]
+    left = without_cut(trees, torch.tensor([True, False, False, False, True]))
+    assert [int(tree.prompt_ids[1]) for tree in left] == [2, 4]
+    assert [[branch.weight for branch in tree.branches] for tree in left] == [[1.0, 0.0], [1.0]]
+    assert without_cut(trees, torch.zeros(5, dtype=torch.bool)) == []
