@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import time
@@ -142,6 +143,36 @@ def test_killed_on_policy_training_goes_on_at_the_saved_step(micro: MicroRun, tm
     assert again.code == 0, again.err
     going_on = re.search(rf"{method}: going on at step (\d+) of {ROUNDS * steps_a_round}", again.out)
     assert going_on and 1 <= int(going_on[1]) < ROUNDS * steps_a_round
+    assert artifacts(homes[1])[f"policies.{method}"] == artifacts(homes[0])[f"policies.{method}"]
+
+
+@pytest.mark.parametrize("method", ["ppo", "grpo"])
+def test_a_disk_that_fills_while_a_policy_trains_is_one_line_and_what_was_saved_goes_on(
+    micro: MicroRun, tmp_path: Path, method: str
+) -> None:
+    """No file may grow beyond 64 KB from a moment on, as on a disk that is full: the checkpoint before stays whole, and with room again the
+    same command ends with the weights of a run that always had it."""
+    sets = (f"algorithm={method}", f"num_iterations={ROUNDS}", *(GROUPS if method == "grpo" else ()))
+    command = ("train", "--policy", method, *(x for item in sets for x in ("--set", f"policies.{method}.{item}")))
+    homes = [Path(shutil.copytree(micro.home, tmp_path / name)) for name in ("whole", "filled")]
+    assert fairlead(*command, micro.recipe, home=homes[0]).code == 0
+    process = start(*command, micro.recipe, home=homes[1], env=EVERY_STEP)
+    try:
+        _wait_for_step(homes[1], 2, process=process, stage="kl_coef")
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (2**16, 2**16))
+        filled = finish(process)
+    finally:
+        process.kill()
+    assert filled.code == 8, filled.err
+    assert "cannot be written" in filled.error and "same command again" in filled.error
+    assert leftovers(homes[1]) == []
+    listed = json.loads(fairlead("checkpoints", "--json", home=homes[1]).out)
+    assert listed and all(row["step"] >= 1 for row in listed)
+    again = fairlead(*command, micro.recipe, home=homes[1])
+    assert again.code == 0, again.err
+    going_on = re.search(rf"{method}: going on at step (\d+) of", again.out)
+    assert going_on and int(going_on[1]) == max(row["step"] for row in listed) >= 2
+    assert "damaged" not in again.out
     assert artifacts(homes[1])[f"policies.{method}"] == artifacts(homes[0])[f"policies.{method}"]
 
 

@@ -21,6 +21,7 @@ from fairlead.pipeline.run import Pipeline
 from fairlead.rewards.scored import SCORED_FILE, ScoredSample, read_scored
 from fairlead.store.artifacts import Artifact
 from fairlead.text import ChatText
+from fairlead.train.budget import PlainBudget
 from fairlead.train.memory import MOST_TOKENS
 
 
@@ -71,7 +72,7 @@ def score_again(pipeline: Pipeline, *, policy: str, step: int | None = None) -> 
         raise ConfigError(explain(f"policies.{policy}.rewards", None, "has judges only, which compare within a group",
                                   expected="a component that scores by itself", remedy="There is nothing to score again"))  # fmt: skip
     composer = compose(section.model_copy(update={"components": kept, "log_samples": 0}), prompts=None, policy=chat,
-                       max_tokens=MOST_TOKENS, heed=lambda: None)  # fmt: skip
+                       budget=PlainBudget(MOST_TOKENS), heed=lambda: None)  # fmt: skip
     for at in sorted({row.step for row in rows}):
         of_step = [row for row in rows if row.step == at]
         found = composer.answers([row.prompt for row in of_step], [row.completion for row in of_step], step=at)

@@ -32,7 +32,8 @@ from fairlead.policies.rollout_models import RolloutModels
 from fairlead.policies.sampling import MAX_LOST_TRIES, RoundSampler, Sampled
 from fairlead.policies.signals import reference_signals, text_signals
 from fairlead.text.packing import Tree, pack_trees
-from fairlead.train.forward import PolicyLogprobs, StateValues, annotate, with_array
+from fairlead.train.budget import Budget, read_within
+from fairlead.train.forward import PolicyLogprobs, StateValues, TokenFunction, annotate, with_array
 
 _NUM_GAP_TREES = 4
 
@@ -62,8 +63,8 @@ class Collector:
     sampler: RoundSampler
     estimator: AdvantageName | Literal["gae"]
     """`gae`, or a name of algos/group_advantages.py."""
-    max_tokens: int
-    """Budget of one forward."""
+    budget: Budget
+    """Of one forward; the learner's own."""
     heed: Callable[[], None]
     """Called before each forward of a frozen model; raises to stop."""
 
@@ -129,19 +130,17 @@ class Collector:
 
     def _compared(self, rollouts: Sequence[Rollout]) -> tuple[list[Tree], _Flat, Float[Tensor, "N"] | None]:
         """Trees with the reference's logprobs (and values), all of it flat, and the values."""
-        trees = [part for rollout in rollouts for part in split_tree(rollout.tree, max_tokens=self.max_tokens)]
+        trees = [part for rollout in rollouts for part in split_tree(rollout.tree, max_tokens=self.budget.max_tokens)]
         if self.config.old_logprobs == "trainer":
             compute = PolicyLogprobs(self.models.policy, self.config.temperature)
-            trees = annotate(trees, "old_logprobs", compute, max_tokens=self.max_tokens, heed=self.heed)
+            trees = self._read(trees, "old_logprobs", compute)
         with contextlib.ExitStack() as stack:
             reference = self.models.reference or stack.enter_context(reference_mode(self.models.policy))
             compute = PolicyLogprobs(reference, self.config.temperature)
-            trees = annotate(trees, "ref_logprobs", compute, max_tokens=self.max_tokens, heed=self.heed)
+            trees = self._read(trees, "ref_logprobs", compute)
         values = None
         if self.models.value is not None:
-            trees = annotate(
-                trees, "old_values", StateValues(self.models.value), max_tokens=self.max_tokens, heed=self.heed
-            )
+            trees = self._read(trees, "old_values", StateValues(self.models.value))
             values = _array(trees, "old_values")
         sizes = torch.tensor([len(r.samples) for r in rollouts])
         lengths = torch.tensor([len(s.token_ids) for r in rollouts for s in r.samples])
@@ -153,6 +152,10 @@ class Collector:
             kl_k3=float(kl_k3(old, ref).mean()),
         )  # fmt: skip
         return trees, flat, values
+
+    def _read(self, trees: Sequence[Tree], name: str, compute: TokenFunction) -> list[Tree]:
+        """Trees with an array of a model that is not trained by them."""
+        return read_within(self.budget, trees, lambda n: annotate(trees, name, compute, max_tokens=n, heed=self.heed))
 
     def _rewards(self, sampled: Sampled, flat: _Flat, *, kl_coef: float) -> Float[Tensor, "N"]:
         """What every token is paid."""

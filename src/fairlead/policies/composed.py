@@ -16,6 +16,7 @@ from fairlead.core.records import Completion, Prompt
 from fairlead.core.reward_section import ComposeSection
 from fairlead.policies.rewarding import Rollout, Scores
 from fairlead.text import ChatText
+from fairlead.train.budget import Budget
 
 
 class ComposeRewards(Protocol):
@@ -27,7 +28,7 @@ class ComposeRewards(Protocol):
         *,
         prompts: Sequence[Prompt],
         policy: ChatText,
-        max_tokens: int,
+        budget: Budget,
         heed: Callable[[], None],
     ) -> RewardComposer:
         """Build every component and check that each prompt has one."""

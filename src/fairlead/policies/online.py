@@ -57,6 +57,8 @@ GUIDE_LENGTH_COEF = (
     0.1  # score at max_new_tokens: the guides' penalty, too little against a model that pays more for length
 )
 
+_COUNTED = frozenset({"num_tokens", "train/out_of_memory"})
+
 
 def run(config: OnlineConfig, *, inputs: Mapping[str, Path], out: Path, services: Services) -> StageSummary:
     """Train and save."""
@@ -156,7 +158,7 @@ class OnlineLoop:
         self.engine = LocalEngine(models.policy, max_slots=config.max_slots, on_token=lambda _num: self.session.heed())
         self.composer: RewardComposer | None = None
         self.collector = Collector(
-            config=config, models=models, estimator=config.estimator, max_tokens=self.learner.max_tokens, heed=self.session.heed,
+            config=config, models=models, estimator=config.estimator, budget=self.learner, heed=self.session.heed,
             sampler=RoundSampler(
                 config=config, engine=self.engine, rewarder=self._rewarder(work), length_coef=self.length_coef,
                 sampling=Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature,
@@ -174,13 +176,13 @@ class OnlineLoop:
         """The reward model, or everything that the recipe composes."""
         if self.config.rewards is None:
             assert self.models.reward is not None, "a reward model scores"
-            return ModelRewarder(self.models.reward, self.learner.max_tokens, self.session.heed)
+            return ModelRewarder(self.models.reward, self.learner, self.session.heed)
         compose: ComposeRewards = self.services.extras["compose_rewards"]
         composer = compose(
             self.config.rewards,
             prompts=work.prompts,
             policy=self.chat,
-            max_tokens=self.learner.max_tokens,
+            budget=self.learner,
             heed=self.session.heed,
         )
         self.composer = composer
@@ -238,10 +240,10 @@ class OnlineLoop:
                 self._keep_position()
                 self.session.checkpoint_if_due()
         rows = position.rows
-        metrics = {name: float(np.mean([r[name] for r in rows if name in r])) for name in rows[0]}
+        metrics = _over_steps(rows)
         if staleness == 0 and "rl/approx_kl" in rows[0]:
             metrics |= first_ratio_gap(rows[0]["rl/approx_kl"])
-        return metrics | {"num_tokens": sum(r["num_tokens"] for r in rows), "rl/train_s": time.monotonic() - started}
+        return metrics | {"rl/train_s": time.monotonic() - started}
 
     def _batches(self, current: Round) -> list[list[Tree]]:
         """What each optimiser step sees: epochs over the round in new orders, a prompt's completions together."""
@@ -306,6 +308,15 @@ class OnlineLoop:
             start, self.models.reward, temperature=config.temperature, is_first=self.learner.step_number == 0
         )
         self.preflight = conclude(start, checks, self.services)
+
+
+def _over_steps(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Metrics of a round's steps: means over those that have them, sums of what is counted."""
+    found: dict[str, float] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [row[name] for row in rows if name in row]
+        found[name] = float(np.sum(values) if name in _COUNTED else np.mean(values))
+    return found
 
 
 def _controller(config: OnlineConfig, *, num_steps: int) -> KLController:

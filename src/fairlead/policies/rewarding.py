@@ -19,6 +19,7 @@ from torch import Tensor
 from fairlead.core.protocols import Sample
 from fairlead.models.heads import ScalarModel
 from fairlead.text.packing import Tree
+from fairlead.train.budget import Budget, read_within
 from fairlead.train.scoring import score_with_disagreement
 
 
@@ -65,7 +66,7 @@ class ModelRewarder:
     """A reward model on the tokens themselves: normalised scores, and the disagreement of an ensemble."""
 
     model: ScalarModel
-    max_tokens: int
+    budget: Budget
     """Of a forward."""
     heed: Callable[[], None]
     """Called before each forward; raises to stop."""
@@ -73,7 +74,9 @@ class ModelRewarder:
     def __call__(self, rollouts: Sequence[Rollout], *, step: int) -> Scores:
         """[B] in standard deviations of the reference samples."""
         trees = [rollout.tree for rollout in rollouts]
-        raw, disagreement = score_with_disagreement(self.model, trees, max_tokens=self.max_tokens, heed=self.heed)
+        raw, disagreement = read_within(
+            self.budget, trees, lambda n: score_with_disagreement(self.model, trees, max_tokens=n, heed=self.heed)
+        )
         metrics = {} if disagreement is None else {"rl/disagreement": float(disagreement.mean())}
         return Scores(values=self.model.normalised(torch.from_numpy(raw)).float(), metrics=metrics)
 

@@ -3,7 +3,7 @@
 The pipeline says what there is (`Surroundings`); policies get a function from it and never see this module.
 
 Example:
-    composer = build_composer(config.rewards, surroundings, policy=chat, max_tokens=8192, heed=session.heed)
+    composer = build_composer(config.rewards, surroundings, policy=chat, budget=learner, heed=session.heed)
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +32,7 @@ from fairlead.rewards.scored import ScoredLog
 from fairlead.rewards.sources import Direct, Pooled, Source
 from fairlead.rewards.verifiers import make_verifier, read_section, validate_prompts
 from fairlead.text import ChatText
+from fairlead.train.budget import Budget
 
 Samples = Callable[[], tuple[Sequence[Prompt], Sequence[Completion]]]
 
@@ -65,19 +66,19 @@ class _Ground:
 
     around: Surroundings
     policy: ChatText
-    max_tokens: int
+    budget: Budget
     heed: Callable[[], None]
     pool: WorkerPool = field(default_factory=WorkerPool)
 
 
 def build_composer(
-    section: ComposeSection, around: Surroundings, *, policy: ChatText, max_tokens: int, heed: Callable[[], None]
+    section: ComposeSection, around: Surroundings, *, policy: ChatText, budget: Budget, heed: Callable[[], None]
 ) -> Composer:
     """Build every component.
 
     Args:
         policy: how the policy's tokens are made.
-        max_tokens: budget of a reward model's forward.
+        budget: of a reward model's forward.
         heed: called before each forward; raises to stop.
     Raises:
         ConfigError: a component names what is not there.
@@ -86,7 +87,7 @@ def build_composer(
     if section.normalisation == "reference" and around.reference is None:
         raise ConfigError(explain("rewards.normalise_by", "reference", "has no reference samples", expected="a section completions in the recipe",
                                   remedy="Add it, or use running"))  # fmt: skip
-    ground = _Ground(around=around, policy=policy, max_tokens=max_tokens, heed=heed)
+    ground = _Ground(around=around, policy=policy, budget=budget, heed=heed)
     sources = {name: _source(name, part, ground) for name, part in section.components.items()}
     log = None if around.work is None else ScoredLog(around.work, num_samples=section.log_samples)
     return Composer(section, sources, say=around.say, reference=around.reference, log=log)
@@ -140,7 +141,7 @@ def _model(name: str, part: ModelComponent, ground: _Ground) -> ModelSource:
 
     def load(folder: Path) -> Any:
         return load_scorer(folder, name=name, part=part, policy=ground.policy, template=around.template, device=around.device,
-                           max_tokens=ground.max_tokens, heed=ground.heed)  # fmt: skip
+                           budget=ground.budget, heed=ground.heed)  # fmt: skip
 
     return ModelSource(places, load)
 
@@ -153,7 +154,7 @@ def _process(name: str, part: ProcessComponent, ground: _Ground) -> ProcessSourc
                                   expected="a section process, or the folder or artifact id of one", remedy="Add one of them"))  # fmt: skip
 
     def load(folder: Path) -> StepReader:
-        return load_steps(folder, policy=ground.policy, template=around.template, device=around.device, max_tokens=ground.max_tokens,
+        return load_steps(folder, policy=ground.policy, template=around.template, device=around.device, budget=ground.budget,
                           heed=ground.heed)  # fmt: skip
 
     return ProcessSource(place, load, part)

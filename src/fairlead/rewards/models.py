@@ -24,6 +24,7 @@ from fairlead.models.load import load_policy, load_tokenizer
 from fairlead.rewards.compose import aggregate_members
 from fairlead.rewards.sources import Asked
 from fairlead.text import Branch, ChatText, Tree
+from fairlead.train.budget import Budget, read_within
 from fairlead.train.scoring import read_outputs
 
 Floats = npt.NDArray[np.float64]
@@ -70,14 +71,16 @@ class ModelScorer:
     model: ScalarModel
     reader: Reader
     part: ModelComponent
-    max_tokens: int
+    budget: Budget
     heed: Callable[[], None]
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Floats:
         """[B] in units of the model's own reference samples, mean 0 there; with `attributes`, the weighted sum of what each says."""
         trees, place = self.reader.trees(prompts, completions)
-        outputs = read_outputs(self.model, trees, max_tokens=self.max_tokens, heed=self.heed).astype(np.float64)
-        return self._scores(outputs)[place]
+        outputs = read_within(
+            self.budget, trees, lambda n: read_outputs(self.model, trees, max_tokens=n, heed=self.heed)
+        )
+        return self._scores(outputs.astype(np.float64))[place]
 
     def _scores(self, outputs: Floats) -> Floats:
         readout, part = self.model.readout, self.part
@@ -125,7 +128,7 @@ class ModelSource:
 
 
 def load_scorer(
-    folder: Path, *, name: str, part: ModelComponent, policy: ChatText, template: str | None, device: str, max_tokens: int,
+    folder: Path, *, name: str, part: ModelComponent, policy: ChatText, template: str | None, device: str, budget: Budget,
     heed: Callable[[], None],
 ) -> ModelScorer:  # fmt: skip
     """Load a reward model from its folder.
@@ -140,7 +143,7 @@ def load_scorer(
     reader = Reader(
         chat=ChatText(load_tokenizer(str(folder)), template=template, name=str(folder)), policy=policy.fingerprint
     )
-    return ModelScorer(name=name, model=model, reader=reader, part=part, max_tokens=max_tokens, heed=heed)
+    return ModelScorer(name=name, model=model, reader=reader, part=part, budget=budget, heed=heed)
 
 
 def check_outputs(readout: Readout | None, part: ModelComponent, *, where: str) -> None:

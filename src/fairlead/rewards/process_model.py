@@ -22,6 +22,7 @@ from fairlead.rewards.sources import Asked
 from fairlead.rewards.steps import reply_score, step_payments
 from fairlead.text import ChatText
 from fairlead.text.steps import step_places, tree_of_steps
+from fairlead.train.budget import Budget, read_within
 from fairlead.train.forward import StateValues, annotate
 
 Floats = npt.NDArray[np.float64]
@@ -46,7 +47,7 @@ class StepReader:
     model: ScalarModel
     chat: ChatText
     separator: str
-    max_tokens: int
+    budget: Budget
     heed: Callable[[], None]
 
     def read(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Steps]:
@@ -56,7 +57,10 @@ class StepReader:
         encoded = self.chat.encode_prompts([prompts[i].messages for i in rows])
         trees = [tree_of_steps(ids, np.asarray(completions[i].token_ids, dtype=np.int64), places[i], terminator_id=self.chat.terminator_id)
                  for ids, i in zip(encoded, rows, strict=True)]  # fmt: skip
-        read = annotate(trees, "steps", StateValues(self.model), max_tokens=self.max_tokens, heed=self.heed)
+        compute = StateValues(self.model)
+        read = read_within(
+            self.budget, trees, lambda n: annotate(trees, "steps", compute, max_tokens=n, heed=self.heed)
+        )
         scores = {i: sigmoid(tree.branches[0].arrays["steps"]) for i, tree in zip(rows, read, strict=True)}
         return [Steps(places=found, scores=scores.get(i, np.zeros(0))) for i, found in enumerate(places)]
 
@@ -106,7 +110,7 @@ def _spread(steps: Steps, num_tokens: int, part: ProcessComponent) -> Floats:
 
 
 def load_steps(
-    folder: Path, *, policy: ChatText, template: str | None, device: str, max_tokens: int, heed: Callable[[], None]
+    folder: Path, *, policy: ChatText, template: str | None, device: str, budget: Budget, heed: Callable[[], None]
 ) -> StepReader:
     """Load a process-reward model.
 
@@ -126,6 +130,6 @@ def load_steps(
         model=model,
         chat=chat,
         separator=read_json(folder / SETTINGS_FILE)["separator"],
-        max_tokens=max_tokens,
+        budget=budget,
         heed=heed,
     )

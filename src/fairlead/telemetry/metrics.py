@@ -48,7 +48,7 @@ _SHARED = (
     Metric("tokens_per_s", "tokens/s", "Tokens trained on a second, padding not counted; sampling included in PPO", is_live=True),
 )  # fmt: skip
 _TRAIN = (
-    Metric("train/out_of_memory", "replays", "Times that memory ran out at this step, only where it did; each halves the budget", is_live=True),
+    Metric("train/out_of_memory", "replays", "Times that memory ran out since the step before, where it did; each halves the budget", is_live=True),
     Metric("train/step_s", "s", "Seconds of an optimiser step, data and logging included, and sampling in PPO", is_live=True),
 )  # fmt: skip
 _SFT = (

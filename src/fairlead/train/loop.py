@@ -79,6 +79,7 @@ class Learner:
     optimizer: OptimizerSet = field(init=False)
     average: WeightAverage | None = field(init=False)
     _found: dict[str, float] = field(init=False, default_factory=dict[str, float])
+    _num_replays: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.trainable = {name: p for name, p in named_parameters(self.models).items() if p.requires_grad}
@@ -147,7 +148,7 @@ class Learner:
             TrainError: the loss or the gradient is not finite. Weights are as they were before the step.
         """
         check_mixed(self.mix, mixed)
-        sums, norm, num_replays = self._gradients(batches, ready, mixed)
+        sums, norm = self._gradients(batches, ready, mixed)
         loss = sums.pop("loss")[0] if "loss" in sums else 0.0
         if not math.isfinite(loss) or not math.isfinite(norm):
             self.optimizer.zero_grad(set_to_none=True)
@@ -161,6 +162,7 @@ class Learner:
         if self.average is not None:
             self.average.update(self.step_number)
         self.statistics = self._found
+        num_replays, self._num_replays = self._num_replays, 0
         means = self.algo.logged({name: total / count for name, (total, count) in sums.items() if count})
         return {
             "loss": loss,
@@ -173,15 +175,14 @@ class Learner:
 
     def _gradients(
         self, batches: Sequence[Tree], ready: Prepared | None, mixed: Sequence[Tree]
-    ) -> tuple[dict[str, tuple[float, float]], float, int]:
-        """Clipped gradients of a batch; metric sums and counts, the norm, and how often memory ran out on the way."""
-        num_replays = 0
+    ) -> tuple[dict[str, tuple[float, float]], float]:
+        """Clipped gradients of a batch, again with a smaller budget when memory ran out; metric sums and counts, and the norm."""
         while True:
             if ready is None or ready.max_tokens != self.max_tokens:
                 ready = prepare(batches, max_tokens=self.max_tokens)
             try:
                 texts = make_microbatches(mixed, max_tokens=self.max_tokens)
-                return self._accumulate(ready.microbatches, texts), self._gradient_norm(), num_replays
+                return self._accumulate(ready.microbatches, texts), self._gradient_norm()
             except Exception as error:
                 smaller = (
                     smaller_budget([*batches, *mixed], max_tokens=self.max_tokens) if is_out_of_memory(error) else None
@@ -190,15 +191,16 @@ class Learner:
                     self.optimizer.zero_grad(set_to_none=True)
                     raise
             ready = None
-            num_replays += 1
-            self._lower_budget(smaller)
+            self.lower_budget(smaller)
 
-    def _lower_budget(self, max_tokens: int) -> None:
+    def lower_budget(self, max_tokens: int) -> None:
+        """Memory ran out, in a step or while models beside it were read: go on with `max_tokens`, told once, counted at the next step."""
         self.optimizer.zero_grad(set_to_none=True)
         free_memory()
+        self._num_replays += 1
         if not self.is_lowered:
-            self.say(f"memory ran out at step {self.step_number + 1} with {self.max_tokens} tokens a forward; the step is made again with "
-                     f"{max_tokens}, and training goes on with that. The result is the same to rounding.")  # fmt: skip
+            self.say(f"memory ran out at step {self.step_number + 1} with {self.max_tokens} tokens a forward; what it was in is made again "
+                     f"with {max_tokens}, and training goes on with that. The result is the same to rounding.")  # fmt: skip
         self.max_tokens, self.is_lowered = max_tokens, True
 
     def _accumulate(

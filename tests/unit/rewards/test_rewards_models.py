@@ -16,6 +16,7 @@ from fairlead.models.load import load_policy, load_tokenizer
 from fairlead.rewards.judged import JudgedScorer, circle_pairs
 from fairlead.rewards.models import ModelSource, load_scorer
 from fairlead.text import Branch, ChatText, Tree
+from fairlead.train.budget import PlainBudget
 from fairlead.train.scoring import read_outputs
 
 NAMES = ("quality", "brevity")
@@ -53,7 +54,7 @@ def chat():
 def scorer(folder, chat, **part):
     section = parse_config(ModelComponent, {"type": "model", **part}, where="rewards.components.a")
     return load_scorer(
-        folder, name="a", part=section, policy=chat, template=None, device="cpu", max_tokens=256, heed=go_on
+        folder, name="a", part=section, policy=chat, template=None, device="cpu", budget=PlainBudget(256), heed=go_on
     )
 
 
@@ -124,7 +125,9 @@ def test_a_model_with_another_tokenizer_reads_the_text(folders, chat):
         np.abs(found.score(prompts, other) - expected).max() > 0.01
     )  # the same tokenizer: its tokens are read as they are
     reader = type(found.reader)(chat=found.reader.chat, policy="another tokenizer")
-    foreign = type(found)(name="a", model=found.model, reader=reader, part=found.part, max_tokens=256, heed=go_on)
+    foreign = type(found)(
+        name="a", model=found.model, reader=reader, part=found.part, budget=PlainBudget(256), heed=go_on
+    )
     np.testing.assert_allclose(foreign.score(prompts, other), expected, atol=1e-5)
 
 

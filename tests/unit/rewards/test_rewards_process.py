@@ -22,6 +22,7 @@ from fairlead.rewards.process_model import ProcessSource, load_steps
 from fairlead.rewards.steps import reply_score, step_payments
 from fairlead.text import ChatText
 from fairlead.text.steps import encode_steps, step_places
+from fairlead.train.budget import PlainBudget
 from naive import process_naive as naive
 
 AGGREGATES = ("min", "product", "last", "mean", "sum")
@@ -118,7 +119,7 @@ def trained(tmp_path_factory):
 
 
 def reader(folder, chat):
-    return load_steps(folder, policy=chat, template=None, device="cpu", max_tokens=256, heed=lambda: None)
+    return load_steps(folder, policy=chat, template=None, device="cpu", budget=PlainBudget(256), heed=lambda: None)
 
 
 def reply(chat, text, *, finished=True):
