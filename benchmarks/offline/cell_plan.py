@@ -145,11 +145,11 @@ def estimate_s(work: Work, key: Cell, cells: Iterable[Cell], *, seconds: float) 
     return 60.0 if "agree" in key else work.wall_s + max(0.0, seconds - 30)
 
 
-def provenance() -> dict[str, str]:
-    """Commit of this code, now, and where."""
+def provenance(folder: str = "benchmarks/offline") -> dict[str, str]:
+    """Commit of this code (`+` where the sources or `folder` were changed since), now, and where."""
     git = ["git", "-C", str(ROOT)]
     commit = _output([*git, "rev-parse", "--short", "HEAD"])
-    is_changed = _output([*git, "status", "--porcelain", "--", "src", "benchmarks/offline"])
+    is_changed = _output([*git, "status", "--porcelain", "--", "src", folder])
     now = datetime.datetime.now(datetime.UTC)
     return {"commit": commit + ("+" if is_changed else ""), "date": now.date().isoformat(), "time": now.isoformat(timespec="seconds"),
             "device": device_name()}  # fmt: skip

@@ -163,13 +163,13 @@ def run_cell(args: argparse.Namespace, peer: Path, work: Work, key: Cell) -> Cel
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def peer_environment() -> Path:
-    """TRL's interpreter; the environment is built when it is not there."""
-    folder = HERE.parent / ".work" / "trl"
+def peer_environment(name: str = "trl") -> Path:
+    """A peer's interpreter; its environment is built from benchmarks/peers/NAME.txt when it is not there."""
+    folder = HERE.parent / ".work" / name
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", "-r", HERE.parent / "peers" / "trl.txt"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "-r", HERE.parent / "peers" / f"{name}.txt"], check=True)
     return python
 
 

@@ -61,7 +61,7 @@ def main() -> None:
         if not find(key, place=CELLS):
             if time.perf_counter() - started > args.seconds:
                 sys.exit("the time is over; start again to go on")
-            keep({**key, **run_cell(key), **provenance()}, place=CELLS)
+            keep({**key, **run_cell(key), **provenance("benchmarks/online")}, place=CELLS)
     rows = [row for work in args.works for row in summarise(args.size, work)]
     keep_results(RESULTS, rows)
     for row in rows:
