@@ -59,6 +59,10 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--works", nargs="+", choices=names, default=names, metavar="SIZE/METHOD", help=" ".join(names))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--max-cells", type=int, help="run so many cells at most")
+    parser.add_argument(
+        "--seconds", type=float, default=float("inf"), help="begin no cell, after the first, that would end later"
+    )
+    parser.add_argument("--peer-settings", nargs="+", help="these of the peer alone")
     parser.add_argument("--plan", action="store_true", help="say what would run; run nothing")
     parser.add_argument("--summarise", action="store_true", help="write and print what there is so far; run nothing")
     parser.add_argument("--retry-failed", action="store_true", help="forget the cells that failed")
@@ -110,17 +114,19 @@ def left(args: argparse.Namespace) -> list[tuple[Work, Cell]]:
         (work, key) for work, key in planned(chosen(args), repeats=args.repeats)
         if not any(all(c.get(k) == v for k, v in key.items()) for c in cells)
         and ("agree" in key or (difference(work.method, cells) or 0.0) <= AGREE_TOLERANCE)
+        and (key["side"] == "ours" or "agree" in key or args.peer_settings is None or key["setting"] in args.peer_settings)
     ]  # fmt: skip
 
 
 def run_cells(args: argparse.Namespace, console: Console) -> bool:
     """Run what is left, as many as allowed; True when nothing is left."""
-    num = 0
+    num, began = 0, time.monotonic()
     while cells := left(args):
-        if num == args.max_cells:
+        work, key = cells[0]
+        is_late = num and time.monotonic() - began + estimate_s(work, key, here(args)) > args.seconds
+        if num == args.max_cells or is_late:
             console.print(f"{len(cells)} cells are left; the same command runs them")
             return False
-        work, key = cells[0]
         if not (args.work_place / work.size / "checksums.json").exists():
             make(args.work_place / work.size, SHAPES[work.size])
         console.print(f"{len(cells)} left: {told(key)}", highlight=False)
@@ -168,12 +174,17 @@ def told(key: Cell) -> str:
     return f"{key['work']}, {key['side']} {key['setting']}, {what}"
 
 
+def estimate_s(work: Work, key: Cell, cells: list[Cell]) -> float:
+    """Wall-clock seconds of a cell: as its like took, else as it is on two cores."""
+    same = [c["wall_s"] for c in cells if all(c.get(k) == key.get(k) for k in ("work", "side", "setting", "agree"))]
+    return statistics.median(same) if same else work.wall_s if key["side"] == "trl" else work.wall_s / 3
+
+
 def print_plan(args: argparse.Namespace, console: Console) -> None:
-    """The cells that are left, and their time: as their like took, else as it is on two cores."""
+    """The cells that are left, and their time."""
     cells, total = here(args), 0.0
     for work, key in left(args):
-        same = [c["wall_s"] for c in cells if all(c.get(k) == key.get(k) for k in ("work", "side", "setting", "agree"))]
-        seconds = statistics.median(same) if same else work.wall_s if key["side"] == "trl" else work.wall_s / 3
+        seconds = estimate_s(work, key, cells)
         total += seconds
         console.print(f"{seconds:5.0f} s  {told(key)}", highlight=False)
     console.print(f"{total / 60:.0f} minutes, about")
