@@ -7,7 +7,7 @@
 On the micro run of the tests (tests/integration/micro.py) with a longer stage. A kill is SIGKILL to the process of `fairlead run` at a moment
 drawn evenly from the time that the stage took undisturbed, while checkpoints are written as fast as the disk takes them. What is compared are
 the artifact's id, which is the hash of its content, and its files by SHA-256: weights, metrics, tokenizer; not the two that hold seconds and
-megabytes. Each kill is kept as a line of benchmarks/.work/kills/kills.jsonl; a run that is stopped goes on where it was. Rows go to
+megabytes. Each kill is kept as a line of benchmarks/.work/kills/cells.jsonl; a run that is stopped goes on where it was. Rows go to
 benchmarks/results/kills.json. It measures no time.
 """
 
@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.offline.cell_plan import ROOT, find, provenance
+from benchmarks.offline.cell_plan import ROOT, find, keep, provenance
 from benchmarks.offline.summary import keep_results
 from fairlead.core.io import read_json
 
@@ -88,8 +88,7 @@ def main() -> None:
     left = [] if args.summarise else what_is_left(args)
     for method, number in left[: args.max_kills]:
         row = kill(method, number, whole_run(method, args.place), args.place)
-        with (args.place / "kills.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        keep(row, place=args.place)
         print(told(row), flush=True)
     rows = [row for method in CASES if (row := summarise(method, args.place))]
     if rows:
