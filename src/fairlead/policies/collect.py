@@ -31,11 +31,11 @@ from fairlead.policies.rewarding import Rollout
 from fairlead.policies.rollout_models import RolloutModels
 from fairlead.policies.sampling import MAX_LOST_TRIES, RoundSampler, Sampled
 from fairlead.policies.signals import reference_signals, text_signals
-from fairlead.text.packing import Tree, pack_trees
+from fairlead.text.packing import Tree
 from fairlead.train.budget import Budget, read_within
 from fairlead.train.forward import PolicyLogprobs, StateValues, TokenFunction, annotate, with_array
 
-_NUM_GAP_TREES = 4
+_NUM_GAP_TREES = 4  # with one completion each: a forward of everything would cost a sixth of a round of GRPO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -91,7 +91,7 @@ class Collector:
         """What was sampled, compared and chosen; without trees when nothing of it can be learned from."""
         started = time.monotonic()
         trees, flat, values = self._compared(sampled.rollouts)
-        seconds = time.monotonic() - started
+        seconds, signals = time.monotonic() - started, self._sampling_signals(trees)
         in_reward = kl_coef if self.config.kl.where == "reward" else 0.0
         rewards = self._rewards(sampled, flat, kl_coef=in_reward)
         trees, told = self._learned(sampled, trees, rewards, values, flat)
@@ -99,7 +99,7 @@ class Collector:
         metrics = sampled.metrics | _kl_metrics(flat, kl_coef=kl_coef, in_reward=in_reward) | {
             "rl/reward": float(rewards.sum()) / len(flat.lengths), "rl/length_tokens": float(flat.lengths.double().mean()),
             "rl/missing_eos_share": float((~flat.has_eos).float().mean()),
-            "rl/forward_s": seconds, **self._sampling_signals(trees), **told, **text_signals(token_ids),
+            "rl/forward_s": seconds, **signals, **told, **text_signals(token_ids),
             **reference_signals(flat.ref.numpy()),
         }  # fmt: skip
         return Round(
@@ -191,14 +191,12 @@ class Collector:
         )  # fmt: skip
 
     def _sampling_signals(self, trees: Sequence[Tree]) -> dict[str, float]:
-        """How far the engine's logprobs are from the trainer's, on a few prompts of the round."""
-        few = trees[:_NUM_GAP_TREES]
-        with torch.no_grad():
-            logprobs = (
-                self.models.policy.logprobs(pack_trees(few), temperature=self.config.temperature).logprobs.cpu().numpy()
-            )
-        sampled = np.concatenate([b.arrays["sampling_logprobs"] for t in few for b in t.branches])
-        gaps = torch.from_numpy(logprobs - sampled)
+        """How far the engine's logprobs are from the trainer's: of every token where both are at hand, else of a few completions."""
+        if self.config.old_logprobs == "engine":
+            trees = [Tree(prompt_ids=tree.prompt_ids, branches=tree.branches[:1]) for tree in trees[:_NUM_GAP_TREES]]
+            compute = PolicyLogprobs(self.models.policy, self.config.temperature)
+            trees = self._read(trees, "old_logprobs", compute)
+        gaps = _array(trees, "old_logprobs") - _array(trees, "sampling_logprobs")
         return {
             "rl/sampling_gap": float(gaps.abs().mean()),
             **mismatch_metrics(gaps.clamp(-MAX_EXPONENT, MAX_EXPONENT).exp()),

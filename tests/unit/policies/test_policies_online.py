@@ -1,5 +1,7 @@
 """With LoRA, PPO trains adapters and the value head and nothing else, on the policy's side and on the value model's."""
 
+from typing import Any, cast
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,12 @@ import tiny_models
 from fairlead.algos import get_algorithm
 from fairlead.core.services import Services
 from fairlead.models.heads import new_reward_head, save_head
+from fairlead.policies.collect import Collector
 from fairlead.policies.online_config import OnlineConfig
-from fairlead.policies.rollout_models import load_rollout_models
+from fairlead.policies.rollout_models import RolloutModels, load_rollout_models
 from fairlead.text import Branch, Tree, pack_trees
-from fairlead.train.forward import Models
+from fairlead.train.budget import PlainBudget
+from fairlead.train.forward import Models, PolicyLogprobs, annotate
 from fairlead.train.setup import make_learner
 
 
@@ -65,3 +69,21 @@ def test_the_value_model_starts_as_the_reward_model(models):
     with torch.no_grad():
         assert torch.equal(loaded.value.base.hidden(layout), loaded.reward.base.hidden(layout))
         assert (loaded.value.values(layout) == 0).all()
+
+
+@pytest.mark.parametrize("old", ["engine", "trainer"])
+def test_the_engine_is_compared_on_one_completion_a_prompt_or_on_all_where_they_are_computed(old):
+    """The engine is 0.1 off in first completions and 0.4 in second ones: 0.1, or (0.1 + 0.4) / 2 where the trainer's are at hand."""
+    model = tiny_models.load("llama")
+    config = OnlineConfig.model_validate({"algorithm": "grpo", "old_logprobs": old, "group_size": 2})
+    collector = Collector(config=config, models=RolloutModels(policy=model, reference=None, reward=None, value=None), sampler=cast(Any, None),
+                          estimator="group_normalised", budget=PlainBudget(64), heed=lambda: None)  # fmt: skip
+    trees = [Tree(prompt_ids=np.array([1, 9, p]), branches=(Branch(token_ids=np.array([7, 30, 5])), Branch(token_ids=np.array([8, 5]))))
+             for p in (3, 4)]  # fmt: skip
+    trees = annotate(trees, "old_logprobs", PolicyLogprobs(model, 1.0), max_tokens=64)
+    off = [0.1] * 3 + [0.4] * 2
+    for tree in trees:
+        for branch, gaps in zip(tree.branches, (off[:3], off[3:]), strict=True):
+            branch.arrays["sampling_logprobs"] = branch.arrays["old_logprobs"] + np.array(gaps, dtype=np.float32)
+    found = collector._sampling_signals(trees)
+    assert found["rl/sampling_gap"] == pytest.approx(0.1 if old == "engine" else sum(off) / 5, abs=1e-5)
