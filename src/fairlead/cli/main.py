@@ -12,6 +12,7 @@ import typer
 
 from fairlead import __version__
 from fairlead.cli import terminal, unexpected, usage
+from fairlead.cli.annotate import annotate_app
 from fairlead.core.errors import FairleadError, Interrupted, explain
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -29,6 +30,7 @@ reward_app = typer.Typer(
 app.add_typer(registry_app, name="registry")
 app.add_typer(reward_app, name="reward")
 app.add_typer(votes_app, name="votes")
+app.add_typer(annotate_app, name="annotate")
 
 Recipe = Annotated[Path, typer.Argument(help="Recipe file (YAML).", show_default=False, metavar="RECIPE")]
 Sets = Annotated[
@@ -422,6 +424,13 @@ def votes_aggregate(
     aggregate_file(file, out, item=item, rater=rater, label=label, method=method, items=items)
 
 
+_EXTRAS = {
+    **dict.fromkeys(("torch", "transformers", "peft", "safetensors", "datasets"), "train"),
+    **dict.fromkeys(("sqlalchemy", "alembic", "fastapi", "uvicorn", "argon2", "nh3", "markdown_it"), "web"),
+}
+"""Which extra holds a package that is not there."""
+
+
 def main() -> None:
     """Entry point: errors on one line, no traceback for what a user can cause; other faults leave theirs in a file."""
     # Threads that wait for each other spin for milliseconds by default; beside any other busy process that made steps 20 times
@@ -441,11 +450,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "fairlead").startswith("fairlead"):
             terminal.fail(unexpected.describe(error, home()), unexpected.EXIT_CODE)
-        extra = (
-            "train"
-            if (error.name or "").split(".")[0] in ("torch", "transformers", "peft", "safetensors", "datasets")
-            else "all"
-        )
+        extra = _EXTRAS.get((error.name or "").split(".")[0], "all")
         terminal.fail(
             explain(
                 str(error.name),

@@ -1,9 +1,10 @@
 """The feedback stage: completions to comparisons, comparisons to judgments, here by simulated raters with a known truth.
 
-Flow: after completions, before preferences. People's votes enter through the same records (task, judgment), from the rating
-application or from files; this stage makes them where no people are at hand, so that the whole loop can be run and measured.
+Flow: after completions, before preferences. People's votes enter through the same records (task, judgment), from the file of the
+rating application that `path` names (people.py); this stage makes them where no people are at hand, so that the whole loop can be run
+and measured.
 
-Reads completions.jsonl and prompts.jsonl, and the gold scorer from `services.extras["gold_scorer"]`.
+Reads completions.jsonl and prompts.jsonl, and the gold scorer from `services.extras["gold_scorer"]`; nothing of it with `path`.
 Writes tasks.jsonl, judgments.jsonl, and gold.jsonl. What gold.jsonl holds no rater sees and no later step learns from: it serves
 tests and the figure that says how often votes are right.
 
@@ -29,6 +30,7 @@ from fairlead.core.protocols import Scorer
 from fairlead.core.records import Completion, Judgment, Prompt, Task
 from fairlead.core.services import Services
 from fairlead.core.summary import StageSummary
+from fairlead.feedback.people import take_votes
 from fairlead.feedback.round import GATES as GATES
 from fairlead.feedback.round import Collected, summarise
 from fairlead.feedback.simulated import RaterTraits, ScoreTable, SimulatedRater, simulated_panel
@@ -53,8 +55,10 @@ class RaterOverride(Config):
 
 
 class FeedbackConfig(Config):
-    """How many comparisons are rated, by how many simulated raters, under which rules."""
+    """Votes of people from a file, or how many comparisons are rated by how many simulated raters, under which rules."""
 
+    path: str | None = None
+    """File of people's votes that `fairlead annotate export` wrote (comparisons.jsonl); null simulates raters."""
     num_raters: int = pydantic.Field(default=20, ge=1)
     """Simulated raters in the panel."""
     votes_per_pair: int = pydantic.Field(default=5, ge=1)
@@ -71,6 +75,14 @@ class FeedbackConfig(Config):
     """Traits to change, by rater name (rater-01, rater-02, ...)."""
 
     @pydantic.model_validator(mode="after")
+    def _check_source(self) -> Self:
+        simulated = sorted(self.model_fields_set - {"path", "cost_per_judgment"})
+        if self.path is not None and simulated:
+            raise ValueError(explain(simulated[0], getattr(self, simulated[0]), "says how raters are simulated, but path names votes of people",
+                                     expected="path, or simulated raters", remedy="Remove one of them"))  # fmt: skip
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _check_panel(self) -> Self:
         if self.votes_per_pair > self.num_raters:
             raise ValueError(explain("votes_per_pair", self.votes_per_pair, "needs more raters than there are",
@@ -83,12 +95,16 @@ class FeedbackConfig(Config):
 
 
 def run(config: FeedbackConfig, *, inputs: Mapping[str, Path], out: Path, services: Services) -> StageSummary:
-    """Make tasks, let the simulated panel judge them, write what was said.
+    """Take the votes of people, or make tasks, let the simulated panel judge them, and write what was said.
 
     Raises:
         DataError: completions without a prompt, no pair of different texts, or no pair that the gold scorer can tell apart.
         Interrupted: ctrl-C; nothing is written, because the same seed gives the same judgments again.
     """
+    if config.path is not None:
+        return take_votes(
+            services.extras["find_file"](config.path), out=out, cost_per_judgment=config.cost_per_judgment
+        )
     material = _read_material(inputs)
     plan = make_tasks(
         material.by_prompt(), pairs_per_prompt=config.pairs_per_prompt, seed=services.seed,

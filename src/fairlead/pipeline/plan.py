@@ -97,10 +97,13 @@ def build_plan(recipe: Recipe) -> list[Node]:
         )
     if recipe.feedback:
         nodes.append(
-            _node("feedback", "Feedback", "feedback", recipe.feedback, feedback.run, inputs={**sampled, "gold": "gold"})
-        )
+            _node("feedback", "Feedback", "feedback", recipe.feedback, feedback.run,
+                  inputs={} if recipe.feedback.path else {**sampled, "gold": "gold"})
+        )  # fmt: skip
     if recipe.preferences:
         given = {"feedback": "feedback", **sampled} if recipe.feedback else prompted
+        if recipe.feedback and recipe.feedback.path:  # votes of people come with their own texts
+            given = {"feedback": "feedback", "prompts": "feedback", "completions": "feedback"}
         nodes.append(
             _node("preferences", "Preferences", "preferences", recipe.preferences, preferences.run, inputs=given)
         )

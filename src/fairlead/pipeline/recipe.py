@@ -95,9 +95,10 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
         """Rules across stages, before anything is computed."""
+        simulated = self.feedback if self.feedback and not self.feedback.path else None
         needs = [
-            ("completions", self.completions, "prompts", self.prompts), ("feedback", self.feedback, "completions", self.completions),
-            ("feedback", self.feedback, "gold", self.gold), ("rewards", self.rewards, "preferences", self.preferences),
+            ("completions", self.completions, "prompts", self.prompts), ("feedback", simulated, "completions", self.completions),
+            ("feedback", simulated, "gold", self.gold), ("rewards", self.rewards, "preferences", self.preferences),
             ("releases", self.releases, "evals", self.evals),
         ]  # fmt: skip
         for name, section, need, other in needs:

@@ -17,7 +17,7 @@ import numpy as np
 
 from fairlead.core.errors import ConfigError, DataError, explain, nearest
 from fairlead.core.io import Row, read_rows, write_json, write_jsonl
-from fairlead.core.records import Completion, Message, Prompt, Task, Verdict
+from fairlead.core.records import Completion, Prompt, Task, Verdict, from_dict
 from fairlead.core.summary import Figure, StageSummary
 from fairlead.formats import read_votes
 from fairlead.preferences.aggregate import (
@@ -39,6 +39,7 @@ from fairlead.stats.agreement import Level
 from fairlead.stats.votes import Votes, counts, linked_groups, votes_from_rows
 
 SIDES = "swapped"
+_MAY_ALSO_BE: Mapping[str, type] = {"item": int, "prompt": list}
 _TRUTH_VALUES = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -177,13 +178,11 @@ def _write_raters(out: Path, votes: Votes, outcomes: Mapping[str, RaterOutcome])
 
 
 def _read_items(path: Path | str) -> dict[str, tuple[Prompt, str, str]]:
-    """Prompt and both texts, by item."""
+    """Prompt and both texts, by item. A prompt is a text, or a conversation as a list of {role, content}."""
     found: dict[str, tuple[Prompt, str, str]] = {}
     for row in read_rows(path):
         values = {name: row.values.get(name) for name in ("item", "prompt", "a", "b")}
-        wrong = next(
-            (n for n, v in values.items() if not (isinstance(v, str) or (n == "item" and isinstance(v, int)))), None
-        )
+        wrong = next((n for n, v in values.items() if not isinstance(v, (str, _MAY_ALSO_BE.get(n, str)))), None)
         if wrong is not None:
             raise DataError(explain(f"{row.where}.{wrong}", values[wrong], "is not a text", expected="columns item, prompt, a, b",
                                     remedy="Add or fix it"))  # fmt: skip
@@ -192,7 +191,9 @@ def _read_items(path: Path | str) -> dict[str, tuple[Prompt, str, str]]:
             raise DataError(
                 explain(f"{row.where}.item", name, "is given twice", expected="each item once", remedy="Remove one row")
             )
-        prompt = Prompt(messages=(Message(role="user", content=str(values["prompt"])),), source=Path(path).name)
+        turns = values["prompt"]
+        turns = [{"role": "user", "content": turns}] if isinstance(turns, str) else turns
+        prompt = from_dict(Prompt, {"messages": turns, "source": Path(path).name}, where=row.where)
         found[name] = (prompt, str(values["a"]), str(values["b"]))
     return found
 

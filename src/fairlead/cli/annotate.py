@@ -1,0 +1,100 @@
+"""`fairlead annotate`: the rating application from outside. Each command opens the database, calls one function, and says what came of it."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fairlead.cli import terminal
+
+annotate_app = typer.Typer(
+    help="Collect people's votes in the browser.", no_args_is_help=True, epilog="Example: fairlead annotate status"
+)  # fmt: skip
+Db = Annotated[
+    str | None,
+    typer.Option(help="SQLite file, or URL of PostgreSQL; annotate/votes.db in FAIRLEAD_HOME when left out."),
+]
+ProjectName = Annotated[str, typer.Option("--project", help="Name of the project.")]
+
+
+def _place(db: str | None) -> str:
+    return db or str(Path(os.environ.get("FAIRLEAD_HOME", "runs")).expanduser() / "annotate" / "votes.db")
+
+
+@annotate_app.command("import", epilog="Example: fairlead annotate import pairs.jsonl --project harmless")
+def import_texts(
+    source: Annotated[Path, typer.Argument(help="File of pairs in any known format, or folder of both files of a run.", metavar="SOURCE")],
+    project: ProjectName = "default", db: Db = None,
+    votes: Annotated[int, typer.Option(help="Votes an item, where the project is new.", min=1)] = 3,
+    calibration: Annotated[int, typer.Option(help="Items that everybody rates first, where the project is new.", min=0)] = 50,
+    pairs_per_prompt: Annotated[int, typer.Option(help="Pairs of a prompt, from a folder.", min=1)] = 1,
+    seed: Annotated[int, typer.Option(help="Which pairs, where there are more than wanted.")] = 0,
+    strict: Annotated[bool, typer.Option("--strict", help="Import nothing when a row cannot be used.")] = False,
+) -> None:  # fmt: skip
+    """Put texts into a project, which is made when it is not there. What cannot be used is listed with its reason."""
+    from fairlead.cli.annotating import import_source
+
+    import_source(
+        _place(db),
+        source,
+        project=project,
+        votes=votes,
+        calibration=calibration,
+        pairs_per_prompt=pairs_per_prompt,
+        seed=seed,
+        is_strict=strict,
+    )
+
+
+@annotate_app.command("invite", epilog="Example: fairlead annotate invite --role rater --count 5")
+def invite(
+    db: Db = None,
+    role: Annotated[str, typer.Option(help="rater, adjudicator, lead or admin.")] = "rater",
+    count: Annotated[int, typer.Option(help="How many links; each lets one person in.", min=1, max=100)] = 1,
+    url: Annotated[str, typer.Option(help="Address of the server.")] = "http://127.0.0.1:8643",
+) -> None:
+    """Print links that let one person in each, within seven days."""
+    from fairlead.cli.annotating import print_invites
+
+    print_invites(_place(db), role=role, count=count, url=url)
+
+
+@annotate_app.command("status", epilog="Example: fairlead annotate status")
+def status(db: Db = None, as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False) -> None:  # fmt: skip
+    """Show how far each project is."""
+    from fairlead.cli.annotating import show_status
+
+    show_status(_place(db), as_json=as_json)
+
+
+@annotate_app.command("export", epilog="Example: fairlead annotate export votes/ --project harmless")
+def export(
+    out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="FOLDER")],
+    project: ProjectName = "default", db: Db = None,
+) -> None:  # fmt: skip
+    """Write the votes for a recipe (feedback.path) and for `fairlead votes`, raters under pseudonyms."""
+    from fairlead.cli.annotating import export_votes
+
+    export_votes(_place(db), out, project=project)
+
+
+@annotate_app.command("backup", epilog="Example: fairlead annotate backup votes-2026-11-28.db")
+def backup(out: Annotated[Path, typer.Argument(help="File to write.", metavar="FILE")], db: Db = None) -> None:
+    """Copy the database while it is in use (SQLite)."""
+    from fairlead.cli.annotating import back_up_database
+
+    back_up_database(_place(db), out)
+
+
+@annotate_app.command("restore", epilog="Example: fairlead annotate restore votes-2026-11-28.db --replace")
+def restore(
+    file: Annotated[Path, typer.Argument(help="File that backup wrote.", metavar="FILE")], db: Db = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Put it in the place of the present one, which is kept beside it.")] = False,
+) -> None:  # fmt: skip
+    """Put a copy back. Stop the server first."""
+    from fairlead.web.backup import restore as put_back
+
+    put_back(file, Path(_place(db)), replaces=replace)
+    terminal.say(f"Restored: {_place(db)}")
+    terminal.say("Next: fairlead annotate status")

@@ -1,0 +1,110 @@
+"""What the commands of `fairlead annotate` do: the one place where the rating application meets the terminal."""
+
+import dataclasses
+from pathlib import Path
+
+from fairlead.cli import terminal
+from fairlead.cli.running import as_data
+from fairlead.core.errors import DataError, StoreError, explain
+from fairlead.store.annotation.database import Database, open_database
+from fairlead.store.annotation.schema import Project
+from fairlead.web import backup, exporting, importing, people, projects, status
+
+
+def import_source(
+    db: str, source: Path, *, project: str, votes: int, calibration: int, pairs_per_prompt: int, seed: int, is_strict: bool
+) -> None:  # fmt: skip
+    """Read, put in, account for the rest."""
+    rejects = Path(f"{source.name.split('.')[0]}.rejects.jsonl")
+    found = importing.read_source(source, pairs_per_prompt=pairs_per_prompt, seed=seed, rejects_file=rejects)
+    if is_strict and found.left_out:
+        reasons = ", ".join(f"{num:,} {reason}" for reason, num in found.left_out.items())
+        raise DataError(
+            explain(
+                source,
+                None,
+                f"cannot be used whole ({reasons})",
+                expected="no fault with --strict",
+                remedy="Fix the rows, or leave --strict out",
+            )
+        )
+    with open_database(db) as database:
+        target = projects.find_project(database, project) or projects.create_project(
+            database, project, votes_per_item=votes, calibration_items=calibration
+        )
+        added = importing.add_pairs(database, target.id, found.pairs)
+    terminal.say(
+        f"{added.num_items:,} pairs into {target.name} ({added.num_calibration:,} for calibration), each for {target.votes_per_item} votes."
+    )
+    if added.num_known:
+        terminal.say(f"  {added.num_known:,} are in it already")
+    for reason, num in sorted(found.left_out.items()):
+        terminal.say(f"  left out: {num:,} {reason}")
+    if rejects.exists():
+        terminal.say(f"  rows that could not be read: {rejects}")
+    terminal.say("Next: fairlead annotate status")
+
+
+def print_invites(db: str, *, role: str, count: int, url: str) -> None:
+    """One link a line."""
+    with _existing(db) as database:
+        for _ in range(count):
+            terminal.say(f"{url.rstrip('/')}/invite/{people.make_invite(database, role=role)}")
+
+
+def show_status(db: str, *, as_json: bool) -> None:
+    """Counts of each project."""
+    with _existing(db) as database:
+        found, members = status.all_statuses(database), status.count_people(database)
+    if as_json:
+        terminal.say(as_data({"projects": [dataclasses.asdict(each) for each in found], "people": members}))
+        return
+    terminal.say("People: " + (", ".join(f"{num} {role}" for role, num in sorted(members.items())) or "nobody yet"))
+    for each in found:
+        num_production = each.num_items - each.num_calibration
+        terminal.say(
+            f"{each.name} ({each.state}): {each.num_finished:,} of {num_production:,} pairs have {each.votes_per_item} votes; "
+            f"{each.num_votes:,} votes and {each.num_skips:,} skips by {each.num_raters} raters, calibration items {each.num_calibration:,}"
+        )
+    terminal.say("Next: fairlead annotate export FOLDER --project NAME")
+
+
+def export_votes(db: str, out: Path, *, project: str) -> None:
+    """Files for the pipeline."""
+    with _existing(db) as database:
+        done = exporting.export_project(database, _project(database, project), out)
+    terminal.say(
+        f"{done.num_votes:,} votes and {done.num_skips:,} skips by {done.num_raters} raters on {done.num_comparisons:,} pairs -> {out}"
+    )
+    terminal.say(
+        f"Next: name it in a recipe (feedback.path: {out / 'comparisons.jsonl'}), or fairlead votes agreement {out / 'votes.jsonl'}"
+    )
+
+
+def back_up_database(db: str, out: Path) -> None:
+    """Copy."""
+    with _existing(db) as database:
+        size = backup.back_up(database, out)
+    terminal.say(f"Copied: {out} ({size / 1e6:.1f} MB)")
+
+
+def _existing(db: str) -> Database:
+    if "://" not in db and not Path(db).exists():
+        raise StoreError(
+            explain(
+                db,
+                None,
+                "is not there",
+                expected="a database of votes",
+                remedy="Start with fairlead annotate import, or name it with --db",
+            )
+        )
+    return open_database(db)
+
+
+def _project(database: Database, name: str) -> Project:
+    found = projects.find_project(database, name)
+    if found is None:
+        names = ", ".join(each.name for each in status.all_statuses(database)) or "none yet"
+        raise DataError(explain("project", name, "is not there", expected=f"one of: {names}", remedy="Choose one with --project"))  # fmt: skip
+    return found

@@ -1,0 +1,231 @@
+"""Tables of the rating application. Times are whole milliseconds since 1970, UTC; ids are opaque random texts unless said otherwise.
+
+Three kinds of table:
+    content   prompts, completions, items, guidelines: inserted once, never changed
+    events    what people did, only ever added to; verdicts, progress and flags are derived from it and can be made again
+    service   people, invites, sessions, assignments, drafts, failed logins: may be changed and deleted
+"""
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+Id = String(40)
+Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only in INTEGER columns
+
+
+class Table(DeclarativeBase):
+    """Base of all tables."""
+
+    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012 - SQLAlchemy's own convention
+
+
+class Project(Table):
+    """One collection: texts, raters and guidelines that belong together."""
+
+    __tablename__ = "projects"
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(80), unique=True)
+    state: Mapped[str] = mapped_column(String(12))
+    """open, or paused: raters then see why and get no items."""
+    votes_per_item: Mapped[int]
+    calibration_items: Mapped[int]
+    """Items that every rater votes on before any other; 0 for none."""
+    created_at: Mapped[int] = mapped_column(Number)
+
+
+class Guideline(Table):
+    """One version of what raters are asked. Never changed: an edit is the next version."""
+
+    __tablename__ = "guidelines"
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+    """Markdown."""
+    scale: Mapped[str] = mapped_column(String(12))
+    """binary, or graded (much, better, slightly)."""
+    ties: Mapped[str] = mapped_column(String(12))
+    """forced, or allowed."""
+    both_bad: Mapped[bool]
+    """May a rater say that both are bad?"""
+    rationale: Mapped[str] = mapped_column(String(12))
+    """off, optional or required."""
+    author_id: Mapped[str | None] = mapped_column(ForeignKey("people.id"))
+    published_at: Mapped[int] = mapped_column(Number)
+
+
+class Prompt(Table):
+    """A prompt as `core.records.Prompt` has it; its id is a hash of the content."""
+
+    __tablename__ = "prompts"
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    record: Mapped[dict[str, Any]]
+
+
+class Completion(Table):
+    """A completion as `core.records.Completion` has it; its id is a hash of the content."""
+
+    __tablename__ = "completions"
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    record: Mapped[dict[str, Any]]
+
+
+class Item(Table):
+    """A comparison to be rated, in canonical order."""
+
+    __tablename__ = "items"
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    pair_id: Mapped[str] = mapped_column(Id)
+    """Hash of prompt and both completions: a pair enters a project once."""
+    prompt_id: Mapped[str] = mapped_column(Id)
+    completion_a: Mapped[str] = mapped_column(Id)
+    completion_b: Mapped[str] = mapped_column(Id)
+    use: Mapped[str] = mapped_column(String(12))
+    """production, or calibration: rated by everybody, before production."""
+    rank: Mapped[int] = mapped_column(Number)
+    """Random at import; items are handed out in its order."""
+    __table_args__ = (UniqueConstraint("project_id", "pair_id"),)
+
+
+class Person(Table):
+    """Somebody who may log in."""
+
+    __tablename__ = "people"
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(80), unique=True)
+    """What the person logs in with."""
+    pseudonym: Mapped[str] = mapped_column(String(20), unique=True)
+    """Stands for the person in every export."""
+    password_hash: Mapped[str] = mapped_column(String(200))
+    role: Mapped[str] = mapped_column(String(12))
+    """rater, adjudicator, lead or admin."""
+    state: Mapped[str] = mapped_column(String(12))
+    """active, disabled or erased."""
+    created_at: Mapped[int] = mapped_column(Number)
+
+
+class Invite(Table):
+    """A link that lets one person in. Only the hash of its secret is kept."""
+
+    __tablename__ = "invites"
+    secret_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    role: Mapped[str] = mapped_column(String(12))
+    created_by: Mapped[str | None] = mapped_column(ForeignKey("people.id"))
+    created_at: Mapped[int] = mapped_column(Number)
+    expires_at: Mapped[int] = mapped_column(Number)
+    used_at: Mapped[int | None] = mapped_column(Number)
+
+
+class Session(Table):
+    """A login. Only the hash of the cookie is kept."""
+
+    __tablename__ = "sessions"
+    secret_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    person_id: Mapped[str] = mapped_column(ForeignKey("people.id"), index=True)
+    created_at: Mapped[int] = mapped_column(Number)
+    expires_at: Mapped[int] = mapped_column(Number)
+
+
+class Failure(Table):
+    """Failed logins of one account or one address, for the growing delay."""
+
+    __tablename__ = "failures"
+    subject: Mapped[str] = mapped_column(String(120), primary_key=True)
+    count: Mapped[int]
+    until: Mapped[int] = mapped_column(Number)
+    """No attempt is looked at before this time."""
+
+
+class Assignment(Table):
+    """An item in the hands of one rater. The side is drawn when it is made and never again."""
+
+    __tablename__ = "assignments"
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    item_id: Mapped[str] = mapped_column(ForeignKey("items.id"))
+    person_id: Mapped[str] = mapped_column(ForeignKey("people.id"))
+    swapped: Mapped[bool]
+    """True when completion b stands on the left."""
+    position: Mapped[int]
+    """Place in the rater's own sequence, from 0."""
+    state: Mapped[str] = mapped_column(String(12))
+    """open, or done (rated or skipped)."""
+    leased_until: Mapped[int] = mapped_column(Number)
+    """After this an open assignment no longer keeps others from the item."""
+    __table_args__ = (
+        UniqueConstraint("item_id", "person_id"),
+        UniqueConstraint("project_id", "person_id", "position"),
+        Index("assignments_of_person", "project_id", "person_id", "state"),
+    )
+
+
+class Draft(Table):
+    """A rationale that is being written."""
+
+    __tablename__ = "drafts"
+    assignment_id: Mapped[str] = mapped_column(ForeignKey("assignments.id"), primary_key=True)
+    text: Mapped[str]
+    saved_at: Mapped[int] = mapped_column(Number)
+
+
+class Event(Table):
+    """Something that a person did. Only ever added to."""
+
+    __tablename__ = "events"
+    number: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    at: Mapped[int] = mapped_column(Number)
+    kind: Mapped[str] = mapped_column(String(40))
+    person_id: Mapped[str | None] = mapped_column(ForeignKey("people.id"))
+    project_id: Mapped[str | None] = mapped_column(ForeignKey("projects.id"))
+    assignment_id: Mapped[str | None] = mapped_column(ForeignKey("assignments.id"), index=True)
+    key: Mapped[str | None] = mapped_column(String(120), unique=True)
+    """Idempotency key of the submission, with the person before it."""
+    content: Mapped[dict[str, Any]]
+    __table_args__ = (Index("events_of_person", "project_id", "person_id", "number"),)
+
+
+class Verdict(Table):
+    """Derived: what a rater says now about an item, in the canonical frame."""
+
+    __tablename__ = "verdicts"
+    assignment_id: Mapped[str] = mapped_column(ForeignKey("assignments.id"), primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    item_id: Mapped[str] = mapped_column(ForeignKey("items.id"), index=True)
+    person_id: Mapped[str] = mapped_column(ForeignKey("people.id"))
+    event_number: Mapped[int] = mapped_column(Number)
+    verdict: Mapped[str] = mapped_column(String(12))
+    """a, b, tie, both_bad or skip."""
+    strength: Mapped[int]
+    """-3 (a much better) to 3 (b much better); 0 when the scale has none."""
+    rationale: Mapped[str]
+    skip_reason: Mapped[str] = mapped_column(String(20))
+    guideline_version: Mapped[int]
+    active_ms: Mapped[int | None]
+    """From shown to submitted, as the browser measured it."""
+    __table_args__ = (Index("verdicts_of_person", "project_id", "person_id", "event_number"),)
+
+
+class Progress(Table):
+    """Derived: how many votes an item has, so that nothing is counted when an item is handed out."""
+
+    __tablename__ = "progress"
+    item_id: Mapped[str] = mapped_column(ForeignKey("items.id"), primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    use: Mapped[str] = mapped_column(String(12))
+    rank: Mapped[int] = mapped_column(Number)
+    num_votes: Mapped[int]
+    num_skips: Mapped[int]
+    __table_args__ = (Index("progress_in_order", "project_id", "use", "num_votes", "rank"),)
+
+
+class Flag(Table):
+    """Derived: a rater's remark that something is wrong with an item."""
+
+    __tablename__ = "flags"
+    assignment_id: Mapped[str] = mapped_column(ForeignKey("assignments.id"), primary_key=True)
+    event_number: Mapped[int] = mapped_column(Number)
+    note: Mapped[str]

@@ -1,0 +1,146 @@
+"""Votes out of a project: for a recipe (`feedback.path`), for `fairlead votes`, and a manifest that says what must be in them.
+
+    comparisons.jsonl   a comparison a line with texts and votes: feedback.path of a recipe
+    votes.jsonl         item, rater, label, swapped and more: fairlead votes agreement
+    items.jsonl         item, prompt, a, b: fairlead votes aggregate --items
+    guideline-N.md      every version that votes name
+    manifest.json       rows and SHA-256 of each file
+
+Raters appear under their pseudonyms only.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import sqlalchemy as sa
+
+from fairlead.core.errors import DataError, explain
+from fairlead.core.io import write_json, write_jsonl, write_text
+from fairlead.core.records import Judgment, Message, Task
+from fairlead.core.records import Verdict as Outcome
+from fairlead.feedback.collected import Comparison, write_collected
+from fairlead.store.annotation.database import Database, Rows
+from fairlead.store.annotation.schema import Assignment, Guideline, Item, Person, Project, Verdict
+from fairlead.web.importing import pair_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """What was written."""
+
+    num_comparisons: int
+    """Pairs with at least one vote or skip."""
+    num_votes: int
+    num_skips: int
+    num_raters: int
+
+
+def export_project(database: Database, project: Project, out: Path) -> Export:
+    """Write all files of a project as of one moment.
+
+    Raises:
+        DataError: nobody has voted yet, or the files do not hold what the database does.
+    """
+    with database.read() as rows:
+        comparisons = list(_comparisons(rows, project.id))
+        guidelines = list(rows.scalars(sa.select(Guideline).where(Guideline.project_id == project.id)))
+        num_stored = rows.scalar(sa.select(sa.func.count()).select_from(Verdict).where(Verdict.project_id == project.id)) or 0  # fmt: skip
+    if not comparisons:
+        raise DataError(
+            explain(
+                project.name,
+                None,
+                "has no votes yet",
+                expected="at least one vote",
+                remedy="Invite raters first: fairlead annotate invite",
+            )
+        )
+    votes = [judgment for comparison in comparisons for judgment in comparison.judgments]
+    if len(votes) != num_stored:
+        raise DataError(
+            explain(
+                "votes",
+                len(votes),
+                "is not what the database holds",
+                expected=str(num_stored),
+                remedy="Export again, and report this",
+            )
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    write_collected(out / "comparisons.jsonl", comparisons)
+    write_jsonl(out / "votes.jsonl", (_vote_row(vote) for vote in votes))
+    write_jsonl(out / "items.jsonl", (_item_row(comparison) for comparison in comparisons))
+    used = {vote.guideline_version for vote in votes}
+    documents = [guideline for guideline in guidelines if str(guideline.version) in used]
+    for guideline in documents:
+        write_text(out / f"guideline-{guideline.version}.md", guideline.text)
+    num_skips = sum(vote.verdict == "skip" for vote in votes)
+    export = Export(
+        num_comparisons=len(comparisons),
+        num_votes=len(votes) - num_skips,
+        num_skips=num_skips,
+        num_raters=len({v.rater for v in votes}),
+    )
+    names = ["comparisons.jsonl", "votes.jsonl", "items.jsonl", *(f"guideline-{g.version}.md" for g in documents)]
+    write_json(out / "manifest.json", {
+        "project": project.name, "comparisons": export.num_comparisons, "votes": export.num_votes, "skips": export.num_skips,
+        "raters": export.num_raters, "sha256": {name: _digest(out / name) for name in names},
+    })  # fmt: skip
+    return export
+
+
+def _comparisons(rows: Rows, project_id: str) -> Iterator[Comparison]:
+    found = rows.execute(
+        sa.select(Item, Verdict, Assignment, Person.pseudonym)
+        .join(Verdict, Verdict.item_id == Item.id).join(Assignment, Assignment.id == Verdict.assignment_id)
+        .join(Person, Person.id == Verdict.person_id)
+        .where(Item.project_id == project_id).order_by(Item.pair_id, Person.pseudonym)
+    ).all()  # fmt: skip
+    grouped: dict[str, tuple[Item, list[Judgment]]] = {}
+    for item, verdict, assignment, pseudonym in found:
+        grouped.setdefault(item.id, (item, []))[1].append(_judgment(item, verdict, assignment, pseudonym))
+    for item, judgments in grouped.values():
+        pair = pair_of(rows, item)
+        task = Task(prompt_id=item.prompt_id, completion_a=item.completion_a, completion_b=item.completion_b, meta={"use": item.use})  # fmt: skip
+        yield Comparison(prompt=pair.prompt, a=pair.a, b=pair.b, task=task, judgments=tuple(judgments))
+
+
+def _judgment(item: Item, verdict: Verdict, assignment: Assignment, pseudonym: str) -> Judgment:
+    meta: dict[str, Any] = {
+        name: value
+        for name in ("rationale", "skip_reason", "active_ms")
+        if (value := getattr(verdict, name)) not in ("", None)
+    }
+    return Judgment(
+        task_id=item.pair_id, rater=pseudonym, rater_kind="human", verdict=cast(Outcome, verdict.verdict), swapped=assignment.swapped,
+        strength=verdict.strength, order=assignment.position, guideline_version=str(verdict.guideline_version), meta=meta,
+    )  # fmt: skip
+
+
+def _vote_row(vote: Judgment) -> dict[str, Any]:
+    return {
+        "item": vote.task_id, "rater": vote.rater, "label": vote.verdict, "swapped": vote.swapped, "strength": vote.strength,
+        "order": vote.order, "guideline_version": vote.guideline_version, **vote.meta,
+    }  # fmt: skip
+
+
+def _item_row(comparison: Comparison) -> dict[str, Any]:
+    messages = [_turn(message) for message in comparison.prompt.messages]
+    is_plain = len(messages) == 1 and messages[0]["role"] == "user"
+    return {
+        "item": comparison.task.id,
+        "prompt": messages[0]["content"] if is_plain else messages,
+        "a": comparison.a.text,
+        "b": comparison.b.text,
+    }
+
+
+def _turn(message: Message) -> dict[str, str]:
+    return {"role": message.role, "content": message.content}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,126 @@
+"""Projects and the versions of their guidelines."""
+
+from dataclasses import dataclass, fields
+
+import sqlalchemy as sa
+
+from fairlead.store.annotation.database import Database, Rows
+from fairlead.store.annotation.schema import Guideline, Project
+from fairlead.web.errors import invalid, missing
+from fairlead.web.events import record
+from fairlead.web.people import new_id, now_ms
+
+MAX_GUIDELINE = 200_000  # characters
+FIRST_GUIDELINE = """# Which reply is better?
+
+Read the conversation, then both replies to the end. Choose the reply that you would rather have received.
+
+- **Helpful**: it does what was asked, completely and correctly.
+- **Honest**: it says what is so, and says when it does not know.
+- **Harmless**: it does not help to hurt anybody.
+
+A longer reply is not better for being longer. When you cannot decide after a second reading, choose the one that is slightly better.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a guideline version asks of a verdict."""
+
+    scale: str = "graded"
+    """binary, or graded."""
+    ties: str = "forced"
+    """forced, or allowed."""
+    both_bad: bool = False
+    rationale: str = "optional"
+    """off, optional or required."""
+
+
+CHOICES = {"scale": ("binary", "graded"), "ties": ("forced", "allowed"), "rationale": ("off", "optional", "required")}
+
+
+def rules_of(guideline: Guideline) -> Rules:
+    """The rules of a stored version."""
+    return Rules(**{field.name: getattr(guideline, field.name) for field in fields(Rules)})
+
+
+def create_project(
+    database: Database, name: str, *, votes_per_item: int = 3, calibration_items: int = 50, by: str | None = None,
+    text: str = FIRST_GUIDELINE, rules: Rules | None = None,
+) -> Project:  # fmt: skip
+    """Make a project with its first guideline."""
+    name = " ".join(name.split())
+    if not 1 <= len(name) <= 80 or not name.isprintable():
+        raise invalid("The name of the project is empty or too long. Choose one of 1 to 80 characters.")
+    with database.write() as rows:
+        if rows.scalar(sa.select(Project.id).where(Project.name == name)) is not None:
+            raise invalid(f"There is a project {name} already. Choose another name.")
+        project = Project(id=new_id(), name=name, state="open", votes_per_item=votes_per_item,
+                          calibration_items=calibration_items, created_at=now_ms())  # fmt: skip
+        rows.add(project)
+        rows.flush()
+        record(rows, "project.created", person_id=by, project_id=project.id, content={"name": name})
+        _publish(rows, project.id, text=text, rules=rules or Rules(), by=by)
+    return project
+
+
+def publish_guideline(database: Database, project_id: str, *, text: str, rules: Rules, by: str | None) -> int:
+    """Make the next version; return its number."""
+    with database.write() as rows:
+        get_project(rows, project_id)
+        return _publish(rows, project_id, text=text, rules=rules, by=by)
+
+
+def _publish(rows: Rows, project_id: str, *, text: str, rules: Rules, by: str | None) -> int:
+    for name, allowed in CHOICES.items():
+        if getattr(rules, name) not in allowed:
+            raise invalid(f"{name} of the guideline is {getattr(rules, name)}. Choose one of {', '.join(allowed)}.")
+    if not text.strip() or len(text) > MAX_GUIDELINE or "\0" in text:
+        raise invalid(f"The guideline is empty or too long. Write 1 to {MAX_GUIDELINE:,} characters.")
+    latest = rows.scalar(sa.select(sa.func.max(Guideline.version)).where(Guideline.project_id == project_id)) or 0
+    version = latest + 1
+    rows.add(Guideline(project_id=project_id, version=version, text=text, scale=rules.scale, ties=rules.ties, both_bad=rules.both_bad,
+                       rationale=rules.rationale, author_id=by, published_at=now_ms()))  # fmt: skip
+    record(rows, "guideline.published", person_id=by, project_id=project_id, content={"version": version})
+    return version
+
+
+def get_project(rows: Rows, project_id: str) -> Project:
+    """A project, or a refusal."""
+    project = rows.get(Project, project_id)
+    if project is None:
+        raise missing("This project")
+    return project
+
+
+def current_guideline(rows: Rows, project_id: str) -> Guideline:
+    """The newest version."""
+    found = rows.scalars(
+        sa.select(Guideline).where(Guideline.project_id == project_id).order_by(Guideline.version.desc()).limit(1)
+    ).first()
+    if found is None:
+        raise missing("The guideline")
+    return found
+
+
+def get_guideline(rows: Rows, project_id: str, version: int) -> Guideline:
+    """One version."""
+    found = rows.get(Guideline, (project_id, version))
+    if found is None:
+        raise missing(f"Version {version} of the guideline")
+    return found
+
+
+def set_project_state(database: Database, project_id: str, *, state: str, by: str | None) -> None:
+    """Pause or resume; raters get no new items while paused."""
+    if state not in ("open", "paused"):
+        raise invalid(f"{state} is no state of a project. Choose open or paused.")
+    with database.write() as rows:
+        get_project(rows, project_id).state = state
+        record(rows, f"project.{state}", person_id=by, project_id=project_id, content={})
+
+
+def find_project(database: Database, name: str) -> Project | None:
+    """A project by name."""
+    with database.read() as rows:
+        return rows.scalar(sa.select(Project).where(Project.name == name))

@@ -1,0 +1,114 @@
+"""Which item a rater gets next, and on which side its completions stand.
+
+Calibration items come first, the same to every rater; then items that lack votes, those that have most of them first, so that
+items are finished rather than begun. An item in another rater's hands counts as voted on until its lease ends. No rater gets an item
+twice. The side is the one that fewer raters of the item have seen; where both are even, the one this rater has had less, else a draw.
+"""
+
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from fairlead.store.annotation.database import Database, Rows
+from fairlead.store.annotation.schema import Assignment, Item, Progress, Project
+from fairlead.web.errors import missing
+from fairlead.web.people import new_id, now_ms
+from fairlead.web.policy import Actor
+from fairlead.web.projects import get_project
+
+LEASE_MS = 30 * 60 * 1000
+"""How long an item waits for a rater who has it on screen or next in line."""
+SIDE_SLACK = 2
+"""A rater who has seen one side this much more often gets the other where the item leaves the choice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nothing:
+    """Why there is no item now: paused, finished, or waiting (others hold what is left)."""
+
+    reason: str
+
+
+def next_assignment(
+    database: Database, actor: Actor, project_id: str, *, without: Collection[str] = ()
+) -> Assignment | Nothing:
+    """Lease the next item to a rater; an open one is given again first.
+
+    Args:
+        without: assignments that the browser has already.
+    """
+    with database.write() as rows:
+        project = rows.scalar(sa.select(Project).where(Project.id == project_id).with_for_update()) or get_project(
+            rows, project_id
+        )
+        if project.state != "open":
+            return Nothing(reason="paused")
+        held = rows.scalar(
+            sa.select(Assignment).where(Assignment.project_id == project_id, Assignment.person_id == actor.person_id,
+                                        Assignment.state == "open", Assignment.id.not_in(without)).order_by(Assignment.position).limit(1)
+        )  # fmt: skip
+        if held is not None:
+            held.leased_until = now_ms() + LEASE_MS
+            return held
+        item_id = _next_item(rows, project, actor)
+        return item_id if isinstance(item_id, Nothing) else _assign(rows, project, actor, item_id)
+
+
+def _next_item(rows: Rows, project: Project, actor: Actor) -> str | Nothing:
+    mine = sa.select(Assignment.item_id).where(Assignment.item_id == Progress.item_id, Assignment.person_id == actor.person_id)  # fmt: skip
+    candidates = sa.select(Progress.item_id).where(Progress.project_id == project.id, ~mine.exists())
+    calibration = rows.scalar(candidates.where(Progress.use == "calibration").order_by(Progress.rank).limit(1))
+    if calibration is not None:
+        return calibration
+    others = (
+        sa.select(sa.func.count()).select_from(Assignment)
+        .where(Assignment.item_id == Progress.item_id, Assignment.state == "open", Assignment.leased_until > now_ms())
+        .scalar_subquery()
+    )  # fmt: skip
+    lacking = candidates.where(Progress.use == "production", Progress.num_votes < project.votes_per_item)
+    free = lacking.where(Progress.num_votes + others < project.votes_per_item)
+    found = rows.scalar(free.order_by(Progress.num_votes.desc(), Progress.rank).limit(1))
+    if found is not None:
+        return found
+    return Nothing(reason="finished" if rows.scalar(lacking.limit(1)) is None else "waiting")
+
+
+def _assign(rows: Rows, project: Project, actor: Actor, item_id: str) -> Assignment:
+    own = sa.select(sa.func.count(), sa.func.sum(sa.cast(Assignment.swapped, sa.Integer))).where(
+        Assignment.project_id == project.id, Assignment.person_id == actor.person_id
+    )
+    position, num_swapped = rows.execute(own).one()
+    assignment = Assignment(
+        id=new_id(), project_id=project.id, item_id=item_id, person_id=actor.person_id, position=position, state="open",
+        swapped=_draw_side(rows, item_id, own_lead=2 * (num_swapped or 0) - position), leased_until=now_ms() + LEASE_MS,
+    )  # fmt: skip
+    rows.add(assignment)
+    return assignment
+
+
+def _draw_side(rows: Rows, item_id: str, *, own_lead: int) -> bool:
+    """Args: own_lead: how much oftener b than a has stood on the left for this rater."""
+    sides = rows.scalars(sa.select(Assignment.swapped).where(Assignment.item_id == item_id)).all()
+    lead = 2 * sum(sides) - len(sides) or (own_lead if abs(own_lead) >= SIDE_SLACK else 0)
+    return lead < 0 if lead else bool(secrets.randbelow(2))
+
+
+def own_assignment(rows: Rows, actor: Actor, assignment_id: str) -> Assignment:
+    """An assignment of this rater, or a refusal that says no more than that.
+
+    Raises:
+        Refused: it is not there, or somebody else's.
+    """
+    found = rows.get(Assignment, assignment_id)
+    if found is None or found.person_id != actor.person_id:
+        raise missing("This item")
+    return found
+
+
+def item_of(rows: Rows, assignment: Assignment) -> Item:
+    """The item of an assignment."""
+    found = rows.get(Item, assignment.item_id)
+    assert found is not None, f"assignment {assignment.id} names no item"
+    return found

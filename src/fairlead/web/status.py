@@ -1,0 +1,95 @@
+"""How far a project is: counts that pages and the command line show."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from fairlead.store.annotation.database import Database, Rows
+from fairlead.store.annotation.schema import Assignment, Event, Person, Progress, Project, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Counts of one project."""
+
+    name: str
+    state: str
+    votes_per_item: int
+    num_items: int
+    num_finished: int
+    """Production items with all votes that are wanted."""
+    num_calibration: int
+    num_votes: int
+    num_skips: int
+    num_raters: int
+    """People with at least one vote."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How far one rater is. Shown to the rater; says nothing of others."""
+
+    num_done: int
+    num_today: int
+    """Votes and skips in the last 24 hours."""
+    num_left: int
+    """Items that this rater may still get, as things stand."""
+    median_s: float | None
+    """Time for an item, from shown to sent; None before five of them."""
+
+
+def all_statuses(database: Database) -> list[Status]:
+    """Every project by name."""
+    with database.read() as rows:
+        return [status_of(rows, project) for project in rows.scalars(sa.select(Project).order_by(Project.name)).all()]
+
+
+def status_of(rows: Rows, project: Project) -> Status:
+    """Counts of one project, from the rows that verdicts keep current."""
+    is_production = Progress.use == "production"
+    totals = rows.execute(
+        sa.select(
+            sa.func.count(), sa.func.coalesce(sa.func.sum(Progress.num_votes), 0), sa.func.coalesce(sa.func.sum(Progress.num_skips), 0),
+            sa.func.coalesce(sa.func.sum(sa.case((is_production & (Progress.num_votes >= project.votes_per_item), 1), else_=0)), 0),
+            sa.func.coalesce(sa.func.sum(sa.case((is_production, 0), else_=1)), 0),
+        ).where(Progress.project_id == project.id)
+    ).one()  # fmt: skip
+    num_raters = rows.scalar(sa.select(sa.func.count(Verdict.person_id.distinct())).where(Verdict.project_id == project.id))  # fmt: skip
+    return Status(name=project.name, state=project.state, votes_per_item=project.votes_per_item, num_items=totals[0], num_votes=totals[1],
+                  num_skips=totals[2], num_finished=totals[3], num_calibration=totals[4], num_raters=num_raters or 0)  # fmt: skip
+
+
+def pace_of(rows: Rows, project: Project, person_id: str, *, since: int) -> Pace:
+    """Own figures of one rater.
+
+    Args:
+        since: milliseconds since 1970 from which `num_today` counts.
+    """
+    mine = (Verdict.project_id == project.id, Verdict.person_id == person_id)
+    num_done = rows.scalar(sa.select(sa.func.count()).select_from(Verdict).where(*mine)) or 0
+    num_today = rows.scalar(
+        sa.select(sa.func.count()).select_from(Verdict).join(Event, Event.number == Verdict.event_number).where(*mine, Event.at >= since)
+    ) or 0  # fmt: skip
+    given = sa.select(Assignment.item_id).where(
+        Assignment.item_id == Progress.item_id, Assignment.person_id == person_id, Assignment.state == "done"
+    )
+    is_wanted = (Progress.use == "calibration") | (Progress.num_votes < project.votes_per_item)
+    num_left = rows.scalar(
+        sa.select(sa.func.count()).select_from(Progress).where(Progress.project_id == project.id, is_wanted, ~given.exists())
+    ) or 0  # fmt: skip
+    times = rows.scalars(
+        sa.select(Verdict.active_ms)
+        .where(*mine, Verdict.active_ms.is_not(None))
+        .order_by(Verdict.event_number.desc())
+        .limit(101)
+    ).all()
+    known = sorted(time for time in times if time is not None)
+    return Pace(num_done=num_done, num_today=num_today, num_left=num_left,
+                median_s=known[len(known) // 2] / 1000 if len(known) >= 5 else None)  # fmt: skip
+
+
+def count_people(database: Database) -> dict[str, int]:
+    """Active people by role."""
+    with database.read() as rows:
+        found = rows.execute(sa.select(Person.role, sa.func.count()).where(Person.state == "active").group_by(Person.role)).all()  # fmt: skip
+    return {row[0]: row[1] for row in found}

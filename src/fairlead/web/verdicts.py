@@ -1,0 +1,245 @@
+"""Verdicts: submitted, changed, withdrawn. Each is an event; `apply` derives what is true now from it, live and in a replay.
+
+Events are in the frame that the rater saw (left, right); `apply` turns them into the canonical frame by the assignment's side.
+
+Example:
+    submission = Submission(key="9b1c...", choice="left", strength=2, guideline_version=1)
+    saved = submit(database, actor, assignment_id, submission)
+    saved.is_repeat        # True when the same key was sent before: nothing was stored twice
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from fairlead.store.annotation.database import Database, Rows
+from fairlead.store.annotation.schema import Assignment, Draft, Event, Flag, Item, Progress, Verdict
+from fairlead.web.errors import Refused, invalid, missing
+from fairlead.web.events import record
+from fairlead.web.people import now_ms
+from fairlead.web.policy import Actor
+from fairlead.web.projects import get_guideline
+from fairlead.web.queue import LEASE_MS, own_assignment
+
+Choice = Literal["left", "right", "tie", "both_bad", "skip"]
+SKIP_REASONS = {
+    "unclear": "The request is unclear",
+    "expertise": "I do not know the subject",
+    "language": "I do not know the language",
+    "broken": "A text is broken or missing",
+    "distressing": "Too distressing",
+    "other": "Another reason",
+}
+MAX_RATIONALE = 10_000  # characters
+MAX_NOTE = 2_000  # characters
+MAX_ACTIVE_MS = 24 * 3600 * 1000
+_SUBMITTED, _WITHDRAWN, _FLAGGED = "verdict.submitted", "verdict.withdrawn", "item.flagged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What a rater sends for one item, in the frame of the screen."""
+
+    key: str
+    """Made once by the browser; the same key is the same submission."""
+    choice: Choice
+    guideline_version: int
+    """The version that the rater read."""
+    strength: int = 0
+    """1 slightly, 2 better, 3 much; 0 with a binary scale, a tie or a skip."""
+    rationale: str = ""
+    skip_reason: str = ""
+    active_ms: int | None = None
+    """From shown to submitted, pauses left out."""
+    first_key_ms: int | None = None
+    """From shown to the first key or click."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """The receipt: on disk when it is given."""
+
+    event_number: int
+    is_repeat: bool
+
+
+def submit(database: Database, actor: Actor, assignment_id: str, submission: Submission) -> Saved:
+    """Store a verdict, or change an earlier one of the same assignment.
+
+    Raises:
+        Refused: the assignment is not this rater's, the guideline does not allow the choice, or the key was used for something else.
+    """
+    _check_key(submission.key)
+    content = {name: value for name, value in asdict(submission).items() if name != "key"}
+    with database.write() as rows:
+        assignment = own_assignment(rows, actor, assignment_id)
+        repeat = _same_key(rows, actor, submission.key, kind=_SUBMITTED, assignment_id=assignment_id, content=content)
+        if repeat is not None:
+            return Saved(event_number=repeat.number, is_repeat=True)
+        _check(rows, assignment, submission)
+        event = record(rows, _SUBMITTED, person_id=actor.person_id, project_id=assignment.project_id, assignment_id=assignment_id,
+                       key=submission.key, content=content)  # fmt: skip
+        apply(rows, event)
+        rows.execute(sa.delete(Draft).where(Draft.assignment_id == assignment_id))
+        return Saved(event_number=event.number, is_repeat=False)
+
+
+def withdraw_last(database: Database, actor: Actor, project_id: str, *, key: str) -> str:
+    """Take back the verdict or skip given last; return its assignment, which is open again.
+
+    The same key twice takes back one verdict, not two.
+    """
+    _check_key(key)
+    with database.write() as rows:
+        repeat = _same_key(rows, actor, key, kind=_WITHDRAWN, assignment_id=None, content=None)
+        if repeat is not None:
+            assert repeat.assignment_id is not None
+            return repeat.assignment_id
+        last = rows.scalar(
+            sa.select(Verdict).where(Verdict.project_id == project_id, Verdict.person_id == actor.person_id)
+            .order_by(Verdict.event_number.desc()).limit(1)
+        )  # fmt: skip
+        if last is None:
+            raise Refused(409, "nothing", "There is nothing to take back.")
+        event = record(rows, _WITHDRAWN, person_id=actor.person_id, project_id=project_id, assignment_id=last.assignment_id,
+                       key=key, content={"event": last.event_number})  # fmt: skip
+        apply(rows, event)
+        return last.assignment_id
+
+
+def flag(database: Database, actor: Actor, assignment_id: str, *, note: str, key: str) -> None:
+    """Remark that something is wrong with an item; an empty note takes the remark back."""
+    _check_key(key)
+    _check_text("note", note, MAX_NOTE)
+    with database.write() as rows:
+        assignment = own_assignment(rows, actor, assignment_id)
+        if _same_key(rows, actor, key, kind=_FLAGGED, assignment_id=assignment_id, content={"note": note}) is None:
+            apply(rows, record(rows, _FLAGGED, person_id=actor.person_id, project_id=assignment.project_id,
+                               assignment_id=assignment_id, key=key, content={"note": note}))  # fmt: skip
+
+
+def save_draft(database: Database, actor: Actor, assignment_id: str, text: str) -> None:
+    """Keep a rationale that is being written."""
+    _check_text("rationale", text, MAX_RATIONALE)
+    with database.write() as rows:
+        own_assignment(rows, actor, assignment_id)
+        rows.merge(Draft(assignment_id=assignment_id, text=text, saved_at=now_ms()))
+
+
+def _check_key(key: str) -> None:
+    if not 8 <= len(key) <= 64 or not key.isascii() or not key.replace("-", "").isalnum():
+        raise invalid("The submission has no proper key. Load the page again and send it once more.")
+
+
+def _check_text(name: str, text: str, limit: int) -> None:
+    if len(text) > limit or "\0" in text:
+        raise invalid(f"The {name} is too long ({len(text):,} characters). Shorten it to {limit:,}.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise invalid(f"The {name} holds half a character. Remove it.") from error
+
+
+def _same_key(
+    rows: Rows, actor: Actor, key: str, *, kind: str, assignment_id: str | None, content: dict[str, Any] | None
+) -> Event | None:
+    """The event of this key. None in place of an assignment or content is not compared."""
+    found = rows.scalar(sa.select(Event).where(Event.key == f"{actor.person_id}:{key}"))
+    if found is None:
+        return None
+    is_same = found.kind == kind and assignment_id in (None, found.assignment_id) and content in (None, found.content)
+    if not is_same:
+        raise Refused(409, "key_used", "This key was used for another submission. Load the page again.")
+    return found
+
+
+def _check(rows: Rows, assignment: Assignment, submission: Submission) -> None:
+    """Does the guideline that the rater read allow this?"""
+    guideline = get_guideline(rows, assignment.project_id, submission.guideline_version)
+    choice = submission.choice
+    if choice not in ("left", "right", "tie", "both_bad", "skip"):
+        raise invalid(f"{choice} is no verdict. Choose left, right, tie, both_bad or skip.")
+    if choice == "tie" and guideline.ties != "allowed":
+        raise invalid("This guideline asks for a choice: a tie is not allowed. Choose the slightly better reply.")
+    if choice == "both_bad" and not guideline.both_bad:
+        raise invalid("This guideline does not know both bad. Choose the less bad reply.")
+    if choice == "skip" and submission.skip_reason not in SKIP_REASONS:
+        raise invalid("A skip needs a reason. Choose one of the list.")
+    lowest, highest = (1, 3) if guideline.scale == "graded" and choice in ("left", "right") else (0, 0)
+    if not lowest <= submission.strength <= highest:
+        raise invalid(f"strength is {submission.strength}. Send {lowest} to {highest}.")
+    if submission.active_ms is not None and not 0 <= submission.active_ms <= MAX_ACTIVE_MS:
+        raise invalid("The time on the item is not possible. Load the page again.")
+    _check_text("rationale", submission.rationale, MAX_RATIONALE)
+    if guideline.rationale == "required" and choice != "skip" and not submission.rationale.strip():
+        raise invalid("This guideline asks for a reason. Write one or two sentences.")
+
+
+def apply(rows: Rows, event: Event) -> None:
+    """Bring the derived tables up to date with one event; events that are not about verdicts change nothing here."""
+    if event.kind not in (_SUBMITTED, _WITHDRAWN, _FLAGGED):
+        return
+    assignment = rows.get(Assignment, event.assignment_id)
+    if assignment is None:
+        raise missing(f"The assignment of event {event.number}")
+    if event.kind == _FLAGGED:
+        rows.execute(sa.delete(Flag).where(Flag.assignment_id == assignment.id))
+        if event.content["note"]:
+            rows.add(Flag(assignment_id=assignment.id, event_number=event.number, note=event.content["note"]))
+        return
+    progress = rows.get(Progress, assignment.item_id)
+    assert progress is not None, f"item {assignment.item_id} has no row of progress"
+    before = rows.get(Verdict, assignment.id)
+    if before is not None:
+        _count(progress, before.verdict, -1)
+        rows.delete(before)
+        rows.flush()
+    if event.kind == _WITHDRAWN:
+        assignment.state, assignment.leased_until = "open", event.at + LEASE_MS
+        return
+    verdict, strength = _canonical(event.content, is_swapped=assignment.swapped)
+    rows.add(Verdict(
+        assignment_id=assignment.id, project_id=assignment.project_id, item_id=assignment.item_id, person_id=assignment.person_id,
+        event_number=event.number, verdict=verdict, strength=strength, rationale=event.content["rationale"],
+        skip_reason=event.content["skip_reason"] if verdict == "skip" else "", guideline_version=event.content["guideline_version"],
+        active_ms=event.content["active_ms"],
+    ))  # fmt: skip
+    assignment.state = "done"
+    _count(progress, verdict, 1)
+
+
+def _count(progress: Progress, verdict: str, by: int) -> None:
+    if verdict == "skip":
+        progress.num_skips += by
+    else:
+        progress.num_votes += by
+
+
+def _canonical(content: dict[str, Any], *, is_swapped: bool) -> tuple[str, int]:
+    """Verdict and strength (-3, a much better, to 3, b much better) in the frame of the stored pair."""
+    choice = content["choice"]
+    if choice not in ("left", "right"):
+        return choice, 0
+    is_a = (choice == "left") != is_swapped
+    return ("a", -content["strength"]) if is_a else ("b", content["strength"])
+
+
+def rebuild(database: Database) -> int:
+    """Make the derived tables again from the events; return how many events were read."""
+    with database.write() as rows:
+        for table in (Verdict, Flag, Progress):
+            rows.execute(sa.delete(table))
+        rows.execute(sa.update(Assignment).values(state="open"))
+        rows.execute(
+            sa.insert(Progress).from_select(
+                ["item_id", "project_id", "use", "rank", "num_votes", "num_skips"],
+                sa.select(Item.id, Item.project_id, Item.use, Item.rank, sa.literal(0), sa.literal(0)),
+            )
+        )
+        rows.expire_all()
+        num = 0
+        for event in rows.scalars(sa.select(Event).order_by(Event.number)).all():
+            apply(rows, event)
+            num += 1
+        return num

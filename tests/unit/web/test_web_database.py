@@ -1,0 +1,154 @@
+"""The database of votes: settings that survive a power cut, migrations up and down on a filled one, one writer, rebuild from events."""
+
+import threading
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from conftest import take, vote
+from fairlead.core.errors import StoreError
+from fairlead.store.annotation import database as databases
+from fairlead.store.annotation.schema import Event, Person, Table, Verdict
+from fairlead.web import backup, verdicts
+
+
+def test_sqlite_syncs_every_commit(database):
+    if not database.is_sqlite:
+        pytest.skip("SQLite only")
+    with database.engine.connect() as connection:
+        found = [
+            connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+    assert found == ["wal", 2, 1]
+    assert database.file.stat().st_mode & 0o777 == 0o600
+
+
+def test_migrations_make_the_tables_of_the_schema(database):
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": False})
+        assert compare_metadata(context, Table.metadata) == []
+
+
+def test_a_filled_database_goes_down_and_up(database, project, join):
+    actor = join("ann")
+    verdicts.submit(database, actor, take(database, actor, project).id, vote())
+    databases.downgrade(database, "base")
+    assert databases.version_of(database) is None
+    assert set(sa.inspect(database.engine).get_table_names()) <= {"alembic_version"}
+    databases.upgrade(database)
+    with database.read() as rows:
+        assert rows.scalar(sa.select(sa.func.count()).select_from(Verdict)) == 0
+
+
+def test_a_database_of_a_newer_version_is_refused(database, tmp_path):
+    with database.engine.begin() as connection:
+        if database.is_sqlite:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StoreError, match="newer Fairlead"):
+        databases.upgrade(database)
+
+
+@pytest.mark.parametrize(
+    ("place", "words"), [("mysql://host/name", "sqlite or postgresql"), ("://", "no database URL")]
+)
+def test_other_databases_are_refused(place, words):
+    with pytest.raises(StoreError, match=words):
+        databases.open_database(place)
+
+
+def test_a_file_that_is_no_database_is_refused_in_one_sentence(tmp_path):
+    (tmp_path / "x.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(StoreError, match="cannot be opened"):
+        databases.open_database(tmp_path / "x.db")
+
+
+def test_a_failed_transaction_leaves_nothing(database, join):
+    with pytest.raises(ZeroDivisionError), database.write() as rows:
+        rows.add(Person(id="x", name="x", pseudonym="x", password_hash="x", role="rater", state="active", created_at=0))
+        rows.flush()
+        1 / 0  # noqa: B018
+    with database.read() as rows:
+        assert rows.get(Person, "x") is None
+
+
+def test_writers_stand_in_line(database, project, join):
+    actors = [join(f"rater {i}") for i in range(4)]
+    faults = []
+
+    def rate(actor):
+        try:
+            for _ in range(3):
+                verdicts.submit(database, actor, take(database, actor, project).id, vote())
+        except Exception as error:  # reported below
+            faults.append(error)
+
+    threads = [threading.Thread(target=rate, args=(actor,)) for actor in actors]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    with database.read() as rows:
+        assert not faults and rows.scalar(sa.select(sa.func.count()).select_from(Verdict)) == 12
+
+
+def derived(database):
+    with database.engine.connect() as connection:
+        return {
+            name: sorted(map(tuple, connection.execute(sa.select(Table.metadata.tables[name]))))
+            for name in ("verdicts", "flags", "progress")
+        }, sorted(map(tuple, connection.execute(sa.text("SELECT id, state FROM assignments"))))
+
+
+def test_state_is_derived_from_events(database, project, join):
+    for name in ("ann", "bob"):
+        actor = join(name)
+        for i, choice in enumerate(("left", "right", "tie", "both_bad", "skip", "left")):
+            assignment = take(database, actor, project)
+            verdicts.submit(database, actor, assignment.id, vote(choice))
+            if i == 1:
+                verdicts.submit(database, actor, assignment.id, vote("left", strength=1))
+                verdicts.flag(database, actor, assignment.id, note="odd", key=f"flag-{name}-1")
+        verdicts.withdraw_last(database, actor, project.id, key=f"undo-{name}-1")
+    before = derived(database)
+    assert verdicts.rebuild(database) > 14
+    assert derived(database) == before
+
+
+def test_events_are_only_ever_added(database, project, join):
+    actor = join("ann")
+    assignment = take(database, actor, project)
+    verdicts.submit(database, actor, assignment.id, vote("left"))
+    verdicts.submit(database, actor, assignment.id, vote("right"))
+    verdicts.withdraw_last(database, actor, project.id, key="undo-ann-1")
+    with database.read() as rows:
+        kinds = rows.scalars(
+            sa.select(Event.kind).where(Event.assignment_id == assignment.id).order_by(Event.number)
+        ).all()
+    assert kinds == ["verdict.submitted", "verdict.submitted", "verdict.withdrawn"]
+
+
+def test_a_backup_made_while_in_use_is_put_back(database, project, join, tmp_path):
+    if not database.is_sqlite:
+        with pytest.raises(StoreError, match="pg_dump"):
+            backup.back_up(database, tmp_path / "copy.db")
+        return
+    actor = join("ann")
+    verdicts.submit(database, actor, take(database, actor, project).id, vote())
+    backup.back_up(database, tmp_path / "copy.db")
+    verdicts.submit(database, actor, take(database, actor, project).id, vote())
+    database.close()
+    with pytest.raises(StoreError, match="--replace"):
+        backup.restore(tmp_path / "copy.db", database.file, replaces=False)
+    backup.restore(tmp_path / "copy.db", database.file, replaces=True)
+    with databases.open_database(database.file) as again, again.read() as rows:
+        assert rows.scalar(sa.select(sa.func.count()).select_from(Verdict)) == 1
+    with databases.open_database(database.file.with_name("votes.db.before-restore")) as kept, kept.read() as rows:
+        assert rows.scalar(sa.select(sa.func.count()).select_from(Verdict)) == 2
+
+
+def test_a_damaged_backup_is_refused(tmp_path):
+    (tmp_path / "copy.db").write_bytes(b"x" * 5000)
+    with pytest.raises(StoreError, match="no whole database"):
+        backup.restore(tmp_path / "copy.db", tmp_path / "votes.db", replaces=False)

@@ -1,0 +1,140 @@
+"""Accounts: invitations for one person, passwords, one answer to every wrong login, the growing delay, sessions that end."""
+
+import pytest
+import sqlalchemy as sa
+
+from fairlead.store.annotation.schema import Invite, Person, Session
+from fairlead.web import people, policy
+from fairlead.web.errors import Refused
+
+
+def log_in(database, **changes):
+    return people.log_in(database, **{"name": "ann", "password": "a long password", "address": "1.2.3.4", **changes})
+
+
+def test_an_invitation_lets_one_person_in(database):
+    secret = people.make_invite(database, role="lead")
+    session = people.accept_invite(database, secret, name=" Ann  Lee ", password="a long password")
+    actor = people.actor_of(database, session)
+    assert actor is not None and (actor.name, actor.role) == ("Ann Lee", "lead") and people.has_lead(database)
+    with pytest.raises(Refused, match="used or has expired"):
+        people.accept_invite(database, secret, name="Bob", password="a long password")
+
+
+def test_an_invitation_expires(database, monkeypatch):
+    secret = people.make_invite(database, role="rater")
+    later = people.now_ms() + people.INVITE_MS + 1
+    monkeypatch.setattr(people, "now_ms", lambda: later)
+    with pytest.raises(Refused, match="expired"):
+        people.accept_invite(database, secret, name="Ann", password="a long password")
+
+
+def test_secrets_are_kept_as_hashes_only(database, join):
+    join("ann")
+    secret = people.make_invite(database, role="rater")
+    session = log_in(database)
+    with database.read() as rows:
+        hashes = [*rows.scalars(sa.select(Invite.secret_hash)), *rows.scalars(sa.select(Session.secret_hash))]
+        assert secret not in hashes and session not in hashes and people.hashed(session) in hashes
+        assert rows.scalar(sa.select(Person.password_hash)).startswith("$argon2id$")
+
+
+@pytest.mark.parametrize(("name", "password", "words"), [
+    ("", "a long password", "name"), ("x" * 81, "a long password", "name"), ("a\x07b", "a long password", "name"),
+    ("ANN", "a long password", "already"),
+    ("bob", "short", "password"), ("bob", "x" * 201, "password"),
+])  # fmt: skip
+def test_bad_accounts_are_refused_and_leave_the_invitation(database, join, name, password, words):
+    join("ann")
+    secret = people.make_invite(database, role="rater")
+    with pytest.raises(Refused, match=words):
+        people.accept_invite(database, secret, name=name, password=password)
+    people.accept_invite(database, secret, name="cem", password="a long password")
+
+
+def test_wrong_name_and_wrong_password_have_one_answer(database, join):
+    join("ann")
+    answers = set()
+    for changes in ({"name": "nobody"}, {"password": "wrong password"}):
+        with pytest.raises(Refused) as refused:
+            log_in(database, **changes)
+        answers.add((refused.value.status, refused.value.message))
+    assert len(answers) == 1
+
+
+def test_failures_delay_the_account_and_the_address(database, join, monkeypatch):
+    join("ann")
+    join("bob")
+    for _ in range(people.FREE_FAILURES):
+        with pytest.raises(Refused, match="wrong"):
+            log_in(database, password="wrong password")
+    for changes in (
+        {"address": "9.9.9.9"},
+        {"name": "bob"},
+    ):  # the right password of the account; another account from the address
+        with pytest.raises(Refused, match="Too many"):
+            log_in(database, **changes)
+    later = people.now_ms() + 2000
+    monkeypatch.setattr(people, "now_ms", lambda: later)
+    with pytest.raises(Refused, match="wrong"):
+        log_in(database, password="wrong password")
+    with pytest.raises(Refused, match="Too many"):  # the delay has doubled
+        log_in(database)
+    far = later + people.MAX_DELAY_MS
+    monkeypatch.setattr(people, "now_ms", lambda: far)
+    assert log_in(database)
+
+
+def test_sessions_end(database, join, monkeypatch):
+    join("ann")
+    first, second = log_in(database), log_in(database)
+    assert first != second
+    people.log_out(database, first)
+    assert people.actor_of(database, first) is None and people.actor_of(database, second) is not None
+    third = log_in(database)
+    people.log_out(database, third, everywhere=True)
+    assert people.actor_of(database, second) is None
+    fourth = log_in(database)
+    person = people.actor_of(database, fourth)
+    people.set_state(database, person.person_id, state="disabled", by=None)
+    assert people.actor_of(database, fourth) is None
+    with pytest.raises(Refused, match="wrong"):
+        log_in(database)
+    people.set_state(database, person.person_id, state="active", by=None)
+    fifth = log_in(database)
+    later = people.now_ms() + people.SESSION_MS + 1
+    monkeypatch.setattr(people, "now_ms", lambda: later)
+    assert people.actor_of(database, fifth) is None
+
+
+@pytest.mark.parametrize("secret", [None, "", "x", "../../etc", "\0"])
+def test_no_cookie_is_nobody(database, secret):
+    assert people.actor_of(database, secret) is None
+
+
+def allowed(act):
+    try:
+        act()
+    except Refused:
+        return False
+    return True
+
+
+def test_roles_and_actions():
+    table = {role: policy.Actor(person_id=role, name=role, role=role) for role in policy.ROLES}
+    actions = {
+        "rate": policy.may_rate, "read": policy.may_read_guideline, "own": policy.may_see_own_votes, "votes": policy.may_see_votes,
+        "guideline": policy.may_edit_guideline, "project": policy.may_change_project, "export": policy.may_export,
+        "invite rater": lambda a: policy.may_invite(a, "rater"), "invite lead": lambda a: policy.may_invite(a, "lead"),
+        "disable rater": lambda a: policy.may_disable(a, person_id="x", role="rater"),
+        "disable lead": lambda a: policy.may_disable(a, person_id="x", role="lead"),
+        "disable self": lambda a: policy.may_disable(a, person_id=a.person_id, role="rater"),
+    }  # fmt: skip
+    found = {
+        role: [name for name, act in actions.items() if allowed(lambda act=act, actor=actor: act(actor))]
+        for role, actor in table.items()
+    }
+    lead = ["rate", "read", "own", "votes", "guideline", "project", "export", "invite rater", "disable rater"]
+    assert found["rater"] == found["adjudicator"] == ["rate", "read", "own"]
+    assert found["lead"] == lead
+    assert found["admin"] == [*lead[:8], "invite lead", "disable rater", "disable lead"]
