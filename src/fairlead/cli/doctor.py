@@ -83,7 +83,6 @@ def _torch_facts(home: Path) -> dict[str, str]:
 
     from fairlead.models.device import choose_device
     from fairlead.models.locate import bundled_model
-    from fairlead.models.memory import keep_freed_memory
 
     device, wanted = choose_device("auto"), os.environ.get("OMP_NUM_THREADS")
     return {
@@ -91,14 +90,27 @@ def _torch_facts(home: Path) -> dict[str, str]:
         "threads": f"{torch.get_num_threads()} for products, by {f'OMP_NUM_THREADS={wanted}' if wanted else 'the number of cores'}",
         "precision": _precision(device, home),
         "kernels": _kernels(),
-        "allocator": "keeps freed memory: malloc neither trims nor maps large blocks (mallopt), for page faults cost more than arithmetic"
-        if keep_freed_memory()
-        else "the system's own; freed memory is kept on Linux with glibc only",
+        "allocator": _allocator(),
         "bundled model": str(bundled_model())
         if (bundled_model() / "model.safetensors").is_file()
         else "missing: reinstall fairlead",
         "pip packages": f"{len(list(importlib.metadata.distributions()))} in {sys.prefix}",
     }
+
+
+def _allocator() -> str:
+    """Where tensors lie, and what becomes of freed memory."""
+    from fairlead.models.memory import keep_freed_memory
+    from fairlead.models.native.heap import use_heap
+
+    is_kept, found = keep_freed_memory(), use_heap()
+    kept = "kept (mallopt), for page faults cost more than arithmetic" if is_kept else "the system's own affair"
+    large = (
+        f"in malloc, which takes several times their memory: {found}"
+        if isinstance(found, str)
+        else "in a heap that packs them"
+    )
+    return f"freed memory is {kept}; large tensors lie {large}"
 
 
 def _kernels() -> str:

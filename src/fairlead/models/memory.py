@@ -1,7 +1,8 @@
-"""Allocator settings for long runs on Linux, and the peak of memory by stage.
+"""Allocators for long runs on Linux, and the peak of memory by stage.
 
-Freed memory is kept instead of given back to the kernel: glibc returns every tensor above 32 MiB when it is freed, and the next one
-faults all its pages in again; on machines with expensive page faults that costs more than the arithmetic.
+Freed memory is kept instead of given back to the kernel: glibc returns every block above 32 MiB when it is freed, and the next one
+faults all its pages in again; on machines with expensive page faults that costs more than the arithmetic. Large tensors come from a heap of
+our own besides (native/heap.cpp), for kept memory that malloc cannot use again grows to several times what is held.
 """
 
 import contextlib
@@ -11,12 +12,15 @@ import resource
 import sys
 from pathlib import Path
 
+from fairlead.models.native import heap
+
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _TOP_PAD_BYTES = 64 * 2**20
 
 
 def keep_freed_memory() -> bool:
-    """Tell malloc to serve large blocks from the heap and never to shrink it; False where there is no glibc."""
+    """Tell malloc to serve large blocks from its heap and never to shrink it, and give tensors one of their own; False without glibc."""
+    heap.use_heap()
     if sys.platform != "linux":
         return False
     try:
@@ -30,6 +34,7 @@ def keep_freed_memory() -> bool:
 def give_back() -> None:
     """Give what was freed back to the kernel (0.1 s a GB); where there is no glibc it counts as used."""
     gc.collect()
+    heap.give_back()
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -1,6 +1,6 @@
 """How much memory training takes, from shapes alone, and the token budget of a micro-batch that it leaves room for.
 
-    further(T) = gradients + optimiser + average + snapshot + copies + head(T) + T * activations          bytes, beside the weights
+    further(T) = gradients + optimiser + average + snapshot + copies + buffers + head(T) + T * activations          bytes, beside the weights
 
     gradients    4 P              P trained parameters
     optimiser    8 P adamw, 2 P adamw_8bit, 4 (matrices) + 8 (rest) muon, about 0 adafactor
@@ -8,16 +8,16 @@
     snapshot     4 P + optimiser + average: a checkpoint's copy in host memory (0 on a GPU, whose memory it does not take)
     copies       2 W with bf16    W weights of linear layers
     head(T)      min(T V s, KEPT_BYTES) + one chunk of logits + 8 V H of a trained head's gradient on its way
-    activations  SLACK (L layer + 12 H + work),   layer = s (4 I + 2 A D + 2 K D + 2 H + E) + 16 H + s A min(S, S / 2 + 64),   s = 4, or 2 with bf16
+    activations  gaps (L layer + 12 H + work),   layer = s (4 I + 2 A D + 2 K D + 2 H) + 16 H + s A min(S, S / 2 + 64),   s = 4, or 2 with bf16
                  work = 4 (3 I + 6 H), what one layer's backward has in hand
+    buffers      BUFFERS, what libraries hold for their products
 
 Legend: T tokens of a row, L layers, H width, I width of the MLP (of the experts that a token meets), A heads, K key heads, D size of a head,
-E outputs of a layer's linear parts that have an adapter, V vocabulary, S keys of the longest segment whose attention weights are kept (none on
-a GPU). With activation checkpointing one layer at a time is there, with the work of its second forward, and 4 H a layer. Without training (a
-reference pass) only work and one chunk of logits remain.
+V vocabulary, S keys of the longest segment whose attention weights are kept (none on a GPU). With activation checkpointing one layer at a
+time is there, and 4 H a layer. Without training (a reference pass) only work and one chunk of logits remain. Adapters add nothing that counts.
 
-SLACK is measured: freed blocks leave gaps, and libraries hold room for their products. Peaks of Llamas of two widths were 0.6 to 1.1
-times the estimate (tested within 0.4 to 1.25), so a budget may fill SHARE of what is free.
+Gaps are what freed blocks leave that nobody can use: GAPS has them by allocator, measured on CPUs, where peaks of Llamas of three widths
+were 0.5 to 0.95 times the estimate with our heap (tested within 0.4 to 1). A budget may fill SHARE of what is free.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,9 @@ MOST_TOKENS = 8192
 """What `auto` takes where memory allows: more gains no speed."""
 SHARE = 0.8
 """Of the free memory that an estimate may fill."""
-SLACK = 1.7
+GAPS = {"heap": 1.1, "malloc": 3.0, "cuda": 1.7}
+"""By where tensors lie: our heap (models/native/heap.cpp), glibc's malloc without it, torch's allocator on a GPU (not measured)."""
+BUFFERS = 32 << 20
 _GB = 1e9
 
 
@@ -63,8 +65,6 @@ class Shape:
     """Trained parameters that Muon steps."""
     num_linear: int = 0
     """Weights of linear layers."""
-    num_adapted: int = 0
-    """Outputs of all linear layers that have an adapter: the adapter's own is kept beside each."""
     has_logits: bool = True
     """False for a scalar model, whose head has one output."""
 
@@ -80,8 +80,15 @@ class Way:
     recomputes: bool = False
     """Activation checkpointing."""
     on_cpu: bool = True
+    has_heap: bool = True
+    """Large tensors on the CPU lie in our heap."""
     longest: int = KEPT_KEYS
     """Tokens of the largest tree."""
+
+    @property
+    def gaps(self) -> float:
+        """How many times their size activations take."""
+        return GAPS["cuda" if not self.on_cpu else "heap" if self.has_heap else "malloc"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +97,7 @@ class Need:
 
     weights: int
     states: int
-    """Gradients, optimiser, average, snapshot and copies."""
+    """Gradients, optimiser, average, snapshot, copies and buffers."""
     chunk: int
     """The head's work, whatever the number of tokens."""
     per_logits: int
@@ -123,7 +130,6 @@ def shape_of(model: CausalModel, *, has_logits: bool = True) -> Shape:
         vocabulary=int(text.vocab_size), num_parameters=sum(p.numel() for p in model.module.parameters()),
         num_trained=sum(p.numel() for p in trained), num_matrices=sum(p.numel() for p in trained if id(p) in matrices),
         num_linear=sum(m.weight.numel() for m in model.module.modules() if isinstance(m, nn.Linear)), has_logits=has_logits,
-        num_adapted=sum(p.shape[0] for name, p in model.module.named_parameters() if ".lora_B." in name),
     )  # fmt: skip
 
 
@@ -142,7 +148,7 @@ def estimate(shape: Shape, way: Way) -> Need:
             + 8 * shape.vocabulary * shape.hidden * learns
         )
         per_logits = size * shape.vocabulary * learns
-    return Need(weights=4 * shape.num_parameters, states=gradients + optimizer + average + snapshot + copies, chunk=chunk,
+    return Need(weights=4 * shape.num_parameters, states=gradients + optimizer + average + snapshot + copies + BUFFERS, chunk=chunk,
                 per_logits=per_logits, per_token=_activations(shape, way, size=size, learns=learns))  # fmt: skip
 
 
@@ -155,13 +161,13 @@ def _optimizer_bytes(shape: Shape, kind: OptimizerKind) -> int:
 def _activations(shape: Shape, way: Way, *, size: int, learns: bool) -> int:
     work = 4 * (3 * shape.inner + 6 * shape.hidden)
     if not learns:
-        return round(SLACK * work)
+        return round(way.gaps * work)
     keys = min(way.longest, KEPT_KEYS) if way.on_cpu else 0
     weights = size * shape.heads * min(keys, keys // 2 + 64)
     parts = 4 * shape.inner + 2 * (shape.heads + shape.kv_heads) * shape.head_size + 2 * shape.hidden
-    layer = size * (parts + shape.num_adapted // shape.layers) + 16 * shape.hidden + weights
-    kept = layer + work + 4 * shape.hidden * shape.layers if way.recomputes else layer * shape.layers
-    return round(SLACK * (kept + 12 * shape.hidden + work))
+    layer = size * parts + 16 * shape.hidden + weights
+    kept = layer + 4 * shape.hidden * shape.layers if way.recomputes else layer * shape.layers
+    return round(way.gaps * (kept + 12 * shape.hidden + work))
 
 
 def fitting_tokens(need: Need, *, free: int | None, largest: int) -> int | None:

@@ -10,6 +10,7 @@ from fairlead.core.services import Services
 from fairlead.models.adapters import LoraSettings, add_lora
 from fairlead.models.freezing import freeze
 from fairlead.models.load import CausalModel, load_policy
+from fairlead.models.native.heap import has_heap
 from fairlead.models.precision import choose_precision
 from fairlead.models.recompute import recompute_activations
 from fairlead.telemetry.alerts import Rule
@@ -113,7 +114,7 @@ def training_need(models: Models, training: TrainingSettings, *, largest: int) -
     needs: list[Need] = []
     for model in models.trunks():
         way = Way(optimizer=training.optimizer, has_average=training.ema_decay is not None, is_low=model.arithmetic.precision == "bf16",
-                  recomputes=training.activation_checkpointing, on_cpu=model.device.type == "cpu", longest=largest)  # fmt: skip
+                  recomputes=training.activation_checkpointing, on_cpu=model.device.type == "cpu", has_heap=has_heap(), longest=largest)  # fmt: skip
         needs.append(estimate(shape_of(model, has_logits=model is models.policy), way))
     return functools.reduce(Need.__add__, needs)
 
@@ -129,7 +130,7 @@ def reading_budget(
     Raises:
         ConfigError: `auto`, and memory has no room for the largest tree.
     """
-    way = Way(is_low=model.arithmetic.precision == "bf16", on_cpu=model.device.type == "cpu")
+    way = Way(is_low=model.arithmetic.precision == "bf16", on_cpu=model.device.type == "cpu", has_heap=has_heap())
     need = estimate(dataclasses.replace(shape_of(model), num_trained=0), way)
     return token_budget(wanted, need, device=model.device, largest=largest, key=key)
 

@@ -16,6 +16,7 @@ from fairlead.core.sections import TrainSection
 from fairlead.models import attention
 from fairlead.models.load import CausalModel
 from fairlead.models.memory import PeakMemory, keep_freed_memory
+from fairlead.models.native.heap import has_heap
 from fairlead.models.snapshot import Snapshot
 from fairlead.text import Branch, Tree
 from fairlead.train.forward import Models
@@ -48,7 +49,8 @@ def main(hidden, tokens, length, precision, **training):
     start = peak.of_stage
     step(model, section.model_copy(update={"max_tokens_per_microbatch": tokens}), trees(2 * tokens // length, length))
     need = training_need(Models(policy=model), section, largest=length)
-    return {"measured": (peak.of_stage - start) * 2**20, "estimated": need.further(tokens), "need": dataclasses.asdict(need)}  # fmt: skip
+    measured = (peak.of_stage - start) * 2**20
+    return {"measured": measured, "estimated": need.further(tokens), "has_heap": has_heap(), "need": dataclasses.asdict(need)}  # fmt: skip
 
 
 def trees(number, length):

@@ -15,16 +15,15 @@ from fairlead.algos import get_algorithm
 from fairlead.core.errors import ConfigError
 from fairlead.core.sections import TrainSection
 from fairlead.models import free_memory
-from fairlead.models.adapters import LoraSettings, add_lora
 from fairlead.models.free_memory import free_bytes
 from fairlead.models.logprobs import KEPT_BYTES
 from fairlead.models.products import KEPT_KEYS
 from fairlead.train import memory
 from fairlead.train.forward import Models
 from fairlead.train.memory import (
+    BUFFERS,
     MOST_TOKENS,
     SHARE,
-    SLACK,
     Need,
     Shape,
     Way,
@@ -56,30 +55,20 @@ HEAD, HEAD_ON_GPU = (4 * (1 << 15) * rows + 8 * (1 << 15) * 8 for rows in (128, 
 )
 def test_states_by_hand(way, states):
     need = estimate(SHAPE, way)
-    assert (need.weights, need.states, need.chunk) == (4000, states, HEAD if way.on_cpu else HEAD_ON_GPU)
+    assert (need.weights, need.states, need.chunk) == (4000, states + BUFFERS, HEAD if way.on_cpu else HEAD_ON_GPU)
 
 
 def test_activations_by_hand():
     layer, work = 4 * (64 + 24 + 16) + 16 * 8, 4 * (48 + 48)
     cases = {
-        Way(on_cpu=False): 3 * layer + 96 + work,
-        Way(longest=100): 3 * (layer + 4 * 2 * 100) + 96 + work,
-        Way(longest=5000): 3 * (layer + 4 * 2 * (KEPT_KEYS // 2 + 64)) + 96 + work,
-        Way(on_cpu=False, is_low=True): 3 * (2 * (64 + 24 + 16) + 16 * 8) + 96 + work,
-        Way(on_cpu=False, recomputes=True): layer + work + 3 * 4 * 8 + 96 + work,
+        Way(on_cpu=False): 1.7 * (3 * layer + 96 + work),
+        Way(longest=100): 1.1 * (3 * (layer + 4 * 2 * 100) + 96 + work),
+        Way(longest=100, has_heap=False): 3 * (3 * (layer + 4 * 2 * 100) + 96 + work),
+        Way(longest=5000): 1.1 * (3 * (layer + 4 * 2 * (KEPT_KEYS // 2 + 64)) + 96 + work),
+        Way(on_cpu=False, is_low=True): 1.7 * (3 * (2 * (64 + 24 + 16) + 16 * 8) + 96 + work),
+        Way(on_cpu=False, recomputes=True): 1.7 * (layer + 3 * 4 * 8 + 96 + work),
     }
-    assert {way: estimate(SHAPE, way).per_token for way in cases} == {w: round(SLACK * n) for w, n in cases.items()}
-
-
-def test_an_adapter_keeps_its_own_output_beside_that_of_its_layer():
-    """Llama of width 32, MLP 48, 4 heads and 2 key heads of 8: 32 + 16 + 16 + 32 (attention), 48 + 48 + 32 (MLP) outputs a layer, two layers."""
-    plain = shape_of(tiny_models.load("llama"))
-    adapted = shape_of(add_lora(tiny_models.load("llama"), LoraSettings(rank=2), seed=0))
-    assert (plain.num_adapted, adapted.num_adapted) == (0, 2 * 224)
-    way = Way(on_cpu=False)
-    assert estimate(adapted, way).per_token - estimate(plain, way).per_token == pytest.approx(
-        SLACK * 2 * 4 * 224, abs=1
-    )
+    assert {way: estimate(SHAPE, way).per_token for way in cases} == {w: round(n) for w, n in cases.items()}
 
 
 def test_logits_are_kept_up_to_a_size_and_a_scalar_head_has_none():
@@ -106,7 +95,7 @@ def test_an_adapter_needs_states_for_itself_alone():
     model = prepare_model(tiny_models.load("llama"), section, seed=0)
     num_adapter = sum(p.numel() for p in model.module.parameters() if p.requires_grad)
     need = training_need(Models(policy=model), section, largest=10)
-    assert need.states == 24 * num_adapter < plain.states and need.per_token > plain.per_token
+    assert need.states == 24 * num_adapter + BUFFERS < plain.states and need.per_token == plain.per_token
 
 
 def test_the_budget_is_the_first_half_that_fits():
@@ -216,7 +205,8 @@ SETTINGS = [
     SMALL, {**SMALL, "tokens": 4096},
     *(pytest.param(s, marks=pytest.mark.slow) for s in (
         LARGE, {**LARGE, "tokens": 4096}, {**LARGE, "tokens": 4096, "length": 1024}, {**LARGE, "lora": {}},
-        {**LARGE, "tokens": 4096, "activation_checkpointing": True}, {**LARGE, "optimizer": "muon", "ema_decay": 0.99},
+        {**LARGE, "tokens": 4096, "activation_checkpointing": True}, {**LARGE, "tokens": 4096, "lora": {}},
+        {**LARGE, "tokens": 4096, "lora": {}, "activation_checkpointing": True}, {**LARGE, "optimizer": "muon", "ema_decay": 0.99},
         {**LARGE, "tokens": 4096, "precision": "bf16"},
     )),
 ]  # fmt: skip
@@ -225,10 +215,10 @@ SETTINGS = [
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel does not forget a peak")
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: "-".join(map(str, s.values())))
 def test_measured_peaks(setting):
-    """Never so much more that a budget within SHARE of the free memory would not fit."""
+    """Never more than the estimate; without the heap, never so much more that a budget within SHARE of the free memory would not fit."""
     script = Path(__file__).parent / "measure_memory.py"
     done = subprocess.run([sys.executable, str(script), json.dumps(setting)], capture_output=True, text=True, check=True)  # fmt: skip
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["measured"] / found["estimated"] < 1 / SHARE
+    assert found["measured"] / found["estimated"] < (1 if found["has_heap"] else 1 / SHARE)
     if setting["tokens"] >= 4096:  # a small forward may fit into what loading the model left
-        assert found["measured"] / found["estimated"] > 0.4
+        assert found["measured"] / found["estimated"] > (0.4 if found["has_heap"] else 0.2)

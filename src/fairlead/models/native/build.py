@@ -28,11 +28,14 @@ _COMPILERS = {".c": ("CC", ("cc", "gcc", "clang")), ".cpp": ("CXX", ("c++", "g++
 _TIMEOUT_S = 120.0
 
 
-def load_sources(name: str, sources: Sequence[Path], *, flags: Sequence[str] = ()) -> ctypes.CDLL | str:
+def load_sources(
+    name: str, sources: Sequence[Path], *, flags: Sequence[str] = (), libraries: Sequence[str] = ()
+) -> ctypes.CDLL | str:
     """The library made of the sources, built if need be; or why there is none.
 
     Args:
         sources: one language, by the suffix of the first; headers (.h) decide the name and are found beside them.
+        libraries: linker options, which stand behind the sources.
     """
     if os.environ.get("FAIRLEAD_NATIVE", "1") == "0":
         return "FAIRLEAD_NATIVE=0 switches them off"
@@ -41,16 +44,22 @@ def load_sources(name: str, sources: Sequence[Path], *, flags: Sequence[str] = (
     if compiler is None:
         return "there is no C compiler (install gcc and g++)"
     try:
-        return ctypes.CDLL(str(_library(name, compiler, sources, (*_FLAGS, *flags))))
+        return ctypes.CDLL(str(_library(name, compiler, sources, (*_FLAGS, *flags), libraries)))
     except (OSError, DataError, subprocess.SubprocessError) as error:
         detail = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         return f"they cannot be built ({detail[-1][:160] if detail else type(error).__name__})"
 
 
-def _library(name: str, compiler: str, sources: Sequence[Path], flags: Sequence[str]) -> Path:
+def _library(name: str, compiler: str, sources: Sequence[Path], flags: Sequence[str], libraries: Sequence[str]) -> Path:
     """Path of the library; compiles it when it is not there."""
     parts = [path.read_text(encoding="utf-8") for path in sources]
-    parts += [*flags, compiler, _run([compiler, "--version"]), str(sorted(torch.cpu.get_capabilities().items()))]
+    parts += [
+        *flags,
+        *libraries,
+        compiler,
+        _run([compiler, "--version"]),
+        str(sorted(torch.cpu.get_capabilities().items())),
+    ]
     fingerprint = hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:20]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fairlead" / "kernels"
     path = folder / f"{name}-{fingerprint}.so"
@@ -58,7 +67,7 @@ def _library(name: str, compiler: str, sources: Sequence[Path], flags: Sequence[
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with atomic_path(path) as temporary:
             units = [str(source) for source in sources if source.suffix != ".h"]
-            _run([compiler, *flags, *units, "-o", str(temporary), "-lm"])
+            _run([compiler, *flags, *units, "-o", str(temporary), "-lm", *libraries])
     return path
 
 
