@@ -60,6 +60,16 @@ class Arithmetic:
             self._last = (x, x._version, x.detach().to(torch.bfloat16))
         return self._last[2]
 
+    def factor(self, weight: Tensor) -> Tensor:
+        """A weight as `product` multiplies it (and `wide_product` on CUDA), for callers that do so in pieces: converted once."""
+        is_low = self.precision == "bf16" and weight.dtype == torch.float32
+        return weight.to(torch.bfloat16) if is_low else weight
+
+    def operand_dtype(self, a: torch.dtype, b: torch.dtype) -> torch.dtype:
+        """What a product with fp32 results multiplies on CUDA: never fp32 where bf16 is the precision, which would take ten times as long."""
+        wide = torch.promote_types(a, b)
+        return torch.bfloat16 if self.precision == "bf16" and wide == torch.float32 else wide
+
     def wide_product(self, a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
         """[M, N] = a [M, K] times b [N, K] transposed, in fp32 or wider: what is added up is never rounded to less.
 
@@ -68,8 +78,8 @@ class Arithmetic:
         """
         wide = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
         if a.is_cuda and (self.precision == "bf16" or wide != a.dtype):
-            low = torch.bfloat16 if wide == a.dtype == b.dtype else torch.promote_types(a.dtype, b.dtype)
-            return torch.mm(a.to(low), b.to(low).t(), out_dtype=torch.float32)
+            low = self.operand_dtype(a.dtype, b.dtype)
+            return product_in_fp32(a.to(low), b.to(low).t(), out=out)
         a, b = a.to(wide), b.to(wide)
         if self.is_direct and self.precision == "fp32" and wide == torch.float32:
             return direct_product(a, b)
@@ -79,12 +89,14 @@ class Arithmetic:
     def product(self, a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
         """[M, N] = a [M, K] times b [K, N] as `dtype`, in bf16 when that is the precision: for gradients."""
         if self.precision == "bf16" and a.dtype != torch.float64:
-            return torch.mm(a.to(torch.bfloat16), b.to(torch.bfloat16)).to(dtype)
+            low, other = a.to(torch.bfloat16), b.to(torch.bfloat16)
+            is_wide = a.is_cuda and dtype == torch.float32  # a CPU has no such product
+            return product_in_fp32(low, other) if is_wide else torch.mm(low, other).to(dtype)
         if self.is_direct and a.dtype == b.dtype == torch.float32:
             found = direct_product(a, b.t()) if a.is_contiguous() else direct_gram(a.t(), b)
             return found.to(dtype)
         if a.is_cuda and b.dtype != a.dtype:
-            return torch.mm(a.to(b.dtype), b, out_dtype=torch.float32).to(dtype)
+            return product_in_fp32(a.to(b.dtype), b).to(dtype)
         return torch.mm(a, b.to(a.dtype)).to(dtype)
 
     def forget(self) -> None:
@@ -169,6 +181,13 @@ def rounded_products(enabled: bool) -> Iterator[None]:
         yield
     finally:
         settings.fp32_precision = before
+
+
+def product_in_fp32(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """a [M, K] times b [K, N], both of one dtype, added up and left in fp32: a product that CUDA has, and no CPU."""
+    if out is None:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return torch.mm(a, b, out_dtype=torch.float32, out=out)
 
 
 def direct_product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:

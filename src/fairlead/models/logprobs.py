@@ -8,7 +8,7 @@ Legend: K kept positions, H hidden size, V vocabulary.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -83,9 +83,10 @@ class _TokenLogprobs(torch.autograd.Function):
         keeps = learns and count * vocabulary * kept_dtype.itemsize <= KEPT_BYTES
         kept = hidden.new_empty(count if keeps else 0, vocabulary, dtype=kept_dtype)
         scratch = hidden.new_empty(min(count, chunk_rows(vocabulary, hidden.device.type)), vocabulary, dtype=dtype)
+        projecting = _converted(head, hidden)
         for rows in _chunks(count, vocabulary, hidden.device.type):
             target = targets[rows, None]
-            logits = chunk_logits(hidden[rows], head, scale, out=scratch[: rows.stop - rows.start])
+            logits = chunk_logits(hidden[rows], projecting, scale, out=scratch[: rows.stop - rows.start])
             at_target = logits.gather(1, target)[:, 0]
             logp = _log_softmax(logits, kept[rows] if keeps and not is_low else logits)
             logprob[rows] = logp.gather(1, target)[:, 0]
@@ -118,11 +119,12 @@ class _TokenLogprobs(torch.autograd.Function):
         scratch = norm.new_empty(
             min(len(targets), chunk_rows(vocabulary, hidden.device.type)) if kept is None else 0, vocabulary
         )
+        projecting, factor = _converted(ctx.head, hidden), weight if norm.dtype == torch.float64 else how.factor(weight)
         for rows in _chunks(len(targets), vocabulary, hidden.device.type):
             room = scratch[: rows.stop - rows.start] if kept is None else kept[rows]
             slope = None
             if kept is None:
-                logits = chunk_logits(hidden[rows], ctx.head, ctx.scale, out=room)
+                logits = chunk_logits(hidden[rows], projecting, ctx.scale, out=room)
                 if ctx.head.softcap is not None:
                     slope = 1 - (logits / (ctx.scale * ctx.head.softcap)) ** 2
                 room = _log_softmax(logits, logits)
@@ -136,12 +138,18 @@ class _TokenLogprobs(torch.autograd.Function):
             if ctx.scale != 1.0:
                 d *= ctx.scale
             if d_hidden is not None:
-                d_hidden[rows] = how.product(d, weight, hidden.dtype)
+                d_hidden[rows] = how.product(d, factor, hidden.dtype)
             if d_weight is not None:
                 d_weight += how.product(d.t(), hidden[rows], norm.dtype)
             if d_bias is not None:
                 d_bias += d.sum(0, dtype=norm.dtype)
         return d_hidden, _cast(d_weight, weight), _cast(d_bias, bias), None, None, None, None
+
+
+def _converted(head: OutputHead, hidden: Tensor) -> OutputHead:
+    """On CUDA with its weight as the products of all chunks read it; a CPU's fp32 products round by themselves."""
+    is_low = hidden.is_cuda and hidden.dtype != torch.float64
+    return replace(head, weight=head.arithmetic.factor(head.weight)) if is_low else head
 
 
 def chunk_logits(hidden: Tensor, head: OutputHead, scale: float, *, out: Tensor | None = None) -> Tensor:

@@ -18,6 +18,7 @@ from fairlead.models.arithmetic import (
     has_low_precision,
     is_direct_better,
     measure_products,
+    product_in_fp32,
     rounded_products,
     use_arithmetic,
 )
@@ -237,3 +238,27 @@ def test_copies_that_were_made_while_sampling_serve_training():
         model.logprobs(layout)
     model.logprobs(layout).logprobs.sum().backward()
     assert model.causal_lm.model.layers[0].mlp.up_proj.weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("precision", "a", "b", "expected"),
+    [
+        ("bf16", torch.float32, torch.float32, torch.bfloat16), ("bf16", torch.float32, torch.bfloat16, torch.bfloat16),
+        ("bf16", torch.bfloat16, torch.float32, torch.bfloat16), ("bf16", torch.float64, torch.float64, torch.float64),
+        ("fp32", torch.bfloat16, torch.bfloat16, torch.bfloat16), ("fp32", torch.float32, torch.bfloat16, torch.float32),
+        ("fp32", torch.float32, torch.float32, torch.float32),
+    ],
+)  # fmt: skip
+def test_what_a_gpu_multiplies_is_of_the_precision_whatever_autocast_left(precision, a, b, expected):
+    assert Arithmetic(precision=precision).operand_dtype(a, b) == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_torch_has_the_product_of_the_gpus_head(dtype):
+    """On the device that has shapes and dtypes alone: the call and what it gives, where there is no GPU to compute it."""
+    a, b, out = (
+        torch.empty(*shape, dtype=d, device="meta")
+        for shape, d in (((3, 4), dtype), ((4, 5), dtype), ((3, 5), torch.float32))
+    )
+    assert (product_in_fp32(a, b).dtype, product_in_fp32(a, b).shape) == (torch.float32, (3, 5))
+    assert product_in_fp32(a, b, out=out) is out

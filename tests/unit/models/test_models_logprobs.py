@@ -169,3 +169,31 @@ def test_sure_tokens_learn_the_same_from_what_was_kept_in_bf16(needs, monkeypatc
     error = ((grads[0] - grads[1]).norm(dim=1) / sizes)[sizes > 1e-6]
     assert len(error) > 30
     assert float(error.median()) < 0.02 and float(error.max()) < 0.1
+
+
+class CountedConversions(TorchDispatchMode):
+    """Counts tensors of one shape that are converted to bf16."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.shape, self.num = shape, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._to_copy.default and kwargs.get("dtype") == torch.bfloat16:
+            self.num += args[0].shape == self.shape
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 1 << 30])
+def test_the_heads_weight_is_converted_once_and_not_in_each_chunk(kept_bytes, monkeypatch):
+    monkeypatch.setattr(module, "KEPT_BYTES", kept_bytes)
+    monkeypatch.setitem(module._CHUNK_ELEMENTS, "cpu", 1)
+    vocabulary, width, num = 40, 24, 3 * module._FEWEST_ROWS
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(num, width, requires_grad=True), torch.randn(vocabulary, width, requires_grad=True)
+    head = OutputHead(weight=weight, arithmetic=Arithmetic(precision="bf16"))
+    assert len(module._chunks(num, vocabulary, "cpu")) == 3
+    with CountedConversions(weight.shape) as counted:
+        token_logprobs(hidden, head, torch.randint(0, vocabulary, (num,))).logprobs.sum().backward()
+    assert counted.num == 1
