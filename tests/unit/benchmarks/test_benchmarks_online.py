@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import kills  # noqa: E402
 from benchmarks.gpu import work as tiny_work  # noqa: E402
-from benchmarks.online import cells, plan, run, summary  # noqa: E402
+from benchmarks.online import cells, engine, plan, run, summary  # noqa: E402
 
 ANSWER = {
     "num_steps": 2, "num_warmup": 1, "seconds": 4.0, "median_step_s": 2.0, "steps_s": [2.0, 2.0], "parts_s": {"generate": 1.0}, "memory_mb": 100.0,
@@ -134,3 +134,19 @@ def test_kills_are_summed_by_method(tmp_path):
     args = kills.argparse.Namespace(methods=["ppo", "dpo"], kills=4, place=tmp_path)
     assert kills.what_is_left(args) == [("dpo", 0), ("dpo", 1), ("dpo", 2), ("ppo", 3), ("dpo", 3)]
     assert found["resumed_at"] == {"min": 3, "median": 6, "max": 9} and kills.summarise("dpo", tmp_path) is None
+
+
+def test_the_fastest_way_of_each_peer_makes_a_row(tmp_path, monkeypatch):
+    """generate in batches of 64 (20 tokens/s) before those of 32 (10), vLLM in bf16 (50) before fp32 (40); ours 100 in the same repeat."""
+    monkeypatch.setattr(engine, "CELLS", tmp_path)
+    speeds = {"ours": 100.0, "generate-32": 10.0, "generate-64": 20.0, "vllm-fp32": 40.0, "vllm-bf16": 50.0}
+    about = {"memory_mb": 10.0, "roofline": {}, "commit": "abc", "date": "2026-01-01", "versions": {"vllm": "1.0"}}
+    rows = [
+        {"size": "S", "work": "mixed", "side": side, "repeat": 0, "tokens_per_s": speed, **about}
+        for side, speed in speeds.items()
+    ]
+    (tmp_path / "cells.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    generate, vllm = engine.summarise("S", "mixed")
+    assert generate["ratio"]["median"] == 5.0 and "batches of 64" in generate["setting"]
+    assert vllm["ratio"]["median"] == 2.0 and vllm["peer_version"] == "vllm 1.0" and "bf16" in vllm["setting"]
+    assert engine.sides("mixed", has_vllm=False) == ("ours", "generate-32", "generate-64")
