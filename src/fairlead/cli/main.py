@@ -13,6 +13,7 @@ import typer
 from fairlead import __version__
 from fairlead.cli import terminal, unexpected, usage
 from fairlead.cli.annotate import annotate_app
+from fairlead.cli.votes_commands import votes_app
 from fairlead.core.errors import FairleadError, Interrupted, explain
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -20,9 +21,6 @@ app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=
                   epilog="Example: fairlead quickstart")  # fmt: skip
 registry_app = typer.Typer(
     help="List, show, promote, roll back and clean up models.", no_args_is_help=True, epilog="Example: fairlead registry ls"
-)  # fmt: skip
-votes_app = typer.Typer(
-    help="From a table of votes to agreement and labels.", no_args_is_help=True, epilog="Example: fairlead votes agreement votes.csv"
 )  # fmt: skip
 reward_app = typer.Typer(
     help="Train, update and question reward models.", no_args_is_help=True, epilog="Example: fairlead reward train recipe.yaml"
@@ -377,51 +375,6 @@ def registry_gc(
     from fairlead.cli.registry import collect_garbage
 
     collect_garbage(home(), keep_last=keep_last, takes_work=work, is_dry=not apply, as_json=as_json)
-
-
-VotesFile = Annotated[Path, typer.Argument(help="CSV or JSONL of item, rater, label.", metavar="FILE")]
-Column = Annotated[str, typer.Option(help="Column name.")]
-
-
-@votes_app.command("import", epilog="Example: fairlead votes import votes.csv --out votes.jsonl")
-def votes_import(
-    file: VotesFile,
-    out: Annotated[Path, typer.Option(help="File to write.")] = Path("votes.jsonl"),
-    item: Column = "item",
-    rater: Column = "rater",
-    label: Column = "label",
-) -> None:
-    """Check a table of votes and write it in Fairlead's own form."""
-    from fairlead.cli.votes import import_file
-
-    import_file(file, out, item=item, rater=rater, label=label)
-
-
-@votes_app.command("agreement", epilog="Example: fairlead votes agreement votes.csv")
-def votes_agreement(
-    file: VotesFile, item: Column = "item", rater: Column = "rater", label: Column = "label",
-    level: Annotated[str, typer.Option(help="nominal, ordinal or interval.")] = "nominal", as_json: Json = False,
-) -> None:  # fmt: skip
-    """Agreement with intervals, beside published reference figures."""
-    from fairlead.cli.votes import show_agreement
-
-    show_agreement(file, item=item, rater=rater, label=label, level=level, as_json=as_json)
-
-
-@votes_app.command(
-    "aggregate", epilog="Example: fairlead votes aggregate votes.csv --items items.jsonl --out preferences.jsonl"
-)
-def votes_aggregate(
-    file: VotesFile,
-    out: Annotated[Path, typer.Option(help="File to write.")] = Path("aggregated.jsonl"),
-    item: Column = "item", rater: Column = "rater", label: Column = "label",
-    method: Annotated[str, typer.Option(help="majority, dawid_skene, one_coin, one_coin_side_bias or weighted.")] = "dawid_skene",
-    items: Annotated[Path | None, typer.Option(help="Texts (item, prompt, a, b): then labels a and b become preferences.")] = None,
-) -> None:  # fmt: skip
-    """One label an item with its probability. With the texts, preferences to train on."""
-    from fairlead.cli.votes import aggregate_file
-
-    aggregate_file(file, out, item=item, rater=rater, label=label, method=method, items=items)
 
 
 _EXTRAS = {

@@ -7,7 +7,8 @@ from rich.table import Table as RichTable
 from fairlead.cli import terminal
 from fairlead.cli.running import as_data
 from fairlead.core.gates import figure
-from fairlead.preferences import votes
+from fairlead.core.summary import StageSummary
+from fairlead.preferences import shared_rounds, votes
 
 
 def import_file(file: Path, out: Path, *, item: str, rater: str, label: str) -> None:
@@ -19,9 +20,12 @@ def import_file(file: Path, out: Path, *, item: str, rater: str, label: str) -> 
     terminal.say(f"Next: fairlead votes agreement {out}")
 
 
-def show_agreement(file: Path, *, item: str, rater: str, label: str, level: str, as_json: bool) -> None:
-    """Figures, verdicts and tables of a file of votes."""
-    summary = votes.agreement_of(file, item=item, rater=rater, label=label, level=level)
+def show_gate(file: Path, *, item: str, rater: str, label: str, as_json: bool) -> None:
+    """Decisions of a calibration round."""
+    _show(shared_rounds.gate_of(file, item=item, rater=rater, label=label), as_json=as_json)
+
+
+def _show(summary: StageSummary, *, as_json: bool) -> None:
     if as_json:
         terminal.say(as_data(summary.to_dict()))
         return
@@ -34,6 +38,13 @@ def show_agreement(file: Path, *, item: str, rater: str, label: str, level: str,
         terminal.say(f"  {line}")
     for table in summary.tables:
         _print_table(table.title, table.columns, table.rows)
+
+
+def show_agreement(file: Path, *, item: str, rater: str, label: str, level: str, as_json: bool) -> None:
+    """Figures, verdicts and tables of a file of votes."""
+    _show(votes.agreement_of(file, item=item, rater=rater, label=label, level=level), as_json=as_json)
+    if as_json:
+        return
     terminal.say(f"Next: fairlead votes aggregate {file}, with --items TEXTS for preferences to train on")
 
 

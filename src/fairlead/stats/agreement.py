@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fairlead.core.errors import DataError, explain
-from fairlead.stats.arrays import FloatArray, IntArray
+from fairlead.stats.arrays import BoolArray, FloatArray, IntArray
 from fairlead.stats.coincidence import Statistic, ac1, alpha_fixed, alpha_ordinal, fleiss, percent
 from fairlead.stats.intervals import Interval, aligned, replicate_interval, undefined, wilson
 from fairlead.stats.numerics import sum_by_group, two_sided_z
@@ -49,6 +49,7 @@ __all__ = [
     "gwet_ac1",
     "kappa_from_percent",
     "krippendorff_alpha",
+    "leave_one_out_outcomes",
     "num_pairs",
     "percent_agreement",
     "rater_agreement",
@@ -159,16 +160,35 @@ def rater_agreement(votes: Votes) -> dict[str, Interval]:
 
     Items on which the others tie, or where there are no others, say nothing about the rater and are not counted.
     """
+    is_counted, is_equal = _against_others(votes)
+    measured = sum_by_group(is_counted, votes.raters, votes.num_raters)
+    agreed = sum_by_group(is_equal, votes.raters, votes.num_raters)
+    return {name: wilson(float(agreed[r]), int(measured[r])) for r, name in enumerate(votes.rater_names)}
+
+
+def leave_one_out_outcomes(votes: Votes) -> dict[str, list[tuple[str, bool]]]:
+    """For each rater, (item, whether the vote equals the majority of the OTHERS) in the order of the votes: what a sequential test reads.
+
+    Items on which the others tie, or where there are none, are left out as in `rater_agreement`.
+    """
+    is_counted, is_equal = _against_others(votes)
+    found: dict[str, list[tuple[str, bool]]] = {name: [] for name in votes.rater_names}
+    for i in np.flatnonzero(is_counted).tolist():
+        found[votes.rater_names[int(votes.raters[i])]].append(
+            (votes.item_names[int(votes.items[i])], bool(is_equal[i]))
+        )
+    return found
+
+
+def _against_others(votes: Votes) -> tuple[BoolArray, BoolArray]:
+    """[N] whether the others of the item have a majority, and whether the vote is it."""
     refuse_repeats(votes)
     others = counts(votes)[votes.items]
     own = (np.arange(len(votes.items)), votes.labels)
     others[own] -= 1
     most = others.max(1, initial=0)
     is_counted = (most > 0) & (np.sum(others == most[:, None], axis=1) == 1)
-    is_equal = is_counted & (others[own] == most)
-    measured = sum_by_group(is_counted, votes.raters, votes.num_raters)
-    agreed = sum_by_group(is_equal, votes.raters, votes.num_raters)
-    return {name: wilson(float(agreed[r]), int(measured[r])) for r, name in enumerate(votes.rater_names)}
+    return is_counted, is_counted & (others[own] == most)
 
 
 def agreement_report(

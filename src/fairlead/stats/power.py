@@ -5,8 +5,6 @@ Example:
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from fairlead.core.errors import DataError, explain
@@ -56,46 +54,3 @@ def calibration_decision(
     if num_items < max_items:
         return "continue"
     return "pass" if share.value >= fail_below else "fail"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sprt:
-    """Wald's sequential test of a share: p <= p0 (fail) against p >= p1 (pass).
-
-    Source: Wald 1945, Annals of Mathematical Statistics 16.
-    """
-
-    p0: float
-    p1: float
-    alpha: float = 0.05
-    """Chance to pass at p0."""
-    beta: float = 0.10
-    """Chance to fail at p1."""
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """Evidence at which the test fails and passes, nats."""
-        return math.log(self.beta / (1 - self.alpha)), math.log((1 - self.beta) / self.alpha)
-
-    def decide(self, outcomes: Sequence[bool]) -> Decision:
-        """Follow the outcomes in order up to the first bound."""
-        right, wrong = self._steps()
-        low, high = self.bounds
-        total = 0.0
-        for is_right in outcomes:
-            total += right if is_right else wrong
-            if total <= low:
-                return "fail"
-            if total >= high:
-                return "pass"
-        return "continue"
-
-    def expected_items(self, *, at_p1: bool) -> float:
-        """Mean number of items until the decision when the share is p1 (or p0), overshoot ignored."""
-        right, wrong = self._steps()
-        low, high = self.bounds
-        p, chance_to_pass = (self.p1, 1 - self.beta) if at_p1 else (self.p0, self.alpha)
-        return (chance_to_pass * high + (1 - chance_to_pass) * low) / (p * right + (1 - p) * wrong)
-
-    def _steps(self) -> tuple[float, float]:
-        return math.log(self.p1 / self.p0), math.log((1 - self.p1) / (1 - self.p0))

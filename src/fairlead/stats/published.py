@@ -48,9 +48,13 @@ REFERENCE_ROWS: tuple[ReferenceRow, ...] = (
     ReferenceRow(data="MT-bench", measure="human with human, without ties", value=0.81, source=_MT_BENCH),
     ReferenceRow(data="MT-bench", measure="GPT-4 judge with human, ties included", value=0.66, source=_MT_BENCH),
     ReferenceRow(data="MT-bench", measure="GPT-4 judge with human, without ties", value=0.85, source=_MT_BENCH),
+    ReferenceRow(data="Chatbot Arena", measure="GPT-4 judge with human, without ties", value=0.87,
+                 source="arXiv:2306.05685"),
     ReferenceRow(data="UltraFeedback", measure="GPT-4 with human", value=0.597, source="arXiv:2310.01377"),
     ReferenceRow(data="HelpSteer2", measure="quadratic kappa of helpfulness, first guidelines", value=0.465,
                  source=_HELPSTEER2),
     ReferenceRow(data="HelpSteer2", measure="quadratic kappa of helpfulness, stricter guidelines", value=0.706,
                  source=_HELPSTEER2),
+    ReferenceRow(data="HelpSteer3", measure="weighted kappa of preference strength, as reported second-hand", value=0.89,
+                 source="arXiv:2505.11475"),
 )  # fmt: skip

@@ -21,6 +21,7 @@ from fairlead.stats.agreement import (
     gwet_ac1,
     kappa_from_percent,
     krippendorff_alpha,
+    leave_one_out_outcomes,
     num_pairs,
     percent_agreement,
     rater_agreement,
@@ -367,3 +368,11 @@ def test_reference_rows_are_shares_with_sources():
     assert all(0 < row.value < 1 and row.source and row.measure for row in REFERENCE_ROWS)
     ties = {row.measure: row.value for row in REFERENCE_ROWS if row.data == "MT-bench"}
     assert ties["human with human, without ties"] - ties["human with human, ties included"] == pytest.approx(0.18)
+
+
+def test_outcomes_in_order_are_what_rater_agreement_counts():
+    rows = [("1", "a", "A"), ("1", "b", "A"), ("1", "c", "B"), ("2", "a", "B"), ("2", "b", "A"), ("3", "c", "A")]
+    found = leave_one_out_outcomes(votes_from_rows(rows))
+    assert found == {"a": [("2", False)], "b": [("2", False)], "c": [("1", False)]}
+    counted = {name: (sum(ok for _, ok in pairs), len(pairs)) for name, pairs in found.items()}
+    assert counted == naive.rater_agreement(rows)

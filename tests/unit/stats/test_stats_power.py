@@ -3,7 +3,6 @@ import pytest
 
 from fairlead.core.errors import DataError
 from fairlead.stats.power import (
-    Sprt,
     calibration_decision,
     kappa_half_width,
     pairs_for_kappa,
@@ -58,18 +57,3 @@ def test_a_threshold_that_is_a_whole_number_of_items_is_not_rounded_up():
 )
 def test_calibration_goes_on_while_the_interval_decides_nothing(successes, n, decision):
     assert calibration_decision(successes, n) == decision
-
-
-def test_sprt_needs_the_published_numbers_of_items():
-    test = Sprt(p0=0.60, p1=0.75)
-    assert test.expected_items(at_p1=False) == pytest.approx(37, abs=0.5)
-    assert test.expected_items(at_p1=True) == pytest.approx(48, abs=0.5)
-
-
-def test_sprt_keeps_its_error_rates():
-    test, rng = Sprt(p0=0.60, p1=0.75), np.random.default_rng(1)
-    passed = np.mean([test.decide(rng.random(1000) < 0.60) == "pass" for _ in range(1000)])
-    failed = np.mean([test.decide(rng.random(1000) < 0.75) == "fail" for _ in range(1000)])
-    assert passed <= 0.05 + 0.02
-    assert failed <= 0.10 + 0.03
-    assert test.decide([True]) == "continue"
