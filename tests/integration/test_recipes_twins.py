@@ -75,7 +75,7 @@ def test_the_tiny_twin_of_a_large_recipe_runs(name: str, tmp_path: Path) -> None
             assert ("sft/loss" in found) == (name == "instructgpt")
 
 
-@pytest.mark.parametrize("name", ["grpo_tiny", "grpo_arithmetic"])
+@pytest.mark.parametrize("name", ["grpo_tiny", "grpo_arithmetic", "grpo_calculator"])
 def test_a_small_recipe_runs_cut_short(name: str, tmp_path: Path) -> None:
     sets = ("policies.grpo.num_iterations=2", "sft.training.num_epochs=1", "policies.grpo.batch_size=16")
     outcome = fairlead("run", RECIPES / f"{name}.yaml", *(x for item in sets for x in ("--set", item)), home=tmp_path)

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from fairlead.core.records import Completion, FinishReason, Judgment, Prompt, Task
+from fairlead.core.records import Completion, FinishReason, Judgment, Message, Prompt, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +218,47 @@ class RewardComposer(Protocol):
 
     def save(self, out: Path) -> None:
         """At the end of training: put the log of scored samples (scored.jsonl) into the policy's folder."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One finished turn of a policy, put to an environment."""
+
+    prompt: Prompt
+    messages: tuple[Message, ...]
+    """What came after the prompt and before this turn: earlier turns and observations, in order."""
+    text: str
+    """The turn itself, without special tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What an environment makes of a turn."""
+
+    text: str | None = None
+    """What the policy reads before its next turn; None: it has nothing to say, and the rollout is over."""
+    is_done: bool = False
+    """The rollout is over whatever `text` says."""
+    reward: float = 0.0
+    """Reward units, paid at the turn's last token."""
+    num_calls: int = 0
+    """Calls of tools in the turn."""
+    num_errors: int = 0
+    """Those of them that could not be answered as they were asked; `text` says why."""
+    failure: str = ""
+    """Why the environment itself failed, in words: the rollout is not trained on. Empty when it did not."""
+
+
+class Environment(Protocol):
+    """Answers a policy's turns: tools, a game, a user. It holds no state: the conversation so far says where it stands.
+
+    An environment that fails or is slow costs its own rollout, never the run. Equal turns should get equal answers, or a run that was
+    killed is not the same when it goes on.
+    """
+
+    def step(self, turns: Sequence[Turn]) -> Sequence[Observation]:
+        """Answer B turns, each of another rollout."""
         ...
 
 

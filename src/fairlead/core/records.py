@@ -87,7 +87,8 @@ class Prompt(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion(Record):
-    """One reply to a prompt. `text` has no special tokens; `token_ids` are exactly what the engine sampled."""
+    """One reply to a prompt. `text` has no special tokens; `token_ids` are exactly what the engine sampled, with what environments
+    said between turns (core/transcripts.py)."""
 
     prefix: typing.ClassVar[str] = "c"
     prompt_id: str

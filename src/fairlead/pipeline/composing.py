@@ -1,4 +1,5 @@
-"""Composed rewards in a run: what a section stands on, whether the recipe has it, and the function that builds the composer for a policy."""
+"""Composed rewards and environments in a run: what a section stands on, whether the recipe has it, and the functions that build the composer
+and the environment for a policy."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +8,7 @@ from typing import Any
 
 from fairlead.core.errors import ConfigError, StoreError, explain
 from fairlead.core.io import read_records
-from fairlead.core.protocols import Judge
+from fairlead.core.protocols import Environment, Judge
 from fairlead.core.records import Completion, Prompt
 from fairlead.core.reward_section import (
     ComposeSection,
@@ -18,10 +19,12 @@ from fairlead.core.reward_section import (
     VerifierComponent,
 )
 from fairlead.core.services import Services
+from fairlead.core.tool_section import ToolsSection
 from fairlead.feedback.simulated import RaterTraits, SimulatedRater
 from fairlead.models.heads import HEAD_FILE
 from fairlead.rewards.build import Samples, Surroundings, build_composer, check_prompts
 from fairlead.rewards.composer import Composer
+from fairlead.rewards.environments import make_environment
 from fairlead.rewards.gold import load_gold
 from fairlead.rewards.rules import make_rule
 from fairlead.rewards.verifiers import read_section
@@ -166,3 +169,8 @@ def _samples(inputs: Mapping[str, Path]) -> Samples | None:
         return [prompts[c.prompt_id] for c in found], found
 
     return read
+
+
+def environment_factory(say: Callable[[str], None]) -> Callable[[ToolsSection], Environment]:
+    """What a policy's stage is handed as `build_environment`; see policies/online.py."""
+    return lambda section: make_environment(section.environments, say=say)

@@ -37,7 +37,14 @@ from fairlead.models.load import foreseen_padding
 from fairlead.models.locate import locate_model, resolve_model
 from fairlead.models.memory import PeakMemory
 from fairlead.pipeline.alerts import check_alerts
-from fairlead.pipeline.composing import composer_factory, find_model, named_folders, section_of, stored_models
+from fairlead.pipeline.composing import (
+    composer_factory,
+    environment_factory,
+    find_model,
+    named_folders,
+    section_of,
+    stored_models,
+)
 from fairlead.pipeline.faults import readable_faults
 from fairlead.pipeline.files import TEMPLATES, FileFinder, check_context, folder_hash
 from fairlead.pipeline.gates import check_names
@@ -418,6 +425,7 @@ class Pipeline:
             extras["base_model"] = self._base_model()[0]
         if "gold" in paths:
             extras["gold_scorer"] = load_gold(paths["gold"])
+        extras["build_environment"] = environment_factory(self.interface.say)
         services = Services(work=work, seed=self.recipe.seed, device=self.device, progress=self.interface.progress, say=self.interface.say,
                             should_stop=self.interface.should_stop, checkpoint_every_s=self.checkpoint_every_s, extras=extras)  # fmt: skip
         if section_of(node.config) is not None:

@@ -7,16 +7,21 @@ Legend: B completions of the round.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from fairlead.core.protocols import RewardComposer
 from fairlead.core.records import Completion, Prompt
 from fairlead.core.reward_section import ComposeSection
+from fairlead.core.transcripts import written_meta
 from fairlead.policies.rewarding import Rollout, Scores
-from fairlead.text import ChatText
+from fairlead.text import Branch, ChatText
 from fairlead.train.budget import Budget
+
+Floats = npt.NDArray[np.float64]
 
 
 class ComposeRewards(Protocol):
@@ -47,14 +52,38 @@ class ComposedRewarder:
     def __call__(self, rollouts: Sequence[Rollout], *, step: int) -> Scores:
         """[B] totals, NaN where dropped."""
         samples = [sample for rollout in rollouts for sample in rollout.samples]
-        completions = [
-            Completion(prompt_id=s.key, text=self.chat.decode(s.token_ids), model="policy", token_ids=tuple(s.token_ids.tolist()),
-                       finish_reason=s.finish_reason, sample_index=s.sample_index)
-            for s in samples
-        ]  # fmt: skip
+        completions = [self._completion(rollout, i) for rollout in rollouts for i in range(len(rollout.samples))]
         found = self.composer.score([self.prompts[s.key] for s in samples], completions, step=step)
         paid = found.token_rewards
+        if paid is not None:
+            branches = [branch for rollout in rollouts for branch in rollout.tree.branches]
+            paid = tuple(own_rewards(branch, x) for branch, x in zip(branches, paid, strict=True))
         return Scores(
             values=torch.from_numpy(found.total).float(), metrics=found.metrics, is_advantage=found.is_advantage,
             token_rewards=None if paid is None else tuple(torch.from_numpy(x).float() for x in paid),
         )  # fmt: skip
+
+    def _completion(self, rollout: Rollout, i: int) -> Completion:
+        """A rollout of several turns is one completion: all of them and the observations between."""
+        sample, ids = rollout.samples[i], rollout.tree.branches[i].token_ids
+        text, meta = self.chat.decode(sample.token_ids), dict[str, Any]()
+        if rollout.transcripts and len(rollout.transcripts[i].turns) > 1:
+            transcript = rollout.transcripts[i]
+            text, meta = transcript.text, written_meta(transcript.turns, num_tokens=len(sample.token_ids))
+        return Completion(prompt_id=sample.key, text=text, model="policy", token_ids=tuple(ids.tolist()),
+                          finish_reason=sample.finish_reason, sample_index=sample.sample_index, meta=meta)  # fmt: skip
+
+
+def own_rewards(branch: Branch, paid: Floats) -> Floats:
+    """What a branch's tokens are paid, by the policy's own tokens: what stands on an observation goes to the one before it.
+
+    Args:
+        paid: [T] by all tokens.
+    Returns:
+        [N] by kept tokens.
+    """
+    if branch.kept is None:
+        return paid
+    found = np.zeros(branch.num_kept)
+    np.add.at(found, np.cumsum(branch.kept) - 1, paid)
+    return found

@@ -4,13 +4,14 @@ Sampled with seeds of their own, so that they change no other sample; the refere
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fairlead.core.io import write_jsonl
-from fairlead.core.protocols import GenerateRequest, Sampler, Sampling
+from fairlead.core.protocols import GenerateRequest, Sampling
 from fairlead.core.summary import SamplePair
+from fairlead.policies.rewarding import Rollout
 from fairlead.text import ChatText
 from fairlead.train.hooks import Session
 
@@ -26,12 +27,13 @@ class FixedSamples:
     """Writes `samples.jsonl` into the work folder: rows of `core.summary.SamplePair`. Holds no state; the session does."""
 
     requests: Sequence[GenerateRequest]
-    engine: Sampler
+    write: Callable[[Sequence[GenerateRequest], Sampling], list[Rollout]]
+    """Samples a reply to each, of several turns where the policy has tools."""
     chat: ChatText
     sampling: Sampling
     num_rounds: int
 
-    def write(self, session: Session, number: int) -> None:
+    def update(self, session: Session, number: int) -> None:
         """At the start of round `number`, when it is time; the first time the policy is still its reference."""
         every = max(1, self.num_rounds // NUM_TIMES)
         if "fixed_before" not in session.extra:
@@ -57,9 +59,10 @@ class FixedSamples:
         return [replace(request, num_samples=1) for request in sorted(self.requests, key=lambda r: r.key)[:NUM_PROMPTS]]
 
     def _texts(self) -> list[list[Any]]:
-        """[text, tokens] of each prompt's reply."""
-        found = {s.key: s for s in self.engine.generate(self._chosen(), replace(self.sampling, seed=_SEED))}
-        return [[self._text(found[r.key].token_ids), len(found[r.key].token_ids)] for r in self._chosen()]
+        """[text, tokens that the policy wrote] of each prompt's reply."""
+        found = {r.samples[0].key: r for r in self.write(self._chosen(), replace(self.sampling, seed=_SEED))}
+        rollouts = [found[request.key] for request in self._chosen()]
+        return [[self._text(r.tree.branches[0].token_ids), len(r.samples[0].token_ids)] for r in rollouts]
 
     def _text(self, token_ids: Sequence[int] | Any) -> str:
         return str(self.chat.tokenizer.decode([int(i) for i in token_ids], skip_special_tokens=True))

@@ -10,8 +10,9 @@ saved step, in the middle of a round too.
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from fairlead.algos import get_algorithm
 from fairlead.algos.kl import KLController, KLSchedule, initial_kl_coef, update_kl_coef
 from fairlead.core.errors import DataError, explain
 from fairlead.core.io import read_records
-from fairlead.core.protocols import GenerateRequest, RewardComposer, Sampling
+from fairlead.core.protocols import Environment, GenerateRequest, RewardComposer, Sampling
 from fairlead.core.records import Prompt
 from fairlead.core.sections import TextSection, judge_learning_rate
 from fairlead.core.services import Services
@@ -32,6 +33,7 @@ from fairlead.models.load import load_tokenizer
 from fairlead.policies.buffer import RolloutBuffer, Round, even_parts
 from fairlead.policies.collect import Collector
 from fairlead.policies.composed import ComposedRewarder, ComposeRewards
+from fairlead.policies.dialogues import Dialogues, check_template
 from fairlead.policies.fixed_samples import FixedSamples
 from fairlead.policies.mixing import MixedTexts, read_mix
 from fairlead.policies.online_config import KlScheduleSection, MixSection, OnlineConfig, loss_name, settings_of
@@ -95,12 +97,22 @@ class Work:
         """The prompts as tokens."""
         text: TextSection = self.services.extras["text"]
         encoded = encode_prompts(
-            self.chat, self.prompts, max_length=text.max_length, max_new_tokens=config.max_new_tokens
-        )
+            self.chat, self.prompts, max_length=text.max_length, max_new_tokens=config.max_new_tokens,
+            max_added_tokens=config.max_reply_tokens - config.max_new_tokens,
+        )  # fmt: skip
         return [
             GenerateRequest(key=p.id, token_ids=tuple(int(t) for t in ids))
             for p, ids in zip(self.prompts, encoded, strict=True)
         ]
+
+    def dialogues(self, config: OnlineConfig, heed: Callable[[], None]) -> Dialogues | None:
+        """What makes rollouts of several turns, where the recipe has tools."""
+        if config.tools is None:
+            return None
+        check_template(config.tools, self.chat, self.prompts[0])
+        environment: Environment = self.services.extras["build_environment"](config.tools)
+        return Dialogues(section=config.tools, chat=self.chat, environment=environment, prompts={p.id: p for p in self.prompts},
+                         max_new_tokens=config.max_new_tokens, heed=heed)  # fmt: skip
 
     def read_mix(self, section: MixSection) -> MixedTexts:
         """What is mixed into every step."""
@@ -142,7 +154,7 @@ class OnlineLoop:
         self.learner: Learner = make_learner(
             Models(policy=models.policy, value=models.value, temperature=config.temperature), get_algorithm(loss_name(config.algorithm)),
             settings_of(config), config.training, num_steps=config.num_iterations * self.steps_per_round, say=self.services.say,
-            largest=max(len(r.token_ids) for r in requests) + config.max_new_tokens,
+            largest=max(len(r.token_ids) for r in requests) + config.max_reply_tokens,
         )  # fmt: skip
         self.mixed = None if config.mix is None else work.read_mix(config.mix)
         self.learner.mix = None if config.mix is None else Mix(coef=config.mix.coef)
@@ -161,6 +173,7 @@ class OnlineLoop:
             config=config, models=models, estimator=config.estimator, budget=self.learner, heed=self.session.heed,
             sampler=RoundSampler(
                 config=config, engine=self.engine, rewarder=self._rewarder(work), length_coef=self.length_coef,
+                dialogues=work.dialogues(config, self.session.heed),
                 sampling=Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature,
                                   stop_token_ids=self.chat.stop_token_ids, seed=self.services.seed),
             ),
@@ -169,8 +182,9 @@ class OnlineLoop:
         self.buffer = RolloutBuffer(max_staleness=config.max_staleness)
         self.position = _Position(kl_coef=initial_kl_coef(self.controller))
         self.preflight: Preflight | None = None
-        self.fixed = FixedSamples(requests=requests, engine=self.engine, chat=self.chat, sampling=self.collector.sampler.sampling,
-                                  num_rounds=config.num_iterations)  # fmt: skip
+        sampler = self.collector.sampler
+        self.fixed = FixedSamples(requests=requests, write=partial(sampler.rollouts, group_size=1), chat=self.chat,
+                                  sampling=sampler.sampling, num_rounds=config.num_iterations)  # fmt: skip
 
     def _rewarder(self, work: Work) -> Rewarder:
         """The reward model, or everything that the recipe composes."""
@@ -193,7 +207,7 @@ class OnlineLoop:
         with self.session:
             self._restore()
             while self.position.num_trained < self.config.num_iterations:
-                self.fixed.write(self.session, self.position.num_trained)
+                self.fixed.update(self.session, self.position.num_trained)
                 self._fill(bos_token_id)
                 current = self.buffer.first(policy_version=self.position.num_trained)
                 num_before = self.position.num_steps
@@ -206,7 +220,7 @@ class OnlineLoop:
                 self.position.kl_coef, self.position.kl_scale = moved
                 if decision.wants_roll_back:
                     self.engine.update_weights(None, self.position.num_trained)
-            self.fixed.write(self.session, self.config.num_iterations)
+            self.fixed.update(self.session, self.config.num_iterations)
 
     def _fill(self, bos_token_id: int | None) -> None:
         """Sample rounds while the buffer is empty; the first of a process is looked at before anything is trained on it."""

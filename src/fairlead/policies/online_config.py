@@ -17,6 +17,7 @@ from fairlead.core.config import Config
 from fairlead.core.errors import ConfigError, explain
 from fairlead.core.reward_section import ComposeSection, RuleComponent
 from fairlead.core.sections import TrainSection
+from fairlead.core.tool_section import ToolsSection
 from fairlead.policies.online_methods import COMPOSED_DEFAULTS, METHODS, Method, OnlineMethod
 from fairlead.policies.options import read_settings
 from fairlead.policies.rows import DataSource
@@ -134,9 +135,11 @@ class OnlineConfig(Config):
     """Rounds of training that may lie between sampling a completion and training on it; 0 is synchronous. With n the engine samples n + 1
     rounds at once, which keeps more of its slots busy."""
     max_new_tokens: int = Field(default=128, ge=1)
-    """Longest completion, tokens."""
+    """Longest completion, tokens; with tools, all turns of the policy together."""
     temperature: float = Field(default=1.0, gt=0)
     """Of sampling; all compared logits are divided by it."""
+    tools: ToolsSection | None = None
+    """Rollouts of several turns: environments answer the policy's turns, such as tools that it calls; null is one turn."""
     rewards: ComposeSection | None = None
     """What completions are paid for, composed of reward models, rules, verifiers and judges; null takes the recipe's reward model."""
     kl: KlSection = KlSection()
@@ -205,6 +208,11 @@ class OnlineConfig(Config):
     def num_learned(self) -> int:
         """Completions of each prompt that are learned from, at most."""
         return {"pairs": 2, "best": 1}.get(self.method.learns, self.group_size)
+
+    @property
+    def max_reply_tokens(self) -> int:
+        """Tokens after a prompt, at most: the policy's own, and what environments say."""
+        return self.max_new_tokens + (0 if self.tools is None else self.tools.max_added_tokens)
 
     @property
     def needs_greedy(self) -> bool:

@@ -1,7 +1,8 @@
 """What a round's completions are worth, whatever says so, and which of them may not be trained on.
 
-A completion is dropped when its score is no finite number (a reward that does not apply, failed or overflowed) or when it has no token. The
-rest of its prompt's group stays; a method whose baseline is the group drops a completion that is left alone in it.
+A completion is dropped when its score is no finite number (a reward that does not apply, failed or overflowed), when it has no token, or when
+the environment that answered it failed. The rest of its prompt's group stays; a method whose baseline is the group drops a completion that is
+left alone in it.
 
 Legend: B completions of the round, in tree and branch order; P prompts of the round.
 """
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from fairlead.core.protocols import Sample
 from fairlead.models.heads import ScalarModel
+from fairlead.policies.transcripts import Transcript
 from fairlead.text.packing import Tree
 from fairlead.train.budget import Budget, read_within
 from fairlead.train.scoring import score_with_disagreement
@@ -30,14 +32,18 @@ class Rollout:
     tree: Tree
     """Branches are the samples, in order."""
     samples: tuple[Sample, ...]
+    """Of several turns: the policy's own tokens, without the observations between them."""
     baseline: float | None = None
     """Reward of the greedy completion, for methods that compare with it."""
+    transcripts: tuple[Transcript, ...] = ()
+    """Of the samples, in order, where an environment answers; else empty."""
 
     def keep(self, mask: npt.NDArray[np.bool_]) -> "Rollout":
         """With those completions alone."""
         places = np.flatnonzero(mask).tolist()
         tree = replace(self.tree, branches=tuple(self.tree.branches[i] for i in places))
-        return replace(self, tree=tree, samples=tuple(self.samples[i] for i in places))
+        transcripts = tuple(self.transcripts[i] for i in places) if self.transcripts else ()
+        return replace(self, tree=tree, samples=tuple(self.samples[i] for i in places), transcripts=transcripts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,8 +102,18 @@ class Survivors:
 
 def without_empty(rollouts: Sequence[Rollout]) -> list[Rollout]:
     """Rollouts without completions that have no token (an engine that strips terminators may give some)."""
-    has_tokens = [np.array([len(s.token_ids) > 0 for s in rollout.samples]) for rollout in rollouts]
-    return [r if mask.all() else r.keep(mask) for r, mask in zip(rollouts, has_tokens, strict=True) if mask.any()]
+    return _kept(rollouts, [np.array([len(s.token_ids) > 0 for s in rollout.samples]) for rollout in rollouts])
+
+
+def without_failed(rollouts: Sequence[Rollout]) -> list[Rollout]:
+    """Rollouts without those in which the environment failed."""
+    return _kept(rollouts, [
+        np.array([not t.failure for t in r.transcripts]) if r.transcripts else np.ones(len(r.samples), dtype=bool) for r in rollouts
+    ])  # fmt: skip
+
+
+def _kept(rollouts: Sequence[Rollout], masks: Sequence[npt.NDArray[np.bool_]]) -> list[Rollout]:
+    return [r if mask.all() else r.keep(mask) for r, mask in zip(rollouts, masks, strict=True) if mask.any()]
 
 
 def survivors(rollouts: Sequence[Rollout], scores: Float[Tensor, "B"], *, needs_group: bool) -> Survivors:
@@ -106,9 +122,12 @@ def survivors(rollouts: Sequence[Rollout], scores: Float[Tensor, "B"], *, needs_
     lone = [bool(needs_group and mask.sum() == 1) for mask in masks]
     kept = [np.zeros_like(mask) if alone else mask for mask, alone in zip(masks, lone, strict=True)]
     rows = np.flatnonzero(np.concatenate(kept)) if kept else np.zeros(0, dtype=np.intp)
-    left = [r if mask.all() else r.keep(mask) for r, mask in zip(rollouts, kept, strict=True) if mask.any()]
     return Survivors(
-        rollouts=left, scores=scores[torch.from_numpy(rows)], rows=rows, num_sampled=len(scores), num_lone=sum(lone)
+        rollouts=_kept(rollouts, kept),
+        scores=scores[torch.from_numpy(rows)],
+        rows=rows,
+        num_sampled=len(scores),
+        num_lone=sum(lone),
     )
 
 

@@ -1,6 +1,6 @@
 """The first half of a round: prompts are sampled and scored until there are enough that teach something.
 
-    take prompts -> engine -> drop empty -> score -> drop what has no score -> enough? else take more, up to a bound
+    take prompts -> engine (-> environment -> engine ...) -> drop empty -> score -> drop what has no score -> enough? else take more, up to a bound
 
 With `max_resamples` prompts whose completions all score alike are put aside and others are sampled in their place (DAPO's dynamic sampling);
 when the bound is reached, the round is as large as it became.
@@ -23,9 +23,11 @@ from fairlead.algos.advantages import length_penalty, overlong_penalty
 from fairlead.algos.group_advantages import informative_groups
 from fairlead.core.errors import TrainError, explain
 from fairlead.core.protocols import GenerateRequest, Sampler, Sampling
+from fairlead.policies.dialogues import Dialogues
 from fairlead.policies.online_config import OnlineConfig
 from fairlead.policies.prompt_stream import PromptStream
-from fairlead.policies.rewarding import Rewarder, Rollout, Scores, survivors, without_empty
+from fairlead.policies.rewarding import Rewarder, Rollout, Scores, survivors, without_empty, without_failed
+from fairlead.policies.transcripts import Transcript, transcript_metrics
 from fairlead.text.packing import Branch, Tree
 
 MAX_LOST_TRIES = 5  # times that a round may lose every completion before the run ends
@@ -64,6 +66,7 @@ class _Tally:
     num_empty: int = 0
     num_lone: int = 0
     num_alike: int = 0
+    transcripts: list[Transcript] = field(default_factory=list[Transcript])
 
     def told(self, num_kept: int, *, num_wanted: int, has_groups: bool) -> dict[str, float]:
         """Metrics of the round; those of the scorer are means over its calls, weighed by their completions."""
@@ -93,6 +96,8 @@ class RoundSampler:
     """Its seed is that of the run."""
     length_coef: float
     """See OnlineConfig.length_coef, resolved."""
+    dialogues: Dialogues | None = None
+    """Where rollouts have several turns."""
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     """Of the phases of the last round."""
 
@@ -131,8 +136,14 @@ class RoundSampler:
         return Sampled(
             rollouts=[one.rollout for one in chosen], scores=torch.cat([one.scores for one in chosen]), token_rewards=paid,
             is_advantage=is_advantage,
-            metrics=tally.told(len(chosen), num_wanted=wanted, has_groups=self.config.group_size > 1) | self.seconds,
+            metrics=tally.told(len(chosen), num_wanted=wanted, has_groups=self.config.group_size > 1) | self._told(tally) | self.seconds,
         )  # fmt: skip
+
+    def _told(self, tally: _Tally) -> dict[str, float]:
+        """Metrics of turns and tools."""
+        if self.config.tools is None:
+            return {}
+        return transcript_metrics(tally.transcripts, error_penalty=self.config.tools.error_penalty)
 
     def _try(
         self, prompts: PromptStream, num_prompts: int, *, seed: int, step: int, tally: _Tally
@@ -142,12 +153,14 @@ class RoundSampler:
         requests = prompts.take(num_prompts, num_samples=config.group_size)
         sampling = replace(self.sampling, seed=seed)
         with self._timed("rl/sample_s"):
-            asked = sample_rollouts(self.engine, requests, sampling, group_size=config.group_size)
+            asked = self.rollouts(requests, sampling, group_size=config.group_size)
             greedy = self._greedy(asked, sampling) if config.needs_greedy else []
-        sampled = without_empty(asked)
+        written = without_empty(asked)
+        sampled = without_failed(written)
         num_left = sum(len(r.samples) for r in sampled)
         with self._timed("rl/score_s"):
             said = self.rewarder([*sampled, *greedy], step=step)
+        said = replace(said, token_rewards=_with_turn_rewards(said.token_rewards, sampled))
         values = said.values[:num_left]
         if greedy:
             sampled, values = self._with_baselines(sampled, values, greedy, said.values[num_left:])
@@ -155,20 +168,30 @@ class RoundSampler:
         num_sampled = sum(len(r.samples) for r in asked)
         tally.num_prompts += num_prompts
         tally.num_sampled += num_sampled
-        tally.num_empty += num_sampled - num_left
+        tally.num_empty += num_sampled - sum(len(r.samples) for r in written)
+        tally.transcripts += [transcript for r in asked for transcript in r.transcripts]
         tally.num_lone += left.num_lone
         tally.metrics.append((float(num_left), dict(said.metrics)))
         found = _cut(left.rollouts, left.scores, said, left.rows)
         tally.scores.append(left.scores)
-        teaches = _teaches(left.rollouts, left.scores)
+        teaches = _teaches(left.rollouts, left.scores + _turn_rewards(left.rollouts))
         tally.num_alike += int((~teaches).sum())
         return list(zip(found, teaches.tolist(), strict=True)), said
+
+    def rollouts(self, requests: Sequence[GenerateRequest], sampling: Sampling, *, group_size: int) -> list[Rollout]:
+        """Rollouts of one turn, or of as many as the environment lets them have."""
+        found = sample_rollouts(self.engine, requests, sampling, group_size=group_size)
+        if self.dialogues is None:
+            return found
+        found = self.dialogues.go_on(found, self.engine, sampling)
+        self.seconds["rl/environment_s"] = self.seconds.get("rl/environment_s", 0.0) + self.dialogues.environment_s
+        return found
 
     def _greedy(self, rollouts: Sequence[Rollout], sampling: Sampling) -> list[Rollout]:
         """The most likely completion of every prompt of the try."""
         prompts = {r.samples[0].key: r.tree.prompt_ids for r in rollouts}
         requests = [GenerateRequest(key=key, token_ids=tuple(ids.tolist())) for key, ids in prompts.items()]
-        return sample_rollouts(self.engine, requests, replace(sampling, temperature=0.0), group_size=1)
+        return self.rollouts(requests, replace(sampling, temperature=0.0), group_size=1)
 
     def _with_baselines(
         self, rollouts: Sequence[Rollout], values: Tensor, greedy: Sequence[Rollout], greedy_values: Tensor
@@ -176,7 +199,9 @@ class RoundSampler:
         """Rollouts with the reward of their greedy completion; without one a prompt's scores are NaN."""
         lengths = torch.tensor([len(r.samples[0].token_ids) for r in greedy])
         has_eos = torch.tensor([r.samples[0].finish_reason == "stop" for r in greedy])
-        rewards = completion_rewards(self.config, self.shaped(greedy_values, lengths), has_eos)
+        rewards = completion_rewards(self.config, self.shaped(greedy_values, lengths), has_eos) + _turn_rewards(greedy)
+        has_failed = torch.tensor([any(t.failure for t in r.transcripts) for r in greedy])
+        rewards = torch.where(has_failed, torch.nan, rewards)
         by_key = {r.samples[0].key: float(x) for r, x in zip(greedy, rewards, strict=True)}
         found = [replace(r, baseline=by_key[r.samples[0].key]) for r in rollouts]
         known = torch.tensor([np.isfinite(by_key[s.key]) for r in rollouts for s in r.samples])
@@ -234,6 +259,22 @@ def _teaches(rollouts: Sequence[Rollout], scores: Float[Tensor, "B"]) -> Bool[Te
         return torch.zeros(0, dtype=torch.bool)
     sizes = torch.tensor([len(r.samples) for r in rollouts])
     return informative_groups(scores, torch.repeat_interleave(torch.arange(len(rollouts)), sizes))
+
+
+def _turn_rewards(rollouts: Sequence[Rollout]) -> Float[Tensor, "B"]:
+    """What the environment pays in all turns of each completion."""
+    paid = [
+        float(r.transcripts[i].paid.sum()) if r.transcripts else 0.0 for r in rollouts for i in range(len(r.samples))
+    ]
+    return torch.tensor(paid, dtype=torch.float32)
+
+
+def _with_turn_rewards(paid: tuple[Tensor, ...] | None, rollouts: Sequence[Rollout]) -> tuple[Tensor, ...] | None:
+    """What tokens are paid by scorers, and by the environment at the ends of turns, by completion."""
+    turns = [torch.from_numpy(t.paid).float() for r in rollouts for t in r.transcripts]
+    if not turns or paid is None:
+        return tuple(turns) or paid
+    return tuple(a + b for a, b in zip(paid, turns, strict=False))
 
 
 def _cut(rollouts: Sequence[Rollout], scores: Tensor, said: Scores, rows: npt.NDArray[np.intp]) -> list[_Kept]:

@@ -1,6 +1,7 @@
 """Rules about a reply's form that hold whatever it says: how long it is, whether it ends, whether it repeats itself, how it is laid out.
 
-All penalties are in [-1, 0], so that a component's weight is what the worst reply loses.
+Of a reply of several turns they read what the policy wrote and not what tools answered. All penalties are in [-1, 0], so that a component's
+weight is what the worst reply loses.
 
 Example:
     rule = make_rule({"kind": "length_penalty", "max_tokens": 512, "free_tokens": 384})
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from fairlead.core.errors import ConfigError, DataError, explain
 from fairlead.core.protocols import Scorer
 from fairlead.core.records import Completion, Prompt
+from fairlead.core.transcripts import num_written_tokens, written_text
 from fairlead.rewards.options import Options
 from fairlead.stats.diversity import repeated_ngram_share
 
@@ -54,7 +56,7 @@ class RepetitionPenalty:
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Floats:
         """Return [B] scores in [-1, 0]."""
-        return -repeated_ngram_share([c.text.lower().split() for c in completions], n=self.n)
+        return -repeated_ngram_share([written_text(c).lower().split() for c in completions], n=self.n)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,7 +67,9 @@ class MissingEosPenalty:
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Floats:
         """Return [B] scores, -1 or 0."""
-        return -np.array([c.finish_reason == "length" or not c.text.strip() for c in completions], dtype=np.float64)
+        return -np.array(
+            [c.finish_reason == "length" or not written_text(c).strip() for c in completions], dtype=np.float64
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,7 +85,7 @@ class TagRule:
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Floats:
         """Return [B] scores in [0, 1]."""
-        shares = np.array([self._share(c.text) for c in completions], dtype=np.float64)
+        shares = np.array([self._share(written_text(c)) for c in completions], dtype=np.float64)
         return shares if self.is_partial else np.floor(shares)
 
     def _share(self, text: str) -> float:
@@ -98,7 +102,7 @@ def _num_tokens(completion: Completion, name: str) -> int:
     if completion.text and not completion.token_ids:
         raise DataError(explain(f"{name}: completion", completion.id, "has text and no token_ids", expected="what the engine sampled",
                                 remedy="Use kind: length, which counts words"))  # fmt: skip
-    return len(completion.token_ids)
+    return num_written_tokens(completion)
 
 
 def _make_length_penalty(read: Options) -> Scorer:

@@ -1,4 +1,4 @@
-"""Checks in worker processes: one that is slow, eats memory or crashes costs its own completion, never the run.
+"""Checks, and answers of environments, in worker processes: one that is slow, eats memory or crashes costs its own completion, never the run.
 
     PooledScorer -- misses of the cache --> WorkerPool.run -- JSON lines --> worker 1 (rewards/worker.py)
          ^                                       |          <-- start, score -- worker 2 ...
@@ -35,23 +35,27 @@ __all__ = ["Failure", "Job", "Outcome", "PooledScorer", "ScoreCache", "WorkerPoo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One check."""
+    """One check of a completion by a verifier, or one answer of an environment to a turn."""
 
+    kind: Literal["check", "answer"] = "check"
     spec: Mapping[str, Any]
-    """Section of the verifier as JSON."""
+    """Section of the verifier or environment as JSON."""
     prompt: Mapping[str, Any]
-    completion: Mapping[str, Any]
+    given: Mapping[str, Any]
+    """The completion; of a turn its text and the messages before it."""
     timeout_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of a check."""
+    """What came of a job."""
 
     score: float
-    """NaN when it does not apply or failed."""
+    """Of a check; NaN when it does not apply or failed."""
+    answer: Mapping[str, Any] | None = None
+    """Of an environment: the fields of its observation; None when it has nothing to say or failed."""
     failure: Failure = ""
-    """Empty for a check that was made."""
+    """Empty for a job that was done."""
     detail: str = ""
     """In words, for a failure."""
 
@@ -172,7 +176,7 @@ class _Round:
         worker.index, worker.deadline = index, time.monotonic() + self.pool.start_s
         self.attempts[index] += 1
         worker.process.send(
-            {"spec": job.spec, "prompt": job.prompt, "completion": job.completion, "timeout_s": job.timeout_s}
+            {"kind": job.kind, "spec": job.spec, "prompt": job.prompt, "given": job.given, "timeout_s": job.timeout_s}
         )
         if worker.process.has_unsent:
             self.pool._selector.register(worker.process.stdin, selectors.EVENT_WRITE, (worker, "in"))
@@ -230,6 +234,8 @@ class _Round:
 def _outcome(message: Mapping[str, Any]) -> Outcome:
     if "error" in message:
         return Outcome(score=math.nan, failure="error", detail=message["error"])
+    if "answer" in message:
+        return Outcome(score=math.nan, answer=message["answer"])
     score = message["score"]
     return Outcome(score=math.nan if score is None else float(score))
 
@@ -281,4 +287,4 @@ class PooledScorer:
             "model": "policy",
             "finish_reason": completion.finish_reason,
         }
-        return Job(spec=self.spec, prompt=to_dict(prompt), completion=said, timeout_s=self.timeout_s)
+        return Job(spec=self.spec, prompt=to_dict(prompt), given=said, timeout_s=self.timeout_s)

@@ -22,6 +22,7 @@ from fairlead.core.errors import ConfigError, DataError, explain, nearest
 from fairlead.core.io import read_json
 from fairlead.core.protocols import Scorer
 from fairlead.core.records import Completion, Prompt
+from fairlead.core.transcripts import written_text
 from fairlead.rewards.options import Options
 from fairlead.rewards.penalties import PENALTIES
 
@@ -143,7 +144,7 @@ class LengthRule:
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> npt.NDArray[np.float64]:
         """Return [B] scores in [0, 1]."""
-        num = np.array([len(c.text.split()) for c in completions], dtype=np.float64)
+        num = np.array([len(written_text(c).split()) for c in completions], dtype=np.float64)
         distance = np.maximum(np.maximum(self.min_words - num, num - self.max_words), 0)
         return 1 - np.minimum(1, distance / self.max_words)
 

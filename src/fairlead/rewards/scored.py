@@ -3,6 +3,7 @@
 One row a sample of the first `log_samples` of a round:
     {"step", "prompt_id", "prompt": [{"role", "content"}], "slice", "meta", "completion", "token_ids", "finish_reason",
      "total", "components": {name: score or null}, "active": {name: artifact id}, "dropped"}
+and, of a reply of several turns, "reply_meta" (core/transcripts.py).
 
 It lies in the stage's work folder while the policy trains and in the policy's artifact afterwards. A round that a resumed run makes
 again replaces its rows.
@@ -80,6 +81,7 @@ def _row(step: int, prompt: Prompt, completion: Completion, composed: ComposedRe
         "finish_reason": completion.finish_reason, "total": _number(composed.total[i]),
         "components": {name: _number(scores[i]) for name, scores in composed.components.items()},
         "active": dict(composed.active), "dropped": bool(composed.dropped[i]),
+        **({"reply_meta": dict(completion.meta)} if completion.meta else {}),
     }  # fmt: skip
 
 
@@ -118,7 +120,7 @@ def read_scored(path: Path) -> Iterator[ScoredSample]:
             )
             reason: FinishReason = row["finish_reason"]
             completion = Completion(prompt_id=prompt.id, text=row["completion"], model="policy", token_ids=tuple(row["token_ids"]),
-                                    finish_reason=reason, sample_index=number)  # fmt: skip
+                                    finish_reason=reason, sample_index=number, meta=row.get("reply_meta", {}))  # fmt: skip
             numbers = {name: math.nan if value is None else float(value) for name, value in row["components"].items()}
             total = math.nan if row["total"] is None else float(row["total"])
             yield ScoredSample(

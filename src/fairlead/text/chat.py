@@ -13,6 +13,7 @@ Example:
     chat.encode_prompt(messages)              # ids that end where the assistant begins
     chat.encode_completion("Hello.")          # ids that end with the terminator
     chat.encode_conversation(messages)        # ids and mask over all assistant turns
+    chat.encode_between([(before, after)])    # ids between one assistant turn and the next, whatever was sampled there
 """
 
 import functools
@@ -195,6 +196,33 @@ class ChatText:
         pieces = self._tokenise([self._pieces(messages, ends_open=True) for messages in conversations])
         return [np.asarray(self._with_bos([t for ids, _ in row for t in ids]), dtype=np.int64) for row in pieces]
 
+    def encode_between(
+        self, rows: Sequence[tuple[Sequence[Message], Sequence[Message]]]
+    ) -> list[npt.NDArray[np.int64]]:
+        """Ids that stand between a finished turn of the assistant and its next: what the template writes around what was said there.
+
+        What the turn says takes no part, nor do earlier ones: a stand-in is rendered in their place, so nothing that was sampled is rendered
+        or tokenised again. The ids begin after the turn's terminator.
+
+        Args:
+            rows: the conversation before the turn, and the messages after it.
+        Raises:
+            DataError: a template that refuses the conversation, rewrites earlier turns or writes no terminator.
+        """
+        texts = [self._between(before, after) for before, after in rows]
+        pieces = [_Piece(text, follows_reply=not self.is_plain) for text in texts]
+        found = [self._finish(piece, ids)[0] for piece, ids in zip(pieces, self._encode_texts(texts), strict=True)]
+        return [np.asarray(ids, dtype=np.int64) for ids in found]
+
+    def _between(self, before: Sequence[Message], after: Sequence[Message]) -> str:
+        """What the template writes from the end of a turn that follows `before`, through `after`, to where the next turn begins."""
+        if self.is_plain:
+            return "".join(m.content for m in after)
+        said = [Message(role="assistant", content=_PROBE) if m.role == "assistant" else m for m in before]
+        start = self._render(said, add_generation_prompt=True) + self._reply_text(_PROBE)
+        whole = self._render([*said, Message(role="assistant", content=_PROBE), *after], add_generation_prompt=True)
+        return self._after(start, whole)
+
     def encode_completion(self, text: str, *, finished: bool = True) -> npt.NDArray[np.int64]:
         """Ids of one reply, with the terminator unless it was cut off (`finished=False`)."""
         return self.encode_completions([text], finished=finished)[0]
@@ -275,10 +303,30 @@ class ChatText:
         if self.is_plain:
             return _Piece("".join(m.content for m in messages[start:])), ""
         text = self._render(messages, add_generation_prompt=True)
+        return _Piece(self._after(written, text), follows_reply=bool(written)), text
+
+    def _after(self, written: str, text: str) -> str:
+        """What a rendering adds to an earlier one."""
         if not text.startswith(written):
             raise DataError(explain(f"{self.name}: chat template", None, "rewrites or drops earlier turns when a later one is added",
                                     expected="an appending template", remedy="Use text.template: chatml or one turn a row"))  # fmt: skip
-        return _Piece(text[len(written) :], follows_reply=bool(written)), text
+        return text[len(written) :]
+
+    def without_special(self, text: str) -> str:
+        """A text of others without the tokenizer's special tokens: what a tool prints must not end a turn or begin one."""
+        marks = {
+            str(t)
+            for t in (
+                *self.tokenizer.all_special_tokens,
+                *(a for a in self.tokenizer.added_tokens_decoder.values() if a.special),
+            )
+        }
+        before = ""
+        while before != text:  # what is left of one may join into another
+            before = text
+            for mark in marks:
+                text = text.replace(mark, "")
+        return text
 
     def appends(self, prompt: Sequence[Message], reply: str) -> bool:
         """Does the template write the prompt in the same way whether a reply follows or not?"""

@@ -13,17 +13,19 @@ TokenIds = npt.NDArray[np.int64]
 
 
 def encode_prompts(
-    chat: ChatText, prompts: Sequence[Prompt], *, max_length: int, max_new_tokens: int
+    chat: ChatText, prompts: Sequence[Prompt], *, max_length: int, max_new_tokens: int, max_added_tokens: int = 0
 ) -> list[TokenIds]:
     """Ids of each prompt up to where the reply begins.
 
     Args:
         max_length: longest prompt plus completion, tokens.
         max_new_tokens: longest completion, tokens.
+        max_added_tokens: what others than the model may add to it, tokens.
     Raises:
-        DataError: prompts are longer than `max_length - max_new_tokens`; it names the longest and counts them.
+        DataError: prompts are longer than what these leave of `max_length`; it names the longest and counts them.
     """
-    room = max_length - max_new_tokens
+    room = max_length - max_new_tokens - max_added_tokens
+    others = f" and observations of {max_added_tokens}" if max_added_tokens else ""
     encoded = [chat.encode_prompt(prompt.messages) for prompt in prompts]
     too_long = [i for i, ids in enumerate(encoded) if len(ids) > room]
     if too_long:
@@ -31,6 +33,6 @@ def encode_prompts(
         prompt = prompts[longest]
         wrong = f"does not fit the context ({len(too_long):,} of {len(prompts):,} prompts are too long; this is the longest)"
         raise DataError(explain(f"prompt {prompt.id} ({prompt.source}): num_tokens", len(encoded[longest]), wrong,
-                                expected=f"<= {room} (text.max_length {max_length} less max_new_tokens {max_new_tokens})",
+                                expected=f"<= {room} (text.max_length {max_length} less max_new_tokens {max_new_tokens}{others})",
                                 remedy="Set prompts.max_words, lower max_new_tokens, or raise text.max_length if the model can"))  # fmt: skip
     return encoded

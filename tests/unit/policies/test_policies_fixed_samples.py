@@ -1,6 +1,7 @@
 """Fixed prompts: the same ones each time, the reference's texts kept through a resume, the policy's new at the rounds that are due."""
 
 import json
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from fairlead.core.protocols import GenerateRequest, Sample, Sampling
 from fairlead.policies.fixed_samples import FixedSamples
+from fairlead.policies.sampling import sample_rollouts
 
 
 class Engine:
@@ -27,7 +29,11 @@ def make(engine: Engine) -> FixedSamples:
     chat: Any = SimpleNamespace(tokenizer=SimpleNamespace(decode=lambda ids, skip_special_tokens: f"text{ids}"))
     requests = [GenerateRequest(key=f"p{i}", token_ids=(i,), num_samples=3) for i in (5, 3, 1, 4, 2)]
     return FixedSamples(
-        requests=requests, engine=engine, chat=chat, sampling=Sampling(max_new_tokens=4, seed=1), num_rounds=20
+        requests=requests,
+        write=partial(sample_rollouts, engine, group_size=1),
+        chat=chat,
+        sampling=Sampling(max_new_tokens=4, seed=1),
+        num_rounds=20,
     )
 
 
@@ -39,7 +45,7 @@ def test_the_reference_is_sampled_once_and_the_policy_when_due(tmp_path):
     for number in range(21):
         engine.version = number
         before = len(engine.asked)
-        fixed.write(session, number)
+        fixed.update(session, number)
         rounds += [number] if len(engine.asked) > before else []
     assert rounds == list(range(0, 21, 2))
     assert (
@@ -55,5 +61,5 @@ def test_the_reference_is_sampled_once_and_the_policy_when_due(tmp_path):
     )
     again: Any = SimpleNamespace(extra=json.loads(json.dumps(session.extra)), services=session.services)
     engine.version = 30
-    make(engine).write(again, 10)
+    make(engine).update(again, 10)
     assert fixed.pairs(again)[0].before == "text[0]" and fixed.pairs(again)[0].after == "text[30]"
