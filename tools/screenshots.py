@@ -62,14 +62,14 @@ def browser() -> Iterator[webdriver.Chrome]:
             driver.quit()
 
 
-def open_page(driver: webdriver.Chrome, page: Path, shot: Shot) -> None:
-    """Load a page as a person with this screen and colour scheme would."""
+def open_page(driver: webdriver.Chrome, page: Path | str, shot: Shot) -> None:
+    """Load a page (a file or an address) as a person with this screen and colour scheme would."""
     metrics = {"width": shot.width, "height": 900, "deviceScaleFactor": shot.scale, "mobile": shot.width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     driver.execute_cdp_cmd(
         "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": shot.scheme}]}
     )
-    driver.get(page.resolve().as_uri())
+    driver.get(page if isinstance(page, str) else page.resolve().as_uri())
 
 
 def take(driver: webdriver.Chrome, shot: Shot) -> bytes:

@@ -4,14 +4,19 @@ import dataclasses
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from fairlead.core.io import write_json, write_jsonl
 from fairlead.report import build_report
+from fairlead.report.follow import make_server
+from fairlead.telemetry import Condition, JsonlSink, Rule, Watch
 
 ROOT = Path(__file__).parents[2]
 
@@ -224,3 +229,118 @@ def test_pictures_are_small_enough_to_keep(driver: Any, report: Path):
         screenshots.open_page(driver, report, shot)
         picture = screenshots.take(driver, shot)
         assert picture.startswith(b"\x89PNG") and len(picture) <= screenshots.MAX_BYTES
+
+
+class Training:
+    """What a training leaves in its work folder, step by step; its KL leaves the band at step 12."""
+
+    RULE = Rule(id="kl_high", when=(Condition(metric="rl/kl_k1", side="above", limit=0.5, window=1),), remedy="Look")
+
+    def __init__(self, home: Path) -> None:
+        self.work, self.watch, self.step = home / "work" / "abc", Watch((self.RULE,)), 0
+        write_json(self.work / "live.json", {"title": "ppo", "run": "demo/policies.ppo", "num_steps": 100})
+        self.sink = JsonlSink(self.work / "metrics.jsonl")
+        self.go_on(to=10)
+
+    def go_on(self, *, to: int) -> None:
+        for step in range(self.step + 1, to + 1):
+            row = {
+                "rl/kl_k1": 0.75 if step >= 12 else 0.1,
+                "rl/score": 0.1 * step,
+                "rl/length_tokens": 20.0,
+                "loss": 0.5,
+            }
+            self.watch.decide(step, row)
+            self.sink.log(step, row)
+        self.step = to
+        write_jsonl(self.work / "alerts.jsonl", self.watch.spoken)
+        pair = {
+            "prompt": "Say it.",
+            "before": "As it was.",
+            "after": f"As it is now {PAYLOAD}",
+            "after_label": f"step {to}",
+        }
+        write_jsonl(self.work / "samples.jsonl", [pair])
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[tuple[Training, str, Callable[[], None]]]:
+    """A training, the address of its page, and what ends the server."""
+    training, server = Training(tmp_path), make_server(tmp_path, port=0)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+
+    def end() -> None:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+    yield training, f"http://127.0.0.1:{server.server_address[1]}/", end
+    if thread.is_alive():
+        end()
+    training.sink.close()
+
+
+def wait_for(driver: Any, script: str, expected: Any) -> None:
+    deadline = time.monotonic() + 20
+    while driver.execute_script(script) != expected:
+        assert time.monotonic() < deadline, f"{script} gave {driver.execute_script(script)!r}, not {expected!r}"
+        time.sleep(0.05)
+
+
+ALERTS = "[...document.querySelectorAll('figure')].find((figure) => figure.textContent.includes('what came of it'))"
+
+
+def test_a_live_page_shows_news_by_itself_and_keeps_what_a_person_did(driver: Any, live: Any) -> None:
+    """Folds, sorting and theme stay, buttons work on what is new, nothing is reloaded and nobody else is asked."""
+    training, address, _ = live
+    screenshots.open_page(driver, address, WIDE)
+    assert "ppo is at step 10 of 100" in driver.execute_script("return document.querySelector('h1').textContent")
+    driver.execute_script("window.kept = 'same page'; document.querySelector('details').open = true")
+    every = "[...document.querySelectorAll('table')].find((table) => table.textContent.includes('rl/length_tokens'))"
+    driver.execute_script(f"{every}.querySelectorAll('th button')[1].click()")
+    names = f"return [...{every}.tBodies[0].rows].map((row) => row.cells[0].textContent.trim())"
+    by_value = ["rl/kl_k1", "loss", "rl/score", "rl/length_tokens"]
+    assert driver.execute_script(names) == by_value
+    training.go_on(to=20)
+    wait_for(driver, "return document.querySelector('h1').textContent.includes('is at step 20 of 100')", True)
+    assert driver.execute_script(
+        "return [window.kept, document.querySelector('details').open, window.pwned ?? null]"
+    ) == ["same page", True, None]
+    assert driver.execute_script("return document.title").startswith("ppo is at step 20")
+    assert driver.execute_script(names) == ["loss", "rl/kl_k1", "rl/score", "rl/length_tokens"], (
+        "sorted again by the new values"
+    )
+    row = driver.execute_script(
+        f"return [...{ALERTS}.querySelector('tbody tr').cells].map((cell) => cell.textContent.trim())"
+    )
+    assert row == ["12", "WARN", "kl_high", "rl/kl_k1 0.750 nats/token", "at most 0.500 nats/token", "only said",
+                   "nothing was changed; still out of range", "Look"]  # fmt: skip
+    assert "step 20" in driver.execute_script("return document.querySelector('article').textContent")
+    driver.execute_script(
+        "Object.defineProperty(navigator, 'clipboard', {value: {writeText: async (text) => { window.copied = text; }}})"
+    )
+    driver.execute_script(f"{ALERTS}.querySelector('[data-copy]').click()")
+    assert driver.execute_script("return window.copied").splitlines()[1].startswith("12,WARN,kl_high,")
+    asked = driver.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert asked and set(asked) == {f"{address}live.json"}
+    assert [entry for entry in driver.get_log("browser") if "favicon" not in entry["message"]] == []
+
+
+def test_a_live_page_says_when_nobody_answers_any_more(driver: Any, live: Any) -> None:
+    _, address, end = live
+    screenshots.open_page(driver, address, WIDE)
+    hidden = "return document.querySelector('[data-off]').hidden"
+    assert driver.execute_script(hidden) is True
+    end()
+    wait_for(driver, hidden, False)
+    assert "stands still" in driver.execute_script("return document.querySelector('[data-off]').textContent")
+
+
+def test_a_live_page_fits_a_phone(driver: Any, live: Any) -> None:
+    training, address, _ = live
+    training.go_on(to=20)
+    screenshots.open_page(driver, address, PHONE)
+    assert driver.execute_script("return document.documentElement.scrollWidth") == 390
+    assert driver.execute_script(OVERFLOW) == []
+    assert driver.execute_script(OVERLAPS) == []

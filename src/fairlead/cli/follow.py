@@ -51,7 +51,9 @@ def draw(run: RunReport | None) -> RenderableType:
                 Text(chart.y_label),
                 Text(spark(series)),
             )
-    alerts = [Text(f"{row[1]} step {row[0]} {row[2]}: {row[3]}") for row in summary.tables[0].rows[:3]]
+    alerts = [
+        Text(f"{row[1]} step {row[0]} {row[2]}: {row[3]}, {row[4]}; {row[6]}") for row in summary.tables[0].rows[:3]
+    ]
     samples = Table(box=None, pad_edge=False)
     samples.add_column("reference", ratio=1)
     samples.add_column("policy now", ratio=1)

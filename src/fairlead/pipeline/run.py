@@ -59,7 +59,7 @@ from fairlead.store.artifacts import Artifact, ArtifactStore, cache_key
 from fairlead.store.code_version import code_version
 from fairlead.store.registry import Registry
 from fairlead.store.work import work_alone
-from fairlead.telemetry import typical_pace
+from fairlead.telemetry import kept_alerts, typical_pace
 from fairlead.telemetry.trackers import Place, Trackers, check_installed, open_trackers
 from fairlead.train.shelf import LOG, retire
 
@@ -363,6 +363,7 @@ class Pipeline:
             summary = node.run(node.config, paths, draft.path, self._services(node, work, paths))
             summary = dataclasses.replace(
                 summary,
+                tables=(*summary.tables, *kept_alerts(draft.path)),
                 facts={
                     **summary.facts,
                     **self._criteria(),

@@ -17,6 +17,7 @@ from fairlead.core.errors import DataError
 from fairlead.core.gates import figure
 from fairlead.core.summary import Chart, Figure, SamplePair, Series, SeriesRole, StageSummary, Table, Threshold
 from fairlead.report.run import RunReport, StageReport
+from fairlead.telemetry.alert_table import ALERTS, STOPPED, alert_table
 from fairlead.telemetry.metrics import METRICS, describe
 from fairlead.telemetry.sinks import read_metrics
 
@@ -60,15 +61,18 @@ def read_live(home: Path) -> RunReport | None:
         return None
     step = max((curve[-1][0] for curve in curves.values()), default=0)
     figures = tuple(_figure(name, label, curves) for name, label in _KEY.items() if name in curves)[:3]
-    alerts = _rows(work / "alerts.jsonl")
+    alerts = _rows(work / ALERTS)
     pace = f", {figure(curves['train/step_s'][-1][1])} s a step" if "train/step_s" in curves else ""
     warned = (
         f" {len(alerts)} alert{'s' if len(alerts) != 1 else ''}, the last: {alerts[-1]['level']} {alerts[-1]['rule']}."
         if alerts
         else " No alert."
     )
-    headline = f"{facts['title']} is at step {step} of {facts['num_steps']}{pace}.{warned}"
-    summary = StageSummary(stage=facts["title"], headline="Training goes on.", charts=_charts(curves), tables=_tables(alerts, curves),
+    is_stopped = bool(alerts) and alerts[-1]["step"] == step and STOPPED in alerts[-1]["results"]
+    state = "was stopped at" if is_stopped else "is at"
+    headline = f"{facts['title']} {state} step {step} of {facts['num_steps']}{pace}.{warned}"
+    said = "Training was stopped by a rule." if is_stopped else "Training goes on."
+    summary = StageSummary(stage=facts["title"], headline=said, charts=_charts(curves), tables=_tables(alerts, curves),
                            samples=tuple(SamplePair(**row) for row in _rows(work / "samples.jsonl")))  # fmt: skip
     stage = StageReport(
         title=facts["title"], summary=summary, seconds=0.0, cached=False, artifact_id="not finished", memory_mb=None
@@ -110,12 +114,6 @@ def _chart(question: str, names: Sequence[tuple[str, str, SeriesRole]], curves: 
 
 
 def _tables(alerts: Sequence[Mapping[str, Any]], curves: Curves) -> tuple[Table, ...]:
-    said = tuple(
-        (row["step"], row["level"], row["rule"], row["message"], "; ".join(row["done"]), row["remedy"])
-        for row in reversed(alerts)
-    )
-    alert_table = Table(title="Alerts", columns=("step", "verdict", "rule", "what was seen", "what was done", "what to do"), rows=said,
-                        caption="Rules and limits: docs/troubleshooting.md.")  # fmt: skip
     order = {m.name: (m.is_diagnostic, i) for i, m in enumerate(METRICS)}
     names = sorted(curves, key=lambda name: order.get(name, (False, len(order))))
     last = tuple(
@@ -123,8 +121,9 @@ def _tables(alerts: Sequence[Mapping[str, Any]], curves: Curves) -> tuple[Table,
         for name in names
         if math.isfinite(curves[name][-1][1])
     )
-    return (alert_table, Table(title="Every metric, at its last step", columns=("metric", "value", "unit", "meaning"), rows=last,
-                               caption="KL first; losses last, for they say whether the optimiser works."))  # fmt: skip
+    every = Table(title="Every metric, at its last step", columns=("metric", "value", "unit", "meaning"), rows=last,
+                  caption="KL first; losses last, for they say whether the optimiser works.")  # fmt: skip
+    return (alert_table(alerts, is_over=False), every)
 
 
 def _thin(points: Sequence[tuple[int, float]]) -> tuple[tuple[float, float], ...]:

@@ -3,7 +3,8 @@
 Nothing leaves the machine: a sink writes a file that the user named.
 """
 
-from fairlead.telemetry.alerts import Action, Alert, Condition, Decision, Rule, Watch, replay
+from fairlead.telemetry.alert_table import alert_table, kept_alerts
+from fairlead.telemetry.alerts import Action, Alert, Condition, Decision, Rule, Seen, Watch, move_kl_coef, replay
 from fairlead.telemetry.metrics import METRICS, Metric, describe, metrics_page
 from fairlead.telemetry.pace import Pace, typical_pace
 from fairlead.telemetry.rules import DEFAULT_RULES, choose_rules, without_metrics
@@ -12,6 +13,6 @@ from fairlead.telemetry.sinks import FanOut, JsonlSink, read_metrics
 
 __all__ = [
     "DEFAULT_RULES", "METRICS", "Action", "Alert", "Condition", "Decision", "Failure", "FanOut", "JsonlSink",
-    "Metric", "Pace", "Rule", "Watch", "choose_rules",
-    "describe", "metrics_page", "read_metrics", "replay", "runbook", "runbook_page", "typical_pace", "without_metrics",
+    "Metric", "Pace", "Rule", "Seen", "Watch", "alert_table", "choose_rules",
+    "describe", "kept_alerts", "metrics_page", "move_kl_coef", "read_metrics", "replay", "runbook", "runbook_page", "typical_pace", "without_metrics",
 ]  # fmt: skip

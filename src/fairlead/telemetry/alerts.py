@@ -9,7 +9,7 @@ decides as the whole one would have, and `replay` decides again from a metrics f
 Example:
     watch = Watch(DEFAULT_RULES)
     decision = watch.decide(step, metrics)
-    kl_coef = decision.move_kl_coef(kl_coef)
+    kl_coef = move_kl_coef(kl_coef, decision.actions)
 """
 
 import math
@@ -108,15 +108,25 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What broke a condition."""
+
+    metric: str
+    value: float
+    side: Literal["above", "below"]
+    limit: float | None
+    """In the unit of the metric, with what it is relative to worked in; None for a value that is no number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
     """What a rule said at a step."""
 
     step: int
     rule: str
     level: Level
-    metric: str
-    """Of the first condition that holds."""
-    value: float
+    seen: tuple[Seen, ...]
+    """Of the conditions that hold."""
     message: str
     """What was seen, against what limit."""
     remedy: str
@@ -133,9 +143,12 @@ class Alert:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able data for the log of alerts."""
-        value = self.value if math.isfinite(self.value) else str(self.value)
-        return {"step": self.step, "rule": self.rule, "level": self.level, "metric": self.metric, "value": value, "message": self.message,
-                "remedy": self.remedy, "done": [a.words() for a in self.actions], "proposed": [a.words() for a in self.proposed]}  # fmt: skip
+        seen = [
+            {"metric": s.metric, "value": s.value if math.isfinite(s.value) else str(s.value), "side": s.side, "limit": s.limit} for s in self.seen
+        ]  # fmt: skip
+        return {"step": self.step, "rule": self.rule, "level": self.level, "seen": seen, "message": self.message, "remedy": self.remedy,
+                "done": [a.words() for a in self.actions], "proposed": [a.words() for a in self.proposed], "results": [],
+                "over_at": None}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,16 +179,17 @@ class Decision:
         """The alert that ends the run."""
         return next((alert for alert in self.alerts for a in alert.actions if a.kind == "stop"), None)
 
-    def move_kl_coef(self, kl_coef: float) -> float:
-        """The KL coefficient after this decision, reward units a nat. A bound that it is beyond already leaves it where it is."""
-        for action in self.actions:
-            if action.kind == "raise_kl":
-                bound = math.inf if action.bound is None else action.bound
-                kl_coef = max(kl_coef, min(bound, bound if action.factor is None else kl_coef * action.factor))
-            elif action.kind == "lower_kl":
-                bound = action.bound or 0.0
-                kl_coef = min(kl_coef, max(bound, bound if action.factor is None else kl_coef * action.factor))
-        return kl_coef
+
+def move_kl_coef(kl_coef: float, actions: Iterable[Action]) -> float:
+    """The KL coefficient after these actions, reward units a nat. A bound that it is beyond already leaves it where it is."""
+    for action in actions:
+        if action.kind == "raise_kl":
+            bound = math.inf if action.bound is None else action.bound
+            kl_coef = max(kl_coef, min(bound, bound if action.factor is None else kl_coef * action.factor))
+        elif action.kind == "lower_kl":
+            bound = action.bound or 0.0
+            kl_coef = min(kl_coef, max(bound, bound if action.factor is None else kl_coef * action.factor))
+    return kl_coef
 
 
 @dataclass(slots=True)
@@ -215,7 +229,7 @@ class Watch:
         self.stopped: dict[str, Any] | None = None
         """The alert that ended the run, as plain data; the owner sets it, and clears it when a person lets the run go on."""
         self.spoken: list[dict[str, Any]] = []
-        """Every alert so far, oldest first, as plain data."""
+        """Every alert so far, oldest first, as plain data, with what came of it: `results` by `note`, `over_at` when its conditions ended."""
 
     @property
     def is_calm(self) -> bool:
@@ -248,6 +262,20 @@ class Watch:
         self.spoken += [alert.to_dict() for alert in alerts]
         return Decision(alerts=tuple(alerts), rate_factor=self._move_rate(alerts))
 
+    def note(self, rule: str, results: Iterable[str]) -> None:
+        """What came of the newest alert of a rule, as whoever carried it out found."""
+        next(row for row in reversed(self.spoken) if row["rule"] == rule)["results"] += results
+
+    @property
+    def num_open(self) -> int:
+        """Alerts whose conditions have held since."""
+        return sum(row["over_at"] is None for row in self.spoken)
+
+    def _close(self, rule: str, step: int) -> None:
+        for row in self.spoken:
+            if row["rule"] == rule and row["over_at"] is None:
+                row["over_at"] = step
+
     def forget(self) -> None:
         """After a roll back: the last rows are of weights that are gone. The first rows, and how often each rule acted, stay."""
         self._not_finite = []
@@ -262,13 +290,13 @@ class Watch:
             name: {"spoke_at": s.spoke_at, "times": s.times, "parts": [[list(p.recent), list(p.scales), list(p.start)] for p in s.parts]}
             for name, s in self._states.items()
         }  # fmt: skip
-        return {"rows": self._rows, "rate": self._rate, "not_finite": list(self._not_finite), "spoken": list(self.spoken),
+        return {"rows": self._rows, "rate": self._rate, "not_finite": list(self._not_finite), "spoken": [dict(row) for row in self.spoken],
                 "stopped": self.stopped, "rules": rules}  # fmt: skip
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave; a rule that was not there then begins anew."""
         self._rows, self._rate, self._not_finite = state["rows"], state["rate"], list(state["not_finite"])
-        self.spoken, self.stopped = list(state["spoken"]), state["stopped"]
+        self.spoken, self.stopped = [dict(row) for row in state["spoken"]], state["stopped"]
         for rule in self.rules:
             row = state["rules"].get(rule.id)
             if row is not None and len(row["parts"]) == len(rule.when):
@@ -284,12 +312,16 @@ class Watch:
         beyond = [(condition, found) for condition, found in seen if found is not None]
         if len(beyond) < (len(rule.when) if rule.need is None else rule.need):
             state.spoke_at = None
+            if all(
+                not part.recent or len(part.recent) >= c.window for c, part in zip(rule.when, state.parts, strict=True)
+            ):
+                self._close(rule.id, step)  # after a roll back not before there are as many new rows
             return None
         if self._rows <= rule.warmup or not self._is_due(rule, state):
             return None
-        condition, (value, _) = beyond[0]
         message = " and ".join(_words(c, v, limit) for c, (v, limit) in beyond)
-        return self._speak(rule, state, step, metric=condition.metric, value=value, message=message)
+        seen = tuple(Seen(metric=c.metric, value=value, side=c.side, limit=limit) for c, (value, limit) in beyond)
+        return self._speak(rule, state, step, seen=seen, message=message)
 
     def _is_due(self, rule: Rule, state: _State) -> bool:
         if state.spoke_at is None:
@@ -301,19 +333,22 @@ class Watch:
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
         new = [name for name in bad if name not in self._not_finite]
         self._not_finite = [name for name in self._not_finite if name in bad or name not in metrics] + new
+        if not bad:
+            self._close(rule.id, step)
         if not new:
             return None
         more = f" and {len(new) - 1} more" if len(new) > 1 else ""
         message = f"{new[0]}={metrics[new[0]]}{more} is not finite"
-        return self._speak(rule, self._states[rule.id], step, metric=new[0], value=metrics[new[0]], message=message)
+        seen = tuple(Seen(metric=name, value=metrics[name], side="above", limit=None) for name in new)
+        return self._speak(rule, self._states[rule.id], step, seen=seen, message=message)
 
-    def _speak(self, rule: Rule, state: _State, step: int, *, metric: str, value: float, message: str) -> Alert:
+    def _speak(self, rule: Rule, state: _State, step: int, *, seen: tuple[Seen, ...], message: str) -> Alert:
         if rule.id != NOT_FINITE:
             state.spoke_at = self._rows
         is_spent = rule.max_times is not None and state.times >= rule.max_times
         actions, is_acting = rule.last if is_spent else rule.actions, rule.mode == "act"
         state.times += is_acting
-        return Alert(step=step, rule=rule.id, level=rule.level, metric=metric, value=value, message=message, remedy=rule.remedy,
+        return Alert(step=step, rule=rule.id, level=rule.level, seen=seen, message=message, remedy=rule.remedy,
                      actions=actions if is_acting else (), proposed=() if is_acting else actions)  # fmt: skip
 
     def _move_rate(self, alerts: Iterable[Alert]) -> float:

@@ -19,9 +19,11 @@ from typing import Any, Self
 import torch
 
 from fairlead.core.errors import FairleadError, Interrupted
+from fairlead.core.gates import figure
 from fairlead.core.io import write_json, write_jsonl
 from fairlead.core.services import ProgressBar, Services
-from fairlead.telemetry.alerts import Decision, Rule, Watch
+from fairlead.telemetry.alert_table import STOPPED
+from fairlead.telemetry.alerts import Action, Decision, Rule, Watch, move_kl_coef
 from fairlead.telemetry.metrics import METRICS
 from fairlead.telemetry.pace import Pace
 from fairlead.telemetry.rules import DEFAULT_RULES, without_metrics
@@ -221,30 +223,52 @@ class Session:
 
     def _act(self, decision: Decision) -> None:
         self.learner.optimizer.rate_factor *= decision.rate_factor
-        if "kl_coef" in self.extra:
-            before = float(self.extra["kl_coef"])
-            self.extra["kl_coef"] = decision.move_kl_coef(before)
-            if before > 0 and "kl_scale" in self.extra:
-                self.extra["kl_scale"] *= self.extra["kl_coef"] / before
         self._is_snapshot |= decision.wants_snapshot
-        if decision.wants_roll_back:
-            self._roll_back()
+        went_back = self._roll_back() if decision.wants_roll_back else ""
+        is_over = False
         if decision.stop is not None:
             self._steering.watch.stopped = decision.stop.to_dict()
-            if not self._steering.goes_on():
-                self.save()
-                self._steering.refuse()
+            is_over = not self._steering.goes_on()
+        results: dict[str, list[str]] = {}
+        for alert in decision.alerts:
+            kinds = {action.kind for action in alert.actions}
+            results[alert.rule] = [
+                *([f"checkpoint of step {self.learner.step_number} kept"] if "snapshot" in kinds else ()),
+                *([self._move_kl(alert.actions)] if kinds & {"raise_kl", "lower_kl"} else ()),
+                *([_rate_words(decision.rate_factor)] if "scale_rate" in kinds else ()),
+                *([went_back] if "roll_back" in kinds else ()),
+                *(([STOPPED] if is_over else ["allowed on record"]) if "stop" in kinds else ()),
+            ]
+        self._steering.note(results)
+        if is_over:
+            self.save()
+            self._steering.refuse()
 
-    def _roll_back(self) -> None:
+    def _move_kl(self, actions: Sequence[Action]) -> str:
+        """Move the coefficient where the method has one; says from where to where."""
+        if "kl_coef" not in self.extra:
+            return "no KL coefficient here"
+        before = float(self.extra["kl_coef"])
+        after = self.extra["kl_coef"] = move_kl_coef(before, actions)
+        if before > 0 and "kl_scale" in self.extra:
+            self.extra["kl_scale"] *= after / before
+        return (
+            f"KL coefficient {figure(before)} to {figure(after)}"
+            if after != before
+            else f"KL coefficient stays at {figure(before)}"
+        )
+
+    def _roll_back(self) -> str:
         """Weights, optimiser and statistics of the last good checkpoint; steps, data, seeds and controllers go on, so that nothing repeats."""
         found, learner = self._checkpoints.read_good(), self.learner
         if found is None:
             self._steering.say("there is no good checkpoint to go back to; training goes on from here.")
-            return
+            return "no good checkpoint to go back to"
         now = {"step": learner.step_number, "rate_factor": learner.optimizer.rate_factor}
         learner.load_state(found.tensors(), {**found.state["learner"], **now})
         self._steering.watch.forget()
         self._steering.say(f"back to the weights of step {found.entry.step}; steps, prompts and seeds go on.")
+        return f"back to the weights of step {found.entry.step}"
 
     def after_step(self, learner: Learner, metrics: dict[str, float]) -> bool:
         """Hook of the loop for methods whose batches come from data."""
@@ -315,3 +339,7 @@ class Session:
             return False
         metrics = {name: float(text) for name, text in texts.items()}
         return any([bool(hook(self.learner, metrics)) for hook in hooks])  # noqa: C419 - every hook must run
+
+
+def _rate_words(factor: float) -> str:
+    return f"learning rate x {figure(factor)} from here on" if factor != 1.0 else "learning rate stays, at its bound"

@@ -1,16 +1,15 @@
 """The rules of a training run with a voice: alerts to the user and to a file, and the end of a run that a rule stopped, also when it is
 started again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fairlead.core.errors import TrainError
 from fairlead.core.io import write_jsonl
 from fairlead.core.services import Services
+from fairlead.telemetry.alert_table import ALERTS
 from fairlead.telemetry.alerts import Decision, Watch
-
-ALERTS = "alerts.jsonl"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,12 +22,19 @@ class Steering:
 
     def decide(self, step: int, metrics: Mapping[str, float]) -> Decision:
         """What the rules want after this row; said at once."""
+        num_open = self.watch.num_open
         decision = self.watch.decide(step, metrics)
         for alert in decision.alerts:
             self.say(alert.line())
-        if decision.alerts:
+        if decision.alerts or self.watch.num_open != num_open:
             self.show()
         return decision
+
+    def note(self, results: Mapping[str, Sequence[str]]) -> None:
+        """What came of the alerts of this step, by rule."""
+        for rule, found in results.items():
+            self.watch.note(rule, found)
+        self.show()
 
     def say(self, text: str) -> None:
         """One line for the user."""

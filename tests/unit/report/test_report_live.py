@@ -55,7 +55,17 @@ def test_the_run_is_told_with_kl_first(home: Path):
     assert summary.charts[0].question == "How far does the policy move from its reference?"
     assert summary.charts[0].series[0].points[-1] == (40.0, pytest.approx(0.8))
     assert [row[2] for row in summary.tables[0].rows] == ["kl_high", "length"]
+    assert summary.tables[0].rows[0][3:5] == ("rl/kl_k1 0.560 nats/token", "at most 0.500 nats/token")
     assert summary.tables[1].rows[0][0] == "rl/kl_k1" and summary.samples[0].after.endswith("x")
+
+
+def test_a_training_that_a_rule_stopped_is_not_said_to_go_on(home: Path):
+    path = home / "work" / "abc" / "alerts.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    write_jsonl(path, [*rows[:-1], {**rows[-1], "step": 40, "results": ["stopped here"]}])
+    run = read_live(home)
+    assert run is not None and run.answer.startswith("ppo was stopped at step 40 of 100")
+    assert run.stages[0].summary.headline == "Training was stopped by a rule."
 
 
 def test_nothing_is_shown_while_nothing_trains(tmp_path: Path):

@@ -16,6 +16,7 @@ from fairlead.telemetry import (
     Rule,
     Watch,
     describe,
+    move_kl_coef,
     replay,
     without_metrics,
 )
@@ -97,7 +98,7 @@ def test_a_mean_and_a_rise_over_a_window():
         id="r", when=(Condition(metric="rl/score", side="below", limit=1.9, window=4, over="rise"),), remedy="x"
     )
     (alert,) = replay((rise,), [(step, {"rl/score": value}) for step, value in enumerate([0.0, 3.0, 0.0, 3.0])])
-    assert alert.value == pytest.approx(1.8)
+    assert alert.seen[0].value == pytest.approx(1.8)
 
 
 def test_another_metric_may_scale_the_limit():
@@ -130,7 +131,7 @@ def test_conditions_hold_together_or_so_many_of_them():
 def test_a_number_that_is_not_finite_always_speaks(value: float):
     """Also for metrics that no rule and no catalogue names, at once, and once."""
     alerts = replay(DEFAULT_RULES, [(step, {"my/own": x}) for step, x in enumerate([1.0, value, value, 1.0, value])])
-    assert [(a.step, a.rule, a.level, a.metric) for a in alerts] == [
+    assert [(a.step, a.rule, a.level, a.seen[0].metric) for a in alerts] == [
         (1, "not_finite", "STOP", "my/own"),
         (4, "not_finite", "STOP", "my/own"),
     ]
@@ -152,7 +153,7 @@ def test_a_rule_that_proposes_does_nothing():
     rule = Rule(id="high", when=HIGH.when, remedy="x", actions=(Action(kind="raise_kl", bound=0.5),), mode="propose")
     watch = Watch((rule,))
     decisions = [watch.decide(step, {"rl/kl_k1": 0.75}) for step in range(3)]
-    assert decisions[-1].move_kl_coef(0.2) == 0.2
+    assert move_kl_coef(0.2, decisions[-1].actions) == 0.2
     assert "Proposed: KL coefficient to 0.5." in decisions[-1].alerts[0].line()
 
 
@@ -175,7 +176,7 @@ def decision(*actions: Action) -> Decision:
     ],
 )
 def test_the_kl_coefficient_moves_to_its_bound_and_never_the_other_way(action: Action, before: float, after: float):
-    assert decision(action).move_kl_coef(before) == pytest.approx(after)
+    assert move_kl_coef(before, decision(action).actions) == pytest.approx(after)
 
 
 def test_the_learning_rate_moves_by_factors_up_to_their_product():

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fairlead.telemetry import DEFAULT_RULES, Watch, replay, runbook, runbook_page
+from fairlead.telemetry import DEFAULT_RULES, Watch, move_kl_coef, replay, runbook, runbook_page
 
 PAGE = Path(__file__).parents[3] / "docs" / "troubleshooting.md"
 ROWS = 60
@@ -97,7 +97,7 @@ def test_kl_collapse_halves_the_coefficient_to_a_floor_and_raises_the_rate_once(
     seen = [kl_coef]
     for step, metrics in course(FAULTS["kl_collapse"]):
         decision = watch.decide(step, metrics)
-        kl_coef, rate = decision.move_kl_coef(kl_coef), rate * decision.rate_factor
+        kl_coef, rate = move_kl_coef(kl_coef, decision.actions), rate * decision.rate_factor
         seen += [kl_coef] if kl_coef != seen[-1] else []
     assert seen == pytest.approx([0.2, 0.1, 0.05]) and rate == pytest.approx(1.5)
 

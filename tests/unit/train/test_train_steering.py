@@ -62,6 +62,30 @@ def test_the_kl_coefficient_and_the_scale_of_a_scheduled_one_move(tmp_path):
         assert running.extra == {"kl_coef": pytest.approx(0.3), "kl_scale": pytest.approx(1.5)}
 
 
+def results(folder):
+    return [row["results"] for row in map(json.loads, (folder / "work" / "alerts.jsonl").read_text().splitlines())]
+
+
+@pytest.mark.parametrize(("extra", "expected"), [
+    ({"kl_coef": 0.2}, "KL coefficient 0.200 to 0.300"), ({"kl_coef": 1.0}, "KL coefficient stays at 1"),
+    ({"kl_coef": 0.0}, "KL coefficient stays at 0"), ({}, "no KL coefficient here"),
+])  # fmt: skip
+def test_what_came_of_an_alert_is_what_happened_and_not_what_was_ordered(extra, expected, tmp_path):
+    with session(make_learner("sft", num_steps=4), tmp_path, rule(SNAPSHOT, RAISE_KL, ROLL_BACK, SLOWER)) as running:
+        running.extra |= extra
+        step(running, 0.9)
+        assert results(tmp_path) == [
+            [
+                "checkpoint of step 1 kept",
+                expected,
+                "learning rate x 0.500 from here on",
+                "no good checkpoint to go back to",
+            ]
+        ]
+        step(running, 0.1)
+        assert json.loads((tmp_path / "work" / "alerts.jsonl").read_text())["over_at"] == 2
+
+
 def test_the_learning_rate_is_halved_from_the_next_step_on_and_after_a_resume(tmp_path):
     whole = make_learner("sft", num_steps=4)
     with session(whole, tmp_path / "a") as running:
@@ -101,6 +125,7 @@ def test_weights_and_optimiser_go_back_while_steps_go_on(tmp_path):
         assert learner.step_number == 3
         assert {float(state["step"]) for part in learner.optimizer.parts for state in part.state.values()} == {1.0}
         assert said[-1] == "test: back to the weights of step 1; steps, prompts and seeds go on."
+        assert results(tmp_path) == [["back to the weights of step 1"]]
         step(running, 0.1)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
@@ -147,6 +172,7 @@ def test_a_run_that_a_rule_stopped_is_saved_and_refused_until_the_rule_is_allowe
         assert all(torch.equal(a, b) for a, b in zip(weights(learner), weights(allowed), strict=True))
         step(running, 0.9)
     assert said[0] == "test: high is allowed on record: meant"
+    assert results(tmp_path) == [["stopped here"]]
 
 
 def test_a_loss_that_is_no_number_stops_by_the_rule_of_its_name(tmp_path):

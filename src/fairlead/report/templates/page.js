@@ -14,6 +14,13 @@
   label();
   show(toggle);
 
+  // Buttons of what the page shows; once more for each part that a live page puts in its place.
+  const prepare = (part) => {
+    tables(part);
+    copies(part);
+    samplesIn(part);
+  };
+
   // Tables: a click on a column name sorts by the exact value, empty cells last.
   const cellValue = (row, index) => row.cells[index].dataset.value ?? row.cells[index].textContent.trim();
   const compare = (a, b) => {
@@ -28,7 +35,7 @@
     const order = (a, b) => { const c = compare(cellValue(a, index), cellValue(b, index)); return Number.isFinite(c) ? sign * c : Math.sign(c); };
     table.tBodies[0].append(...[...table.tBodies[0].rows].sort(order));
   };
-  all("table[data-sortable]").forEach((table) => {
+  const tables = (part) => all("table[data-sortable]", part).forEach((table) => {
     if (table.tBodies[0].rows.length < 2) return;
     [...table.tHead.rows[0].cells].forEach((header, index) => {
       const button = document.createElement("button");
@@ -63,16 +70,18 @@
     return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   const csv = (table) => [...table.rows].map((row) => [...row.cells].map(csvCell).join(",")).join("\r\n") + "\r\n";
-  all("[data-copy]").forEach((button) => {
-    const table = button.closest("figure").querySelector("table");
-    if (!table) return;
-    button.addEventListener("click", () => copy(csv(table), button));
-    show(button);
-  });
-  all("[data-copy-text]").forEach((button) => {
-    button.addEventListener("click", () => copy(button.parentElement.querySelector("code").textContent, button));
-    show(button);
-  });
+  const copies = (part) => {
+    all("[data-copy]", part).forEach((button) => {
+      const table = button.closest("figure").querySelector("table");
+      if (!table) return;
+      button.addEventListener("click", () => copy(csv(table), button));
+      show(button);
+    });
+    all("[data-copy-text]", part).forEach((button) => {
+      button.addEventListener("click", () => copy(button.parentElement.querySelector("code").textContent, button));
+      show(button);
+    });
+  };
 
   // Samples: worst, best or as sampled; those without scores stay last.
   const change = (article) => article.dataset.change === "" ? NaN : Number(article.dataset.change);
@@ -81,7 +90,7 @@
     best: (a, b) => change(b) - change(a),
     given: (a, b) => a.dataset.order - b.dataset.order,
   };
-  all("[data-sorts]").forEach((group) => {
+  const samplesIn = (part) => all("[data-sorts]", part).forEach((group) => {
     const samples = group.closest(".samples");
     const articles = all("article", samples);
     if (articles.length < 2) return;
@@ -96,6 +105,9 @@
     });
     show(group);
   });
+
+  prepare(document);
+  document.addEventListener("fairlead-news", (event) => prepare(event.target));
 
   // Print: open folded samples and the reading help; the numbers of charts would fill pages.
   addEventListener("beforeprint", () => all(".samples details, .foot details").forEach((fold) => { fold.open = true; }));
