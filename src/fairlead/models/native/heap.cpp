@@ -120,6 +120,7 @@ private:
         if (end <= open_) return true;
         for (size_t target : {up(end, kStep), up(end, kPage)}) {
             if (target <= size_ && mprotect(base_ + open_, target - open_, PROT_READ | PROT_WRITE) == 0) {
+                madvise(base_ + open_, target - open_, MADV_HUGEPAGE);  // one fault for 2 MiB; a kernel without them says no
                 open_ = target;
                 return true;
             }
