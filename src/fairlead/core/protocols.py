@@ -148,7 +148,11 @@ class WeightSource(Protocol):
     """Hands out named weights one after another, in layer order."""
 
     def named_weights(self) -> Iterator[tuple[str, Any]]:
-        """Yield (name, tensor)."""
+        """Yield (name, tensor) by the names of the plain model, with adapters added in."""
+        ...
+
+    def write_adapter(self, folder: Path) -> bool:
+        """Write the adapter alone, as peft does, into a folder; False, and nothing, for a model without one."""
         ...
 
 

@@ -19,7 +19,8 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from fairlead.core.errors import EngineError, explain
 from fairlead.core.protocols import Decode, EngineHealth, GenerateRequest, PauseMode, Sample, Sampling, WeightSource
-from fairlead.engine.local import LocalEngine, check_requests
+from fairlead.engine.local import LocalEngine
+from fairlead.engine.requests import check_requests
 from fairlead.engine.sampler import draw, process_logits, sample_uniforms
 from fairlead.engine.scheduler import require_finite
 from fairlead.engine.stops import StopTexts
@@ -84,7 +85,9 @@ class FallbackEngine:
 
     def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Sample]:
         """Sample batch by batch, the longest prompts first. Raises EngineError as LocalEngine."""
-        check_requests(self.model, requests, sampling, has_decoder=self._decode_text is not None)
+        check_requests(
+            requests, sampling, max_positions=self.model.max_positions, has_decoder=self._decode_text is not None
+        )
         ordered = sorted(requests, key=lambda r: (-len(r.token_ids), -r.limit(sampling), r.key))
         batches = [
             batch

@@ -11,7 +11,6 @@ Example:
         ...
 """
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -31,8 +30,10 @@ from fairlead.engine.by_modules import ModuleRunner
 from fairlead.engine.cache import KEY_TOKENS, round_up
 from fairlead.engine.kernel import load_kernel
 from fairlead.engine.layers import OtherShapeError
+from fairlead.engine.requests import check_requests
 from fairlead.engine.runner import Runner
 from fairlead.engine.scheduler import Schedule
+from fairlead.engine.turns import Turns
 from fairlead.models.load import CausalModel
 
 
@@ -75,14 +76,9 @@ class LocalEngine:
         self.policy_version = 0
         self._runner = choose_runner(model, use_kernel=use_kernel)
         self._decode_text = decode
-        self._num_tokens = self._num_aborted = 0
+        self._num_tokens = 0
         self._on_token = on_token
-        self._schedule: Schedule | None = None
-        self._gate = threading.Condition()
-        self._step = threading.RLock()
-        self._paused: PauseMode | None = None
-        self._pauser: int | None = None
-        self._reader: int | None = None
+        self._turns = Turns()
 
     @property
     def about(self) -> str:
@@ -91,37 +87,24 @@ class LocalEngine:
 
     def pause(self, mode: PauseMode = "keep") -> None:
         """See RolloutEngine. The thread that reads the samples may pause too, but must `resume` before it asks for the next one."""
-        with self._gate:
-            self._paused, self._pauser = mode, threading.get_ident()
-        with self._step:  # a step that is being made ends first
-            schedule = self._schedule
-            if mode == "abort" and schedule is not None:
-                self._num_aborted += schedule.num_active + schedule.num_waiting
-                self._schedule = None
-        self._notify()
-        if mode == "wait" and self._reader != threading.get_ident():
-            with self._gate:
-                self._gate.wait_for(lambda: self._schedule is None or self._schedule.num_active == 0)
+        self._turns.pause(mode)
 
     def resume(self) -> None:
         """See RolloutEngine."""
-        with self._gate:
-            self._paused = self._pauser = None
-            self._gate.notify_all()
+        self._turns.resume()
 
     def update_weights(self, source: WeightSource | None, version: int) -> None:
         """Take note of a new policy version; the parameters are the trainer's own, and `source` is not read."""
-        with self._step:
+        with self._turns.step:
             self.policy_version = version
-            if self._schedule is not None:
+            if self._turns.current is not None:
                 self._runner.rebind()
 
     def health(self) -> EngineHealth:
         """See RolloutEngine."""
-        schedule = self._schedule
-        return EngineHealth(state="paused" if self._paused else "ready", policy_version=self.policy_version, num_tokens=self._num_tokens,
-                            num_active=schedule.num_active if schedule else 0, num_waiting=schedule.num_waiting if schedule else 0,
-                            num_aborted=self._num_aborted)  # fmt: skip
+        turns = self._turns
+        return EngineHealth(state="paused" if turns.paused else "ready", policy_version=self.policy_version, num_tokens=self._num_tokens,
+                            num_active=turns.num_active, num_waiting=turns.num_waiting, num_aborted=turns.num_aborted)  # fmt: skip
 
     def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Sample]:
         """Sample; those that may get longest begin first.
@@ -130,64 +113,32 @@ class LocalEngine:
             EngineError: an empty prompt, one that leaves no room, two requests of one name, stop texts without a decoder, or logits that
                 are not finite.
         """
-        check_requests(self.model, requests, sampling, has_decoder=self._decode_text is not None)
-        self._await_turn(None)
-        schedule = self._begin(requests, sampling)
+        check_requests(
+            requests, sampling, max_positions=self.model.max_positions, has_decoder=self._decode_text is not None
+        )
+        turns = self._turns
+        schedule = turns.begin(lambda: self._begin(requests, sampling))
         try:
             while not schedule.is_done:
-                self._await_turn(schedule)
-                with self._step, torch.inference_mode():
-                    if self._schedule is not schedule:
+                turns.await_turn(schedule)
+                with turns.step, torch.inference_mode():
+                    if turns.current is not schedule:
                         return
-                    done = schedule.step(self.policy_version, admits=self._paused != "wait")
-                if self._paused:
-                    self._notify()
+                    done = schedule.step(self.policy_version, admits=turns.admits)
+                turns.told()
                 yield from done
         finally:
-            if self._schedule is schedule:
-                self._schedule = None
-            self._notify()
+            turns.end(schedule)
 
     def _begin(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Schedule:
-        with self._step, torch.inference_mode():
-            if self._schedule is not None:
-                raise EngineError(explain("engine", "sampling", "is being read by another generate", expected="one at a time",
-                                          remedy="Read the samples to the end or close the iterator first"))  # fmt: skip
+        with torch.inference_mode():
             num_slots = max(1, min(self.max_slots, sum(r.num_samples for r in requests)))
             longest = max((len(r.token_ids) + r.limit(sampling) for r in requests), default=1)
             self._runner.begin(num_slots, round_up(longest, KEY_TOKENS))
-            self._schedule = schedule = Schedule(
+            return Schedule(
                 requests, sampling, self._runner, num_slots=num_slots, vocabulary=len(self.model.output_head().weight),
                 decode=self._decode_text, on_token=self._count,
             )  # fmt: skip
-        return schedule
-
-    def _await_turn(self, schedule: Schedule | None) -> None:
-        """Wait while the engine is paused."""
-        self._reader = threading.get_ident()
-        with self._gate:
-            while self._paused and not self._goes_on(schedule):
-                if self._pauser == self._reader:
-                    raise EngineError(
-                        explain(
-                            "engine",
-                            "paused",
-                            "cannot take requests",
-                            expected="a running engine",
-                            remedy="Call resume()",
-                        )
-                    )
-                self._gate.wait()
-
-    def _goes_on(self, schedule: Schedule | None) -> bool:
-        """Whether a `generate` takes another step although the engine is paused: to finish what has begun, or to see that it is over."""
-        if schedule is None:
-            return False
-        return self._schedule is not schedule or (self._paused == "wait" and schedule.num_active > 0)
-
-    def _notify(self) -> None:
-        with self._gate:
-            self._gate.notify_all()
 
     def _count(self, num_tokens: int) -> None:
         self._num_tokens += num_tokens
@@ -208,27 +159,3 @@ def choose_runner(model: CausalModel, *, use_kernel: bool = True) -> Runner:
         return KernelRunner(model, library)
     except OtherShapeError as error:
         return ModuleRunner(model, f"the model {error}")
-
-
-def check_requests(
-    model: CausalModel, requests: Sequence[GenerateRequest], sampling: Sampling, *, has_decoder: bool
-) -> None:
-    """Refuse what cannot be sampled, before anything is."""
-    if sampling.stop and not has_decoder:
-        raise EngineError(explain("sampling.stop", sampling.stop, "cannot be found without a decoder", expected="an engine with one",
-                                  remedy="Make the engine with decode=, or stop by token ids"))  # fmt: skip
-    seen: set[str] = set()
-    for request in requests:
-        room, limit = model.max_positions - len(request.token_ids), request.limit(sampling)
-        if not request.token_ids:
-            raise EngineError(explain(f"prompt {request.key}", None, "has no tokens", expected="at least one",
-                                      remedy="Use a tokenizer with BOS"))  # fmt: skip
-        if room < limit:
-            raise EngineError(explain(f"prompt {request.key}: num_tokens", len(request.token_ids), f"leaves room for {max(0, room)} new tokens",
-                                      expected=f"<= {model.max_positions - limit} (context {model.max_positions} "
-                                      f"less max_new_tokens {limit})",
-                                      remedy="Shorten the prompt or lower max_new_tokens"))  # fmt: skip
-        if request.key in seen:
-            raise EngineError(explain("prompt", request.key, "is asked for twice", expected="a name of its own for each request",
-                                      remedy="Ask once and raise num_samples"))  # fmt: skip
-        seen.add(request.key)
