@@ -98,13 +98,18 @@ def comparisons(work: Work, rates: dict[str, float]) -> list[tuple[str, str, str
     Of settings that do the same work the fastest by measurement is taken.
     """
 
-    def best(*names: str) -> list[str]:
-        return sorted((n for n in names if n in rates), key=rates.__getitem__, reverse=True)[:1]
+    def best(words: str, *names: str) -> list[tuple[str, str]]:
+        known = sorted((n for n in names if n in rates), key=rates.__getitem__, reverse=True)
+        said = f"the fastest of {len(known)} settings measured" if len(known) > 1 else "its only setting measured"
+        return [(known[0], f"{words}{said}")] if known else []
 
+    is_default_known = [("default", "default", "each as it is")] if "default" in rates else []
     if work.method == "ppo":
-        fastest = best(*work.peer)
-        rows = [("default", s, "its fastest") for s in fastest]
-        return rows + [("default", "default", "as it is") for _ in best("default") if "default" not in fastest]
-    rows = [("default", s, "the same KL in the loss, its fastest") for s in best("bf16_kl", "fp32_kl")]
-    rows += [("no_kl", s, "no KL in the loss, its fastest") for s in best("bf16", "fp32", "default")]
-    return rows + [("default", "default", "each as it is") for _ in best("default")]
+        fastest = [("default", *found) for found in best("", *work.peer)]
+        return fastest + [row for row in is_default_known if fastest[0][1] != "default"]
+    rows = [("default", *found) for found in best("the same KL in the loss, ", "bf16_kl", "fp32_kl")]
+    return [
+        *rows,
+        *(("no_kl", *found) for found in best("no KL in the loss, ", "bf16", "fp32", "default")),
+        *is_default_known,
+    ]
