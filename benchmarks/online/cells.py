@@ -41,13 +41,16 @@ def parse_args(doc: str | None, settings: tuple[str, ...]) -> argparse.Namespace
 
 
 def prompts_of(args: argparse.Namespace) -> list[list[int]]:
-    """Prompts in the order of the steps; other ones in each repeat."""
+    """Prompts in the order of the steps, those of the largest step first, so that memory grows in the warm-up; other ones in each repeat."""
     if args.agree:
         return [row["prompt_ids"] for row in read_rows(args.work / "rankings.jsonl")[: args.agree * AGREE_PROMPTS]]
     num = (args.warmup + args.steps) * args.prompts
     rows = read_rows(args.work / "sft.jsonl")
     start = args.repeat * num % len(rows)
-    return [row["prompt_ids"] for row in (rows + rows)[start : start + num]]
+    found = [row["prompt_ids"] for row in (rows + rows)[start : start + num]]
+    steps = [found[i : i + args.prompts] for i in range(0, num, args.prompts)]
+    largest = max(steps, key=lambda prompts: max(map(len, prompts)))
+    return [ids for step in [largest, *(s for s in steps if s is not largest)] for ids in step]
 
 
 def given_completions(args: argparse.Namespace) -> list[list[list[int]]]:

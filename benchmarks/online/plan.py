@@ -53,7 +53,7 @@ class Work:
 WORKS = (
     Work(name="S/grpo", size="S", method="grpo", warmup=6, steps=8, wall_s=50, ours=("default", "no_kl"),
          peer=("bf16_kl", "bf16", "default", "fp32_kl", "fp32")),
-    Work(name="S/ppo", size="S", method="ppo", warmup=1, steps=2, wall_s=95, peer=("bf16", "default", "fp32")),
+    Work(name="S/ppo", size="S", method="ppo", warmup=1, steps=3, wall_s=65, peer=("bf16", "default", "fp32")),
     Work(name="S/grpo-large", size="S", method="grpo", prompts=8, new=128, warmup=1, steps=2, wall_s=80, peer=("bf16_kl",)),
     Work(name="M/grpo", size="M", method="grpo", warmup=1, steps=3, wall_s=90, peer=("bf16_kl",)),
 )  # fmt: skip

@@ -39,6 +39,16 @@ def test_the_clock_leaves_the_warm_up_out(monkeypatch):
     assert found["parts_s"] == {"generate": 0.75, "train": 0.25}
 
 
+def test_the_largest_step_comes_first_and_repeats_go_on(tmp_path):
+    """Steps of two prompts of lengths (1, 2), (3, 9), (5, 6); the next repeat has the next six."""
+    lengths = [1, 2, 3, 9, 5, 6, *[7] * 6]
+    (tmp_path / "sft.jsonl").write_text("".join(json.dumps({"prompt_ids": [4] * n}) + "\n" for n in lengths))
+    args = cells.argparse.Namespace(work=tmp_path, agree=0, warmup=1, steps=2, prompts=2, repeat=0)
+    assert [len(ids) for ids in cells.prompts_of(args)] == [3, 9, 1, 2, 5, 6]
+    args.repeat = 1
+    assert [len(ids) for ids in cells.prompts_of(args)] == [7] * 6
+
+
 def test_losses_are_compared_relative_to_the_peers():
     """GRPO has norms too: 2.002 against 2.0 is off by 0.001."""
     rows = [
