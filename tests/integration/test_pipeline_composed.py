@@ -10,6 +10,7 @@ import micro as micro_run
 import pytest
 from micro import fairlead, folder_of
 
+from chat_server import chat_server
 from conftest import MicroRun
 from fairlead.core.io import write_jsonl
 from fairlead.core.records import Message, StepLabels
@@ -69,7 +70,9 @@ def test_a_policy_without_a_reward_model_learns_from_rules_alone(micro: MicroRun
 
 @pytest.mark.parametrize(("rewards", "more", "message"), [
     ({"components": {"a": {"type": "judge", "judge": "gpt"}}}, {}, "policies.ppo.rewards.components.a.judge=gpt is not there"),
-    ({"components": {"a": {"type": "rule", "rule": {"kind": "jsn"}}}}, {}, "components.a.rule.kind=jsn is not known (did you mean json?)"),
+    ({"components": {"a": {"type": "judge", "endpoint": {"url": "host/v1", "model": "m"}}}}, {}, "a.endpoint.url=host/v1 is not the address of"),
+    ({"components": {"a": {"type": "judge", "endpoint": {"url": "http://h/v1", "model": "m", "key_env": "K"}}}}, {}, "would send the key"),
+    ({"components": {"a": {"type": "rule", "rule": {"kind": "lengt"}}}}, {}, "components.a.rule.kind=lengt is not known (did you mean length?)"),
     ({"components": {"a": {"type": "model", "model": "reward_model-0000"}}}, {}, "is neither an artifact nor the folder of a reward model"),
     ({"components": {"a": {"type": "modl"}}}, {}, "type=modl is not known (did you mean model?)"),
     ({"components": RULES}, {"missing_eos_penalty": 1.0}, "missing_eos_penalty=1.0 is paid a second time by a component of kind missing_eos"),
@@ -84,9 +87,56 @@ def test_what_does_not_fit_is_said_before_anything_runs(
     assert not list((tmp_path / "home").glob("artifacts/*/*"))
 
 
+def test_a_judge_model_behind_a_server_trains_a_policy_and_costs_once(micro: MicroRun, tmp_path: Path) -> None:
+    """It prefers the longer reply and favours the first side at ties; two runs with one cache are equal, and the second asks nothing."""
+
+    def say(body: dict[str, Any]) -> str:
+        first, second = (part.split("\n")[2] for part in body["messages"][1]["content"].split("Reply ")[1:])
+        return "A" if len(first) >= len(second) else "B"
+
+    home = shutil.copytree(micro.home, tmp_path / "home")
+    with chat_server(say) as server:
+        endpoint = {
+            "url": server.url,
+            "model": "judge",
+            "key_env": "JUDGE_KEY",
+            "num_parallel": 3,
+            "dollars_per_million_prompt_tokens": 100.0,
+        }
+        components = {"won": {"type": "judge", "num_opponents": 3, "endpoint": endpoint}}
+        recipe = micro_run.write_recipe(tmp_path / "project", {
+            "policies": {"dpo": None, "ppo": None, "grpo": {
+                "algorithm": "grpo", "num_iterations": 2, "batch_size": 8, "group_size": 4, "minibatch_size": 8, "max_new_tokens": 16,
+                "rewards": {"components": components}, "training": {"learning_rate": 2e-4},
+            }},
+            "gold": None, "completions": None, "feedback": None, "preferences": None, "rewards": None, "evals": None, "releases": None,
+        })  # fmt: skip
+        missing = fairlead("run", recipe, home=home)
+        assert "rewards.components.won.endpoint.key_env=JUDGE_KEY is not set" in missing.error
+        assert server.asked == []
+        key = {"JUDGE_KEY": "s3cret"}
+        outcome = fairlead("run", recipe, home=home, env=key)
+        assert outcome.code == 0, outcome.err
+        num_asked = len(server.asked)
+        assert 0 < num_asked <= 2 * 2 * 2 * 6 and {body["authorization"] for body in server.asked} == {"Bearer s3cret"}
+        again = fairlead("run", recipe, "--set", "policies.grpo.rewards.log_samples=15", home=home, env=key)
+        assert again.code == 0 and len(server.asked) == num_asked
+    policy = folder_of(home, micro_run.artifacts(home)["policies.grpo"])
+    for row in read_scored(policy / SCORED_FILE):
+        assert row.total == row.components["won"] and 0 <= row.total <= 1
+    assert not any("judge_tokens" in line for line in (policy / "metrics.jsonl").read_text().splitlines())
+    spent = [
+        json.loads(path.read_text())["cost_dollars"]
+        for path in home.glob("artifacts/policy/*/summary.json")
+        if "grpo" in path.read_text()
+    ]
+    assert sorted(spent) == [0.0, pytest.approx(num_asked * 10 * 100 / 1e6)]
+    assert not [path for path in home.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
+
+
 def test_a_component_that_scores_no_prompt_is_said_before_sampling(micro: MicroRun, tmp_path: Path) -> None:
     home = shutil.copytree(micro.home, tmp_path / "home")
-    components = {**RULES, "maths": {"type": "rule", "rule": {"kind": "json"}, "slices": ["maths"]}}
+    components = {**RULES, "maths": {"type": "rule", "rule": {"kind": "repetition"}, "slices": ["maths"]}}
     recipe = micro_run.write_recipe(tmp_path / "project", ppo({"components": components}))
     error = fairlead("run", recipe, home=home).error
     assert "rewards.components.maths scores none of the" in error and "slices are" in error

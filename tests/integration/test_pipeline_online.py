@@ -22,7 +22,13 @@ PTX = {
     "num_epochs": 1,
     "mix": {"data": [{"path": "quickstart/demonstrations.jsonl", "take": 16}], "coef": 0.5, "batch_size": 2},
 }
-TRAINER = {"algorithm": "grpo", **SMALL, "old_logprobs": "trainer", "correction": {"way": "sequence_mask"}}
+TRAINER = {
+    "algorithm": "grpo",
+    **SMALL,
+    "perplexity_model": "base",
+    "old_logprobs": "trainer",
+    "correction": {"way": "sequence_mask"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +62,14 @@ def test_a_method_trains(home: Path, name: str) -> None:
     assert ("rl/kl_loss" in found) == (name in ("grpo", "reinforce_pp_baseline", "trainer"))
     assert ("rl/value_loss" in found) == (name in ("ppo", "ptx"))
     assert ("rl/correction_masked_share" in found) == (name == "trainer")
+    assert ("rl/base_perplexity" in found) == (name == "trainer")
+
+
+def test_the_untrained_model_finds_replies_less_probable_than_the_reference_that_learned_to_write_them(
+    home: Path,
+) -> None:
+    found = read_metrics(folder_of(home, artifacts(home)["policies.trainer"]) / "metrics.jsonl")
+    assert found["rl/base_perplexity"][0][1] > 1.01 * found["rl/reference_perplexity"][0][1] > 1.0
 
 
 def test_the_trainers_logprobs_give_the_engines_result_where_both_agree(home: Path) -> None:

@@ -49,6 +49,7 @@ def show_doctor(home: Path, *, as_json: bool) -> None:
             if is_there
             else f"not there; only for {use}: pip install 'fairlead[{extra}]'"
         )
+    facts["sandbox"] = _sandbox()
     if importlib.util.find_spec("torch") is not None:
         facts |= _torch_facts(home)
     if as_json:
@@ -61,6 +62,18 @@ def show_doctor(home: Path, *, as_json: bool) -> None:
         terminal.say(f"Missing: {', '.join(missing)}.")
     else:
         terminal.say("Everything that the quickstart needs is there. Next: fairlead quickstart")
+
+
+def _sandbox() -> str:
+    """Whether programs of a policy can be run here apart from everything else."""
+    from fairlead.rewards.sandbox.run import why_unavailable
+
+    why = why_unavailable()
+    return (
+        f"not to be had ({why}); verifiers of code are refused without --allow-unsandboxed"
+        if why
+        else "there, for verifiers of code"
+    )
 
 
 def _memory() -> str:

@@ -41,6 +41,9 @@ Allow = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 ArtifactId = Annotated[str, typer.Argument(help="Artifact id or its beginning.", metavar="ARTIFACT")]
+Unsandboxed = Annotated[
+    bool, typer.Option("--allow-unsandboxed", help="Run programs of a policy without the sandbox, as you; recorded in the manifest.")
+]  # fmt: skip
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
 
 
@@ -78,23 +81,24 @@ def quickstart(sets: Sets = None, allow: Allow = None, dry_run: DryRun = False, 
 @app.command(
     epilog="Example: fairlead run recipes/imdb_sentiment.yaml --set seed=1 --allow rewards.accuracy='first look'"
 )
-def run(recipe: Recipe, sets: Sets = None, allow: Allow = None, dry_run: DryRun = False, as_json: Json = False) -> None:
+def run(
+    recipe: Recipe, sets: Sets = None, allow: Allow = None, allow_unsandboxed: Unsandboxed = False, dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
     """Run a recipe from prompts to release. Finished stages are reused, a killed run goes on."""
     from fairlead.cli.running import run_recipe
 
-    run_recipe(
-        recipe, sets=sets, allow=allow, home=home(), dry_run=dry_run, as_json=as_json, command=f"fairlead run {recipe}"
-    )
+    run_recipe(recipe, sets=sets, allow=allow, home=home(), dry_run=dry_run, as_json=as_json, command=f"fairlead run {recipe}",
+               allow_unsandboxed=allow_unsandboxed)  # fmt: skip
 
 
 @app.command(epilog="Example: fairlead plan recipes/harmless_hh.yaml")
-def plan(recipe: Recipe, sets: Sets = None, as_json: Json = False) -> None:
+def plan(recipe: Recipe, sets: Sets = None, allow_unsandboxed: Unsandboxed = False, as_json: Json = False) -> None:
     """Print what a run would do and what it lacks. Stages, inputs, what would be reused; files and models that are not there."""
     from fairlead.cli.running import run_recipe
 
-    run_recipe(
-        recipe, sets=sets, allow=None, home=home(), dry_run=True, as_json=as_json, command=f"fairlead run {recipe}"
-    )
+    run_recipe(recipe, sets=sets, allow=None, home=home(), dry_run=True, as_json=as_json, command=f"fairlead run {recipe}",
+               allow_unsandboxed=allow_unsandboxed)  # fmt: skip
 
 
 @app.command(epilog="Example: fairlead preflight recipe.yaml --stage policies.dpo")
@@ -104,12 +108,14 @@ def preflight(
         str | None,
         typer.Option(help="Stage that trains: sft, rewards, policies.NAME; the first whose inputs are there when left out."),
     ] = None,
-    sets: Sets = None, allow: Allow = None, as_json: Json = False,
+    sets: Sets = None, allow: Allow = None, allow_unsandboxed: Unsandboxed = False, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Check a training stage on its first batch. Nothing is trained or kept but caches; fails as the stage would."""
     from fairlead.cli.preflight import show_preflight
 
-    show_preflight(recipe, sets=sets, allow=allow, stage=stage, home=home(), as_json=as_json)
+    show_preflight(
+        recipe, sets=sets, allow=allow, stage=stage, home=home(), as_json=as_json, allow_unsandboxed=allow_unsandboxed
+    )
 
 
 def _stage_command(name: str, target: str, what: str, *, group: typer.Typer | None = None) -> None:
@@ -179,7 +185,7 @@ def reward_score(
 def train(
     recipe: Recipe,
     policy: Annotated[str, typer.Option(help="Name of a policy in the recipe, `sft`, or `all`.")] = "all",
-    sets: Sets = None, allow: Allow = None, dry_run: DryRun = False, as_json: Json = False,
+    sets: Sets = None, allow: Allow = None, allow_unsandboxed: Unsandboxed = False, dry_run: DryRun = False, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Train policies: SFT, DPO, PPO. Stages before them are reused or run first."""
     from fairlead.cli.running import run_recipe
@@ -195,6 +201,7 @@ def train(
         as_json=as_json,
         target=target,
         command=f"fairlead train {recipe}",
+        allow_unsandboxed=allow_unsandboxed,
     )
 
 

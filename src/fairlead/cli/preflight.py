@@ -17,7 +17,8 @@ _STYLES = {"passed": "green", "warned": "yellow", "failed": "red"}
 
 
 def show_preflight(
-    recipe: Path, *, sets: Sequence[str] | None, allow: Sequence[str] | None, stage: str | None, home: Path, as_json: bool
+    recipe: Path, *, sets: Sequence[str] | None, allow: Sequence[str] | None, stage: str | None, home: Path, as_json: bool,
+    allow_unsandboxed: bool = False,
 ) -> None:  # fmt: skip
     """Check one stage and print what was found; fails as the stage would."""
     allowed = parse_allow(allow)
@@ -30,7 +31,8 @@ def show_preflight(
     interface = Interface(
         progress=silent_progress if as_json else terminal.progress, say=_unsaid, should_stop=interruption
     )
-    pipeline = Pipeline(load(recipe, sets=tuple(sets or ())), home, recipe.resolve().parent, interface, allowed)
+    loaded = load(recipe, sets=tuple(sets or ()), allow_unsandboxed=allow_unsandboxed)
+    pipeline = Pipeline(loaded, home, recipe.resolve().parent, interface, allowed)
     with interruption.watching():
         found = pipeline.preflight(stage)
     checks: list[dict[str, Any]] = [dict(zip(found.table.columns, row, strict=True)) for row in found.table.rows]

@@ -34,7 +34,7 @@ def parse_allow(items: Sequence[str] | None) -> dict[str, str]:
 
 def run_recipe(
     recipe: Path, *, sets: Sequence[str] | None, allow: Sequence[str] | None, home: Path, dry_run: bool, as_json: bool, command: str,
-    target: str | None = None,
+    target: str | None = None, allow_unsandboxed: bool = False,
 ) -> None:  # fmt: skip
     """Run (or only plan) a recipe and say what came of it."""
     allowed = parse_allow(allow)  # before the slow imports: a wrong option should fail at once
@@ -51,7 +51,7 @@ def run_recipe(
         on_stage=_silent if as_json else _print_stage,
     )
     pipeline = Pipeline(
-        load(recipe, sets=tuple(sets or ())),
+        load(recipe, sets=tuple(sets or ()), allow_unsandboxed=allow_unsandboxed),
         home,
         recipe.resolve().parent,
         interface,

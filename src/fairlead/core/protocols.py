@@ -196,6 +196,8 @@ class RewardComposer(Protocol):
     A component that fails or is slow costs samples, never the run: they come back dropped.
     """
 
+    dollars: float
+    """Spent on judges so far, in this and earlier processes of the run."""
     needs_groups: bool
     """True when a lone completion of a prompt has no reward (normalise_then_sum): the group size must be at least 2."""
 

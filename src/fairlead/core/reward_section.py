@@ -91,7 +91,7 @@ class ProcessComponent(_Component):
 
 
 class RuleComponent(_Component):
-    """A rule on the reply: lexicon, regex, length, json, length_penalty, repetition, missing_eos, tags."""
+    """A rule on the reply: lexicon, length, length_penalty, repetition, missing_eos, tags."""
 
     type: Literal["rule"]
     """Kind of component."""
@@ -108,6 +108,38 @@ class VerifierComponent(_Component):
     """`kind` and its options; see docs/stages/verifiers.md."""
 
 
+class JudgeEndpoint(Config):
+    """A judge model behind an OpenAI-compatible server. Prompts and completions are sent there, each pair in both orders."""
+
+    url: str
+    """Address of the server up to /v1, such as http://127.0.0.1:8000/v1; plain http with a key to this machine only."""
+    model: str
+    """Its name of the judge model."""
+    key_env: str | None = None
+    """Environment variable that holds the key; null sends none. The key itself is never written."""
+    criteria: str = "Prefer the reply that helps more: it does what was asked, is true, and is clear."
+    """What makes a reply better, in sentences that the judge reads."""
+    max_tokens: int = Field(default=512, ge=1)
+    """Longest answer of the judge, tokens."""
+    temperature: float = Field(default=0.0, ge=0)
+    """Of its sampling."""
+    timeout_s: float = Field(default=60.0, gt=0)
+    """Longest wait for one answer, seconds."""
+    retries: int = Field(default=3, ge=0)
+    """Further attempts at a question that was refused for now or not answered."""
+    num_parallel: int = Field(default=8, ge=1)
+    """Questions asked at a time."""
+    dollars_per_million_prompt_tokens: float = Field(default=0.0, ge=0)
+    """Price of what is sent."""
+    dollars_per_million_completion_tokens: float = Field(default=0.0, ge=0)
+    """Price of what it writes."""
+
+    @property
+    def has_price(self) -> bool:
+        """Whether its tokens cost anything."""
+        return self.dollars_per_million_prompt_tokens > 0 or self.dollars_per_million_completion_tokens > 0
+
+
 class JudgeComponent(_Component):
     """A judge that compares each reply with others of its group: the share of comparisons won, ties half."""
 
@@ -115,6 +147,8 @@ class JudgeComponent(_Component):
     """Kind of component."""
     judge: str = "simulated"
     """Name of the judge; simulated: a rater that sees the recipe's gold reward through noise."""
+    endpoint: JudgeEndpoint | None = None
+    """A judge model behind a server, in place of `judge`."""
     num_opponents: int = Field(default=2, ge=1)
     """Comparisons a reply, at most the others of its group."""
 

@@ -20,6 +20,7 @@ from fairlead.core.reward_section import (
 )
 from fairlead.core.services import Services
 from fairlead.core.tool_section import ToolsSection
+from fairlead.engine.chat import check_address
 from fairlead.feedback.simulated import RaterTraits, SimulatedRater
 from fairlead.models.heads import HEAD_FILE
 from fairlead.rewards.build import Samples, Surroundings, build_composer, check_prompts
@@ -83,9 +84,11 @@ def check_section(section: ComposeSection, *, where: str, has: Mapping[str, bool
             make_rule(part.rule, where=f"{place}.rule")
         if isinstance(part, VerifierComponent):
             read_section(part.verifier, where=place)
-        if isinstance(part, JudgeComponent) and (part.judge != SIMULATED or not has["gold"]):
-            raise ConfigError(explain(f"{place}.judge", part.judge, "is not there", expected=f"{SIMULATED}, with a section gold",
-                                      remedy="Add gold or remove the component"))  # fmt: skip
+        if isinstance(part, JudgeComponent) and part.endpoint is not None:
+            check_address(part.endpoint.url, where=f"{place}.endpoint.url", has_key=part.endpoint.key_env is not None)
+        if isinstance(part, JudgeComponent) and part.endpoint is None and (part.judge != SIMULATED or not has["gold"]):
+            raise ConfigError(explain(f"{place}.judge", part.judge, "is not there", expected=f"{SIMULATED}, with a section gold, or an endpoint",
+                                      remedy="Add gold, name an endpoint, or remove the component"))  # fmt: skip
     if section.normalisation == "reference" and not has["completions"]:
         raise ConfigError(explain(f"{where}.normalise_by", "reference", "has no reference samples", expected="a section completions",
                                   remedy="Add it, or use running"))  # fmt: skip

@@ -157,10 +157,15 @@ def _online_node(name: str, config: OnlineConfig, policy: str, prompted: Mapping
     composed = config.rewards
     needs_reward = composed is None or trains_on_own_model(composed)
     inputs = {"policy": policy, **({"rewards": "rewards"} if needs_reward else {}), **prompted}
+    inputs |= {"base": BASE_MODEL} if config.perplexity_model == "base" else {}
     if composed is not None:
         inputs |= {"completions": "completions"} if composed.normalisation == "reference" else {}
         inputs |= {"process": "process"} if trains_on_own_process(composed) else {}
-        inputs |= {"gold": "gold"} if any(part.type == "judge" for part in composed.components.values()) else {}
+        inputs |= (
+            {"gold": "gold"}
+            if any(part.type == "judge" and part.endpoint is None for part in composed.components.values())
+            else {}
+        )
     node = _node(f"policies.{name}", f"Policy {name} ({config.method.title})", "policy", config, online.run, needs_reward=needs_reward,
                  samples=True, inputs=inputs)  # fmt: skip
     return node if composed is None else dataclasses.replace(node, models=named_models(composed))

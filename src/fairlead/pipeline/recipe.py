@@ -5,7 +5,7 @@ Example:
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
@@ -34,6 +34,8 @@ _POLICIES: dict[str, type[Config]] = {
     **dict.fromkeys(PAIR_METHODS, DpoConfig),
     **dict.fromkeys(BATCH_METHODS, KtoConfig),
 }
+_RUNS_PROGRAMS = ("code", "python")
+"""Kinds of sections that run programs of a policy; each has a key allow_unsandboxed."""
 PolicyConfig = Annotated[OnlineConfig | DpoConfig | KtoConfig, Field(union_mode="smart")]
 
 
@@ -164,11 +166,31 @@ def _check_uncertainty(name: str, policy: OnlineConfig, rewards: RewardsConfig |
                                  remedy="Train an ensemble, or set it to 0"))  # fmt: skip
 
 
-def load(path: Path | str, *, sets: tuple[str, ...] = ()) -> Recipe:
-    """Read and validate a recipe."""
+def load(path: Path | str, *, sets: tuple[str, ...] = (), allow_unsandboxed: bool = False) -> Recipe:
+    """Read and validate a recipe.
+
+    Args:
+        allow_unsandboxed: as if `allow_unsandboxed: true` stood in every section that runs programs of a policy.
+    Raises:
+        ConfigError: it is not valid, or runs no such program.
+    """
     data = load_recipe(path, sets=sets)
+    if allow_unsandboxed and not _unsandbox(data):
+        raise ConfigError(explain("--allow-unsandboxed", None, "has nothing to allow: the recipe runs no programs of a policy",
+                                  expected="a verifier of kind code or tools of kind python", remedy="Leave it out"))  # fmt: skip
     _check_policies(data.get("policies"))
     return parse_config(Recipe, data)
+
+
+def _unsandbox(data: object) -> int:
+    """Allow it in every section that runs programs, in place; how many there are."""
+    if isinstance(data, dict):
+        section = cast(dict[str, object], data)
+        is_runner = section.get("kind") in _RUNS_PROGRAMS
+        if is_runner:
+            section["allow_unsandboxed"] = True
+        return is_runner + sum(_unsandbox(value) for value in section.values())
+    return sum(_unsandbox(item) for item in cast(list[object], data)) if isinstance(data, list) else 0
 
 
 def _check_policies(policies: object) -> None:

@@ -30,7 +30,7 @@ from fairlead.policies.prompt_stream import PromptStream
 from fairlead.policies.rewarding import Rollout
 from fairlead.policies.rollout_models import RolloutModels
 from fairlead.policies.sampling import MAX_LOST_TRIES, RoundSampler, Sampled
-from fairlead.policies.signals import reference_signals, text_signals
+from fairlead.policies.signals import perplexity, text_signals
 from fairlead.text.packing import Tree
 from fairlead.train.budget import Budget, read_within
 from fairlead.train.forward import PolicyLogprobs, StateValues, TokenFunction, annotate, with_array
@@ -92,6 +92,7 @@ class Collector:
         started = time.monotonic()
         trees, flat, values = self._compared(sampled.rollouts)
         seconds, signals = time.monotonic() - started, self._sampling_signals(trees)
+        perplexities = self._perplexities(trees, flat)
         in_reward = kl_coef if self.config.kl.where == "reward" else 0.0
         rewards = self._rewards(sampled, flat, kl_coef=in_reward)
         trees, told = self._learned(sampled, trees, rewards, values, flat)
@@ -100,7 +101,7 @@ class Collector:
             "rl/reward": float(rewards.sum()) / len(flat.lengths), "rl/length_tokens": float(flat.lengths.double().mean()),
             "rl/missing_eos_share": float((~flat.has_eos).float().mean()),
             "rl/forward_s": seconds, **signals, **told, **text_signals(token_ids),
-            **reference_signals(flat.ref.numpy()),
+            **perplexities,
         }  # fmt: skip
         return Round(
             trees=trees, metrics=metrics, kl_per_sequence=metrics["rl/kl_k1_sequence"], policy_version=policy_version
@@ -152,6 +153,14 @@ class Collector:
             kl_k3=float(kl_k3(old, ref).mean()),
         )  # fmt: skip
         return trees, flat, values
+
+    def _perplexities(self, trees: list[Tree], flat: _Flat) -> dict[str, float]:
+        """Of the samples under the frozen models: the reference at the temperature of the run, the base model as it is."""
+        found = {"rl/reference_perplexity": perplexity(flat.ref.numpy())}
+        if self.models.base is not None:
+            read = self._read(trees, "base_logprobs", PolicyLogprobs(self.models.base))
+            found["rl/base_perplexity"] = perplexity(_array(read, "base_logprobs").numpy())
+        return found
 
     def _read(self, trees: Sequence[Tree], name: str, compute: TokenFunction) -> list[Tree]:
         """Trees with an array of a model that is not trained by them."""

@@ -81,7 +81,8 @@ def run(config: OnlineConfig, *, inputs: Mapping[str, Path], out: Path, services
     if loop.composer is not None:
         loop.composer.save(out)
     summary = summarise(config, out / "metrics.jsonl", loop.preflight, length_coef=loop.length_coef)
-    return dataclasses.replace(summary, samples=loop.fixed.pairs(loop.session))
+    spent = 0.0 if loop.composer is None else loop.composer.dollars
+    return dataclasses.replace(summary, samples=loop.fixed.pairs(loop.session), cost_dollars=spent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -144,6 +144,9 @@ class OnlineConfig(Config):
     """What completions are paid for, composed of reward models, rules, verifiers and judges; null takes the recipe's reward model."""
     kl: KlSection = KlSection()
     """Penalty for leaving the reference."""
+    perplexity_model: Literal["reference", "base"] = "reference"
+    """Frozen models that are asked how improbable they find the samples, which rises when text turns incoherent: the run's reference, or also
+    the recipe's `model` as it was before any training (one more model in memory, one more forward a round)."""
     mix: MixSection | None = None
     """Text learned beside the rewards in every step; null mixes nothing in."""
     min_score: float | None = None

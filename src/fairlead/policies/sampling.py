@@ -30,6 +30,12 @@ from fairlead.policies.rewarding import Rewarder, Rollout, Scores, survivors, wi
 from fairlead.policies.transcripts import Transcript, transcript_metrics
 from fairlead.text.packing import Branch, Tree
 
+_COUNTED = (
+    "_failed",
+    "_judge_tokens",
+    "_judge_dollars",
+    "_judge_faults",
+)  # ends of names of counts; the others are means
 MAX_LOST_TRIES = 5  # times that a round may lose every completion before the run ends
 
 
@@ -69,11 +75,14 @@ class _Tally:
     transcripts: list[Transcript] = field(default_factory=list[Transcript])
 
     def told(self, num_kept: int, *, num_wanted: int, has_groups: bool) -> dict[str, float]:
-        """Metrics of the round; those of the scorer are means over its calls, weighed by their completions."""
+        """Metrics of the round; those of the scorer are means over its calls, weighed by their completions, and sums of what it counts."""
         scores, total = torch.cat(self.scores), sum(weight for weight, _ in self.metrics)
         num_scored = len(scores)
         found = {"rl/score": float(scores.mean()), "rl/score_std": float(scores.std(correction=0))}
         for name in dict.fromkeys(name for _, metrics in self.metrics for name in metrics):
+            if name.endswith(_COUNTED):
+                found[name] = sum(metrics.get(name, 0.0) for _, metrics in self.metrics)
+                continue
             rows = [(weight, metrics[name]) for weight, metrics in self.metrics if name in metrics]
             is_whole = len(rows) == 1 or total == 0
             found[name] = (

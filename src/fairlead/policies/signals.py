@@ -6,7 +6,7 @@ Legend:
     N  sampled tokens of the round, flat
 
 Example:
-    metrics |= text_signals(token_ids) | reference_signals(ref_logprobs)
+    metrics |= text_signals(token_ids) | {"rl/reference_perplexity": perplexity(ref_logprobs)}
 """
 
 import math
@@ -61,9 +61,9 @@ def text_signals(token_ids: Sequence[Ints]) -> dict[str, float]:
     return found
 
 
-def reference_signals(ref_logprobs: Floats) -> dict[str, float]:
-    """How improbable the frozen reference finds the samples, [N] nats: it rises when text turns incoherent, whatever the reward says."""
-    return {"rl/reference_perplexity": math.exp(min(-float(ref_logprobs.mean()), _MAX_NATS))}
+def perplexity(logprobs: Floats) -> float:
+    """Of the samples under a frozen model, from [N] nats: it rises when text turns incoherent, whatever the reward says."""
+    return math.exp(min(-float(logprobs.mean()), _MAX_NATS))
 
 
 def first_ratio_gap(approx_kl: float) -> dict[str, float]:

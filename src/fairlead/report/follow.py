@@ -15,6 +15,7 @@ import urllib.parse
 from pathlib import Path
 from typing import ClassVar
 
+from fairlead.core.errors import DataError
 from fairlead.report.live import read_live
 from fairlead.report.page import build_report
 from fairlead.report.run import RunReport
@@ -53,9 +54,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if name not in HOSTS:
             self._answer(403, "text/plain", "This page is for this machine: open it as http://127.0.0.1.\n")
             return
-        page = (
-            build_report(read_live(self.place) or _waiting(), is_live=True) if self.path in ("/", "/live.json") else ""
-        )
+        page = build_report(_look(self.place), is_live=True) if self.path in ("/", "/live.json") else ""
         if self.path == "/":
             self._answer(200, "text/html", page)
         elif self.path == "/live.json":
@@ -87,7 +86,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Say nothing: a line a poll would hide what matters."""
 
 
-def _waiting() -> RunReport:
-    answer = "Nothing trains at the moment. A training is shown as soon as it logs its first step: fairlead run RECIPE"
+def _look(home: Path) -> RunReport:
+    """What trains, or what there is to say instead."""
+    try:
+        return read_live(home) or _words(
+            "Nothing trains at the moment. A training is shown as soon as it logs its first step: fairlead run RECIPE"
+        )
+    except DataError as error:
+        return _words(str(error))
+
+
+def _words(answer: str) -> RunReport:
     return RunReport(name="live", created="", scope="", model="", answer=answer, key_figures=(), stages=(), lineage=(),
                      command="fairlead report --follow")  # fmt: skip

@@ -50,14 +50,22 @@ def find_work(home: Path) -> Path | None:
 
 
 def read_live(home: Path) -> RunReport | None:
-    """What trains now as a report of one stage; None while nothing does."""
+    """What trains now as a report of one stage; None while nothing does.
+
+    Raises:
+        DataError: its metrics are damaged; the line is named.
+    """
     work = find_work(home)
     if work is None:
         return None
     try:
         facts = json.loads((work / "live.json").read_text(encoding="utf-8"))
         curves: Curves = read_metrics(work / "metrics.jsonl")
-    except (OSError, ValueError, DataError):  # it ended, or was being written, between two looks
+    except DataError:
+        if (work / "metrics.jsonl").is_file():
+            raise
+        return None  # it ended between two looks
+    except (OSError, ValueError):  # the same
         return None
     step = max((curve[-1][0] for curve in curves.values()), default=0)
     figures = tuple(_figure(name, label, curves) for name, label in _KEY.items() if name in curves)[:3]
@@ -68,9 +76,10 @@ def read_live(home: Path) -> RunReport | None:
         if alerts
         else " No alert."
     )
+    heard = datetime.fromisoformat(_written(work))
     is_stopped = bool(alerts) and alerts[-1]["step"] == step and STOPPED in alerts[-1]["results"]
     state = "was stopped at" if is_stopped else "is at"
-    headline = f"{facts['title']} {state} step {step} of {facts['num_steps']}{pace}.{warned}"
+    headline = f"{facts['title']} {state} step {step} of {facts['num_steps']}{pace}; its last row is of {heard:%H:%M:%S} UTC.{warned}"
     said = "Training was stopped by a rule." if is_stopped else "Training goes on."
     summary = StageSummary(stage=facts["title"], headline=said, charts=_charts(curves), tables=_tables(alerts, curves),
                            samples=tuple(SamplePair(**row) for row in _rows(work / "samples.jsonl")))  # fmt: skip

@@ -6,6 +6,7 @@ Example:
     composer = build_composer(config.rewards, surroundings, policy=chat, budget=learner, heed=session.heed)
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +18,16 @@ from fairlead.core.records import Completion, Prompt, content_hash
 from fairlead.core.reward_section import (
     ComposeSection,
     JudgeComponent,
+    JudgeEndpoint,
     ModelComponent,
     ProcessComponent,
     RuleComponent,
     VerifierComponent,
 )
+from fairlead.engine.chat import ChatEndpoint
 from fairlead.rewards.composer import Composer
-from fairlead.rewards.judged import JudgedScorer
+from fairlead.rewards.endpoint import EndpointJudge
+from fairlead.rewards.judged import JudgedSource, OneByOne
 from fairlead.rewards.models import ModelSource, load_scorer
 from fairlead.rewards.pool import ScoreCache, WorkerPool
 from fairlead.rewards.process_model import ProcessSource, StepReader, load_steps
@@ -101,17 +105,39 @@ def _source(name: str, part: Any, ground: _Ground) -> Source:
         return _process(name, part, ground)
     if isinstance(part, RuleComponent):
         return Direct(make_rule(_with_file(part.rule, ground.around.find_file), where=f"{where}.rule"))
+    if isinstance(part, JudgeComponent) and part.endpoint is not None:
+        return JudgedSource(
+            _endpoint(part.endpoint, ground.around, where=f"{where}.endpoint"), num_opponents=part.num_opponents
+        )
     if isinstance(part, JudgeComponent):
         judges = ground.around.judges
         if part.judge not in judges:
             raise ConfigError(explain(f"{where}.judge", part.judge, f"is not there{nearest(part.judge, judges)}",
                                       expected="one of " + ", ".join(judges) if judges else "a recipe with feedback, which has raters",
                                       remedy="Name another judge or add what it needs"))  # fmt: skip
-        return Direct(JudgedScorer(judges[part.judge], num_opponents=part.num_opponents))
+        return JudgedSource(OneByOne(judges[part.judge]), num_opponents=part.num_opponents)
     assert isinstance(part, VerifierComponent), part
     around = ground.around
     cache = ScoreCache(None if around.cache is None else around.cache / f"{content_hash(part.verifier)}.jsonl")
     return Pooled(make_verifier(read_section(part.verifier, where=where), pool=ground.pool, cache=cache))
+
+
+def _endpoint(section: JudgeEndpoint, around: Surroundings, *, where: str) -> EndpointJudge:
+    """A judge model; its answers are kept beside the results of verifiers.
+
+    Raises:
+        ConfigError: the address is none, or the key is not there.
+    """
+    key = "" if section.key_env is None else os.environ.get(section.key_env, "")
+    if section.key_env is not None and not key:
+        raise ConfigError(explain(f"{where}.key_env", section.key_env, "is not set", expected="an environment variable with the server's key",
+                                  remedy=f"Set {section.key_env}, or leave key_env out"))  # fmt: skip
+    chat = ChatEndpoint(url=section.url, model=section.model, key=key, timeout_s=section.timeout_s, retries=section.retries,
+                        max_tokens=section.max_tokens, temperature=section.temperature)  # fmt: skip
+    named = content_hash([section.url, section.model])
+    return EndpointJudge(
+        chat, section, ScoreCache(None if around.cache is None else around.cache / f"judge-{named}.jsonl")
+    )
 
 
 def check_prompts(composer: Composer, prompts: Sequence[Prompt]) -> None:

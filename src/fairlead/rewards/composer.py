@@ -44,6 +44,8 @@ class _Answers:
     token_rewards: tuple[Floats, ...] | None
     is_paid: Bools
     """Completions that some component pays at single tokens."""
+    metrics: dict[str, float]
+    """What components log besides."""
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +61,8 @@ class Composer:
     reference: Callable[[], tuple[Sequence[Prompt], Sequence[Completion]]] | None = None
     """Reads the samples that `normalise_by: reference` stands on; [R] prompts and completions."""
     log: ScoredLog | None = None
+    dollars: float = 0.0
+    """See RewardComposer."""
     router: Router = field(init=False)
     _statistics: dict[str, RunningStatistics] = field(default_factory=dict[str, RunningStatistics])
     _num_failed_rounds: int = 0
@@ -109,7 +113,7 @@ class Composer:
         values, failures = dict[str, Floats](), dict[str, Bools]()
         dropped, is_paid = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
         tokens = [np.zeros(len(c.token_ids)) for c in completions]
-        applies = self.router.applies(prompts)
+        applies, metrics = self.router.applies(prompts), dict[str, float]()
         for name, source in self.sources.items():
             part, rows = self.section.components[name], np.flatnonzero(applies[name]).tolist()
             found, failed = np.full(size, np.nan), np.zeros(size, dtype=bool)
@@ -117,6 +121,8 @@ class Composer:
                 asked = source.ask([prompts[i] for i in rows], [completions[i] for i in rows], step=step)
                 found[rows], failed[rows] = asked.values, asked.failed | np.isinf(asked.values)
                 found[failed] = np.nan
+                metrics |= {f"reward/{name}_{key}": value for key, value in asked.metrics.items()}
+                self.dollars += asked.metrics.get("judge_dollars", 0.0)
                 self._tell(name, failed, asked.reason)
                 for i, paid in zip(rows, asked.token_rewards or (), strict=False):
                     tokens[i] += part.weight * paid
@@ -131,6 +137,7 @@ class Composer:
             dropped=dropped,
             token_rewards=tuple(tokens) if is_dense else None,
             is_paid=is_paid,
+            metrics=metrics,
         )
 
     def _tell(self, name: str, failed: Bools, reason: str) -> None:
@@ -198,7 +205,7 @@ class Composer:
             name: part.swaps for name, part in self.section.components.items() if part.type == "model" and part.swaps
         }
         found |= {f"reward/{name}_swaps": float(sum(at <= step for at in steps)) for name, steps in swaps.items()}
-        return found | {"reward/dropped": float(dropped.mean()) if len(dropped) else 0.0}
+        return found | answers.metrics | {"reward/dropped": float(dropped.mean()) if len(dropped) else 0.0}
 
     def _heed_failures(self, dropped: Bools) -> None:
         """End the run when nothing could be scored for so long that it will not come back by itself."""
@@ -213,12 +220,14 @@ class Composer:
         return {
             "statistics": {key: found.state() for key, found in self._statistics.items()},
             "num_failed_rounds": self._num_failed_rounds,
+            "dollars": self.dollars,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """See RewardComposer."""
         self._statistics = {key: running_statistics(found) for key, found in state["statistics"].items()}
         self._num_failed_rounds = int(state["num_failed_rounds"])
+        self.dollars = float(state["dollars"])
 
     def save(self, out: Path) -> None:
         """See RewardComposer."""

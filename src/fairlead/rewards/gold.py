@@ -1,6 +1,6 @@
 """Stage: the gold reward of a controlled experiment, which simulated raters see through noise and the evaluation sees plainly.
 
-Either a rule from word lists, or a linear classifier of texts fitted on labelled reviews (as in the DPO paper's sentiment
+Either a rule from word lists, a verifier, or a linear classifier of texts fitted on labelled reviews (as in the DPO paper's sentiment
 experiment), with its held-out accuracy reported. Real projects have no gold: they have people.
 """
 
@@ -20,7 +20,10 @@ from fairlead.core.protocols import Scorer
 from fairlead.core.records import Completion, Prompt
 from fairlead.core.services import Services
 from fairlead.core.summary import Figure, StageSummary
+from fairlead.rewards.pool import WorkerPool
 from fairlead.rewards.rules import load_rule, make_rule
+from fairlead.rewards.verifiers import make_verifier, read_section
+from fairlead.rewards.verifiers.config import VerifierBase
 from fairlead.stats.intervals import wilson
 
 GOLD_ACCURACY = Gate(
@@ -68,7 +71,7 @@ class RuleGold(Config):
     type: Literal["rule"]
     """Kind of gold reward."""
     rule: dict[str, Any]
-    """`kind`: regex (pattern, hit, miss), length (min_words, max_words) or json (keys), with its options."""
+    """`kind`: length (min_words, max_words), or another of docs/stages/rewards.md, with its options."""
 
     @field_validator("rule")
     @classmethod
@@ -77,7 +80,45 @@ class RuleGold(Config):
         return rule
 
 
-GoldConfig = Annotated[LexiconGold | RuleGold | ClassifierGold, Field(discriminator="type")]
+class VerifierGold(Config):
+    """A verifier: a pattern, a JSON schema, right answers; every prompt must be one that it applies to."""
+
+    type: Literal["verifier"]
+    """Kind of gold reward."""
+    verifier: dict[str, Any]
+    """`kind` and its options; see docs/stages/verifiers.md."""
+
+    @field_validator("verifier")
+    @classmethod
+    def _is_known(cls, verifier: dict[str, Any]) -> dict[str, Any]:
+        read_section(verifier, where="gold")
+        return verifier
+
+
+GoldConfig = Annotated[LexiconGold | RuleGold | VerifierGold | ClassifierGold, Field(discriminator="type")]
+
+
+class VerifierScorer:
+    """A verifier in worker processes as gold, which has a score for everything or is none."""
+
+    name = "gold verifier"
+
+    def __init__(self, section: VerifierBase) -> None:
+        self.scorer = make_verifier(section, pool=WorkerPool())
+
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> npt.NDArray[np.float64]:
+        """[B] in [0, 1].
+
+        Raises:
+            DataError: it does not apply to a prompt, or a check failed.
+        """
+        outcomes = self.scorer.outcomes(prompts, completions)
+        for prompt, outcome in zip(prompts, outcomes, strict=True):
+            if np.isnan(outcome.score):
+                why = f"failed ({outcome.failure}: {outcome.detail})" if outcome.failure else "does not apply"
+                raise DataError(explain(f"gold: prompt {prompt.id}", None, f"has no score: the verifier {why}", expected="one for every reply",
+                                        remedy="Leave these prompts out, or give them what it reads"))  # fmt: skip
+        return np.array([outcome.score for outcome in outcomes], dtype=np.float64)
 
 
 class ClassifierScorer:
@@ -95,12 +136,19 @@ class ClassifierScorer:
 
 
 def run(
-    config: LexiconGold | RuleGold | ClassifierGold, *, inputs: Mapping[str, Path], out: Path, services: Services
+    config: LexiconGold | RuleGold | VerifierGold | ClassifierGold,
+    *,
+    inputs: Mapping[str, Path],
+    out: Path,
+    services: Services,
 ) -> StageSummary:
     """Write the gold reward so that `load_gold` finds it."""
     if isinstance(config, RuleGold):
         write_json(out / "rule.json", config.rule)
         return StageSummary(stage="gold", headline=f"Gold reward: a {config.rule['kind']} rule.")
+    if isinstance(config, VerifierGold):
+        write_json(out / "verifier.json", config.verifier)
+        return StageSummary(stage="gold", headline=f"Gold reward: the verifier {config.verifier['kind']}.")
     path: Path = services.extras["find_file"](config.path)
     if isinstance(config, LexiconGold):
         rule = load_rule(path)
@@ -115,6 +163,8 @@ def load_gold(folder: Path) -> Scorer:
         return load_rule(folder / "lexicon.json")
     if (folder / "rule.json").is_file():
         return make_rule(read_json(folder / "rule.json"), where=str(folder / "rule.json"))
+    if (folder / "verifier.json").is_file():
+        return VerifierScorer(read_section(read_json(folder / "verifier.json"), where=str(folder)))
     facts = read_json(folder / "classifier.json")
     weights = np.load(folder / "weights.npy", allow_pickle=False)
     return ClassifierScorer(weights, float(facts["bias"]), float(facts["scale"]))

@@ -1,14 +1,14 @@
 """Scorers that follow a written rule instead of a trained model: exact, free, and the same for everybody.
 
-They serve as gold standard in controlled experiments, as verifiable rewards, and as penalties beside a reward model. All
-implement `core.protocols.Scorer` and read the completions only. What a reply costs whatever it says is in penalties.py.
+They serve as gold standard in controlled experiments and as penalties beside a reward model. All implement `core.protocols.Scorer` and
+read the completions only. What a reply costs whatever it says is in penalties.py; what may take long or needs a reference (a pattern, a JSON
+schema, an answer) is a verifier, in a process of its own.
 
 Example:
     rule = make_rule({"kind": "lexicon", "path": "lexicon.json"})
     scores = rule.score(prompts, completions)        # float64[B]
 """
 
-import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,22 +116,6 @@ class LexiconRule:
 
 
 @dataclass(slots=True, kw_only=True)
-class RegexRule:
-    """`hit` where the pattern is found anywhere in the reply, `miss` elsewhere. Stateless; picklable."""
-
-    pattern: re.Pattern[str]
-    hit: float = 1.0
-    """Score of a reply that matches."""
-    miss: float = 0.0
-    """Score of a reply that does not."""
-    name: str = "regex"
-
-    def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> npt.NDArray[np.float64]:
-        """Return [B] scores."""
-        return np.array([self.hit if self.pattern.search(c.text) else self.miss for c in completions], dtype=np.float64)
-
-
-@dataclass(slots=True, kw_only=True)
 class LengthRule:
     """1 inside [min_words, max_words], falling to 0 in proportion to the distance. Stateless; picklable.
 
@@ -147,25 +131,6 @@ class LengthRule:
         num = np.array([len(written_text(c).split()) for c in completions], dtype=np.float64)
         distance = np.maximum(np.maximum(self.min_words - num, num - self.max_words), 0)
         return 1 - np.minimum(1, distance / self.max_words)
-
-
-@dataclass(slots=True, kw_only=True)
-class JsonRule:
-    """1 for a reply that is one JSON object with all `keys`, else 0. Stateless; picklable."""
-
-    keys: tuple[str, ...] = ()
-    name: str = "json"
-
-    def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> npt.NDArray[np.float64]:
-        """Return [B] scores, 0 or 1."""
-        return np.array([self._is_valid(c.text) for c in completions], dtype=np.float64)
-
-    def _is_valid(self, text: str) -> bool:
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            return False
-        return isinstance(value, dict) and all(key in value for key in self.keys)
 
 
 def load_rule(path: Path | str, *, name: str = "lexicon") -> LexiconRule:
@@ -192,17 +157,6 @@ def _make_lexicon(read: Options) -> Scorer:
     return load_rule(path, name=name)
 
 
-def _make_regex(read: Options) -> Scorer:
-    pattern, name = read.take("pattern", str, "a regular expression"), read.take("name", str, "a name", default="regex")
-    hit = float(read.take("hit", (int, float), "a number", default=1.0))
-    miss = float(read.take("miss", (int, float), "a number", default=0.0))
-    try:
-        return RegexRule(pattern=re.compile(pattern), hit=hit, miss=miss, name=name)
-    except re.error as error:
-        raise ConfigError(explain(f"{read.where}.pattern", pattern, f"is not a regular expression ({error})", expected="Python's syntax",
-                                  remedy="Fix the pattern")) from error  # fmt: skip
-
-
 def _make_length(read: Options) -> Scorer:
     low, high = read.take("min_words", int, "words", default=0), read.take("max_words", int, "words")
     if not 0 <= low <= high or high == 0:
@@ -211,16 +165,9 @@ def _make_length(read: Options) -> Scorer:
     return LengthRule(min_words=low, max_words=high, name=read.take("name", str, "a name", default="length"))
 
 
-def _make_json(read: Options) -> Scorer:
-    keys = read.take("keys", (list, tuple), "a list of names", default=())
-    return JsonRule(keys=tuple(str(key) for key in keys), name=read.take("name", str, "a name", default="json"))
-
-
 RULES: Mapping[str, Callable[[Options], Scorer]] = {
     "lexicon": _make_lexicon,
-    "regex": _make_regex,
     "length": _make_length,
-    "json": _make_json,
     **PENALTIES,
 }
 
@@ -238,7 +185,7 @@ def make_rule(config: Mapping[str, Any], *, where: str = "rule") -> Scorer:
     kind = read.take("kind", str, "one of " + ", ".join(RULES))
     if kind not in RULES:
         raise ConfigError(explain(f"{where}.kind", kind, f"is not known{nearest(kind, RULES)}", expected="one of " + ", ".join(RULES),
-                                  remedy="Change it"))  # fmt: skip
+                                  remedy="Change it; patterns and JSON are verifiers (docs/stages/verifiers.md)"))  # fmt: skip
     scorer = RULES[kind](read)
     read.end()
     return scorer

@@ -5,8 +5,8 @@ Example:
     asked.values[~asked.failed]
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -32,6 +32,8 @@ class Asked:
     """Why the first of those that failed did."""
     token_rewards: tuple[Floats, ...] | None = None
     """What it pays at single tokens, in place of `values`."""
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What else is logged of it, as reward/NAME_..."""
 
 
 class Source(Protocol):

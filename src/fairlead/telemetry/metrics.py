@@ -115,6 +115,7 @@ _RL = (
     Metric("rl/repetition", "share", "Mean share of a completion's token 4-grams that occurred in it before"),
     Metric("rl/distinct_2", "share", "Different token pairs of all in the first 32 tokens of each completion; a fall: replies become alike"),
     Metric("rl/reference_perplexity", "perplexity", "Perplexity of the samples under the frozen reference; twice the start's: text turns incoherent"),
+    Metric("rl/base_perplexity", "perplexity", "Perplexity of the samples under the recipe's untrained model, with perplexity_model: base"),
     Metric("rl/entropy", "nats/token", "Mean entropy of the policy at sampled tokens; an early fall to near 0 ends exploration"),
     Metric("rl/dropped_share", "share", "Completions that are not trained on: no finite score, no token, or alone in their group", (0.0, 0.05)),
     Metric("rl/empty_share", "share", "Completions without a token, which are dropped", (0.0, 0.01)),
@@ -166,6 +167,9 @@ _FAMILIES = (
     Metric("reward/NAME_share", "share", "Samples that the component applies to"),
     Metric("reward/NAME_failed", "samples", "Samples on which the component failed or was too slow", (0.0, 0.0)),
     Metric("reward/NAME_swaps", "swaps", "Where a recipe swaps reward models: swaps made up to this step; the ids are in scored.jsonl"),
+    Metric("reward/NAME_judge_tokens", "tokens", "Tokens that a judge model read and wrote for the round; what is kept costs none", is_live=True),
+    Metric("reward/NAME_judge_dollars", "dollars", "What they cost at the recipe's prices", is_live=True),
+    Metric("reward/NAME_judge_faults", "comparisons", "Comparisons without a verdict: no answer in time, or none in its last line", (0.0, 0.0)),
 )  # fmt: skip
 """One for each component of a composed reward, by the name that the recipe gives it."""
 
@@ -186,9 +190,17 @@ def describe(name: str) -> Metric:
     return _BY_NAME[name]
 
 
+def is_live(name: str) -> bool:
+    """Does the clock, or what an earlier run left, decide its values? Also of names that nobody declared: they are none."""
+    families = [f.name.partition("NAME") for f in _FAMILIES if f.is_live]
+    return (name in _BY_NAME and _BY_NAME[name].is_live) or any(
+        name.startswith(start) and name.endswith(end) for start, _, end in families
+    )
+
+
 def metrics_page() -> str:
     """The catalogue as the Markdown of docs/metrics.md."""
-    *most, last = [f"`{metric.name}`" for metric in METRICS if metric.is_live]
+    *most, last = [f"`{metric.name}`" for metric in (*METRICS, *_FAMILIES) if metric.is_live]
     live = f"{', '.join(most)} and {last}"
     lines = [
         "# Metrics",

@@ -55,7 +55,9 @@ _KL = (
          source="theory has at most about 1"),
 )  # fmt: skip
 _TEXT = (
-    Rule(id="incoherence", when=(Condition(metric="rl/reference_perplexity", side="above", limit=2.0, window=5, over="mean", relative_to="start"),),
+    Rule(id="incoherence", need=1, when=tuple(
+            Condition(metric=name, side="above", limit=2.0, window=5, over="mean", relative_to="start")
+            for name in ("rl/reference_perplexity", "rl/base_perplexity")),
          actions=(_SNAPSHOT, Action(kind="raise_kl", bound=0.5)), mode="propose", warmup=5,
          remedy="The frozen model finds the replies twice as improbable as its own: read samples; set kl.kl_coef to 0.5 if they are no language",
          source="the guides: coefficient to 0.5 when text turns incoherent"),

@@ -87,7 +87,9 @@ def _rule_line(rule: Rule) -> str:
     """One rule: when it speaks, and what it does at once."""
     joined = " and ".join(map(_condition_words, rule.when)) or "any metric is NaN or infinite"
     if rule.need is not None:
-        joined = f"{rule.need} at once of: " + "; ".join(map(_condition_words, rule.when))
+        joined = ("any of: " if rule.need == 1 else f"{rule.need} at once of: ") + "; ".join(
+            map(_condition_words, rule.when)
+        )
     late = f", after {rule.warmup} rows" if rule.warmup else ""
     doing = "; ".join(action.words() for action in rule.actions)
     acts = f" Proposes: {doing}." if doing and rule.mode == "propose" else f" Does: {doing}." if doing else " Says so."

@@ -24,7 +24,7 @@ from fairlead.core.io import write_json, write_jsonl
 from fairlead.core.services import ProgressBar, Services
 from fairlead.telemetry.alert_table import STOPPED
 from fairlead.telemetry.alerts import Action, Decision, Rule, Watch, move_kl_coef
-from fairlead.telemetry.metrics import METRICS
+from fairlead.telemetry.metrics import is_live
 from fairlead.telemetry.pace import Pace
 from fairlead.telemetry.rules import DEFAULT_RULES, without_metrics
 from fairlead.telemetry.sinks import FanOut, JsonlSink
@@ -36,7 +36,6 @@ from fairlead.train.steering import Steering
 
 _EXTRA = "extra/"
 _UNFINISHED = "unfinished_step"
-_LIVE = frozenset(metric.name for metric in METRICS if metric.is_live)
 
 
 @dataclass(slots=True, eq=False)
@@ -137,7 +136,7 @@ class Session:
         rows = (
             json.loads(line) for line in (self.services.work / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         )
-        write_jsonl(self.metrics_path, ({k: v for k, v in row.items() if k not in _LIVE} for row in rows))
+        write_jsonl(self.metrics_path, ({k: v for k, v in row.items() if not is_live(k)} for row in rows))
         self._steering.keep(self.metrics_path)
 
     def _resume(self) -> None:
@@ -289,7 +288,7 @@ class Session:
         metrics |= self._pace.lap(num_tokens=metrics.pop("num_tokens"), num_steps=num_steps)
         decision = self.log(metrics)
         self._is_good = self._steering.watch.may_keep
-        self._metrics = {k: float(v) for k, v in metrics.items() if k not in _LIVE and math.isfinite(v)}
+        self._metrics = {k: float(v) for k, v in metrics.items() if not is_live(k) and math.isfinite(v)}
         shown = f"{self.metric.split('/')[-1]} {metrics[self.metric]:.3f}, " if self.metric in metrics else ""
         self._bar.advance(num_steps, note=shown + self._pace.words())
         self.checkpoint_if_due()

@@ -14,6 +14,7 @@ from fairlead.core.reward_section import ComposeSection
 from fairlead.core.sections import TextSection
 from fairlead.core.services import Services
 from fairlead.models.heads import new_value_head
+from fairlead.models.load import CausalModel
 from fairlead.policies.online import OnlineConfig, OnlineLoop, Work
 from fairlead.policies.rollout_models import RolloutModels
 from fairlead.rewards.composer import Composer
@@ -49,7 +50,13 @@ class Said:
 
 
 def make_loop(
-    folder: Path, method: str, score: Score = by_tokens, *, services: Mapping[str, Any] | None = None, **changes: Any
+    folder: Path,
+    method: str,
+    score: Score = by_tokens,
+    *,
+    services: Mapping[str, Any] | None = None,
+    base: CausalModel | None = None,
+    **changes: Any,
 ) -> OnlineLoop:
     """A loop whose state lies in `folder`; a checkpoint after every step."""
     config = OnlineConfig.model_validate({"algorithm": method, **SMALL, **METHODS[method], **changes})
@@ -69,7 +76,7 @@ def make_loop(
         for text in ("a man", "yes", "the ball", "no", "home", "what")
     ]
     models = RolloutModels(
-        policy=tiny_models.load("llama"), reference=tiny_models.load("llama"), reward=None,
+        policy=tiny_models.load("llama"), reference=tiny_models.load("llama"), reward=None, base=base,
         value=new_value_head(tiny_models.load("llama")) if config.method.has_values else None,
     )  # fmt: skip
     return OnlineLoop(

@@ -108,8 +108,8 @@ def test_a_reward_service_that_comes_back_costs_one_try(method: str, tmp_path: P
 
     run(make_loop(tmp_path, method, score, services={"say": said.append}))
     second = rows(tmp_path)[1]
-    assert second["rl/dropped_share"] == 0.5 and second["reward/said_failed"] == 4.0, (
-        "the mean of a call that lost 8 and one that lost none"
+    assert second["rl/dropped_share"] == 0.5 and second["reward/said_failed"] == 8.0, (
+        "a try that lost 8 and one that lost none"
     )
     told = [line for line in said if "failed on 8 of 8 completions" in line]
     assert len(told) == 1 and "ConnectionError: refused" in told[0]

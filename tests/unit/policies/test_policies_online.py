@@ -8,6 +8,7 @@ import torch
 
 import tiny_models
 from fairlead.algos import get_algorithm
+from fairlead.core.errors import ModelError
 from fairlead.core.services import Services
 from fairlead.models.heads import new_reward_head, save_head
 from fairlead.policies.collect import Collector
@@ -87,3 +88,26 @@ def test_the_engine_is_compared_on_one_completion_a_prompt_or_on_all_where_they_
             branch.arrays["sampling_logprobs"] = branch.arrays["old_logprobs"] + np.array(gaps, dtype=np.float32)
     found = collector._sampling_signals(trees)
     assert found["rl/sampling_gap"] == pytest.approx(0.1 if old == "engine" else sum(off) / 5, abs=1e-5)
+
+
+def test_a_base_model_is_loaded_where_it_is_another_and_refused_where_it_reads_other_tokens(tmp_path):
+    start, said = tiny_models.folder("llama"), []
+    config = OnlineConfig.model_validate({"algorithm": "grpo", "perplexity_model": "base"})
+    head = tmp_path / "reward"
+    tiny_models.load("llama").module.save_pretrained(head)
+    tiny_models.make_tokenizer().save_pretrained(head)
+    save_head(new_reward_head(tiny_models.load("llama"), seed=0), head)
+    services = Services(work=tmp_path, say=said.append)
+
+    def base(folder):
+        return load_rollout_models(config, {"policy": start, "rewards": head, "base": folder}, services).base
+
+    found = base(tiny_models.folder("qwen2"))
+    assert found is not None and not any(p.requires_grad for p in found.module.parameters()) and said == []
+    assert base(start) is None and "is its reference" in said[0]
+    tokenizer = tiny_models.make_tokenizer()
+    tokenizer.add_tokens(["<other>"])
+    tiny_models.load("llama").module.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    with pytest.raises(ModelError, match="perplexity_model=base reads other tokens than the policy writes"):
+        base(tmp_path / "other")

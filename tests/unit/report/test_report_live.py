@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import io
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def home(tmp_path: Path) -> Path:
 def test_the_run_is_told_with_kl_first(home: Path):
     run = read_live(home)
     assert run is not None
-    assert run.answer == "ppo is at step 40 of 100, 1.50 s a step. 2 alerts, the last: WARN kl_high."
+    heard = r"ppo is at step 40 of 100, 1.50 s a step; its last row is of \d\d:\d\d:\d\d UTC. 2 alerts, the last: WARN kl_high."
+    assert re.fullmatch(heard, run.answer)
     assert run.key_figures[0].name == "KL" and run.key_figures[0].low == pytest.approx(0.8 - 0.0196)
     summary = run.stages[0].summary
     assert summary.charts[0].question == "How far does the policy move from its reference?"
@@ -121,6 +123,13 @@ def test_news_come_when_a_step_was_logged(server, home: Path):
         sink.log(41, {"rl/kl_k1": 0.5})
     second = json.loads(ask(server, "/live.json")[1])
     assert second["revision"] != first["revision"] and "step 41 of 100" in second["main"]
+
+
+def test_damage_is_named_and_not_taken_for_nothing(server, home: Path):
+    path = home / "work" / "abc" / "metrics.jsonl"
+    path.write_text("rubbish\n" + path.read_text())
+    answer, page = ask(server)
+    assert answer.status == 200 and "metrics.jsonl:1" in page and "Nothing trains" not in page
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8642", "127.0.0.1.evil.example", "192.168.0.7", ""])

@@ -22,7 +22,7 @@ from fairlead.rewards.verifiers import make_verifier
 from fairlead.telemetry.metrics import describe
 
 NAN = math.nan
-RULE = {"type": "rule", "rule": {"kind": "json"}}
+RULE = {"type": "rule", "rule": {"kind": "missing_eos"}}
 
 
 def prompt(text, *, slice="chat", **meta):

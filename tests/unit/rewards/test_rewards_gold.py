@@ -23,7 +23,7 @@ class Holder(Config):
 
 def make_gold(config: dict, tmp_path: Path):
     out = tmp_path / "out"
-    out.mkdir(exist_ok=True)
+    out.mkdir(exist_ok=True, parents=True)
     services = Services(work=tmp_path, extras={"find_file": lambda name: tmp_path / name})
     summary = run(parse_config(Holder, {"gold": config}).gold, inputs={}, out=out, services=services)
     return load_gold(out), summary
@@ -43,13 +43,23 @@ def labelled(tmp_path: Path, num: int = 60) -> None:
 
 
 def test_a_rule_scores_as_it_was_configured(tmp_path):
-    gold, _ = make_gold({"type": "rule", "rule": {"kind": "regex", "pattern": "yes$", "hit": 2, "miss": -1}}, tmp_path)
-    np.testing.assert_array_equal(scores(gold, "oh yes", "no"), [2.0, -1.0])
+    """2 words of at most 2 are 1, 3 are one too many of 2."""
+    gold, _ = make_gold({"type": "rule", "rule": {"kind": "length", "max_words": 2}}, tmp_path)
+    np.testing.assert_array_equal(scores(gold, "oh yes", "no no no"), [1.0, 0.5])
+
+
+def test_a_verifier_is_gold_where_it_applies_to_everything(tmp_path):
+    gold, summary = make_gold({"type": "verifier", "verifier": {"kind": "regex", "pattern": "yes$"}}, tmp_path)
+    np.testing.assert_array_equal(scores(gold, "oh yes", "no"), [1.0, 0.0])
+    assert summary.headline == "Gold reward: the verifier regex."
+    bare, _ = make_gold({"type": "verifier", "verifier": {"kind": "regex"}}, tmp_path / "bare")
+    with pytest.raises(DataError, match="has no score: the verifier does not apply"):
+        scores(bare, "yes")
 
 
 def test_an_unknown_rule_is_refused_with_the_nearest_name(tmp_path):
-    with pytest.raises(ConfigError, match=r"regx is not known \(did you mean regex\?\)"):
-        make_gold({"type": "rule", "rule": {"kind": "regx", "pattern": "a"}}, tmp_path)
+    with pytest.raises(ConfigError, match=r"lengt is not known \(did you mean length\?\)"):
+        make_gold({"type": "rule", "rule": {"kind": "lengt", "max_words": 3}}, tmp_path)
 
 
 def test_a_classifier_orders_texts_by_their_labels_and_reports_its_accuracy(tmp_path):

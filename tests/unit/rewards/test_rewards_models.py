@@ -13,7 +13,7 @@ from fairlead.core.reward_section import ModelComponent
 from fairlead.models.checkpoint import save_policy
 from fairlead.models.heads import Readout, new_reward_head, save_head
 from fairlead.models.load import load_policy, load_tokenizer
-from fairlead.rewards.judged import JudgedScorer, circle_pairs
+from fairlead.rewards.judged import JudgedSource, OneByOne, circle_pairs
 from fairlead.rewards.models import ModelSource, load_scorer
 from fairlead.text import Branch, ChatText, Tree
 from fairlead.train.budget import PlainBudget
@@ -167,6 +167,8 @@ class LongerWins:
 
     def judge(self, task, prompt, a, b):
         assert (task.completion_a, task.completion_b) == (a.id, b.id) and a.id < b.id
+        if "bad" in (a.text, b.text):
+            raise OSError("gone")
         left, right = len(a.text.split()), len(b.text.split())
         verdict = "skip" if "odd" in (a.text, b.text) else "a" if left > right else "b" if right > left else "tie"
         return Judgment(task_id=task.id, rater=self.name, rater_kind="judge", verdict=verdict)
@@ -179,16 +181,28 @@ def replies(*texts):
     ]
 
 
+def judged(*texts):
+    return JudgedSource(OneByOne(LongerWins()), num_opponents=3).ask(*replies(*texts), step=0)
+
+
 def test_the_share_of_comparisons_won_by_hand():
     """All pairs of 3, 2, 2, 1 words: the first beats three; the twos beat the last and tie: 1.5 of 3; the last wins nothing."""
-    scores = JudgedScorer(LongerWins(), num_opponents=3).score(*replies("a a a", "a a", "b b", "a"))
-    np.testing.assert_allclose(scores, [1, 0.5, 0.5, 0])
+    asked = judged("a a a", "a a", "b b", "a")
+    np.testing.assert_allclose(asked.values, [1, 0.5, 0.5, 0])
 
 
 def test_comparisons_that_are_skipped_do_not_count_and_who_has_none_has_no_score():
-    scores = JudgedScorer(LongerWins(), num_opponents=3).score(*replies("a a", "odd", "a"))
-    np.testing.assert_allclose(scores, [1, np.nan, 0])
-    assert np.isnan(JudgedScorer(LongerWins(), num_opponents=3).score(*replies("alone"))).all()
+    asked = judged("a a", "odd", "a")
+    np.testing.assert_allclose(asked.values, [1, np.nan, 0])
+    assert not asked.failed.any() and np.isnan(judged("alone").values).all()
+
+
+def test_a_comparison_that_fails_counts_for_nobody_and_who_has_none_left_failed():
+    """Of a, b and bad the comparison of a and b is left; of two, one of them bad, none is."""
+    asked = judged("a a", "a", "bad")
+    np.testing.assert_allclose(asked.values, [1, 0, np.nan])
+    assert asked.failed.tolist() == [False, False, True] and asked.reason == "OSError: gone"
+    assert judged("a", "bad").failed.all()
 
 
 @pytest.mark.parametrize("size", range(1, 9))

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import re
 
 import numpy as np
 import pytest
@@ -13,11 +12,9 @@ from fairlead.core.errors import ConfigError, DataError
 from fairlead.core.protocols import Scorer
 from fairlead.core.records import Completion
 from fairlead.rewards.rules import (
-    JsonRule,
     LengthRule,
     Lexicon,
     LexiconRule,
-    RegexRule,
     load_rule,
     make_rule,
     word_tokens,
@@ -130,22 +127,17 @@ def test_load_rule_reads_a_file_and_refuses_other_shapes(tmp_path):
         load_rule(path)
 
 
-def test_regex_length_and_json_rules_closed_form():
+def test_the_length_rule_closed_form():
     """Length: 6 words against [2, 4] is 2 too many, 1 - 2/4; 0 words is 2 too few, 1 - 2/4; 9 words is past twice the limit."""
-    regex = RegexRule(pattern=re.compile(r"^Yes\b"), hit=2.0, miss=-1.0)
-    assert [score(t, rule=regex) for t in ("Yes, do.", "Yesterday", "Oh Yes")] == [2.0, -1.0, -1.0]
     length = LengthRule(min_words=2, max_words=4)
     assert [score("w " * n, rule=length) for n in (0, 1, 2, 4, 6, 9)] == [0.5, 0.75, 1.0, 1.0, 0.5, 0.0]
-    as_json = JsonRule(keys=("a",))
-    assert [score(t, rule=as_json) for t in ('{"a": 1}', '{"b": 1}', "[1]", "not", "[" * 100_000)] == [1, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
     "config",
     [
-        {"kind": "regex", "pattern": "a+", "hit": 2},
         {"kind": "length", "max_words": 20},
-        {"kind": "json", "keys": ["answer"], "name": "format"},
+        {"kind": "length", "max_words": 20, "name": "brief"},
     ],
 )
 def test_make_rule_builds_scorers(config):
@@ -161,12 +153,12 @@ def test_make_rule_builds_scorers(config):
         ({}, r"rewards\.rule\.kind is missing"),
         ({"kind": "lexicn"}, r"rewards\.rule\.kind=lexicn is not known \(did you mean lexicon\?\)"),
         ({"kind": "lexicon"}, r"rewards\.rule\.path is missing"),
-        ({"kind": "regex", "pattern": "("}, r"rewards\.rule\.pattern=\( is not a regular expression"),
+        ({"kind": "regex", "pattern": "a"}, r"rewards\.rule\.kind=regex is not known.*patterns and JSON are verifiers"),
         (
-            {"kind": "regex", "pattern": "a", "hits": 1},
-            r"rewards\.rule\.hits=1 is not a known key \(did you mean hit\?\)",
+            {"kind": "length", "max_word": 1},
+            r"rewards\.rule\.max_words is missing",
         ),
-        ({"kind": "regex", "pattern": "a", "hit": "1"}, r"rewards\.rule\.hit=1 has a wrong value; expected a number"),
+        ({"kind": "length", "max_words": 3, "hits": 1}, r"rewards\.rule\.hits=1 is not a known key"),
         ({"kind": "length", "max_words": True}, r"rewards\.rule\.max_words=True has a wrong value"),
         ({"kind": "length", "min_words": 9, "max_words": 3}, "does not fit min_words=9"),
     ],

@@ -157,4 +157,4 @@ def require_sandbox() -> None:
     """
     if why := why_unavailable():
         raise ConfigError(explain("sandbox", None, f"is not to be had on this system ({why})", expected="user namespaces for untrusted code",
-                                  remedy="Allow them (docs/stages/verifiers.md), or set allow_unsandboxed: true"))  # fmt: skip
+                                  remedy="Allow them (docs/stages/verifiers.md), or set allow_unsandboxed: true (--allow-unsandboxed)"))  # fmt: skip
