@@ -37,6 +37,7 @@ def home(micro: MicroRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     policies = {name: {"algorithm": name, **SMALL} for name in ONLINE_METHODS} | {
         "trainer": TRAINER,
         "ptx": PTX,
+        "shared": {"algorithm": "ppo", **SMALL, "num_epochs": 1, "value_model": "shared", "old_logprobs": "trainer"},
         "dpo": None,
     }
     policies["expert_iteration"] |= LOW
@@ -47,7 +48,7 @@ def home(micro: MicroRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.mark.parametrize("name", [*ONLINE_METHODS, "trainer", "ptx"])
+@pytest.mark.parametrize("name", [*ONLINE_METHODS, "trainer", "ptx", "shared"])
 def test_a_method_trains(home: Path, name: str) -> None:
     found = read_metrics(folder_of(home, artifacts(home)[f"policies.{name}"]) / "metrics.jsonl")
     assert [step for step, _ in found["loss"]] == [2, 4]
@@ -60,8 +61,8 @@ def test_a_method_trains(home: Path, name: str) -> None:
     assert ("sft/loss" in found) == (name in ("best_of_n", "expert_iteration", "ptx"))
     assert ("dpo/margin" in found) == (name in ("online_dpo", "online_ipo"))
     assert ("rl/kl_loss" in found) == (name in ("grpo", "reinforce_pp_baseline", "trainer"))
-    assert ("rl/value_loss" in found) == (name in ("ppo", "ptx"))
-    assert ("rl/correction_masked_share" in found) == (name == "trainer")
+    assert ("rl/value_loss" in found) == (name in ("ppo", "ptx", "shared"))
+    assert ("rl/correction_masked_share" in found) == (name in ("trainer", "shared"))
     assert ("rl/base_perplexity" in found) == (name == "trainer")
 
 

@@ -124,6 +124,7 @@ GROUPS = ("batch_size=8", "group_size=4", "minibatch_size=4", "max_new_tokens=16
 METHODS = {
     "ppo": ((), 1),
     "ppo, in the middle of rounds that wait": (("max_staleness=2", "num_epochs=2", "minibatch_size=4"), 4),
+    "ppo, with its values on its own trunk": (("value_model=shared", "num_epochs=2", "minibatch_size=4"), 4),
     "grpo": ((*GROUPS, "num_epochs=2"), 4),
     "dapo, which samples again": (GROUPS, 2),
 }

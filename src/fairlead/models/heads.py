@@ -90,7 +90,10 @@ class ScalarModel:
 
     def values(self, layout: Layout) -> Tensor:
         """[K] value of the state in which each kept token is chosen (read at the position before it)."""
-        hidden = self.base.hidden(layout)[torch.from_numpy(layout.kept_source).to(self.base.device, non_blocking=True)]
+        return self.read_values(self.base.kept_hidden(layout))
+
+    def read_values(self, hidden: Tensor) -> Tensor:
+        """[K] values from `kept_hidden` of its trunk."""
         return self._read(hidden)[:, 0]
 
     def outputs(self, layout: Layout) -> Tensor:
@@ -124,7 +127,7 @@ def new_reward_head(base: CausalModel, *, seed: int, num_outputs: int = 1) -> Sc
 
 
 def new_value_head(base: CausalModel) -> ScalarModel:
-    """A head that starts at zero, so that the first advantages are the rewards."""
+    """A head that starts at zero, so that the first advantages are the rewards. On the policy's own trunk where that is `base`."""
     return _new_head(base, std=0.0, seed=0, num_outputs=1)
 
 

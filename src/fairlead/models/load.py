@@ -130,7 +130,16 @@ class CausalModel:
 
     def logprobs(self, layout: Layout, *, temperature: float = 1.0, needs: Collection[str] = ()) -> TokenLogprobs:
         """[K] logprobs of the kept tokens; with entropy and mean_logprobs when `needs` names them."""
-        hidden = self.hidden(layout)[torch.from_numpy(layout.kept_source).to(self.device, non_blocking=True)]
+        return self.read_logprobs(self.kept_hidden(layout), layout, temperature=temperature, needs=needs)
+
+    def kept_hidden(self, layout: Layout) -> Tensor:
+        """[K, H] the states in which the kept tokens are chosen: one forward for everything that is read in them."""
+        return self.hidden(layout)[torch.from_numpy(layout.kept_source).to(self.device, non_blocking=True)]
+
+    def read_logprobs(
+        self, hidden: Tensor, layout: Layout, *, temperature: float = 1.0, needs: Collection[str] = ()
+    ) -> TokenLogprobs:
+        """`logprobs` from the layout's `kept_hidden`."""
         targets = torch.from_numpy(layout.kept_target).to(self.device, non_blocking=True)
         return token_logprobs(hidden, self.output_head(), targets, temperature=temperature, needs=needs)
 

@@ -33,7 +33,7 @@ from fairlead.policies.sampling import MAX_LOST_TRIES, RoundSampler, Sampled
 from fairlead.policies.signals import perplexity, text_signals
 from fairlead.text.packing import Tree
 from fairlead.train.budget import Budget, read_within
-from fairlead.train.forward import PolicyLogprobs, StateValues, TokenFunction, annotate, with_array
+from fairlead.train.forward import LogprobsAndValues, PolicyLogprobs, StateValues, TokenFunction, annotate, with_array
 
 _NUM_GAP_TREES = 4  # with one completion each: a forward of everything would cost a sixth of a round of GRPO
 
@@ -132,17 +132,19 @@ class Collector:
     def _compared(self, rollouts: Sequence[Rollout]) -> tuple[list[Tree], _Flat, Float[Tensor, "N"] | None]:
         """Trees with the reference's logprobs (and values), all of it flat, and the values."""
         trees = [part for rollout in rollouts for part in split_tree(rollout.tree, max_tokens=self.budget.max_tokens)]
-        if self.config.old_logprobs == "trainer":
-            compute = PolicyLogprobs(self.models.policy, self.config.temperature)
-            trees = self._read(trees, "old_logprobs", compute)
+        policy, value, temperature = self.models.policy, self.models.value, self.config.temperature
+        reads_policy = self.config.old_logprobs == "trainer"
+        if reads_policy and value is not None and value.base is policy:
+            trees = self._read(trees, ("old_logprobs", "old_values"), LogprobsAndValues(policy, value, temperature))
+        else:
+            if reads_policy:
+                trees = self._read(trees, "old_logprobs", PolicyLogprobs(policy, temperature))
+            if value is not None:
+                trees = self._read(trees, "old_values", StateValues(value))
         with contextlib.ExitStack() as stack:
-            reference = self.models.reference or stack.enter_context(reference_mode(self.models.policy))
-            compute = PolicyLogprobs(reference, self.config.temperature)
-            trees = self._read(trees, "ref_logprobs", compute)
-        values = None
-        if self.models.value is not None:
-            trees = self._read(trees, "old_values", StateValues(self.models.value))
-            values = _array(trees, "old_values")
+            reference = self.models.reference or stack.enter_context(reference_mode(policy))
+            trees = self._read(trees, "ref_logprobs", PolicyLogprobs(reference, temperature))
+        values = None if value is None else _array(trees, "old_values")
         sizes = torch.tensor([len(r.samples) for r in rollouts])
         lengths = torch.tensor([len(s.token_ids) for r in rollouts for s in r.samples])
         old, ref = _array(trees, "old_logprobs"), _array(trees, "ref_logprobs")
@@ -162,7 +164,7 @@ class Collector:
             found["rl/base_perplexity"] = perplexity(_array(read, "base_logprobs").numpy())
         return found
 
-    def _read(self, trees: Sequence[Tree], name: str, compute: TokenFunction) -> list[Tree]:
+    def _read(self, trees: Sequence[Tree], name: str | tuple[str, ...], compute: TokenFunction) -> list[Tree]:
         """Trees with an array of a model that is not trained by them."""
         return read_within(self.budget, trees, lambda n: annotate(trees, name, compute, max_tokens=n, heed=self.heed))
 

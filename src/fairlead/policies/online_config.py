@@ -164,6 +164,9 @@ class OnlineConfig(Config):
     """The ratio is clipped below at 1 - clip_low."""
     clip_high: float = Field(default=0.2, gt=0)
     """The ratio is clipped above at 1 + clip_high; dapo 0.28, gspo 4e-4 (below 3e-4), cispo 4 (below 1)."""
+    value_model: Literal["separate", "shared"] = "separate"
+    """separate: a transformer of its own that starts as the reward model. shared: a head on the policy's trunk, with one forward for both and half
+    the memory (ppo)."""
     value_coef: float = Field(default=0.1, ge=0)
     """Weight of the value loss (ppo)."""
     value_clip: float | None = Field(default=0.2, gt=0)
@@ -285,6 +288,7 @@ class OnlineConfig(Config):
         unread = [name for name in _LOSS_KEYS if name not in loss_settings(self.algorithm)]
         if self.method.learns != "advantages" and not self.learns_from_cut:
             raise ValueError(explain("learns_from_cut", False, f"is not read by {self.algorithm}", expected="true", remedy="Remove it"))  # fmt: skip
+        unread += [] if self.method.has_values else ["value_model"]
         estimator = self.estimator if self.method.learns == "advantages" else ""
         unread += [name for name, readers in _READ_BY.items() if estimator not in readers]
         for name in unread:

@@ -22,7 +22,7 @@ class RolloutModels:
     reward: ScalarModel | None
     """None where no reward model scores."""
     value: ScalarModel | None
-    """None for methods without one."""
+    """None for methods without one; its base is the policy where it shares the policy's trunk."""
     base: CausalModel | None = None
     """The model before any training, where its perplexity is watched and it is not the reference itself."""
 
@@ -41,7 +41,9 @@ def load_rollout_models(config: OnlineConfig, inputs: Mapping[str, Path], servic
         reward = load_head(load_policy(str(reward_folder), device=services.device), reward_folder)
         reward.base.module.requires_grad_(False)
         reward.uncertainty_coef = config.uncertainty_coef
-    if config.method.has_values:  # it begins as the reward model, which already knows what will be scored
+    if config.value_model == "shared":
+        value = new_value_head(policy)
+    elif config.method.has_values:  # it begins as the reward model, which already knows what will be scored
         start = load_policy(str(reward_folder or folder), device=services.device)
         value = new_value_head(prepare_model(start, config.training, seed=seed))
     base = _load_base(inputs, services) if config.perplexity_model == "base" else None

@@ -24,18 +24,25 @@ from fairlead.train.views import expand_views, pick_outputs
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Models:
-    """What is trained: a policy, a value model beside it, or a scalar (reward) model."""
+    """What is trained: a policy, a value model beside it or on its trunk, or a scalar (reward) model."""
 
     policy: CausalModel | None = None
     value: ScalarModel | None = None
+    """On the policy's trunk where its `base` is the policy: one forward then gives logprobs and values."""
     reward: ScalarModel | None = None
     temperature: float = 1.0
     """Divides the logits of every policy that is compared."""
 
     def trunks(self) -> list[CausalModel]:
-        """The transformers among them."""
+        """The transformers among them, each once."""
         scalars = [model.base for model in (self.value, self.reward) if model is not None]
-        return [*([self.policy] if self.policy is not None else []), *scalars]
+        found = [*([self.policy] if self.policy is not None else []), *scalars]
+        return list({id(model): model for model in found}.values())
+
+    @property
+    def shares_trunk(self) -> bool:
+        """Whether the value model is a head on the policy's trunk."""
+        return self.value is not None and self.value.base is self.policy
 
     @property
     def precision(self) -> str:
@@ -167,8 +174,9 @@ def _labelled(batch: MicroBatch, *, logprobs: Tensor, ref_logprobs: Tensor) -> U
 
 
 def _rollout_batch(models: Models, batch: MicroBatch, needs: frozenset[str]) -> RolloutBatch:
-    layout = batch.layout
-    out = _policy(models).logprobs(layout, temperature=models.temperature, needs=needs)
+    layout, policy = batch.layout, _policy(models)
+    hidden = policy.kept_hidden(layout)
+    out = policy.read_logprobs(hidden, layout, temperature=models.temperature, needs=needs)
     rollouts = RolloutBatch(
         logprobs=out.logprobs, old_logprobs=batch.per_token("old_logprobs"), advantages=batch.per_token("advantages"),
         sequence_index=torch.from_numpy(layout.sequence_index), num_sequences=layout.num_sequences,
@@ -180,7 +188,7 @@ def _rollout_batch(models: Models, batch: MicroBatch, needs: frozenset[str]) -> 
     assert models.value is not None, "this algorithm trains a value model"
     return replace(
         rollouts,
-        values=models.value.values(layout),
+        values=models.value.read_values(hidden) if models.shares_trunk else models.value.values(layout),
         old_values=batch.per_token("old_values"),
         returns=batch.per_token("returns"),
     )
@@ -191,11 +199,13 @@ def _go_on() -> None:
 
 
 def annotate(
-    trees: Sequence[Tree], name: str, compute: "TokenFunction", *, max_tokens: int, heed: Callable[[], None] = _go_on
-) -> list[Tree]:
-    """Attach a frozen per-token array to every branch.
+    trees: Sequence[Tree], name: str | tuple[str, ...], compute: "TokenFunction", *, max_tokens: int,
+    heed: Callable[[], None] = _go_on,
+) -> list[Tree]:  # fmt: skip
+    """Attach a frozen per-token array, or several from one forward, to every branch.
 
     Args:
+        name: of the array; a tuple names each column of [K, M] values.
         compute: maps a MicroBatch to [K] values; run without gradient.
         heed: called before each forward; raises to stop (`Services.heed`, `Session.heed`).
     """
@@ -209,11 +219,16 @@ def annotate(
             sizes = [sum(b.num_kept for b in t.branches) for t in part]
             for i, piece in zip(row, np.split(values, np.cumsum(sizes)[:-1]), strict=True):
                 found[i] = piece
-    return [with_array(tree, name, found[i]) for i, tree in enumerate(trees)]
+    if isinstance(name, str):
+        return [with_array(tree, name, found[i]) for i, tree in enumerate(trees)]
+    done = list(trees)
+    for column, one in enumerate(name):
+        done = [with_array(tree, one, np.ascontiguousarray(found[i][:, column])) for i, tree in enumerate(done)]
+    return done
 
 
 class TokenFunction:
-    """[K] numbers of a micro-batch; see `policy_logprobs` and `state_values`."""
+    """[K] numbers of a micro-batch, or [K, M] of several kinds."""
 
     def __call__(self, batch: MicroBatch) -> Tensor:
         """Compute them."""
@@ -241,6 +256,21 @@ class StateValues(TokenFunction):
     def __call__(self, batch: MicroBatch) -> Tensor:
         """[K] in reward units."""
         return self.model.values(batch.layout)
+
+
+@dataclass(frozen=True, slots=True)
+class LogprobsAndValues(TokenFunction):
+    """Both of a policy and a value head on its trunk, from one forward."""
+
+    model: CausalModel
+    value: ScalarModel
+    temperature: float = 1.0
+
+    def __call__(self, batch: MicroBatch) -> Tensor:
+        """[K, 2] nats and reward units."""
+        hidden = self.model.kept_hidden(batch.layout)
+        logprobs = self.model.read_logprobs(hidden, batch.layout, temperature=self.temperature).logprobs
+        return torch.stack([logprobs, self.value.read_values(hidden).to(logprobs.dtype)], dim=1)
 
 
 def score_trees(

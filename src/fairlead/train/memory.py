@@ -21,7 +21,7 @@ were 0.5 to 0.95 times the estimate with our heap (tested within 0.4 to 1). A bu
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -150,6 +150,14 @@ def estimate(shape: Shape, way: Way) -> Need:
         per_logits = size * shape.vocabulary * learns
     return Need(weights=4 * shape.num_parameters, states=gradients + optimizer + average + snapshot + copies + BUFFERS, chunk=chunk,
                 per_logits=per_logits, per_token=_activations(shape, way, size=size, learns=learns))  # fmt: skip
+
+
+def estimate_head(num_weights: int, way: Way) -> Need:
+    """Of a scalar head, trained in full whatever the trunk is."""
+    shape = Shape(hidden=0, inner=0, layers=1, heads=0, kv_heads=0, head_size=0, vocabulary=0, num_parameters=num_weights, num_trained=num_weights,
+                  has_logits=False)  # fmt: skip
+    need = estimate(shape, way)
+    return replace(need, states=need.states - BUFFERS, per_token=0)
 
 
 def _optimizer_bytes(shape: Shape, kind: OptimizerKind) -> int:

@@ -18,7 +18,7 @@ from fairlead.telemetry.rules import choose_rules
 from fairlead.train.checkpoints import CheckpointRule
 from fairlead.train.forward import Models
 from fairlead.train.loop import Learner
-from fairlead.train.memory import MOST_TOKENS, Need, Way, estimate, shape_of, token_budget
+from fairlead.train.memory import MOST_TOKENS, Need, Way, estimate, estimate_head, shape_of, token_budget
 from fairlead.train.noise import Neftune
 from fairlead.train.optim import OptimizerSettings
 
@@ -111,11 +111,14 @@ def make_learner(
 
 def training_need(models: Models, training: TrainingSettings, *, largest: int) -> Need:
     """Memory that training takes of all these models together, in rows of trees of up to `largest` tokens."""
-    needs: list[Need] = []
-    for model in models.trunks():
-        way = Way(optimizer=training.optimizer, has_average=training.ema_decay is not None, is_low=model.arithmetic.precision == "bf16",
-                  recomputes=training.activation_checkpointing, on_cpu=model.device.type == "cpu", has_heap=has_heap(), longest=largest)  # fmt: skip
-        needs.append(estimate(shape_of(model, has_logits=model is models.policy), way))
+
+    def way(model: CausalModel) -> Way:
+        return Way(optimizer=training.optimizer, has_average=training.ema_decay is not None, is_low=model.arithmetic.precision == "bf16",
+                   recomputes=training.activation_checkpointing, on_cpu=model.device.type == "cpu", has_heap=has_heap(), longest=largest)  # fmt: skip
+
+    needs = [estimate(shape_of(m, has_logits=m is models.policy), way(m)) for m in models.trunks()]
+    scalars = [model for model in (models.value, models.reward) if model is not None]
+    needs += [estimate_head(model.head.weight.numel(), way(model.base)) for model in scalars]
     return functools.reduce(Need.__add__, needs)
 
 

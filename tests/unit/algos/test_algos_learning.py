@@ -39,20 +39,50 @@ def _collect(logits, values, *, num_samples, kl_sign, generator):
     return rows, prefixes, index, old_logprobs, advantages, returns
 
 
-def _train_ppo(*, kl_sign=1, advantage_sign=1, num_rollouts=200, num_samples=512, learning_rate=0.2):
+class _Apart:
+    """A table of logits and a table of values."""
+
+    def __init__(self):
+        self.logits = _PROBLEM.ref_logits.clone().requires_grad_()
+        self.values = torch.zeros(NUM_PREFIXES, dtype=torch.float64, requires_grad=True)
+        self.parameters = [self.logits, self.values]
+
+    def read(self):
+        """[21, 4] logits and [21] values."""
+        return self.logits, self.values
+
+
+class _OneTrunk:
+    """Hidden states of width 8 for every prefix, and two heads on them: logits that begin as the reference's, and values that begin at 0."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(1)
+        head = torch.randn(4, 8, generator=generator, dtype=torch.float64)
+        self.trunk = (_PROBLEM.ref_logits @ torch.linalg.pinv(head).T).requires_grad_()
+        self.head, self.value = head.requires_grad_(), torch.zeros(8, dtype=torch.float64, requires_grad=True)
+        self.parameters = [self.trunk, self.head, self.value]
+
+    def read(self):
+        """[21, 4] logits and [21] values."""
+        return self.trunk @ self.head.T, self.trunk @ self.value
+
+
+def _train_ppo(
+    *, kl_sign=1, advantage_sign=1, num_rollouts=200, num_samples=512, learning_rate=0.2, model=None, value_coef=1.0
+):
     """Log-probabilities of the 64 sequences after training from the reference."""
     generator = torch.Generator().manual_seed(0)
-    logits = _PROBLEM.ref_logits.clone().requires_grad_()
-    values = torch.zeros(NUM_PREFIXES, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.Adam([logits, values], lr=learning_rate, eps=1e-5)
+    model = model or _Apart()
+    optimizer = torch.optim.Adam(model.parameters, lr=learning_rate, eps=1e-5)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=2 * num_rollouts)
-    config = PPOConfig(value_coef=1.0, value_clip=None)
+    config = PPOConfig(value_coef=value_coef, value_clip=None)
     for _ in range(num_rollouts):
         with torch.no_grad():
             rows, prefixes, index, old_logprobs, advantages, returns = _collect(
-                logits, values, num_samples=num_samples, kl_sign=kl_sign, generator=generator
+                *model.read(), num_samples=num_samples, kl_sign=kl_sign, generator=generator
             )
         for _ in range(2):
+            logits, values = model.read()
             batch = RolloutBatch(
                 logprobs=token_logprobs(logits)[rows].flatten(),
                 old_logprobs=old_logprobs,
@@ -66,7 +96,7 @@ def _train_ppo(*, kl_sign=1, advantage_sign=1, num_rollouts=200, num_samples=512
             (PPO.loss(batch, config).total / PPO.count(batch, config)).backward()
             optimizer.step()
             schedule.step()
-    return sequence_logprobs(logits.detach())
+    return sequence_logprobs(model.read()[0].detach())
 
 
 def _pair_batch(logits, first, second, **labels):
@@ -154,6 +184,15 @@ def test_the_problem_has_its_closed_form():
 def test_ppo_reaches_the_optimum(ppo_logprobs):
     assert float(kl(ppo_logprobs, _PROBLEM.best_logprobs)) < 5e-3
     assert abs(float(_PROBLEM.objective(ppo_logprobs)) - _best_objective()) < 0.01
+
+
+def test_ppo_reaches_it_with_both_heads_on_one_trunk():
+    """One loss, one set of hidden states; before anything is written the value is J* = beta log Z, what the optimum is worth."""
+    model = _OneTrunk()
+    logprobs = _train_ppo(model=model, value_coef=0.1, learning_rate=0.05)
+    assert float(kl(logprobs, _PROBLEM.best_logprobs)) < 5e-3
+    assert abs(float(_PROBLEM.objective(logprobs)) - _best_objective()) < 0.01
+    assert float(model.read()[1][0].detach()) == pytest.approx(_best_objective(), abs=0.1)
 
 
 @pytest.mark.parametrize("wrong", [{"kl_sign": -1}, {"advantage_sign": -1}, {"kl_sign": 0}])

@@ -75,9 +75,11 @@ def make_loop(
         Prompt(messages=(Message(role="user", content=text),))
         for text in ("a man", "yes", "the ball", "no", "home", "what")
     ]
+    policy = tiny_models.load("llama")
+    trunk = policy if config.value_model == "shared" else tiny_models.load("llama")
     models = RolloutModels(
-        policy=tiny_models.load("llama"), reference=tiny_models.load("llama"), reward=None, base=base,
-        value=new_value_head(tiny_models.load("llama")) if config.method.has_values else None,
+        policy=policy, reference=tiny_models.load("llama"), reward=None, base=base,
+        value=new_value_head(trunk) if config.method.has_values else None,
     )  # fmt: skip
     return OnlineLoop(
         config, models, Work(prompts=prompts, chat=chat, services=given, metrics_path=folder / "metrics.jsonl")
