@@ -56,7 +56,7 @@ def show_doctor(home: Path, *, as_json: bool) -> None:
         terminal.say(as_data(facts))
         return
     for name, value in facts.items():
-        terminal.say(f"{name:<14} {value}")
+        terminal.say(f"{name:<14} {value}", hang=15)
     missing = [name for name, value in facts.items() if value.startswith("missing")]
     if missing:
         terminal.say(f"Missing: {', '.join(missing)}.")

@@ -43,17 +43,22 @@ def say(text: str, *, hang: int | None = None) -> None:
     Args:
         hang: columns that broken lines are set in; None is as far as the line itself, and two for a line that is not.
     """
-    if console.is_terminal and "\n" not in text and len(text) > console.width:
-        own = len(text) - len(text.lstrip())
-        text = textwrap.fill(text.replace(" %", _GLUED), width=console.width, subsequent_indent=" " * (own or 2 if hang is None else hang),
-                             break_long_words=False, break_on_hyphens=False, drop_whitespace=True)  # fmt: skip
-        text = text.replace(_GLUED, " %")
-    console.print(text, markup=False)
+    own = len(text) - len(text.lstrip())
+    console.print(_fitted(text, console, hang=own or 2 if hang is None else hang), markup=False)
+
+
+def _fitted(text: str, place: Console, *, hang: int) -> str:
+    """A line as `place` shows it: on a terminal broken between words."""
+    if not place.is_terminal or "\n" in text or len(text) <= place.width:
+        return text
+    found = textwrap.fill(text.replace(" %", _GLUED), width=place.width, subsequent_indent=" " * hang,
+                          break_long_words=False, break_on_hyphens=False, drop_whitespace=True)  # fmt: skip
+    return found.replace(_GLUED, " %")
 
 
 def note(text: str) -> None:
     """One plain line beside the result, where standard output holds data."""
-    errors.print(text, markup=False)
+    errors.print(_fitted(text, errors, hang=2), markup=False)
 
 
 def show_table(table: Table) -> None:
@@ -140,6 +145,7 @@ class Interruption:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Print an error on one line and leave."""
-    errors.print(f"fairlead: {' '.join(message.split())}", markup=False, style="red" if errors.is_terminal else None)
+    """Print an error on one line (a terminal gets it broken between words) and leave."""
+    text = f"fairlead: {' '.join(message.split())}"
+    errors.print(_fitted(text, errors, hang=2), markup=False, style="red" if errors.is_terminal else None)
     sys.exit(code)

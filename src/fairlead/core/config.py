@@ -189,7 +189,7 @@ def _first_error(cls: type[Config], error: pydantic.ValidationError, where: str)
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return f"{path}: {message}" if path else message
-    rule = message[0].lower() + message[1:]
+    rule = message[0].lower() + message[1:].partition(", unable to ")[0]
     return explain(
         path,
         fault["input"],

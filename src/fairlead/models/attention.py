@@ -51,10 +51,15 @@ class AttentionPlan(Protocol):
 
 
 class TreeAttention:
-    """Isolates trees and siblings. Build once per micro-batch, use in every layer. Not thread-safe."""
+    """Isolates trees and siblings. Build once per micro-batch, use in every layer. Not thread-safe.
 
-    def __init__(self, layout: Layout, *, device: torch.device | str = "cpu") -> None:
+    Args:
+        by_blocks: padded blocks of fused attention, in place of the products that a CPU is faster with; None is as the device wants it.
+    """
+
+    def __init__(self, layout: Layout, *, device: torch.device | str = "cpu", by_blocks: bool | None = None) -> None:
         self.device = torch.device(device)
+        self.by_blocks = self.device.type != "cpu" if by_blocks is None else by_blocks
         self.num_tokens = len(layout.token_ids)
         self._plan = plan = plan_segments(layout)
         self.blocks = plan.blocks
@@ -68,7 +73,7 @@ class TreeAttention:
         """Attention of a flat row [1, H, N, D]."""
         num_heads, num_tokens = query.shape[1:3]
         assert num_tokens == self.num_tokens, f"{num_tokens} tokens for a layout of {self.num_tokens}"
-        if scoring.is_fused and self.device.type == "cpu":
+        if scoring.is_fused and not self.by_blocks:
             return self._by_products(query, key, value, scoring)
         dtype = torch.promote_types(query.dtype, value.dtype)
         query, key, value = (x.to(dtype) for x in (query, key, value))
@@ -109,8 +114,7 @@ class TreeAttention:
 
     def _attend_block(self, number: int, block: Block, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         if scoring.is_fused and block.is_causal and (scoring.window is None or scoring.window >= block.shape[2]):
-            grouped = q.shape[1] != k.shape[1]
-            return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scoring.scale, enable_gqa=grouped)
+            return fused(q, k, v, mask=None, scale=scoring.scale, repeats=q.is_cuda)
         return attend_masked(q, k, v, self._mask(number, scoring, q.dtype), scoring)
 
     def _mask(self, number: int, scoring: Scoring, dtype: torch.dtype) -> Tensor:
@@ -184,9 +188,21 @@ class _Collect(torch.autograd.Function):
 def attend_masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scoring: Scoring) -> Tensor:
     """SDPA with grouped keys, or the plain formula where there is no fused kernel; `mask` is boolean for the formula."""
     if scoring.is_fused:
-        grouped = q.shape[1] != k.shape[1]
-        return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scoring.scale, enable_gqa=grouped)
+        return fused(q, k, v, mask=mask, scale=scoring.scale, repeats=q.is_cuda)
     return attend_by_formula(q, k, v, mask, scoring)
+
+
+def fused(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, scale: float, repeats: bool) -> Tensor:
+    """SDPA with grouped keys; causal without a mask.
+
+    Args:
+        repeats: give every query head its own copy of the keys. On CUDA only flash attention knows grouped ones, and that takes neither fp32
+            nor a mask; the plain kernel that is left would write out all scores.
+    """
+    groups = q.shape[1] // k.shape[1]
+    if repeats and groups > 1:
+        k, v, groups = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1), 1
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=groups > 1)  # fmt: skip
 
 
 def attend_by_formula(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scoring: Scoring) -> Tensor:

@@ -41,7 +41,9 @@ def check_trainable(model: CausalModel, trees: Sequence[Tree]) -> Check:
         parameter.grad = was[name]
         parameter.requires_grad_(name in trained)
     wrong = [*frozen, *silent] if trained else ["nothing is trained"]
-    limit = "0 parameters frozen with or trained without" + (f" (first: {wrong[0]})" if wrong else "")
+    limit = "0 parameters that are frozen and get one, or trained and get none" + (
+        f" (first: {wrong[0]})" if wrong else ""
+    )
     return Check(name="what trains gets gradients", is_passed=not wrong, found=len(wrong), limit=limit,
                  remedy="Frozen parts must stay out of the graph and trained parts in it; check lora.target_modules")  # fmt: skip
 

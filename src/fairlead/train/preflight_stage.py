@@ -172,7 +172,8 @@ def conclude(start: Start, checks: Sequence[Check], services: Services) -> Prefl
             services.say(sentence(start.stage, check))
     require_passed(start.stage, checks)
     if start.rate is not None and start.rate.is_blocking:
-        raise TrainError(explain(f"{start.stage}: preflight", None, f"refuses the learning rate: {start.rate.note}", expected=start.rate.threshold,
+        raise TrainError(explain(f"{start.stage}: preflight", None, f"refuses the learning rate: {start.rate.note}",
+                                 expected=f"a rate near that band ({start.rate.threshold} {start.rate.unit})",
                                  remedy=f"Set training.learning_rate, or pass --allow {start.rate.gate}=REASON"))  # fmt: skip
     verdicts = () if start.rate is None or start.rate.outcome == "PASS" else (start.rate,)
     return Preflight(table=table, verdicts=verdicts)

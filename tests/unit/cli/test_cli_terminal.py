@@ -61,6 +61,23 @@ def test_a_long_line_is_broken_between_words_on_a_terminal_only(
     assert piped.getvalue() == text + "\n"
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_an_error_is_one_line_that_a_terminal_breaks_between_words(
+    monkeypatch: pytest.MonkeyPatch, *, is_terminal: bool
+) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(
+        terminal, "errors", Console(file=out, width=60, force_terminal=is_terminal, soft_wrap=True, color_system=None)
+    )
+    text = "sft.training.learning_rate=fast has a wrong value; expected a number of some kind that is long enough. Change it."
+    with pytest.raises(SystemExit) as left:
+        terminal.fail(text, 2)
+    lines = out.getvalue().splitlines()
+    assert left.value.code == 2 and len(lines) == (3 if is_terminal else 1)
+    assert all(len(line) <= 60 for line in lines) == is_terminal
+    assert " ".join(" ".join(lines).split()).endswith("expected a number of some kind that is long enough. Change it.")
+
+
 def test_data_is_never_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     out = screen(monkeypatch, width=20)
     terminal.say('{\n  "a": "' + "x y " * 20 + '"\n}')

@@ -48,6 +48,18 @@ def test_a_score_is_read_at_the_last_token(kind):
     torch.testing.assert_close(found, torch.stack(expected), atol=1e-4, rtol=1e-5)
 
 
+def test_a_score_is_read_at_the_last_token_also_where_that_stands_many_times():
+    """transformers pools the rightmost token that is no padding: with padding = end of turn that is the one before the ends."""
+    end = 5
+    branches = tuple(
+        Branch(token_ids=np.array([*ids, end, end][-4:])) for ids in ([7, end, 8], [9, 10, 11], [end, end, end])
+    )
+    tree = Tree(prompt_ids=np.array([1, 20, end]), branches=branches)
+    model = new_reward_head(tiny_models.load("llama"), seed=1)
+    expected = expected_scores("llama", model, [tree], at=lambda prompt, completion: prompt + completion - 1)
+    torch.testing.assert_close(model.scores(pack_trees([tree])), torch.stack(expected), atol=1e-4, rtol=1e-5)
+
+
 def test_a_value_is_read_before_its_token():
     model = new_reward_head(tiny_models.load("llama"), seed=1)
     found = model.values(pack_trees(trees()))

@@ -126,6 +126,19 @@ def test_attention_takes_strided_operands_and_gives_the_same_bits_on_any_number_
 
 
 @needs_kernels
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, -1])
+@pytest.mark.parametrize("part", [0, 1])
+def test_every_nan_is_still_one_in_16_bits(bits, part):
+    """Rounding up the largest ones would carry into the sign and leave a zero. Queries and keys are rounded by the kernel."""
+    layout = layout_of((4, 6))
+    inputs, g = operands(layout, heads=1, kv_heads=1, size=8, value_size=8)
+    with torch.no_grad():
+        inputs[part][6, 0, 3] = torch.tensor(bits, dtype=torch.int32).view(torch.float32)
+    assert inputs[part][6, 0, 3].isnan()
+    assert ours(layout, *inputs, g, scale=0.3, window=None)[0][6].isnan().all()
+
+
+@needs_kernels
 @pytest.mark.parametrize("part", [0, 1, 2])
 def test_a_number_that_is_not_finite_shows_where_it_is_seen_and_nowhere_else(part):
     layout = layout_of((4, 6, 5), (3, 8))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny_models
-from fairlead.models.attention import Scoring, TreeAttention, attend_by_formula, attend_masked
+from fairlead.models.attention import Scoring, TreeAttention, attend_by_formula, attend_masked, fused
 from fairlead.text import Branch, Layout, Tree, pack_trees, unshare
 from naive import attention_naive
 
@@ -181,9 +181,9 @@ def test_a_forward_without_a_plan_is_refused():
         model.causal_lm(input_ids=torch.tensor([[1, 6]]))
 
 
-@given(seed=st.integers(0, 10**6), window=st.none() | st.integers(1, 5), softcap=st.none() | st.just(0.7))
-def test_tree_attention_is_the_plain_loop(seed, window, softcap):
-    """Grouped keys: 4 query heads, 2 key heads."""
+@given(seed=st.integers(0, 10**6), window=st.none() | st.integers(1, 5), softcap=st.none() | st.just(0.7), by_blocks=st.booleans())  # fmt: skip
+def test_tree_attention_is_the_plain_loop(seed, window, softcap, by_blocks):
+    """Grouped keys: 4 query heads, 2 key heads. By products, as on a CPU, and by blocks, as on other devices."""
     rng = np.random.default_rng(seed)
     trees = [
         random_tree(rng, prompt=int(rng.integers(1, 4)), branches=tuple(rng.integers(1, 7, rng.integers(1, 4))))
@@ -191,7 +191,8 @@ def test_tree_attention_is_the_plain_loop(seed, window, softcap):
     ]
     layout = pack_trees(trees)
     q, k, v = (torch.from_numpy(rng.normal(size=(1, heads, len(layout.token_ids), 4))) for heads in (4, 2, 2))
-    found = TreeAttention(layout).attend(None, q, k, v, Scoring(scale=0.5, window=window, softcap=softcap))
+    plan = TreeAttention(layout, by_blocks=by_blocks)
+    found = plan.attend(None, q, k, v, Scoring(scale=0.5, window=window, softcap=softcap))
 
     def rows_of(query):
         return attention_naive.visible(
@@ -210,6 +211,19 @@ def test_the_plain_formula_is_the_fused_kernel():
     mask = torch.from_numpy(rng.random((3, 1, 2, 6)) < 0.5) | torch.eye(6, dtype=torch.bool)[:2]
     scoring = Scoring(scale=0.3)
     torch.testing.assert_close(attend_by_formula(q, k, v, mask, scoring), attend_masked(q, k, v, mask, scoring))
+
+
+@pytest.mark.parametrize("is_masked", [True, False])
+def test_keys_that_are_repeated_for_a_gpu_are_grouped_keys(is_masked):
+    rng = np.random.default_rng(0)
+    q, k, v = (torch.from_numpy(rng.normal(size=(2, heads, 6, 8))).requires_grad_() for heads in (6, 2, 2))
+    mask = torch.ones(6, 6, dtype=torch.bool).tril(1)[None, None] if is_masked else None
+    results = []
+    for repeats in (False, True):
+        out = fused(q, k, v, mask=mask, scale=0.3, repeats=repeats)
+        results.append([out, *torch.autograd.grad((out**2).sum(), (q, k, v))])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_unshared_rows_have_the_same_logprobs():

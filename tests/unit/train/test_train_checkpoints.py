@@ -19,16 +19,21 @@ import torch
 from safetensors.torch import load_file
 from training_examples import METHODS, make_learner, make_trees
 
+import tiny_models
+from fairlead.algos import get_algorithm
 from fairlead.core.errors import Interrupted, ModelError, StoreError
 from fairlead.core.sections import deciding
 from fairlead.core.services import Services
+from fairlead.models.adapters import LoraSettings, add_lora
 from fairlead.models.snapshot import Snapshot
 from fairlead.policies.sft import _EarlyStop, mean_loss
 from fairlead.text.examples import Encoded
 from fairlead.train import identity
 from fairlead.train.checkpoints import CheckpointRule, Checkpoints, load_weights, read_tensors
+from fairlead.train.forward import Models
 from fairlead.train.hooks import Session
-from fairlead.train.loop import run_loop
+from fairlead.train.loop import Learner, run_loop
+from fairlead.train.optim import OptimizerSettings
 from fairlead.train.shelf import Shelf, retire
 from fairlead.train.state import named_parameters
 
@@ -345,6 +350,28 @@ def test_parameters_are_stored_by_the_names_of_their_modules(tmp_path):
     assert torch.equal(stored["parameter/reward.head.weight"], weight)
     assert stored["optimizer/reward.head.weight/exp_avg"].shape == weight.shape
     assert {n for n in stored if n.startswith("parameter/")} == {f"parameter/{n}" for n in learner.trainable}
+
+
+def test_a_checkpoint_of_an_adapter_holds_the_adapter_alone(tmp_path):
+    """Of a model with a tied head, which torch's own state dict without frozen parameters would hold as well."""
+    model = add_lora(tiny_models.load("qwen2"), LoraSettings(rank=2), seed=0)
+    sft = get_algorithm("sft")
+    learner = Learner(
+        models=Models(policy=model),
+        algo=sft,
+        algo_config=sft.config(),
+        optim=OptimizerSettings(learning_rate=1e-3),
+        num_steps=1,
+    )
+    running = Session(
+        learner, services=Services(work=tmp_path / "work"), title="t", metric="x", metrics_path=tmp_path / "m.jsonl"
+    )
+    with running:
+        run_loop(learner, [make_trees("sft")], [running.after_step])
+        running.save()
+    stored = read_tensors(running._checkpoints.shelf.entries()[-1].path)
+    of_model = [name for name in stored if name.startswith(("parameter/", "optimizer/"))]
+    assert of_model and all("lora_" in name for name in of_model)
 
 
 def trained_reward(folder, learner):

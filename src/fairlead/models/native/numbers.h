@@ -13,9 +13,10 @@ static inline float wide(bf16 x) {
     return u.f;
 }
 
+/* To the nearest, ties to even. NaN by itself: the carry of its last bits could make it a zero. */
 static inline bf16 narrow(float x) {
     union { float f; uint32_t i; } u = {x};
-    return (bf16)((u.i + 0x7fff + ((u.i >> 16) & 1)) >> 16);
+    return x != x ? 0x7fc0 : (bf16)((u.i + 0x7fff + ((u.i >> 16) & 1)) >> 16);
 }
 
 /* The first bits of a row's last lanes. */
