@@ -98,7 +98,7 @@ def check_vocabulary(model: CausalModel, trees: Sequence[Tree]) -> Check:
     highest = max(
         int(ids.max()) for t in trees for ids in (t.prompt_ids, *(b.token_ids for b in t.branches)) if len(ids)
     )
-    return Check(name="tokens have embeddings", is_passed=highest < size, found=highest, limit=f"< {size} rows of the embedding{share}",
+    return Check(name="tokens have embeddings", is_passed=highest < size, found=highest, limit=f"< {size:,} rows of the embedding{share}",
                  remedy="Tokens were added to the tokenizer and not to the model: resize its embeddings")  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def check_positions(model: CausalModel, trees: Sequence[Tree]) -> Check:
     trees, share = spread(trees)
     longest = max(len(t.prompt_ids) + max(len(b.token_ids) for b in t.branches) for t in trees)
     return Check(name="rows fit the model", is_passed=longest <= model.max_positions, found=longest,
-                 limit=f"<= {model.max_positions} positions of the model{share}",
+                 limit=f"<= {model.max_positions:,} positions of the model{share}",
                  remedy="Lower text.max_length to the model's positions, or take a model with more")  # fmt: skip
 
 

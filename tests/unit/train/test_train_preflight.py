@@ -12,7 +12,8 @@ from fairlead.core.sections import LEARNING_RATE_GATES
 from fairlead.core.services import Services
 from fairlead.engine.local import LocalEngine
 from fairlead.models.heads import new_reward_head
-from fairlead.text import Branch, Encoded, Tree
+from fairlead.models.load import CausalModel
+from fairlead.text import Branch, Encoded, Tree, pack_trees
 from fairlead.train import preflight
 from fairlead.train.forward import PolicyLogprobs, annotate
 from fairlead.train.preflight import (
@@ -42,10 +43,10 @@ def row(*ids, kept=None):
     )
 
 
-def leaky(model):
+def leaky(model, *, share=0.1):
     """Every token gets a share of all tokens of the row: what an attention without isolation does."""
     layer = model.backbone.get_submodule("layers.0.mlp")
-    layer.register_forward_hook(lambda module, args, output: output + 0.1 * output.mean(1, keepdim=True))
+    layer.register_forward_hook(lambda module, args, output: output + share * output.mean(1, keepdim=True))
     return model
 
 
@@ -82,6 +83,37 @@ def test_layouts(kind):
 
 def test_layouts_of_a_model_that_leaks():
     assert [c.is_passed for c in check_layout(leaky(tiny_models.load("llama")), make_trees("dpo"))] == [False, False]
+
+
+def rounding(model, trees, *, times):
+    """The model's numbers differ from layout to layout by so many times what bf16 does to them, as a GPU's products do."""
+    plain = CausalModel.logprobs
+
+    def logprobs(self, layout, **options):
+        out = plain(self, layout, **options)
+        if self.arithmetic.precision == "fp32":
+            return out
+        noise = torch.sin(torch.arange(len(out.logprobs)) * 7.0 + len(layout.token_ids))
+        return out._replace(logprobs=out.logprobs + times * size * noise)
+
+    model.set_precision("bf16")
+    low = plain(model, pack_trees(trees)).logprobs
+    model.set_precision("fp32")
+    size = float((low - plain(model, pack_trees(trees)).logprobs).abs().max().detach())
+    model.set_precision("bf16")
+    return logprobs
+
+
+def test_rounding_in_bf16_is_no_leak_and_a_leak_is_no_rounding(monkeypatch):
+    """In fp32 a gap of 2e-4 nats is too much; here products of another shape give another last bit of 8."""
+    trees = make_trees("dpo")
+    sound, leaking = tiny_models.load("llama"), leaky(tiny_models.load("llama"), share=3.0)
+    monkeypatch.setattr(CausalModel, "logprobs", rounding(sound, trees[:4], times=1.0))
+    checks = check_layout(sound, trees)
+    assert [c.is_passed for c in checks] == [True, True] and min(c.found for c in checks) > 2e-4
+    assert sound.arithmetic.precision == "bf16", "it was only looked at in fp32"
+    leaking.set_precision("bf16")
+    assert [c.is_passed for c in check_layout(leaking, trees)] == [False, False]
 
 
 def test_scores():
