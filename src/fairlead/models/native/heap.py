@@ -1,7 +1,7 @@
 """Memory of large CPU tensors from a heap in which freed blocks are used again; see heap.cpp.
 
 Process-wide: once it is there, it stays. Where it cannot be there (no compiler, not Linux), torch goes on with malloc, and a training step
-takes up to four times the memory of what it holds.
+takes up to three and a half times what it holds.
 """
 
 import ctypes
