@@ -36,7 +36,7 @@ from benchmarks.online.engine import machine_limits
 from fairlead.engine.by_kernel import KernelRunner
 from fairlead.models.memory import keep_freed_memory
 from fairlead.policies import sampling
-from fairlead.policies.collect import Collector
+from fairlead.policies.collect import NUM_GAP_TREES, Collector
 from fairlead.policies.composed import ComposedRewarder
 from fairlead.text.packing import Tree
 from fairlead.train.loop import Learner
@@ -92,7 +92,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     mean, found = sum(times) / len(times), sum(seconds.values())
     parts = {name: value * mean / found for name, value in seconds.most_common()}
     gemm, copy = machine_limits()
-    needed = {name: flop / args.steps / 1e9 for name, flop in arithmetic(SHAPES[args.size], trees).items()}
+    needed = {
+        name: flop / args.steps / 1e9
+        for name, flop in arithmetic(SHAPES[args.size], trees, a_round=args.prompts).items()
+    }
     traffic = read_by_decoding(SHAPES[args.size], trees, steps) / args.steps / 1e9
     return {
         "work": f"online profile grpo {args.size} {args.prompts}x8x{args.new}", "setting": f"fp32; {about}", "unit": "s a round",
@@ -153,15 +156,21 @@ def in_phase(function: Any, phase: str) -> Any:
     return run
 
 
-def arithmetic(shape: dict[str, int], trees: Sequence[Tree]) -> dict[str, float]:
-    """FLOPs of all rounds by phase, or by part of the update."""
+def arithmetic(shape: dict[str, int], trees: Sequence[Tree], *, a_round: int) -> dict[str, float]:
+    """FLOPs of all rounds by phase, or by part of the update.
+
+    Args:
+        a_round: prompts of a round.
+    """
     layers, head = shape["num_hidden_layers"] * flops.layer_weights(shape), shape["vocab_size"] * shape["hidden_size"]
     prompts = sum(len(tree.prompt_ids) for tree in trees)
     tokens = sum(len(b.token_ids) for tree in trees for b in tree.branches)
     forward = 2.0 * layers * (prompts + tokens) + 2.0 * head * tokens
+    firsts = [len(tree.branches[0].token_ids) for tree in trees]
+    looked = min(1.0, NUM_GAP_TREES / a_round) * (2.0 * layers * (prompts + sum(firsts)) + 2.0 * head * sum(firsts))
     update = needed_flops(shape, [list(trees)], "grpo")
     return {PREFILL: 2.0 * layers * prompts + 2.0 * head * len(trees), DECODE: 2.0 * (layers + head) * tokens,
-            REFERENCE: forward, GAP: forward, **{f"{UPDATE}: {part}": value for part, value in update.items()}}  # fmt: skip
+            REFERENCE: forward, GAP: looked, **{f"{UPDATE}: {part}": value for part, value in update.items()}}  # fmt: skip
 
 
 def read_by_decoding(shape: dict[str, int], trees: Sequence[Tree], steps: int) -> float:

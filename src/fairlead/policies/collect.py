@@ -35,7 +35,7 @@ from fairlead.text.packing import Tree
 from fairlead.train.budget import Budget, read_within
 from fairlead.train.forward import LogprobsAndValues, PolicyLogprobs, StateValues, TokenFunction, annotate, with_array
 
-_NUM_GAP_TREES = 4  # with one completion each: a forward of everything would cost a sixth of a round of GRPO
+NUM_GAP_TREES = 4  # with one completion each: a forward of everything would cost a sixth of a round of GRPO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -204,7 +204,7 @@ class Collector:
     def _sampling_signals(self, trees: Sequence[Tree]) -> dict[str, float]:
         """How far the engine's logprobs are from the trainer's: of every token where both are at hand, else of a few completions."""
         if self.config.old_logprobs == "engine":
-            trees = [Tree(prompt_ids=tree.prompt_ids, branches=tree.branches[:1]) for tree in trees[:_NUM_GAP_TREES]]
+            trees = [Tree(prompt_ids=tree.prompt_ids, branches=tree.branches[:1]) for tree in trees[:NUM_GAP_TREES]]
             compute = PolicyLogprobs(self.models.policy, self.config.temperature)
             trees = self._read(trees, "old_logprobs", compute)
         gaps = _array(trees, "old_logprobs") - _array(trees, "sampling_logprobs")
