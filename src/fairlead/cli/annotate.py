@@ -9,7 +9,7 @@ import typer
 from fairlead.cli import terminal
 
 annotate_app = typer.Typer(
-    help="Collect people's votes in the browser.", no_args_is_help=True, epilog="Example: fairlead annotate status"
+    help="Collect people's votes in the browser.", no_args_is_help=True, epilog="Example: fairlead annotate serve"
 )  # fmt: skip
 Db = Annotated[
     str | None,
@@ -20,6 +20,19 @@ ProjectName = Annotated[str, typer.Option("--project", help="Name of the project
 
 def _place(db: str | None) -> str:
     return db or str(Path(os.environ.get("FAIRLEAD_HOME", "runs")).expanduser() / "annotate" / "votes.db")
+
+
+@annotate_app.command("serve", epilog="Example: fairlead annotate serve --port 8643")
+def serve(
+    db: Db = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8643,
+    url: Annotated[str | None, typer.Option(help="Address that raters type, where it is another (https://rate.example.org behind TLS).")] = None,
+) -> None:  # fmt: skip
+    """Start the application. The first start makes the database and prints the lead's invitation."""
+    from fairlead.cli.annotating import serve_pages
+
+    serve_pages(_place(db), host=host, port=port, url=url)
 
 
 @annotate_app.command("import", epilog="Example: fairlead annotate import pairs.jsonl --project harmless")

@@ -11,6 +11,25 @@ from fairlead.store.annotation.schema import Project
 from fairlead.web import backup, exporting, importing, people, projects, status
 
 
+def serve_pages(db: str, *, host: str, port: int, url: str | None) -> None:
+    """Start the server and stay until ctrl-C."""
+    from fairlead.web.place import Place
+    from fairlead.web.server import run_server
+
+    with open_database(db) as database:
+        place = Place.of(host=host, port=port, url=url)
+        terminal.say(f"Rating application: {place.url}")
+        if not people.has_lead(database):
+            secret = people.make_invite(database, role="admin")
+            terminal.say(f"You are the first: make your account at {place.url}/invite/{secret}")
+        terminal.say("Next: fairlead annotate import SOURCE, fairlead annotate invite; ctrl-C stops the server, votes stay.")  # fmt: skip
+        run_server(database, place=place, secret_file=_secret_file(db))
+
+
+def _secret_file(db: str) -> Path:
+    return Path("runs/annotate/secret") if "://" in db else Path(db).with_name("secret")
+
+
 def import_source(
     db: str, source: Path, *, project: str, votes: int, calibration: int, pairs_per_prompt: int, seed: int, is_strict: bool
 ) -> None:  # fmt: skip
@@ -42,7 +61,7 @@ def import_source(
         terminal.say(f"  left out: {num:,} {reason}")
     if rejects.exists():
         terminal.say(f"  rows that could not be read: {rejects}")
-    terminal.say("Next: fairlead annotate status")
+    terminal.say("Next: fairlead annotate serve")
 
 
 def print_invites(db: str, *, role: str, count: int, url: str) -> None:
@@ -96,7 +115,7 @@ def _existing(db: str) -> Database:
                 None,
                 "is not there",
                 expected="a database of votes",
-                remedy="Start with fairlead annotate import, or name it with --db",
+                remedy="Start with fairlead annotate serve or import, or name it with --db",
             )
         )
     return open_database(db)

@@ -1,6 +1,6 @@
 """Which item a rater gets next, and on which side its completions stand.
 
-Calibration items come first, the same to every rater; then items that lack votes, those that have most of them first, so that
+Calibration items come first, the same to every rater; who passes gets items that lack votes, those that have most of them first, so that
 items are finished rather than begun. An item in another rater's hands counts as voted on until its lease ends. No rater gets an item
 twice. The side is the one that fewer raters of the item have seen; where both are even, the one this rater has had less, else a draw.
 """
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.schema import Assignment, Item, Progress, Project
+from fairlead.web.calibration import is_let_in
 from fairlead.web.errors import missing
 from fairlead.web.people import new_id, now_ms
 from fairlead.web.policy import Actor
@@ -26,7 +27,7 @@ SIDE_SLACK = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nothing:
-    """Why there is no item now: paused, finished, or waiting (others hold what is left)."""
+    """Why there is no item now: paused, finished, waiting (others hold what is left), or calibration (rated, and not passed)."""
 
     reason: str
 
@@ -62,6 +63,8 @@ def _next_item(rows: Rows, project: Project, actor: Actor) -> str | Nothing:
     calibration = rows.scalar(candidates.where(Progress.use == "calibration").order_by(Progress.rank).limit(1))
     if calibration is not None:
         return calibration
+    if project.calibration_items and not is_let_in(rows, project.id, actor.person_id):
+        return Nothing(reason="calibration")
     others = (
         sa.select(sa.func.count()).select_from(Assignment)
         .where(Assignment.item_id == Progress.item_id, Assignment.state == "open", Assignment.leased_until > now_ms())

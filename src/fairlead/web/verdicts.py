@@ -8,6 +8,7 @@ Example:
     saved.is_repeat        # True when the same key was sent before: nothing was stored twice
 """
 
+import secrets
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -62,6 +63,11 @@ class Saved:
 
     event_number: int
     is_repeat: bool
+
+
+def new_key() -> str:
+    """A key for a form that works without scripts."""
+    return secrets.token_hex(16)
 
 
 def submit(database: Database, actor: Actor, assignment_id: str, submission: Submission) -> Saved:

@@ -1,7 +1,6 @@
 """Databases, people and items for tests of the rating application."""
 
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,10 +11,9 @@ pytest.importorskip("sqlalchemy", reason="the extra web is not installed")
 from web_example import pairs
 
 from fairlead.store.annotation.database import Database, open_database
-from fairlead.store.annotation.schema import Assignment, Project
-from fairlead.web import importing, people, projects, queue
+from fairlead.store.annotation.schema import Project
+from fairlead.web import importing, people, projects
 from fairlead.web.policy import Actor
-from fairlead.web.verdicts import Submission
 
 
 @pytest.fixture
@@ -58,24 +56,3 @@ def project(database: Database) -> Project:
     made = projects.create_project(database, "test", votes_per_item=2, calibration_items=0, rules=rules)
     importing.add_pairs(database, made.id, pairs(12))
     return made
-
-
-def take(database: Database, actor: Actor, project: Project) -> Assignment:
-    """The next item of a rater."""
-    found = queue.next_assignment(database, actor, project.id)
-    assert isinstance(found, Assignment), found
-    return found
-
-
-def vote(choice: str = "left", **changes) -> Submission:
-    """A submission with a key of its own."""
-    strength = 2 if choice in ("left", "right") else 0
-    reason = "unclear" if choice == "skip" else ""
-    values = {
-        "key": secrets.token_hex(16),
-        "choice": choice,
-        "strength": strength,
-        "skip_reason": reason,
-        "guideline_version": 1,
-    }
-    return Submission(**{**values, **changes})

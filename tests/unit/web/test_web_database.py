@@ -6,8 +6,8 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from web_example import take, vote
 
-from conftest import take, vote
 from fairlead.core.errors import StoreError
 from fairlead.store.annotation import database as databases
 from fairlead.store.annotation.schema import Event, Person, Table, Verdict

@@ -4,9 +4,8 @@ import json
 
 import pytest
 import sqlalchemy as sa
-from web_example import pairs
+from web_example import pairs, take, vote
 
-from conftest import take, vote
 from fairlead.core.errors import ConfigError, DataError
 from fairlead.core.io import read_rows, write_jsonl
 from fairlead.core.records import Message, Prompt

@@ -2,8 +2,8 @@
 
 import pytest
 import sqlalchemy as sa
+from web_example import pairs, take, vote
 
-from conftest import take, vote
 from fairlead.store.annotation.schema import Assignment, Event, Flag, Progress, Verdict
 from fairlead.web import people, projects, queue, verdicts
 from fairlead.web.errors import Refused
@@ -172,8 +172,6 @@ def test_an_item_in_other_hands_comes_back_when_its_lease_ends(database, project
 
 
 def test_calibration_comes_first_and_to_everybody(database, join):
-    from web_example import pairs
-
     from fairlead.web import importing
 
     made = projects.create_project(database, "calibrated", votes_per_item=1, calibration_items=4)

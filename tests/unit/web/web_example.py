@@ -1,7 +1,14 @@
-"""Pairs to rate."""
+"""Pairs to rate, and how a test rates them."""
+
+import secrets
 
 from fairlead.core.records import Completion, Message, Prompt
+from fairlead.store.annotation.database import Database
+from fairlead.store.annotation.schema import Assignment, Project
+from fairlead.web import queue
 from fairlead.web.importing import Pair
+from fairlead.web.policy import Actor
+from fairlead.web.verdicts import Submission
 
 
 def pairs(num: int, *, prefix: str = "question") -> list[Pair]:
@@ -16,3 +23,24 @@ def pairs(num: int, *, prefix: str = "question") -> list[Pair]:
         a, b = sorted(texts, key=lambda completion: completion.id)
         made.append(Pair(prompt=prompt, a=a, b=b))
     return made
+
+
+def take(database: Database, actor: Actor, project: Project) -> Assignment:
+    """The next item of a rater."""
+    found = queue.next_assignment(database, actor, project.id)
+    assert isinstance(found, Assignment), found
+    return found
+
+
+def vote(choice: str = "left", **changes) -> Submission:
+    """A submission with a key of its own."""
+    strength = 2 if choice in ("left", "right") else 0
+    reason = "unclear" if choice == "skip" else ""
+    values = {
+        "key": secrets.token_hex(16),
+        "choice": choice,
+        "strength": strength,
+        "skip_reason": reason,
+        "guideline_version": 1,
+    }
+    return Submission(**{**values, **changes})

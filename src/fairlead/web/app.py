@@ -1,0 +1,74 @@
+"""The application: routes, the guard before them, and one shape for every refusal.
+
+Example:
+    app = make_app(database, place=Place.of(host="127.0.0.1", port=8643, url=None), secret=os.urandom(32))
+"""
+
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from fairlead.store.annotation.database import Database
+from fairlead.web.errors import Refused
+from fairlead.web.guard import BURST, RATE_PER_S, Guard
+from fairlead.web.pages import accounts, lead, rating
+from fairlead.web.pages.context import Around, render, wants_json
+from fairlead.web.place import Place
+
+
+def make_app(
+    database: Database, *, place: Place, secret: bytes, rate_per_s: float = RATE_PER_S, burst: int = BURST
+) -> FastAPI:
+    """Build it around an open database.
+
+    Args:
+        secret: key of the CSRF tokens.
+        rate_per_s: requests of one address; tests and load generators raise it.
+    """
+    app = FastAPI(title="Fairlead rating application", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.around = Around(database=database, place=place, secret=secret)
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
+    for module in (accounts, rating, lead):
+        app.include_router(module.router)
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_exception_handler(OperationalError, _storage)
+    app.add_middleware(Guard, place=place, rate_per_s=rate_per_s, burst=burst)
+    return app
+
+
+def _say(request: Request, status: int, code: str, message: str) -> Response:
+    if wants_json(request):
+        return JSONResponse({"error": {"code": code, "message": message}}, status_code=status)
+    return render(request, "refused.html", status=status, message=message)
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return _say(request, error.status, error.code, error.message)
+
+
+def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    words = {
+        404: "This page is not there. Go back to the start.",
+        405: "This cannot be done here. Go back to the start.",
+    }
+    return _say(request, error.status_code, "http", words.get(error.status_code, str(error.detail)))
+
+
+def _malformed(request: Request, _error: Exception) -> Response:
+    return _say(request, 422, "invalid", "The request lacks a field or has a wrong one. Load the page again.")
+
+
+def _storage(request: Request, error: Exception) -> Response:
+    """A full disk, a locked database, a server that is gone: nothing was stored, and the person is told so."""
+    assert isinstance(error, OperationalError)
+    cause = "the disk is full" if "full" in str(error.orig) else "the database is busy or not reachable"
+    return _say(request, 503, "storage", f"Not saved: {cause}. Your vote is kept in this browser and sent again.")

@@ -1,0 +1,137 @@
+"""What every request meets before its route: host, origin, size, rate; and the headers that every answer carries.
+
+    browser -> Guard (host, rate, size, origin) -> route (policy, CSRF token) -> page -> Guard (headers) -> browser
+
+The content policy allows nothing but what the nonce of this one answer names: no inline script, no remote load of any kind.
+"""
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fairlead.web.place import Place
+
+MAX_BODY = 1_000_000
+"""Bytes of a request; the longest guideline is 200,000 characters."""
+RATE_PER_S, BURST = 20.0, 120
+"""Requests of one address: far above any rater, below what would hurt."""
+_MAX_ADDRESSES = 10_000
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class TooLarge(HTTPException):
+    """The body of a request goes on beyond the limit. An HTTPException, for FastAPI turns others into 400 where it reads a form."""
+
+    def __init__(self) -> None:
+        super().__init__(413, f"The request is larger than {MAX_BODY:,} bytes. Send less.")
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: float
+    at: float
+
+
+class Guard:
+    """ASGI middleware. One for the process; not shared between processes."""
+
+    def __init__(self, app: ASGIApp, *, place: Place, rate_per_s: float = RATE_PER_S, burst: int = BURST) -> None:
+        self._app, self._place = app, place
+        self._rate_per_s, self._burst = rate_per_s, burst
+        self._buckets: dict[str, _Bucket] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        nonce = secrets.token_urlsafe(16)
+        scope.setdefault("state", {})["nonce"] = nonce
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            await _answer(send, *refusal)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *self._headers(scope, nonce)]
+            await send(message)
+
+        await self._app(scope, _limited(receive), send_with_headers)
+
+    def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str] | None:
+        if headers.get("host", "") not in self._place.hosts:
+            return 421, "This is not the address of the rating application. Use the one that the lead gave you."
+        if not self._has_token((scope.get("client") or ("unknown", 0))[0]):
+            return 429, "Too many requests. Wait a few seconds."
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > MAX_BODY:
+            return 413, f"The request is larger than {MAX_BODY:,} bytes. Send less."
+        if scope["method"] not in _SAFE and not self._is_own(headers):
+            return 403, "The request comes from another site. Open the application itself and try again."
+        return None
+
+    def _is_own(self, headers: Mapping[str, str]) -> bool:
+        """Was the request made by a page of this application? A request that does not say is not."""
+        if "origin" in headers:
+            return headers["origin"] in self._place.origins
+        referer = headers.get("referer", "")
+        return any(referer == origin or referer.startswith(f"{origin}/") for origin in self._place.origins)
+
+    def _has_token(self, address: str) -> bool:
+        now = time.monotonic()
+        if len(self._buckets) > _MAX_ADDRESSES:
+            self._buckets.clear()
+        bucket = self._buckets.setdefault(address, _Bucket(tokens=float(self._burst), at=now))
+        bucket.tokens = min(self._burst, bucket.tokens + (now - bucket.at) * self._rate_per_s)
+        bucket.at = now
+        if bucket.tokens < 1:
+            return False
+        bucket.tokens -= 1
+        return True
+
+    def _headers(self, scope: Scope, nonce: str) -> list[tuple[bytes, bytes]]:
+        policy = (
+            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data:; connect-src 'self'; "
+            "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types fairlead"
+        )
+        found = {
+            "content-security-policy": policy, "x-content-type-options": "nosniff", "referrer-policy": "same-origin",
+            "cross-origin-opener-policy": "same-origin", "cross-origin-resource-policy": "same-origin", "x-frame-options": "DENY",
+            "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=()",
+        }  # fmt: skip
+        if not scope["path"].startswith("/static/"):
+            found["cache-control"] = "no-store"
+        if self._place.is_secure:
+            found["strict-transport-security"] = "max-age=31536000"
+        return [(name.encode(), value.encode()) for name, value in found.items()]
+
+
+def _limited(receive: Receive) -> Receive:
+    num_bytes = 0
+
+    async def limited() -> Message:
+        nonlocal num_bytes
+        message = await receive()
+        num_bytes += len(message.get("body", b""))
+        if num_bytes > MAX_BODY:
+            raise TooLarge
+        return message
+
+    return limited
+
+
+async def _answer(send: Send, status: int, text: str) -> None:
+    body = text.encode()
+    headers: list[tuple[bytes, bytes]] = [
+        (b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode()),
+        (b"content-security-policy", b"default-src 'none'"), (b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"),
+    ]  # fmt: skip
+    start: dict[str, Any] = {"type": "http.response.start", "status": status, "headers": headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,180 @@
+"""The lead's pages: how a project goes, the guideline's next version, people, votes out."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import FileResponse, Response
+from starlette.background import BackgroundTask
+
+from fairlead.stats.sequential import operating_curve
+from fairlead.store.annotation.schema import Person, Verdict
+from fairlead.web import people, policy, projects
+from fairlead.web.calibration import TEST, read_calibration, waive
+from fairlead.web.errors import Refused, missing
+from fairlead.web.exporting import export_project
+from fairlead.web.pages.context import actor, around, check_csrf, render, see
+from fairlead.web.quality import quality_of
+from fairlead.web.status import status_of
+
+router = APIRouter()
+Text = Annotated[str, Form()]
+
+
+@router.get("/p/{project_id}")
+def overview(request: Request, project_id: str) -> Response:
+    """How far the project is, and how well raters agree."""
+    who = actor(request)
+    policy.may_see_votes(who)
+    database = around(request).database
+    with database.read() as rows:
+        project = projects.get_project(rows, project_id)
+        counts = status_of(rows, project)
+        calibration = read_calibration(rows, project_id) if counts.num_calibration else None
+    quality = quality_of(database, project_id)
+    done = f"{counts.num_finished:,} of {counts.num_items - counts.num_calibration:,} pairs are finished"
+    return render(
+        request, "overview.html", project=project, counts=counts, headline=f"{project.name}: {done}", figures=quality.figures,
+        gates=quality.gates, notes=quality.notes, tables=quality.tables, age_s=quality.age_s(),
+        calibration=calibration, test=TEST, curve=operating_curve(TEST, [TEST.p0, 0.70, TEST.p1]),
+    )  # fmt: skip
+
+
+@router.post("/p/{project_id}/state")
+def set_state(request: Request, project_id: str, state: Text, csrf: Text = "") -> Response:
+    """Pause or open again."""
+    check_csrf(request, csrf)
+    who = actor(request)
+    policy.may_change_project(who)
+    projects.set_project_state(around(request).database, project_id, state=state, by=who.person_id)
+    return see(f"/p/{project_id}")
+
+
+@router.post("/p/{project_id}/waive")
+def waive_calibration(
+    request: Request, project_id: str, person_id: Text, reason: Text = "", csrf: Text = ""
+) -> Response:
+    """Let a rater into production on record."""
+    check_csrf(request, csrf)
+    who = actor(request)
+    policy.may_change_project(who)
+    waive(around(request).database, project_id, person_id, by=who.person_id, reason=reason)
+    return see(f"/p/{project_id}")
+
+
+@router.get("/p/{project_id}/guideline/edit")
+def edit_page(request: Request, project_id: str) -> Response:
+    """The newest version, to be written on."""
+    policy.may_edit_guideline(actor(request))
+    with around(request).database.read() as rows:
+        project = projects.get_project(rows, project_id)
+        newest = projects.current_guideline(rows, project_id)
+    return render(
+        request,
+        "edit.html",
+        project=project,
+        text=newest.text,
+        rules=projects.rules_of(newest),
+        next_version=newest.version + 1,
+        error="",
+    )
+
+
+@router.post("/p/{project_id}/guideline/edit")
+def publish(
+    request: Request, project_id: str, text: Text, scale: Text, ties: Text, rationale: Text, csrf: Text = "",
+    both_bad: Annotated[bool, Form()] = False,
+) -> Response:  # fmt: skip
+    """Publish the next version."""
+    check_csrf(request, csrf)
+    who = actor(request)
+    policy.may_edit_guideline(who)
+    database = around(request).database
+    rules = projects.Rules(scale=scale, ties=ties, both_bad=both_bad, rationale=rationale)
+    try:
+        version = projects.publish_guideline(
+            database, project_id, text=text.replace("\r\n", "\n"), rules=rules, by=who.person_id
+        )
+    except Refused as error:
+        if error.status != 422:
+            raise
+        with database.read() as rows:
+            project, newest = projects.get_project(rows, project_id), projects.current_guideline(rows, project_id)
+        return render(
+            request,
+            "edit.html",
+            status=422,
+            project=project,
+            text=text,
+            rules=rules,
+            next_version=newest.version + 1,
+            error=error.message,
+        )
+    return see(f"/p/{project_id}/guideline?version={version}")
+
+
+@router.get("/p/{project_id}/export.zip")
+def export(request: Request, project_id: str) -> Response:
+    """All votes, as `fairlead annotate export` writes them."""
+    policy.may_export(actor(request))
+    database = around(request).database
+    with database.read() as rows:
+        project = projects.get_project(rows, project_id)
+    folder = Path(tempfile.mkdtemp(prefix="fairlead-export-"))
+    try:
+        export_project(database, project, folder / "votes")
+        archive = shutil.make_archive(str(folder / "votes"), "zip", folder / "votes")
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    return FileResponse(
+        archive, filename="votes.zip", media_type="application/zip", background=BackgroundTask(shutil.rmtree, folder)
+    )
+
+
+@router.get("/people")
+def people_page(request: Request) -> Response:
+    """Everybody with an account."""
+    policy.may_invite(actor(request), "rater")
+    return _people(request, link="", role="")
+
+
+@router.post("/people/invite")
+def invite(request: Request, role: Text, csrf: Text = "") -> Response:
+    """Make a link and show it once."""
+    check_csrf(request, csrf)
+    who = actor(request)
+    policy.may_invite(who, role)
+    here = around(request)
+    secret = people.make_invite(here.database, role=role, by=who.person_id)
+    return _people(request, link=f"{here.place.url}/invite/{secret}", role=role)
+
+
+def _people(request: Request, *, link: str, role: str) -> Response:
+    who = actor(request)
+    with around(request).database.read() as rows:
+        num_votes = (
+            sa.select(sa.func.count()).select_from(Verdict).where(Verdict.person_id == Person.id).scalar_subquery()
+        )
+        found = rows.execute(sa.select(Person, num_votes).order_by(Person.name)).all()
+    roles = policy.ROLES if who.role == "admin" else policy.ROLES[:2]
+    return render(request, "people.html", people=found, roles=roles, link=link, link_role=role)
+
+
+@router.post("/people/{person_id}/state")
+def set_person_state(request: Request, person_id: str, state: Text, csrf: Text = "") -> Response:
+    """Disable a person, or let them in again."""
+    check_csrf(request, csrf)
+    who = actor(request)
+    database = around(request).database
+    policy.may_invite(who, "rater")
+    with database.read() as rows:
+        person = rows.get(Person, person_id)
+    if person is None:
+        raise missing("This person")
+    policy.may_disable(who, person_id=person_id, role=person.role)
+    people.set_state(database, person_id, state=state, by=who.person_id)
+    return see("/people")

@@ -1,0 +1,179 @@
+"""The rater's pages: an item with its verdict, the next one for the browser to keep ready, undo, own earlier votes, the guideline."""
+
+import re
+from typing import Annotated, Any, cast
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Form, Query, Request
+from fastapi.responses import JSONResponse, Response
+
+from fairlead.store.annotation.database import Rows
+from fairlead.store.annotation.schema import Assignment, Event, Prompt, Verdict
+from fairlead.web import policy, verdicts
+from fairlead.web.errors import invalid
+from fairlead.web.pages.context import actor, around, check_csrf, render, see, wants_json
+from fairlead.web.people import now_ms
+from fairlead.web.policy import Actor
+from fairlead.web.projects import current_guideline, get_guideline, get_project
+from fairlead.web.queue import Nothing, item_of, next_assignment, own_assignment
+from fairlead.web.showing import GRADED, Shown, given_before, show
+from fairlead.web.status import pace_of
+from fairlead.web.verdicts import SKIP_REASONS, Choice, Submission
+
+router = APIRouter()
+Text = Annotated[str, Form()]
+DAY_MS = 24 * 3600 * 1000
+_CHOICE = re.compile(r"(left|right)([0-3])|tie|both_bad|skip")
+_NUM_OWN = 200
+"""Earlier votes on one page."""
+
+
+@router.get("/p/{project_id}/rate")
+def rate_page(request: Request, project_id: str, a: str = "") -> Response:
+    """The next item, or an earlier one to look at and change."""
+    who = actor(request)
+    policy.may_rate(who)
+    return render(request, "rate.html", **_item(request, who, project_id, assignment_id=a, without=()))
+
+
+@router.get("/p/{project_id}/next")
+def next_item(
+    request: Request, project_id: str, without: Annotated[str, Query(max_length=4000)] = "", a: str = ""
+) -> Response:
+    """The same as a part of a page, for the browser to keep ready.
+
+    Args:
+        without: assignments that the browser has, with commas between.
+        a: one assignment of this rater in place of the next.
+    """
+    who = actor(request)
+    policy.may_rate(who)
+    return render(request, "item.html", **_item(request, who, project_id, assignment_id=a, without=without.split(",")))
+
+
+def _item(request: Request, who: Actor, project_id: str, *, assignment_id: str, without: Any) -> dict[str, Any]:
+    database = around(request).database
+    found = None if assignment_id else next_assignment(database, who, project_id, without=without)
+    shown: Shown | None = None
+    with database.read() as rows:
+        project = get_project(rows, project_id)
+        if assignment_id:
+            found = own_assignment(rows, who, assignment_id)
+        if isinstance(found, Assignment):
+            shown = show(rows, found)
+        pace = pace_of(rows, project, who.person_id, since=now_ms() - DAY_MS)
+        guideline = current_guideline(rows, project_id)
+    return {
+        "project": project, "shown": shown, "pace": pace, "skip_reasons": SKIP_REASONS, "key": verdicts.new_key(),
+        "guideline": guideline, "nothing": found.reason if isinstance(found, Nothing) else "",
+    }  # fmt: skip
+
+
+@router.post("/a/{assignment_id}/verdict")
+def submit(
+    request: Request, assignment_id: str, choice: Text, key: Text, guideline_version: Annotated[int, Form()],
+    csrf: Text = "", rationale: Text = "", skip_reason: Text = "",
+    active_ms: Annotated[int | None, Form()] = None, first_key_ms: Annotated[int | None, Form()] = None,
+) -> Response:  # fmt: skip
+    """Store a verdict; the answer comes when it is on disk."""
+    check_csrf(request, csrf)
+    who = actor(request)
+    policy.may_rate(who)
+    found = _CHOICE.fullmatch(choice)
+    if found is None:
+        raise invalid("No verdict was chosen. Choose one and send again.")
+    sent = Submission(
+        key=key, choice=cast(Choice, found[1] or choice), strength=int(found[2] or 0), guideline_version=guideline_version,
+        rationale=rationale.replace("\r\n", "\n"), skip_reason=skip_reason if choice == "skip" else "", active_ms=active_ms,
+        first_key_ms=first_key_ms,
+    )  # fmt: skip
+    database = around(request).database
+    saved = verdicts.submit(database, who, assignment_id, sent)
+    if wants_json(request):
+        return JSONResponse({"saved": saved.event_number, "repeat": saved.is_repeat})
+    with database.read() as rows:
+        project_id = own_assignment(rows, who, assignment_id).project_id
+    return see(f"/p/{project_id}/rate")
+
+
+@router.post("/p/{project_id}/undo")
+def undo(request: Request, project_id: str, key: Text, csrf: Text = "") -> Response:
+    """Take back the last verdict and show its item again."""
+    check_csrf(request, csrf)
+    who = actor(request)
+    policy.may_rate(who)
+    assignment_id = verdicts.withdraw_last(around(request).database, who, project_id, key=key)
+    if wants_json(request):
+        return JSONResponse({"assignment": assignment_id})
+    return see(f"/p/{project_id}/rate?a={assignment_id}")
+
+
+@router.post("/a/{assignment_id}/flag")
+def flag(request: Request, assignment_id: str, key: Text, csrf: Text = "", note: Text = "") -> Response:
+    """Remark that something is wrong with the item."""
+    check_csrf(request, csrf)
+    who = actor(request)
+    policy.may_rate(who)
+    database = around(request).database
+    verdicts.flag(database, who, assignment_id, note=note, key=key)
+    if wants_json(request):
+        return JSONResponse({"flagged": bool(note)})
+    with database.read() as rows:
+        project_id = own_assignment(rows, who, assignment_id).project_id
+    return see(f"/p/{project_id}/rate?a={assignment_id}")
+
+
+@router.post("/a/{assignment_id}/draft")
+def draft(request: Request, assignment_id: str, csrf: Text = "", rationale: Text = "") -> Response:
+    """Keep what is being written."""
+    check_csrf(request, csrf)
+    who = actor(request)
+    policy.may_rate(who)
+    verdicts.save_draft(around(request).database, who, assignment_id, rationale)
+    return JSONResponse({"saved": True})
+
+
+@router.get("/p/{project_id}/mine")
+def own_votes(request: Request, project_id: str) -> Response:
+    """Own earlier votes, newest first, and own figures."""
+    who = actor(request)
+    policy.may_see_own_votes(who)
+    with around(request).database.read() as rows:
+        project = get_project(rows, project_id)
+        found = rows.execute(
+            sa.select(Verdict, Assignment, Event.at).join(Assignment, Assignment.id == Verdict.assignment_id)
+            .join(Event, Event.number == Verdict.event_number)
+            .where(Verdict.project_id == project_id, Verdict.person_id == who.person_id).order_by(Verdict.event_number.desc()).limit(_NUM_OWN)
+        ).all()  # fmt: skip
+        labels = {option.value: option.label for option in GRADED} | {
+            "left0": "Left",
+            "right0": "Right",
+            "skip": "Skipped",
+        }
+        votes = [
+            {"assignment_id": assignment.id, "label": labels[given_before(verdict, assignment)], "at": at, "rationale": verdict.rationale,
+             "skip_reason": SKIP_REASONS.get(verdict.skip_reason, ""), "about": _beginning(rows, assignment)}
+            for verdict, assignment, at in found
+        ]  # fmt: skip
+        pace = pace_of(rows, project, who.person_id, since=now_ms() - DAY_MS)
+    return render(request, "mine.html", project=project, votes=votes, pace=pace, now=now_ms())
+
+
+def _beginning(rows: Rows, assignment: Assignment, *, num_chars: int = 90) -> str:
+    item = item_of(rows, assignment)
+    prompt = rows.get(Prompt, (item.project_id, item.prompt_id))
+    assert prompt is not None, f"item {item.id} has no prompt"
+    text = " ".join(prompt.record["messages"][-1]["content"].split())
+    return text if len(text) <= num_chars else f"{text[: num_chars - 3]}..."
+
+
+@router.get("/p/{project_id}/guideline")
+def guideline_page(request: Request, project_id: str, version: int | None = None) -> Response:
+    """What raters are asked: the newest version, or an earlier one."""
+    who = actor(request)
+    policy.may_read_guideline(who)
+    with around(request).database.read() as rows:
+        project = get_project(rows, project_id)
+        newest = current_guideline(rows, project_id)
+        found = get_guideline(rows, project_id, version) if version else newest
+    return render(request, "guideline.html", project=project, guideline=found, newest=newest.version)

@@ -1,0 +1,129 @@
+"""Text of models and people to HTML that is safe to show and loads nothing.
+
+Markdown without raw HTML (markdown-it-py), code coloured by classes (Pygments), LaTeX to MathML (latex2mathml), then cleaned by an
+allow-list (nh3). Images are named, not loaded, and links are text: a beacon would tell who rates, and a domain may tell which model wrote.
+Characters that reorder or hide text are shown by their code point.
+
+Example:
+    to_html("**Hi** ![x](https://tracker.example/p.png)")   # '<p><strong>Hi</strong> <span class="image">image: x</span></p>'
+"""
+
+import difflib
+import functools
+import html
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import latex2mathml.converter
+import nh3
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+from markupsafe import Markup
+from mdit_py_plugins.dollarmath import dollarmath_plugin
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import get_lexer_by_name
+from pygments.util import ClassNotFound
+
+MAX_MATH = 2_000
+"""Characters of a formula; longer ones are shown as they are."""
+MAX_COMPARED = 3_000
+"""Words of a text; longer pairs are not marked, for the comparison takes quadratic time."""
+_HIDDEN = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\u061c\u00ad\U000e0000-\U000e007f]")
+_MATHML = frozenset(
+    "math mrow mi mn mo ms mtext mspace msup msub msubsup mfrac msqrt mroot mover munder munderover mtable mtr mtd mpadded mphantom".split()  # noqa: SIM905
+)
+_TAGS = frozenset(
+    "p br hr h1 h2 h3 h4 h5 h6 strong em s del code pre blockquote ul ol li table thead tbody tr th td span div".split()  # noqa: SIM905
+)
+_CLASSES = {"span", "div", "code", "pre"}
+
+
+def to_html(text: str) -> Markup:
+    """Render text of a model, a rater or a lead."""
+    return Markup(_render(text))  # noqa: S704 - cleaned by nh3 below
+
+
+@functools.lru_cache(maxsize=512)
+def _render(text: str) -> str:
+    made = _markdown().render(show_hidden(text))
+    return nh3.clean(
+        made, tags=set(_TAGS | _MATHML), link_rel=None, url_schemes=set(),
+        attributes={**{tag: {"class"} for tag in _CLASSES}, "math": {"display"}, "th": {"align"}, "td": {"align"}, "ol": {"start"}},
+        clean_content_tags={"script", "style"},
+    )  # fmt: skip
+
+
+def show_hidden(text: str) -> str:
+    """Write characters that reorder or hide text as their code points; joiners inside emoji and scripts that need them stay."""
+    return _HIDDEN.sub(
+        lambda found: found[0] if _is_joiner(text, found) else f"\u27e8U+{ord(found[0]):04X}\u27e9", text
+    )
+
+
+def _is_joiner(text: str, found: re.Match[str]) -> bool:
+    """A (non-)joiner between two letters or pictures that are not ASCII is spelling."""
+    before, after = text[found.start() - 1 : found.start()], text[found.end() : found.end() + 1]
+    return found[0] in "\u200c\u200d" and before > "\u007f" and after > "\u007f"
+
+
+@functools.cache
+def _markdown() -> MarkdownIt:
+    markdown = MarkdownIt("commonmark", {"html": False, "highlight": _coloured}).enable(["table", "strikethrough"])
+    markdown.use(dollarmath_plugin, allow_digits=False, renderer=_math)
+    markdown.add_render_rule("image", _image)
+    markdown.add_render_rule("link_open", _link_open)
+    markdown.add_render_rule("link_close", _link_close)
+    markdown.validateLink = lambda url: True  # every link becomes text, whatever its scheme
+    return markdown
+
+
+def _coloured(code: str, language: str, _attributes: str) -> str:
+    try:
+        lexer = get_lexer_by_name(language, stripnl=False) if language else None
+    except ClassNotFound:
+        lexer = None
+    return html.escape(code) if lexer is None else highlight(code, lexer, HtmlFormatter(nowrap=True))
+
+
+def _math(content: str, options: Mapping[str, Any]) -> str:
+    mode = "block" if options["display_mode"] else "inline"
+    if len(content) > MAX_MATH:
+        return f"<code>{html.escape(content)}</code>"
+    try:
+        return latex2mathml.converter.convert(content, display=mode)
+    except Exception:  # a formula that cannot be converted is shown as it was written
+        return f"<code>{html.escape(content)}</code>"
+
+
+def _image(_self: RendererHTML, tokens: Sequence[Token], index: int, _options: Any, _env: Any) -> str:
+    token = tokens[index]
+    return f'<span class="image">image: {html.escape(token.content)} ({html.escape(str(token.attrGet("src")))})</span>'
+
+
+def _link_open(_self: RendererHTML, tokens: Sequence[Token], index: int, _options: Any, _env: Any) -> str:
+    return '<span class="link">'
+
+
+def _link_close(_self: RendererHTML, tokens: Sequence[Token], index: int, _options: Any, _env: Any) -> str:
+    """The address follows in brackets, unless it is the text itself."""
+    opening = max(i for i in range(index) if tokens[i].type == "link_open")
+    target = str(tokens[opening].attrGet("href"))
+    shown = "".join(token.content for token in tokens[opening + 1 : index])
+    return "</span>" if shown in (target, target.removeprefix("mailto:")) else f"</span> ({html.escape(target)})"
+
+
+def marked_differences(left: str, right: str) -> tuple[Markup, Markup] | None:
+    """Both texts as written, with the words that the other lacks in <mark>; None where they are too long to compare."""
+    a, b = (re.findall(r"\s+|[^\s]+", show_hidden(text)) for text in (left, right))
+    if max(len(a), len(b)) > 2 * MAX_COMPARED:
+        return None
+    matcher = difflib.SequenceMatcher(a=a, b=b, autojunk=False)
+    sides: tuple[list[str], list[str]] = ([], [])
+    for kind, a0, a1, b0, b1 in matcher.get_opcodes():
+        for side, words in ((sides[0], a[a0:a1]), (sides[1], b[b0:b1])):
+            piece = html.escape("".join(words))
+            side.append(f"<mark>{piece}</mark>" if kind != "equal" and piece.strip() else piece)
+    return Markup("".join(sides[0])), Markup("".join(sides[1]))  # noqa: S704 - every piece is escaped

@@ -1,0 +1,105 @@
+"""`fairlead annotate` from files to a recipe: texts in, people vote, votes out, preferences with agreement."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("sqlalchemy", reason="the extra web is not installed")
+
+from fairlead.cli.main import app
+from fairlead.core.errors import FairleadError
+from fairlead.core.io import read_rows
+from fairlead.store.annotation.database import open_database
+from fairlead.web import importing, people, projects, queue, verdicts
+
+
+def fairlead(*words: object):
+    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=True)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAIRLEAD_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"question {i}", "chosen": f"good reply {i}", "rejected": f"bad reply {i}"} for i in range(30)]
+    rows.append({"prompt": "same", "chosen": "x", "rejected": "x"})
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def rate_everything(db, name, num):
+    """Vote for the reply that says good."""
+    with open_database(db) as database:
+        secret = people.accept_invite(
+            database, people.make_invite(database, role="rater"), name=name, password="a long password"
+        )
+        actor = people.actor_of(database, secret)
+        project = projects.find_project(database, "trial")
+        for _ in range(num):
+            assignment = queue.next_assignment(database, actor, project.id)
+            with database.read() as rows:
+                pair = importing.pair_of(rows, queue.item_of(rows, assignment))
+            is_left = pair.a.text.startswith("good") != assignment.swapped
+            sent = verdicts.Submission(
+                key=verdicts.new_key(), choice="left" if is_left else "right", strength=1, guideline_version=1
+            )
+            verdicts.submit(database, actor, assignment.id, sent)
+
+
+def test_from_files_through_people_to_preferences(folder):
+    db = folder / "home" / "annotate" / "votes.db"
+    done = fairlead("annotate", "import", "pairs.jsonl", "--project", "trial", "--votes", 2, "--calibration", 0)
+    assert done.exit_code == 0 and "30 pairs into trial" in done.output and "left out: 1 rows: " in done.output, (
+        done.output
+    )
+    links = fairlead("annotate", "invite", "--count", 2).output.split()
+    assert len(set(links)) == 2 and all(link.startswith("http://127.0.0.1:8643/invite/") for link in links)
+    with pytest.raises(FairleadError, match="no votes yet"):
+        raise fairlead("annotate", "export", "votes", "--project", "trial").exception
+    for name in ("ann", "bob"):
+        rate_everything(db, name, 30)
+    status = json.loads(fairlead("annotate", "status", "--json").output)
+    assert (
+        status["projects"][0]["num_votes"] == 60
+        and status["projects"][0]["num_finished"] == 30
+        and status["people"] == {"rater": 2}
+    )
+    done = fairlead("annotate", "export", "votes", "--project", "trial")
+    assert "60 votes and 0 skips by 2 raters on 30 pairs" in done.output, done.output
+    (folder / "recipe.yaml").write_text(
+        "name: trial\nscope: toy\nfeedback: {path: votes/comparisons.jsonl}\npreferences: {min_votes: 2, num_resamples: 100}\n"
+    )
+    done = fairlead("prefer", "recipe.yaml")
+    assert done.exit_code == 0, (done.output, done.exception)
+    made = list(read_rows(next((folder / "home").rglob("preferences.jsonl"))))
+    assert len(made) == 30 and all(
+        row.values["chosen"].startswith("good") and row.values["num_votes"] == 2 for row in made
+    )
+    assert {row.values["split"] for row in made} == {"train", "heldout"}
+
+
+def test_strict_puts_nothing_in_when_a_row_cannot_be_used(folder):
+    with pytest.raises(FairleadError, match="cannot be used whole"):
+        raise fairlead("annotate", "import", "pairs.jsonl", "--strict").exception
+    assert not (folder / "home" / "annotate" / "votes.db").exists()
+
+
+def test_a_backup_is_put_back_in_words(folder):
+    fairlead("annotate", "import", "pairs.jsonl", "--project", "trial", "--calibration", 0)
+    assert "Copied: copy.db" in fairlead("annotate", "backup", "copy.db").output
+    with pytest.raises(FairleadError, match="--replace"):
+        raise fairlead("annotate", "restore", "copy.db").exception
+    assert "Restored" in fairlead("annotate", "restore", "copy.db", "--replace").output
+    assert "trial (open): 0 of 30 pairs" in fairlead("annotate", "status").output
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("status",), "is not there"), (("export", "out"), "is not there"), (("import", "nothing.jsonl"), "nothing"),
+    (("invite", "--role", "king"), "is not there"),
+    (("serve", "--host", "0.0.0.0"), "--url"), (("serve", "--url", "ftp://x"), "no address"),
+    (("status", "--db", "mysql://h/n"), "sqlite or postgresql"),
+])  # fmt: skip
+def test_what_cannot_be_is_said_in_one_sentence(folder, words, message):
+    with pytest.raises(FairleadError, match=message):
+        raise fairlead("annotate", *words).exception

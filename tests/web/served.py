@@ -1,0 +1,108 @@
+"""What the browser tests do with a running application."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from fairlead.store.annotation.database import Database
+from fairlead.store.annotation.schema import Project, Verdict
+from fairlead.web import importing, people, projects
+
+PASSWORD = "a long password"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A server and its database."""
+
+    database: Database
+    url: str
+
+    def project(self, found: list, **changes: Any) -> Project:
+        """A project of these pairs, one vote each, ties and both bad allowed."""
+        rules = changes.pop("rules", projects.Rules(ties="allowed", both_bad=True))
+        made = projects.create_project(
+            self.database, changes.pop("name", "test"), votes_per_item=1, calibration_items=0, rules=rules, **changes
+        )
+        importing.add_pairs(self.database, made.id, found)
+        return made
+
+    def join(self, name: str, role: str = "rater") -> None:
+        """Let a person in."""
+        people.accept_invite(self.database, people.make_invite(self.database, role=role), name=name, password=PASSWORD)
+
+    def verdicts(self) -> list[Verdict]:
+        """All that is stored, in the order of their events."""
+        with self.database.read() as rows:
+            return list(rows.scalars(sa.select(Verdict).order_by(Verdict.event_number)))
+
+
+def wait(what: str, is_true: Any, *, limit_s: float = 10.0) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + limit_s
+    while not is_true():
+        assert time.monotonic() < end, f"waited {limit_s} s in vain for {what}"
+        time.sleep(0.03)
+
+
+class Rater:
+    """Somebody at the keyboard."""
+
+    GUARD_S = 0.45
+
+    def __init__(self, driver: Any, served: Served, name: str) -> None:
+        self.driver, self.served = driver, served
+        driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False},
+        )
+        driver.get(f"{served.url}/login")
+        driver.delete_all_cookies()
+        driver.execute_script("localStorage.clear()")
+        driver.get(f"{served.url}/login")
+        self.press(name)  # the first field has the focus
+        self.press("\t", PASSWORD, "\ue007")
+        wait("the start page", lambda: "/login" not in driver.current_url)
+
+    def press(self, *keys: str) -> None:
+        """Keys to whatever has the focus."""
+        for key in keys:
+            self.driver.switch_to.active_element.send_keys(key)
+
+    @property
+    def assignment(self) -> str:
+        """What is on the screen; empty when nothing is."""
+        return self.driver.execute_script(
+            "const i = document.querySelector('.item'); return (i && i.dataset.assignment) || ''"
+        )
+
+    @property
+    def chip(self) -> str:
+        """What the page says of the safety of votes."""
+        return self.driver.execute_script("return document.getElementById('saved').textContent")
+
+    def vote(self, key: str, *, then: str = "\ue007") -> str:
+        """Choose by key and send; return the assignment that was voted on."""
+        time.sleep(self.GUARD_S)
+        before = self.assignment
+        self.press(key, then)
+        wait("the next item", lambda: self.assignment != before)
+        return before
+
+    def offline(self, is_offline: bool) -> None:
+        """Cut the network or bring it back."""
+        self.driver.execute_cdp_cmd("Network.enable", {})
+        self.driver.execute_cdp_cmd(
+            "Network.emulateNetworkConditions",
+            {"offline": is_offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1},
+        )
+
+    def complaints(self) -> list[str]:
+        """What the browser's console says, refusals of the content policy among it; failed loads while offline left out."""
+        return [
+            row["message"]
+            for row in self.driver.get_log("browser")
+            if "ERR_INTERNET_DISCONNECTED" not in row["message"]
+        ]
