@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 SCRIPTS = sorted(path for folder in ("tools", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
-OTHER_ENVIRONMENTS = {"datasets", "selenium"}
+OTHER_ENVIRONMENTS = {"datasets", "selenium", "trl", "vllm"}
 """Packages that a script needs and an install for tests may lack."""
 
 
