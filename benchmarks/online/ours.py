@@ -189,7 +189,9 @@ class Ruled:
 
     needs_groups = False
 
-    def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion], *, step: int) -> ComposedReward:
+    def score(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], *, step: int, is_aside: bool = False
+    ) -> ComposedReward:
         """[B] shares of different tokens."""
         total = np.array([cells.reward(c.token_ids) for c in completions])
         return ComposedReward(total=total, components={"distinct": total}, dropped=np.zeros(len(total), dtype=np.bool_))

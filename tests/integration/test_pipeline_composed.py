@@ -68,10 +68,14 @@ def test_a_policy_without_a_reward_model_learns_from_rules_alone(micro: MicroRun
     assert all(math.isfinite(row.total) and not row.active for row in rows)
 
 
+PAIR = {"group_size": 2}
+
+
 @pytest.mark.parametrize(("rewards", "more", "message"), [
-    ({"components": {"a": {"type": "judge", "judge": "gpt"}}}, {}, "policies.ppo.rewards.components.a.judge=gpt is not there"),
-    ({"components": {"a": {"type": "judge", "endpoint": {"url": "host/v1", "model": "m"}}}}, {}, "a.endpoint.url=host/v1 is not the address of"),
-    ({"components": {"a": {"type": "judge", "endpoint": {"url": "http://h/v1", "model": "m", "key_env": "K"}}}}, {}, "would send the key"),
+    ({"components": {"a": {"type": "judge", "judge": "gpt"}}}, PAIR, "policies.ppo.rewards.components.a.judge=gpt is not there"),
+    ({"components": {"a": {"type": "judge"}}}, {}, "a.type=judge compares completions of one prompt, and ppo has one completion a prompt"),
+    ({"components": {"a": {"type": "judge", "endpoint": {"url": "host/v1", "model": "m"}}}}, PAIR, "a.endpoint.url=host/v1 is not the address of"),
+    ({"components": {"a": {"type": "judge", "endpoint": {"url": "http://h/v1", "model": "m", "key_env": "K"}}}}, PAIR, "would send the key"),
     ({"components": {"a": {"type": "rule", "rule": {"kind": "lengt"}}}}, {}, "components.a.rule.kind=lengt is not known (did you mean length?)"),
     ({"components": {"a": {"type": "model", "model": "reward_model-0000"}}}, {}, "is neither an artifact nor the folder of a reward model"),
     ({"components": {"a": {"type": "modl"}}}, {}, "type=modl is not known (did you mean model?)"),

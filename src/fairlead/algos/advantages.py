@@ -50,12 +50,22 @@ def token_rewards(
         ValueError: a sequence has no token, so its score would be lost.
     Source: Ziegler et al. 2019, arXiv:1909.08593, eq. 2; clip and EOS penalty as in lm-human-preferences and TRL.
     """
+    paid = completion_rewards(scores, score_clip=score_clip, has_eos=has_eos, missing_eos_penalty=missing_eos_penalty)
+    rewards = -kl_coef * (kl if is_observation is None else torch.where(is_observation, torch.zeros_like(kl), kl))
+    return rewards.index_add(0, last_token_rows(sequence_index, paid.numel()), paid.to(rewards.dtype))
+
+
+def completion_rewards(
+    scores: Float[Tensor, "B"],
+    *,
+    score_clip: float | None = None,
+    has_eos: Bool[Tensor, "B"] | None = None,
+    missing_eos_penalty: float = 0.0,
+) -> Float[Tensor, "B"]:
+    """What a whole completion is paid before its KL: the clipped score, less the penalty of one that was cut off; arguments as in `token_rewards`."""
     if score_clip is not None:
         scores = scores.clamp(-score_clip, score_clip)
-    if has_eos is not None:
-        scores = scores - missing_eos_penalty * (~has_eos).to(scores.dtype)
-    rewards = -kl_coef * (kl if is_observation is None else torch.where(is_observation, torch.zeros_like(kl), kl))
-    return rewards.index_add(0, last_token_rows(sequence_index, scores.numel()), scores.to(rewards.dtype))
+    return scores if has_eos is None else scores - missing_eos_penalty * (~has_eos).to(scores.dtype)
 
 
 def length_penalty(lengths: Int[Tensor, "B"], *, coef: float, max_tokens: int) -> Float[Tensor, "B"]:

@@ -4,7 +4,7 @@
     token rewards --reward to go--> one a token --whiten--> (REINFORCE++)
 
 A completion without a score (NaN: not applicable, or its scorer failed) has no part in any baseline, gets 0 and is marked, so that the caller
-can give it weight 0. A group with one scored completion, or with equal scores, has nothing to compare: advantage 0. All are counted.
+can give it weight 0. A group with one scored completion, or with equal scores, has nothing to compare: advantage 0.
 Nothing here has a gradient. A group must be whole: it may not be split over ranks or filtered before.
 
 Legend:
@@ -14,7 +14,7 @@ Legend:
 
 Example:
     found = rollout_advantages("group_normalised", rewards, sequence_index=index, group_index=torch.tensor([0, 0, 1, 1]))
-    found.advantages, found.is_scored, found.num_equal
+    found.advantages, found.is_scored
 """
 
 from dataclasses import dataclass, replace
@@ -37,20 +37,12 @@ STD_EPSILON = 1e-4
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Advantages:
-    """Advantages of completions or of their tokens, and how many of them could not be compared."""
+    """Advantages of completions or of their tokens, and which completions had a score."""
 
     advantages: Float[Tensor, "M"]
     """[B] or [N]; 0 where there is nothing to compare."""
     is_scored: Bool[Tensor, "B"]
     """False: NaN score; its weight in the loss should be 0."""
-    num_unscored: int
-    """Completions."""
-    num_lone: int
-    """Groups with one scored completion, where that is nothing to compare; they teach nothing."""
-    num_equal: int
-    """Groups of several scored completions, all with the same score; they teach nothing."""
-    num_groups: int
-    """Groups with a scored completion."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -114,7 +106,7 @@ def greedy_baseline(
     baselines = greedy_scores[group_index]
     groups = _read(torch.where(baselines.isnan(), torch.nan, scores), group_index)
     advantages = torch.where(groups.is_scored, groups.scores - baselines, torch.zeros_like(scores))
-    return replace(_told(advantages, groups), num_lone=0, num_equal=_num_all_zero(advantages, groups))
+    return _told(advantages, groups)
 
 
 def rollout_advantages(
@@ -173,7 +165,7 @@ def _whitened_returns(
     keep = groups.is_scored[sequence_index]
     known = torch.where(keep, rewards, torch.zeros_like(rewards))
     returns, _ = gae(known, torch.zeros_like(known), gamma=gamma, lam=1.0, sequence_index=sequence_index)
-    return replace(_told(_whitened(returns, keep), groups), num_lone=0, num_equal=0)
+    return _told(_whitened(returns, keep), groups)
 
 
 def _whitened(x: Tensor, keep: Tensor) -> Tensor:
@@ -211,17 +203,5 @@ def _per_group(x: Tensor, groups: _Groups) -> Tensor:
     return sum_by_sequence(x, groups.index, groups.counts.numel())
 
 
-def _num_all_zero(x: Tensor, groups: _Groups) -> int:
-    nonzero = _per_group((x != 0).to(x.dtype), groups)
-    return int(((groups.counts > 0) & (nonzero == 0)).sum())
-
-
 def _told(advantages: Tensor, groups: _Groups) -> Advantages:
-    return Advantages(
-        advantages=advantages,
-        is_scored=groups.is_scored,
-        num_unscored=int((~groups.is_scored).sum()),
-        num_lone=int((groups.counts == 1).sum()),
-        num_equal=int((groups.is_equal & (groups.counts > 1)).sum()),
-        num_groups=int((groups.counts > 0).sum()),
-    )
+    return Advantages(advantages=advantages, is_scored=groups.is_scored)

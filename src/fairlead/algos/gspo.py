@@ -1,6 +1,6 @@
 """Group sequence policy optimisation: one importance ratio a completion, clipped as one.
 
-    ratio_b = exp(mean_t (logprob_t - old_logprob_t))       of the tokens of completion b
+    ratio_b = exp(mean_t (logprob_t - old_logprob_t))       of the tokens of completion b that learn
     loss_t  = max(-ratio_b A_t, -clip(ratio_b, 1 - clip_low, 1 + clip_high) A_t)
 
 A score belongs to a completion, and so does its ratio: a completion is clipped whole or not at all, where GRPO clips single tokens. The
@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fairlead.algos.group_advantages import AdvantageName
-from fairlead.algos.kl import MAX_EXPONENT
+from fairlead.algos.mismatch import sequence_ratios
 from fairlead.algos.policy_loss import (
     Aggregation,
     PolicyOptions,
@@ -29,7 +29,6 @@ from fairlead.algos.policy_loss import (
     clipped_surrogate,
     policy_algorithm,
 )
-from fairlead.algos.spec import sum_by_sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +48,9 @@ def sequence_surrogate(rollouts: Rollouts, config: PolicyOptions) -> tuple[Float
     Source: Zheng et al. 2025, arXiv:2507.18071, eq. 5 to 7.
     Equals: `token_surrogate` for completions of one token (tested).
     """
-    return clipped_surrogate(sequence_ratios(rollouts)[rollouts.sequence_index], rollouts.advantages, config)
-
-
-def sequence_ratios(rollouts: Rollouts) -> Float[Tensor, "B"]:
-    """Geometric mean of the ratios of a completion's tokens that learn; 1 for one without tokens."""
-    index, num = rollouts.sequence_index, rollouts.num_sequences
-    log_ratios = sum_by_sequence(rollouts.logprobs - rollouts.old_logprobs, index, num)
-    lengths = sum_by_sequence(rollouts.learns.to(log_ratios.dtype), index, num)
-    return (log_ratios / lengths.clamp_min(1)).clamp(-MAX_EXPONENT, MAX_EXPONENT).exp()
+    ratios = sequence_ratios(rollouts.logprobs - rollouts.old_logprobs, rollouts.sequence_index, num_sequences=rollouts.num_sequences,
+                             kind="geometric_mean", counts=rollouts.learns)  # fmt: skip
+    return clipped_surrogate(ratios[rollouts.sequence_index], rollouts.advantages, config)
 
 
 GSPO = policy_algorithm("gspo", "Zheng et al. 2025, arXiv:2507.18071", GSPOConfig, surrogate=sequence_surrogate)

@@ -12,8 +12,9 @@ equal is off-policy without a ratio. The weight corrects it; unbounded, its vari
                     tokens' (which is then the weight: exact, and hopeless for long completions) or their "geometric_mean" (which only
                     decides: the tokens that stay have the weight of token_clip)
 
-The engine's logprobs must be those of the distribution that it drew from. Where that is cut (top_p, top_k, min_p) they are of renormalised
-probabilities, the ratio is the share that was kept, and no weight makes up for tokens that were cut off: rollouts are never cut.
+The engine's logprobs must be those of the distribution that it drew from. Where that is cut (top_k, top_p, min_p) they are of renormalised
+probabilities; the trainer's are then renormalised over the same tokens (`Branch.choices`), else the ratio would be the share that was kept, and no
+weight would make up for tokens that were cut off (tested on exact probabilities).
 
 Nothing here has a gradient.
 
@@ -29,7 +30,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fairlead.algos.kl import MAX_EXPONENT
@@ -110,11 +111,17 @@ def sequence_ratios(
     *,
     num_sequences: int,
     kind: Literal["product", "geometric_mean"],
+    counts: Bool[Tensor, "N"] | None = None,
 ) -> Float[Tensor, "B"]:
-    """Ratio of whole completions: the product of their tokens' ratios, or its root of the number of tokens."""
+    """Ratio of whole completions: the product of their tokens' ratios, or its root of the number of tokens; 1 for one without tokens.
+
+    Args:
+        counts: [N] False for tokens that are left out, whose log-ratio is 0; None counts all.
+    """
     sums = sum_by_sequence(log_ratios, sequence_index, num_sequences)
     if kind == "geometric_mean":
-        sums = sums / sequence_lengths(sequence_index, num_sequences).clamp_min(1)
+        counted = sequence_index if counts is None else sequence_index[counts]
+        sums = sums / sequence_lengths(counted, num_sequences).clamp_min(1)
     return sums.clamp(-MAX_EXPONENT, MAX_EXPONENT).exp()
 
 

@@ -12,8 +12,8 @@ class AlertActionSection(Config):
     """What a rule does besides saying it."""
 
     kind: Literal["snapshot", "raise_kl", "lower_kl", "scale_rate", "roll_back", "stop"]
-    """snapshot: keep a checkpoint. raise_kl, lower_kl: move the KL coefficient. scale_rate: multiply the learning rate. roll_back: the weights
-    and the optimiser of the last good checkpoint. stop: save and end the stage with the reason."""
+    """snapshot: keep a checkpoint. raise_kl, lower_kl: move the KL coefficient; refused where there is none to move. scale_rate: multiply the
+    learning rate. roll_back: the weights and the optimiser of the last good checkpoint. stop: save and end the stage with the reason."""
     factor: float | None = Field(default=None, gt=0)
     """Of raise_kl, lower_kl and scale_rate; null goes to `bound` at once."""
     bound: float | None = Field(default=None, gt=0)

@@ -38,6 +38,8 @@ class Sampling:
     stop_token_ids: tuple[int, ...] = ()
     stop: tuple[str, ...] = ()
     """Texts that end a sample: it keeps all tokens up to the one with which its text first holds one of them. The engine needs a decoder."""
+    wants_choices: bool = False
+    """Whether samples shall say which tokens each of theirs was drawn from (`Sample.choices`), where some have no chance."""
 
     @property
     def is_cut(self) -> bool:
@@ -74,6 +76,8 @@ class Sample:
     """[T] nats, of the processed distribution that the token was drawn from (at temperature 0: of the penalised logits)."""
     finish_reason: FinishReason
     """`stop`: by a stop token or a stop text; `length`: by the limit."""
+    choices: npt.NDArray[np.int32] | None = None
+    """[T, C] ids of the tokens that each one was drawn from, -1 beyond them; None when not asked for, or by an engine that cannot say."""
     policy_versions: tuple[tuple[int, int, int], ...] = ((0, 0, 0),)
     """Spans (version, start, end) of tokens by the policy version that wrote them; in order, without gaps."""
 
@@ -201,7 +205,9 @@ class RewardComposer(Protocol):
     needs_groups: bool
     """True when a lone completion of a prompt has no reward (normalise_then_sum): the group size must be at least 2."""
 
-    def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion], *, step: int) -> ComposedReward:
+    def score(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], *, step: int, is_aside: bool = False
+    ) -> ComposedReward:
         """Score B completions; rows of one prompt (equal `Prompt.id`) are a group, wherever they stand.
 
         Called once for each round: running statistics move with every call. `completions` carry text, token_ids and finish_reason.
@@ -209,6 +215,8 @@ class RewardComposer(Protocol):
         Args:
             prompts: [B] the prompt of each completion.
             step: optimiser steps made so far; decides which model is active where the recipe swaps them.
+            is_aside: of completions that are not trained on, such as a greedy baseline: scored in the units of the round before, while running
+                statistics, counters and the log of scored samples stay as they are.
         Raises:
             EngineError: nothing could be scored in several rounds in a row.
         """

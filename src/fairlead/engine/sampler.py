@@ -59,6 +59,16 @@ def process_logits(logits: Tensor, sampling: Sampling, seen: Tensor | None = Non
     return logits
 
 
+def possible_tokens(logits: Tensor) -> npt.NDArray[np.int32]:
+    """[S, C] ids of the tokens that `process_logits` left a chance, rising, -1 beyond them; C is the most that a row has."""
+    rows, ids = (logits > -torch.inf).nonzero(as_tuple=True)
+    counts = torch.bincount(rows, minlength=logits.shape[0])
+    places = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    found = torch.full((logits.shape[0], int(counts.max())), -1, dtype=torch.int32, device=logits.device)
+    found[rows, places] = ids.to(torch.int32)
+    return found.cpu().numpy()
+
+
 def draw(logits: Tensor, uniforms: Tensor | None) -> tuple[Tensor, Tensor]:
     """Choose one token a row of [S, V]: the inverse distribution function at `uniforms` [S], or the most likely when None.
 

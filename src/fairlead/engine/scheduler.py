@@ -19,8 +19,9 @@ from torch import Tensor
 from fairlead.core.errors import EngineError, explain
 from fairlead.core.protocols import Decode, GenerateRequest, Sample, Sampling
 from fairlead.engine.runner import Runner
-from fairlead.engine.sampler import process_logits, sample_uniforms
+from fairlead.engine.sampler import possible_tokens, process_logits, sample_uniforms
 from fairlead.engine.stops import StopTexts
+from fairlead.text.packing import join_choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,9 @@ class Schedule:
         self._uniforms = np.zeros((num_slots, longest)) if sampling.temperature > 0 else None
         self._stops = np.array(sampling.stop_token_ids, dtype=np.int64)
         self._texts = StopTexts(sampling.stop, decode) if sampling.stop and decode is not None else None
+        self._choices: list[list[npt.NDArray[np.int32]]] | None = None
+        if sampling.wants_choices and sampling.is_cut and sampling.temperature > 0:
+            self._choices = [[] for _ in range(num_slots)]
         self._is_plain = not sampling.is_cut and sampling.repetition_penalty == 1.0
         self._seen = np.zeros((num_slots, vocabulary), dtype=np.bool_) if sampling.repetition_penalty != 1.0 else None
 
@@ -121,6 +125,8 @@ class Schedule:
             self._uniforms[row, : job.limit] = sample_uniforms(
                 self._sampling.seed, request.key, job.sample_index, job.limit
             )
+        if self._choices is not None:
+            self._choices[row] = []
         if self._seen is not None:
             self._seen[row] = False
             self._seen[row, list(request.token_ids)] = True
@@ -156,6 +162,9 @@ class Schedule:
         if not self._is_plain:
             seen = None if self._seen is None else torch.from_numpy(self._seen[rows]).to(logits.device)
             logits, temperature = process_logits(logits, self._sampling, seen), 1.0
+        if self._choices is not None:
+            for row, ids in zip(rows, possible_tokens(logits), strict=True):
+                self._choices[row].append(ids)
         tokens, logprobs = self._runner.draw(logits, temperature, uniforms)
         require_finite(logprobs)
         return tokens, logprobs
@@ -168,6 +177,7 @@ class Schedule:
         return Sample(
             key=job.request.key, sample_index=job.sample_index, token_ids=self._tokens[row, :count].copy(),
             sampling_logprobs=self._logprobs[row, :count].copy(), finish_reason="stop" if is_stop else "length",
+            choices=None if self._choices is None else join_choices([ids[None] for ids in self._choices[row]]),
             policy_versions=tuple((version, start, end) for (version, start), end in zip(starts, ends, strict=True)),
         )  # fmt: skip
 
@@ -178,6 +188,8 @@ class Schedule:
         if row != last:
             self._runner.move(last, row, int(self._lengths[last]))
             self._jobs[row], self._spans[row] = self._jobs[last], self._spans[last]
+            if self._choices is not None:
+                self._choices[row] = self._choices[last]
             for kept in (
                 self._counts,
                 self._limits,

@@ -128,20 +128,27 @@ class CausalModel:
         assert all(cache is None for cache in caches), "a cache was made in a training forward"
         return output.last_hidden_state
 
-    def logprobs(self, layout: Layout, *, temperature: float = 1.0, needs: Collection[str] = ()) -> TokenLogprobs:
-        """[K] logprobs of the kept tokens; with entropy and mean_logprobs when `needs` names them."""
-        return self.read_logprobs(self.kept_hidden(layout), layout, temperature=temperature, needs=needs)
+    def logprobs(
+        self, layout: Layout, *, temperature: float = 1.0, needs: Collection[str] = (), choices: Tensor | None = None
+    ) -> TokenLogprobs:
+        """[K] logprobs of the kept tokens; with entropy and mean_logprobs when `needs` names them; `choices` as in `token_logprobs`."""
+        return self.read_logprobs(
+            self.kept_hidden(layout), layout, temperature=temperature, needs=needs, choices=choices
+        )
 
     def kept_hidden(self, layout: Layout) -> Tensor:
         """[K, H] the states in which the kept tokens are chosen: one forward for everything that is read in them."""
         return self.hidden(layout)[torch.from_numpy(layout.kept_source).to(self.device, non_blocking=True)]
 
     def read_logprobs(
-        self, hidden: Tensor, layout: Layout, *, temperature: float = 1.0, needs: Collection[str] = ()
-    ) -> TokenLogprobs:
+        self, hidden: Tensor, layout: Layout, *, temperature: float = 1.0, needs: Collection[str] = (), choices: Tensor | None = None,
+    ) -> TokenLogprobs:  # fmt: skip
         """`logprobs` from the layout's `kept_hidden`."""
         targets = torch.from_numpy(layout.kept_target).to(self.device, non_blocking=True)
-        return token_logprobs(hidden, self.output_head(), targets, temperature=temperature, needs=needs)
+        choices = None if choices is None else choices.to(self.device, non_blocking=True)
+        return token_logprobs(
+            hidden, self.output_head(), targets, temperature=temperature, needs=needs, choices=choices
+        )
 
 
 def load_tokenizer(model: str) -> Any:

@@ -20,6 +20,8 @@ _CHUNK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 26}
 """Logits held at once, by the kind of device: 16 MiB in fp32 stay in the cache of a CPU from pass to pass; a GPU wants products of
 hundreds of rows (256 MiB; not measured)."""
 _FEWEST_ROWS = 128  # fewer would read all weights for little: a product wants both sides large
+_NO_CHANCE = -1e30
+"""Logit of a token that has no probability: its exp is 0, and 0 times it is 0 where 0 times infinity would be NaN."""
 KEPT_BYTES = 128 << 20
 """Log-probabilities of the whole vocabulary up to this size are kept from the forward for the backward; beyond it each chunk is
 computed again, which costs a third of the head's arithmetic and bounds memory whatever the vocabulary."""
@@ -50,20 +52,28 @@ class TokenLogprobs(NamedTuple):
 
 
 def token_logprobs(
-    hidden: Tensor, head: OutputHead, targets: Tensor, *, temperature: float = 1.0, needs: Collection[str] = ()
-) -> TokenLogprobs:
+    hidden: Tensor, head: OutputHead, targets: Tensor, *, temperature: float = 1.0, needs: Collection[str] = (),
+    choices: Tensor | None = None,
+) -> TokenLogprobs:  # fmt: skip
     """Compute log softmax(logits / temperature) at `targets`.
 
     Args:
         hidden: [K, H] hidden states at the positions that predict the targets.
         targets: [K] token ids.
         temperature: divides the logits; the same value must be used for all policies that are compared.
+        choices: [K, C] ids of the only tokens that have a probability at each position, -1 beyond them; the softmax is over these. None
+            means all of them.
         needs: what to compute beyond logprobs: any of "entropy", "mean_logprobs", "collision_logprobs"; other names are ignored.
     Returns:
         [K] tensors, fp32 (float64 for float64 weights), with gradient to hidden, weight and bias.
     """
     wanted = ("entropy" in needs, "mean_logprobs" in needs, "collision_logprobs" in needs)
-    outputs = _TokenLogprobs.apply(hidden, head.weight, head.bias, targets, head, head.scale / temperature, wanted)
+    assert choices is None or not wanted[1], (
+        "the mean over the vocabulary has no value where some tokens have no probability"
+    )
+    outputs = _TokenLogprobs.apply(
+        hidden, head.weight, head.bias, targets, head, head.scale / temperature, wanted, choices
+    )
     optional = (value if is_wanted else None for value, is_wanted in zip(outputs[1:], wanted, strict=True))
     return TokenLogprobs(outputs[0], *optional)
 
@@ -72,7 +82,7 @@ class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, head: OutputHead, scale: float,
-        wanted: tuple[bool, bool, bool],
+        wanted: tuple[bool, bool, bool], choices: Tensor | None,
     ) -> Any:  # fmt: skip
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         count, vocabulary = len(targets), weight.shape[0]
@@ -87,6 +97,8 @@ class _TokenLogprobs(torch.autograd.Function):
         for rows in _chunks(count, vocabulary, hidden.device.type):
             target = targets[rows, None]
             logits = chunk_logits(hidden[rows], projecting, scale, out=scratch[: rows.stop - rows.start])
+            if choices is not None:
+                logits.masked_fill_(_impossible(choices[rows], vocabulary), _NO_CHANCE)
             at_target = logits.gather(1, target)[:, 0]
             logp = _log_softmax(logits, kept[rows] if keeps and not is_low else logits)
             logprob[rows] = logp.gather(1, target)[:, 0]
@@ -101,7 +113,7 @@ class _TokenLogprobs(torch.autograd.Function):
                 kept[rows] = logp.exp_()
         ctx.save_for_backward(hidden, weight, bias, targets, norm, entropy, logprob)
         ctx.kept = kept if keeps else None
-        ctx.head, ctx.scale, ctx.is_low = head, scale, is_low
+        ctx.head, ctx.scale, ctx.is_low, ctx.choices = head, scale, is_low, choices
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(collision)
         return logprob, entropy, mean, collision
@@ -127,6 +139,8 @@ class _TokenLogprobs(torch.autograd.Function):
                 logits = chunk_logits(hidden[rows], projecting, ctx.scale, out=room)
                 if ctx.head.softcap is not None:
                     slope = 1 - (logits / (ctx.scale * ctx.head.softcap)) ** 2
+                if ctx.choices is not None:
+                    logits.masked_fill_(_impossible(ctx.choices[rows], vocabulary), _NO_CHANCE)
                 room = _log_softmax(logits, logits)
             elif ctx.head.softcap is not None:
                 slope = 1 - ((room + norm[rows, None]) / (ctx.scale * ctx.head.softcap)) ** 2
@@ -135,6 +149,8 @@ class _TokenLogprobs(torch.autograd.Function):
             d = _logit_gradient(room, targets[rows, None], entropy[rows, None], *part, sure=sure)
             if slope is not None:
                 d *= slope
+            if ctx.choices is not None:  # 0 but for what a soft-cap makes of _NO_CHANCE
+                d.masked_fill_(_impossible(ctx.choices[rows], vocabulary), 0.0)
             if ctx.scale != 1.0:
                 d *= ctx.scale
             if d_hidden is not None:
@@ -143,7 +159,13 @@ class _TokenLogprobs(torch.autograd.Function):
                 d_weight += how.product(d.t(), hidden[rows], norm.dtype)
             if d_bias is not None:
                 d_bias += d.sum(0, dtype=norm.dtype)
-        return d_hidden, _cast(d_weight, weight), _cast(d_bias, bias), None, None, None, None
+        return d_hidden, _cast(d_weight, weight), _cast(d_bias, bias), None, None, None, None, None
+
+
+def _impossible(choices: Tensor, vocabulary: int) -> Tensor:
+    """[K, V] True for tokens that are not among [K, C] choices."""
+    found = torch.ones(len(choices), vocabulary + 1, dtype=torch.bool, device=choices.device)
+    return found.scatter_(1, torch.where(choices < 0, vocabulary, choices).long(), False)[:, :vocabulary]
 
 
 def _converted(head: OutputHead, hidden: Tensor) -> OutputHead:

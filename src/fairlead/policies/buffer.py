@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fairlead.text.packing import Branch, Tree
+from fairlead.text.packing import Branch, Tree, join_choices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -128,6 +128,9 @@ def _flatten(trees: Sequence[Tree]) -> _Arrays:
         "kept": np.concatenate(kept).astype(np.uint8),
         "weights": np.array([b.weight for b in branches], dtype=np.float64),
     }
+    choices = [b.choices for b in branches if b.choices is not None]
+    if choices:
+        found["choices"] = join_choices(choices)
     for name in branches[0].arrays:
         found[_ARRAY + name] = np.concatenate([b.arrays[name] for b in branches]).astype(np.float32)
     return found
@@ -138,9 +141,10 @@ def _unflatten(flat: Mapping[str, npt.NDArray[Any]]) -> list[Tree]:
     cuts = np.cumsum(flat["sizes"])[:-1]
     token_ids, kept = np.split(flat["token_ids"], cuts), np.split(flat["kept"].astype(np.bool_), cuts)
     ends = np.cumsum([int(k.sum()) for k in kept])[:-1]
+    choices = np.split(flat["choices"], ends) if "choices" in flat else [None] * len(token_ids)
     arrays = {name.removeprefix(_ARRAY): np.split(x, ends) for name, x in flat.items() if name.startswith(_ARRAY)}
     branches = [
-        Branch(token_ids=token_ids[i], kept=None if kept[i].all() else kept[i], weight=float(flat["weights"][i]),
+        Branch(token_ids=token_ids[i], kept=None if kept[i].all() else kept[i], weight=float(flat["weights"][i]), choices=choices[i],
                arrays={name: pieces[i] for name, pieces in arrays.items()})
         for i in range(len(token_ids))
     ]  # fmt: skip

@@ -64,5 +64,6 @@ def _plain(branch: Branch) -> Branch:
     return Branch(
         token_ids=branch.token_ids,
         kept=branch.kept,
+        choices=branch.choices,
         arrays={n: x for n, x in branch.arrays.items() if n != "advantages"},
     )

@@ -118,6 +118,8 @@ class Collector:
         """What the loss is shown of the round, and what is logged of that."""
         if self.config.method.learns != "advantages":
             by_completion = sum_by_sequence(rewards, flat.sequence_index, len(flat.lengths))
+            if self.sampler.sampling.is_cut and self.config.method.learns == "pairs":  # DPO compares whole policies
+                trees = self._with_reference(trees, among_choices=False)
             return choose_learned(self.config, sampled.rollouts, trees, rewards=by_completion, scores=sampled.scores)
         arrays, std = self._advantages(sampled, rewards, values, flat)
         corrected: dict[str, float] = {}
@@ -141,9 +143,7 @@ class Collector:
                 trees = self._read(trees, "old_logprobs", PolicyLogprobs(policy, temperature))
             if value is not None:
                 trees = self._read(trees, "old_values", StateValues(value))
-        with contextlib.ExitStack() as stack:
-            reference = self.models.reference or stack.enter_context(reference_mode(policy))
-            trees = self._read(trees, "ref_logprobs", PolicyLogprobs(reference, temperature))
+        trees = self._with_reference(trees)
         values = None if value is None else _array(trees, "old_values")
         sizes = torch.tensor([len(r.samples) for r in rollouts])
         lengths = torch.tensor([len(s.token_ids) for r in rollouts for s in r.samples])
@@ -160,9 +160,16 @@ class Collector:
         """Of the samples under the frozen models: the reference at the temperature of the run, the base model as it is."""
         found = {"rl/reference_perplexity": perplexity(flat.ref.numpy())}
         if self.models.base is not None:
-            read = self._read(trees, "base_logprobs", PolicyLogprobs(self.models.base))
+            read = self._read(trees, "base_logprobs", PolicyLogprobs(self.models.base, among_choices=False))
             found["rl/base_perplexity"] = perplexity(_array(read, "base_logprobs").numpy())
         return found
+
+    def _with_reference(self, trees: Sequence[Tree], *, among_choices: bool = True) -> list[Tree]:
+        """Trees with the reference's logprobs."""
+        with contextlib.ExitStack() as stack:
+            reference = self.models.reference or stack.enter_context(reference_mode(self.models.policy))
+            compute = PolicyLogprobs(reference, self.config.temperature, among_choices)
+            return self._read(trees, "ref_logprobs", compute)
 
     def _read(self, trees: Sequence[Tree], name: str | tuple[str, ...], compute: TokenFunction) -> list[Tree]:
         """Trees with an array of a model that is not trained by them."""

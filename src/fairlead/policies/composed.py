@@ -49,11 +49,11 @@ class ComposedRewarder:
     """By id, which is the key of every sample."""
     chat: ChatText
 
-    def __call__(self, rollouts: Sequence[Rollout], *, step: int) -> Scores:
+    def __call__(self, rollouts: Sequence[Rollout], *, step: int, is_aside: bool = False) -> Scores:
         """[B] totals, NaN where dropped."""
         samples = [sample for rollout in rollouts for sample in rollout.samples]
         completions = [self._completion(rollout, i) for rollout in rollouts for i in range(len(rollout.samples))]
-        found = self.composer.score([self.prompts[s.key] for s in samples], completions, step=step)
+        found = self.composer.score([self.prompts[s.key] for s in samples], completions, step=step, is_aside=is_aside)
         paid = found.token_rewards
         if paid is not None:
             branches = [branch for rollout in rollouts for branch in rollout.tree.branches]

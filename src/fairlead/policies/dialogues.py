@@ -31,7 +31,7 @@ from fairlead.core.tool_section import ToolsSection
 from fairlead.policies.rewarding import Rollout
 from fairlead.policies.transcripts import Transcript
 from fairlead.text import ChatText
-from fairlead.text.packing import Branch
+from fairlead.text.packing import Branch, join_choices
 
 Ints = npt.NDArray[np.int64]
 
@@ -208,9 +208,11 @@ def _branch(one: _Rollout) -> Branch:
     pieces = one.pieces[:-1]
     kept = np.concatenate([np.full(len(ids), i % 2 == 0) for i, ids in enumerate(pieces)])
     logprobs = np.concatenate([turn.sampling_logprobs for turn in one.turns])
+    choices = [turn.choices for turn in one.turns if turn.choices is not None]
     return Branch(
         token_ids=np.concatenate(pieces),
         kept=kept,
+        choices=join_choices(choices) if choices else None,
         arrays={"sampling_logprobs": logprobs, "old_logprobs": logprobs},
     )
 

@@ -163,7 +163,7 @@ class OnlineLoop:
         self.length_coef = resolve_length_coef(config, models.reward)
         self.session = Session(
             self.learner, services=self.services, title=config.algorithm, metric="rl/kl_k1", metrics_path=work.metrics_path,
-            rule=checkpoint_rule(config.training), rules=alert_rules(config.training),
+            rule=checkpoint_rule(config.training), rules=alert_rules(config.training, kl_coef=config.kl.largest),
             data=text_fingerprint(work.identities(requests, self.mixed)),
             muted=("rl/missing_eos_share",) if config.missing_eos_penalty == 0 else (),  # cut replies are meant
         )  # fmt: skip
@@ -175,8 +175,8 @@ class OnlineLoop:
             sampler=RoundSampler(
                 config=config, engine=self.engine, rewarder=self._rewarder(work), length_coef=self.length_coef,
                 dialogues=work.dialogues(config, self.session.heed),
-                sampling=Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature,
-                                  stop_token_ids=self.chat.stop_token_ids, seed=self.services.seed),
+                sampling=Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_k=config.top_k,
+                                  top_p=config.top_p, min_p=config.min_p, stop_token_ids=self.chat.stop_token_ids, seed=self.services.seed),
             ),
         )  # fmt: skip
         self.prompts = PromptStream(requests, seed=self.services.seed)
@@ -320,7 +320,11 @@ class OnlineLoop:
                       stop_token_ids=self.chat.stop_token_ids, max_length=self.services.extras["text"].max_length,
                       max_tokens=config.training.max_tokens_per_microbatch, rate=rate)  # fmt: skip
         checks = rollout_checks(
-            start, self.models.reward, temperature=config.temperature, is_first=self.learner.step_number == 0
+            start,
+            self.models.reward,
+            temperature=config.temperature,
+            is_first=self.learner.step_number == 0,
+            among_choices=config.method.learns != "pairs",
         )
         self.preflight = conclude(start, checks, self.services)
 

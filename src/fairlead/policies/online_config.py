@@ -15,7 +15,7 @@ from fairlead.algos import get_algorithm
 from fairlead.algos.group_advantages import AdvantageName
 from fairlead.core.config import Config
 from fairlead.core.errors import ConfigError, explain
-from fairlead.core.reward_section import ComposeSection, RuleComponent
+from fairlead.core.reward_section import ComposeSection, JudgeComponent, RuleComponent
 from fairlead.core.sections import TrainSection
 from fairlead.core.tool_section import ToolsSection
 from fairlead.policies.online_methods import COMPOSED_DEFAULTS, METHODS, Method, OnlineMethod
@@ -73,6 +73,14 @@ class KlSection(Config):
     """Smallest coefficient of the adaptive controller, or a schedule of it."""
     high: Annotated[float, Field(gt=0)] | KlScheduleSection = 10.0
     """Largest coefficient of the adaptive controller, or a schedule of it."""
+
+    @property
+    def largest(self) -> float:
+        """Largest coefficient that this section gives by itself, reward units a nat; 0 where divergence costs nothing."""
+        if self.schedule is not None:
+            return max(self.schedule.start, self.schedule.end)
+        lows = [self.low.start, self.low.end] if isinstance(self.low, KlScheduleSection) else [self.low]
+        return max(self.kl_coef, *lows)
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -138,6 +146,13 @@ class OnlineConfig(Config):
     """Longest completion, tokens; with tools, all turns of the policy together."""
     temperature: float = Field(default=1.0, gt=0)
     """Of sampling; all compared logits are divided by it."""
+    top_k: int = Field(default=0, ge=0, le=1024)
+    """Tokens are drawn from the k most likely ones; 0 draws from all. What each was drawn from is kept (4 bytes a token of it), and policy and
+    reference are compared among the same tokens."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Of these, the fewest most likely that have this probability together; below 1 with top_k alone, which bounds what is kept."""
+    min_p: float = Field(default=0.0, ge=0, lt=1)
+    """Of these, those with at least this share of the most likely one's probability; above 0 with top_k alone."""
     tools: ToolsSection | None = None
     """Rollouts of several turns: environments answer the policy's turns, such as tools that it calls; null is one turn."""
     rewards: ComposeSection | None = None
@@ -239,6 +254,10 @@ class OnlineConfig(Config):
         if self.training.precision == "bf16":
             raise ValueError(explain("training.precision", "bf16", f"is not used by {self.algorithm}, whose engine and trainer must agree on every "
                                      "logprob", expected="fp32 or auto", remedy="Leave it out"))  # fmt: skip
+        if self.top_k == 0 and (self.top_p < 1 or self.min_p > 0):
+            key = "top_p" if self.top_p < 1 else "min_p"
+            raise ValueError(explain(key, getattr(self, key), "leaves an unknown number of tokens to draw from, all of which are kept",
+                                     expected="top_k beside it", remedy="Set top_k: 256 (little is likely beyond), or leave it out"))  # fmt: skip
         if self.minibatch_size > self.batch_size:
             raise ValueError(explain("minibatch_size", self.minibatch_size, "is larger than a round", expected=f"<= batch_size ({self.batch_size})",
                                      remedy="Lower it"))  # fmt: skip
@@ -260,6 +279,11 @@ class OnlineConfig(Config):
         if self.uncertainty_coef:
             raise ValueError(explain("uncertainty_coef", self.uncertainty_coef, "is not read with rewards", expected="aggregate: uncertainty",
                                      remedy="Set it on the component"))  # fmt: skip
+        judges = [name for name, part in rewards.components.items() if isinstance(part, JudgeComponent)]
+        if judges and (self.group_size < 2 or self.needs_greedy):
+            why = "a greedy baseline, which stands alone" if self.needs_greedy else "one completion a prompt"
+            raise ValueError(explain(f"rewards.components.{judges[0]}.type", "judge", f"compares completions of one prompt, and {self.algorithm} has "
+                                     f"{why}", expected="a method with groups, group_size >= 2", remedy="Use grpo or rloo"))  # fmt: skip
         if rewards.normalisation == "group" and self.group_size < 2:
             raise ValueError(explain("group_size", self.group_size, "leaves nothing to normalise a reward within", expected=">= 2",
                                      remedy="Raise it, or set rewards.normalise_by: running"))  # fmt: skip

@@ -62,8 +62,13 @@ class Scores:
 class Rewarder(Protocol):
     """Scores the completions of a round."""
 
-    def __call__(self, rollouts: Sequence[Rollout], *, step: int) -> Scores:
-        """[B] scores; `step` is the number of optimiser steps made."""
+    def __call__(self, rollouts: Sequence[Rollout], *, step: int, is_aside: bool = False) -> Scores:
+        """[B] scores.
+
+        Args:
+            step: optimiser steps made.
+            is_aside: of completions that are not trained on (a baseline): nothing of them is kept or logged.
+        """
         ...
 
 
@@ -77,7 +82,7 @@ class ModelRewarder:
     heed: Callable[[], None]
     """Called before each forward; raises to stop."""
 
-    def __call__(self, rollouts: Sequence[Rollout], *, step: int) -> Scores:
+    def __call__(self, rollouts: Sequence[Rollout], *, step: int, is_aside: bool = False) -> Scores:
         """[B] in standard deviations of the reference samples."""
         trees = [rollout.tree for rollout in rollouts]
         raw, disagreement = read_within(
@@ -89,13 +94,12 @@ class ModelRewarder:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Survivors:
-    """The rollouts that may be trained on, with their scores, and how many were not."""
+    """The rollouts that may be trained on, with their scores."""
 
     rollouts: list[Rollout]
     scores: Float[Tensor, "B"]
     rows: npt.NDArray[np.intp]
     """Which of the completions they are."""
-    num_sampled: int
     num_lone: int
     """Prompts of which one completion was left, where that is nothing to compare."""
 
@@ -123,11 +127,7 @@ def survivors(rollouts: Sequence[Rollout], scores: Float[Tensor, "B"], *, needs_
     kept = [np.zeros_like(mask) if alone else mask for mask, alone in zip(masks, lone, strict=True)]
     rows = np.flatnonzero(np.concatenate(kept)) if kept else np.zeros(0, dtype=np.intp)
     return Survivors(
-        rollouts=_kept(rollouts, kept),
-        scores=scores[torch.from_numpy(rows)],
-        rows=rows,
-        num_sampled=len(scores),
-        num_lone=sum(lone),
+        rollouts=_kept(rollouts, kept), scores=scores[torch.from_numpy(rows)], rows=rows, num_lone=sum(lone)
     )
 
 

@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fairlead.algos.advantages import length_penalty, overlong_penalty
+from fairlead.algos.advantages import completion_rewards, length_penalty, overlong_penalty
 from fairlead.algos.group_advantages import informative_groups
-from fairlead.core.errors import TrainError, explain
+from fairlead.core.errors import EngineError, TrainError, explain
 from fairlead.core.protocols import GenerateRequest, Sampler, Sampling
 from fairlead.policies.dialogues import Dialogues
 from fairlead.policies.online_config import OnlineConfig
@@ -160,19 +160,19 @@ class RoundSampler:
         """Sample and score some prompts; each that is left, and whether its completions score differently."""
         config = self.config
         requests = prompts.take(num_prompts, num_samples=config.group_size)
-        sampling = replace(self.sampling, seed=seed)
+        sampling = replace(self.sampling, seed=seed, wants_choices=self.sampling.is_cut)
         with self._timed("rl/sample_s"):
             asked = self.rollouts(requests, sampling, group_size=config.group_size)
-            greedy = self._greedy(asked, sampling) if config.needs_greedy else []
+            greedy = without_empty(self._greedy(asked, sampling)) if config.needs_greedy else []
         written = without_empty(asked)
         sampled = without_failed(written)
         num_left = sum(len(r.samples) for r in sampled)
         with self._timed("rl/score_s"):
-            said = self.rewarder([*sampled, *greedy], step=step)
-        said = replace(said, token_rewards=_with_turn_rewards(said.token_rewards, sampled))
-        values = said.values[:num_left]
-        if greedy:
-            sampled, values = self._with_baselines(sampled, values, greedy, said.values[num_left:])
+            said = self.rewarder(sampled, step=step)
+            said = replace(said, token_rewards=_with_turn_rewards(said.token_rewards, sampled))
+            values = said.values
+            if config.needs_greedy:
+                sampled, values = self._with_baselines(sampled, values, greedy, step=step)
         left = survivors(sampled, values, needs_group=config.needs_group)
         num_sampled = sum(len(r.samples) for r in asked)
         tally.num_prompts += num_prompts
@@ -200,20 +200,23 @@ class RoundSampler:
         """The most likely completion of every prompt of the try."""
         prompts = {r.samples[0].key: r.tree.prompt_ids for r in rollouts}
         requests = [GenerateRequest(key=key, token_ids=tuple(ids.tolist())) for key, ids in prompts.items()]
-        return self.rollouts(requests, replace(sampling, temperature=0.0), group_size=1)
+        return self.rollouts(requests, replace(sampling, temperature=0.0, wants_choices=False), group_size=1)
 
     def _with_baselines(
-        self, rollouts: Sequence[Rollout], values: Tensor, greedy: Sequence[Rollout], greedy_values: Tensor
+        self, rollouts: Sequence[Rollout], values: Tensor, greedy: Sequence[Rollout], *, step: int
     ) -> tuple[list[Rollout], Tensor]:
-        """Rollouts with the reward of their greedy completion; without one a prompt's scores are NaN."""
+        """Rollouts with the reward of their greedy completion, which is scored aside; without one a prompt's scores are NaN."""
+        scores = self.rewarder(greedy, step=step, is_aside=True).values if greedy else torch.zeros(0)
         lengths = torch.tensor([len(r.samples[0].token_ids) for r in greedy])
-        has_eos = torch.tensor([r.samples[0].finish_reason == "stop" for r in greedy])
-        rewards = completion_rewards(self.config, self.shaped(greedy_values, lengths), has_eos) + _turn_rewards(greedy)
-        has_failed = torch.tensor([any(t.failure for t in r.transcripts) for r in greedy])
+        has_eos = torch.tensor([r.samples[0].finish_reason == "stop" for r in greedy], dtype=torch.bool)
+        rewards = completion_rewards(self.shaped(scores, lengths), score_clip=self.config.score_clip, has_eos=has_eos,
+                                     missing_eos_penalty=self.config.missing_eos_penalty)  # fmt: skip
+        rewards = rewards + _turn_rewards(greedy)
+        has_failed = torch.tensor([any(t.failure for t in r.transcripts) for r in greedy], dtype=torch.bool)
         rewards = torch.where(has_failed, torch.nan, rewards)
         by_key = {r.samples[0].key: float(x) for r, x in zip(greedy, rewards, strict=True)}
-        found = [replace(r, baseline=by_key[r.samples[0].key]) for r in rollouts]
-        known = torch.tensor([np.isfinite(by_key[s.key]) for r in rollouts for s in r.samples])
+        found = [replace(r, baseline=by_key.get(r.samples[0].key, np.nan)) for r in rollouts]
+        known = torch.tensor([np.isfinite(by_key.get(s.key, np.nan)) for r in rollouts for s in r.samples])
         return found, torch.where(known, values, torch.nan)
 
     def shaped(self, scores: Float[Tensor, "B"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
@@ -232,26 +235,26 @@ class RoundSampler:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
 
 
-def completion_rewards(
-    config: OnlineConfig, shaped: Float[Tensor, "B"], has_eos: Bool[Tensor, "B"]
-) -> Float[Tensor, "B"]:
-    """What a whole completion is paid before KL: clipped, less the penalty of one that was cut off."""
-    clipped = shaped if config.score_clip is None else shaped.clamp(-config.score_clip, config.score_clip)
-    return clipped - config.missing_eos_penalty * (~has_eos).to(shaped.dtype)
-
-
 def sample_rollouts(
     engine: Sampler, requests: Sequence[GenerateRequest], sampling: Sampling, *, group_size: int
 ) -> list[Rollout]:
     """Sample, and gather the completions of each prompt into trees of `group_size`, ordered by key and sample index."""
     prompts = {request.key: np.asarray(request.token_ids, dtype=np.int64) for request in requests}
     samples = sorted(engine.generate(requests, sampling), key=lambda s: (s.key, s.sample_index))
+    if sampling.wants_choices and sampling.is_cut and any(s.choices is None for s in samples):
+        raise EngineError(explain("top_k", sampling.top_k, "leaves some tokens without a chance, and this engine does not say which",
+                                  expected="engine.local, or the whole distribution", remedy="Set top_k: 0, top_p: 1 and min_p: 0"))  # fmt: skip
     rollouts: list[Rollout] = []
     for start in range(0, len(samples), group_size):
         group = tuple(samples[start : start + group_size])
         branches = tuple(
-            Branch(token_ids=s.token_ids, arrays={"sampling_logprobs": s.sampling_logprobs, "old_logprobs": s.sampling_logprobs}) for s in group
-        )  # fmt: skip
+            Branch(
+                token_ids=s.token_ids,
+                choices=s.choices,
+                arrays={"sampling_logprobs": s.sampling_logprobs, "old_logprobs": s.sampling_logprobs},
+            )
+            for s in group
+        )
         assert len({s.key for s in group}) == 1, "the engine did not return the samples that it was asked for"
         rollouts.append(Rollout(tree=Tree(prompt_ids=prompts[group[0].key], branches=branches), samples=group))
     return rollouts

@@ -83,17 +83,21 @@ class Composer:
         parts = self.section.components.items()
         return {name: part.weight for name, part in parts if part.weight and not self.sources[name].is_dense}
 
-    def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion], *, step: int) -> ComposedReward:
+    def score(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], *, step: int, is_aside: bool = False
+    ) -> ComposedReward:
         """See RewardComposer."""
         answers = self._ask(prompts, completions, step=step)
         active = self.active(step)
-        total = self._combine(answers, group_index(prompts), active, step=step)
+        total = self._combine(answers, group_index(prompts), active, step=step, learns=not is_aside)
         dropped = answers.dropped | np.isnan(total)
         total = np.where(dropped, np.nan, total)
         composed = ComposedReward(
             total=total, components=answers.values, dropped=dropped, token_rewards=answers.token_rewards, is_advantage=self.needs_groups,
             active=active, metrics=self._metrics(answers, total, dropped, step=step),
         )  # fmt: skip
+        if is_aside:
+            return composed
         self._heed_failures(dropped)
         if self.log is not None:
             self.log.write(step, prompts, completions, composed)
@@ -154,7 +158,7 @@ class Composer:
                      f"Said once; reward/{name}_failed counts them.")  # fmt: skip
 
     def _combine(
-        self, answers: _Answers, groups: npt.NDArray[np.int64], active: Mapping[str, str], *, step: int
+        self, answers: _Answers, groups: npt.NDArray[np.int64], active: Mapping[str, str], *, step: int, learns: bool
     ) -> Floats:
         """[B] totals; NaN where nothing that weighs applies."""
         known = {name: np.where(answers.dropped, np.nan, answers.values[name]) for name in self.weights}
@@ -164,18 +168,22 @@ class Composer:
         elif by == "group":
             total = normalise_then_sum(known, self.weights, groups)
         elif self.section.combine == "normalise_then_sum":
-            scaled = {name: self._scaled(name, scores, active, step=step) for name, scores in known.items()}
+            scaled = {
+                name: self._scaled(name, scores, active, step=step, learns=learns) for name, scores in known.items()
+            }
             total = weight_then_sum(scaled, self.weights)
         else:
             total = weight_then_sum(known, self.weights)
-            total = total if by == "method" else self._scaled(_TOTAL, total, active, step=step)
+            total = total if by == "method" else self._scaled(_TOTAL, total, active, step=step, learns=learns)
         return np.where(np.isnan(total) & answers.is_paid, 0.0, total)
 
-    def _scaled(self, name: str, scores: Floats, active: Mapping[str, str], *, step: int) -> Floats:
-        """[B] in units of its statistics: those of all rounds with these models, or of the reference samples."""
+    def _scaled(self, name: str, scores: Floats, active: Mapping[str, str], *, step: int, learns: bool) -> Floats:
+        """[B] in units of its statistics: those of all rounds with these models (and of this one where it `learns`), or of the reference samples."""
         key = _key(name, active)
         if self.section.normalisation == "running":
-            self._statistics.setdefault(key, RunningStatistics()).update(scores)
+            statistics = self._statistics.setdefault(key, RunningStatistics())
+            if learns:
+                statistics.update(scores)
         elif key not in self._statistics:
             self._take_reference(active, step=step)
         return self._statistics[key].normalised(scores)

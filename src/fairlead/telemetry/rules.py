@@ -134,24 +134,40 @@ def without_metrics(rules: Iterable[Rule], muted: Container[str]) -> tuple[Rule,
     return tuple(kept)
 
 
-def choose_rules(section: Mapping[str, Any], *, where: str = "training.alerts") -> tuple[Rule, ...]:
+def moves_kl(action: Action, kl_coef: float | None) -> bool:
+    """Whether an action on the KL coefficient can do anything: there is one, and a factor does not multiply 0.
+
+    Args:
+        kl_coef: the largest that the training's config gives, reward units a nat; None where it has none.
+    """
+    return kl_coef is not None and (kl_coef > 0 or action.factor is None)
+
+
+def choose_rules(
+    section: Mapping[str, Any], *, kl_coef: float | None, where: str = "training.alerts"
+) -> tuple[Rule, ...]:
     """The rules of a recipe: the default ones with its changes, then its own.
+
+    Of the default ones' actions those that would move a KL coefficient where there is none are left out, so that no alert says that it did.
 
     Args:
         section: `core.alert_sections.AlertsSection` as plain data.
+        kl_coef: the largest coefficient that this training's config gives, reward units a nat; None where it has none.
     Raises:
-        ConfigError: a rule, a metric or a limit that is not there; located below `where`.
+        ConfigError: a rule, a metric or a limit that is not there, or an action that can do nothing here; located below `where`.
     """
-    known = {rule.id: rule for rule in DEFAULT_RULES}
+    known = {rule.id: _doable(rule, kl_coef) for rule in DEFAULT_RULES}
     for name, change in section["rules"].items():
         if name not in known:
             raise ConfigError(explain(f"{where}.rules.{name}", None, f"is not a rule{nearest(name, known)}", expected="one of " + ", ".join(known),
                                       remedy="Rename it, or write a rule of your own under more"))  # fmt: skip
+        _refuse_idle(change["actions"] or (), kl_coef, where=f"{where}.rules.{name}.actions")
         known[name] = _changed(known[name], change, where=f"{where}.rules.{name}")
     for i, own in enumerate(section["more"]):
         if own["id"] in known:
             raise ConfigError(explain(f"{where}.more.{i}.id", own["id"], "is taken", expected="a new name",
                                       remedy="Rename it, or change the rule of that name under rules"))  # fmt: skip
+        _refuse_idle(own["actions"], kl_coef, where=f"{where}.more.{i}.actions")
         known[own["id"]] = _own(own, where=f"{where}.more.{i}")
     if section["mode"] == "off":
         return ()
@@ -159,6 +175,31 @@ def choose_rules(section: Mapping[str, Any], *, where: str = "training.alerts") 
     if section["mode"] == "propose":
         return tuple(replace(rule, mode="propose" if rule.mode == "act" else rule.mode) for rule in rules)
     return tuple(rules)
+
+
+def _doable(rule: Rule, kl_coef: float | None) -> Rule:
+    """Without actions that would move a KL coefficient where there is none."""
+
+    def kept(actions: tuple[Action, ...]) -> tuple[Action, ...]:
+        return tuple(a for a in actions if a.kind not in ("raise_kl", "lower_kl") or moves_kl(a, kl_coef))
+
+    return replace(rule, actions=kept(rule.actions), last=kept(rule.last))
+
+
+def _refuse_idle(actions: Iterable[Mapping[str, Any]], kl_coef: float | None, *, where: str) -> None:
+    """Refuse an action of the recipe's own on a KL coefficient that is not there."""
+    for action in actions:
+        if action["kind"] in ("raise_kl", "lower_kl") and not moves_kl(Action(**action), kl_coef):
+            why = (
+                "there is no KL coefficient in this training"
+                if kl_coef is None
+                else "the KL coefficient is 0, and a factor leaves it there"
+            )
+            remedy = (
+                "Remove it" if kl_coef is None else "Set kl.kl_coef above 0, or give the action a bound and no factor"
+            )
+            raise ConfigError(explain(where, action["kind"], f"can do nothing: {why}", expected="snapshot, scale_rate, roll_back or stop",
+                                      remedy=remedy))  # fmt: skip
 
 
 def _changed(rule: Rule, change: Mapping[str, Any], *, where: str) -> Rule:

@@ -32,6 +32,8 @@ class Branch:
     """[T] tokens that a loss reads; None means all."""
     arrays: dict[str, Floats] = field(default_factory=dict[str, Floats])
     """Per kept token: old_logprobs, ref_logprobs, advantages, ..."""
+    choices: npt.NDArray[np.int32] | None = None
+    """[kept tokens, C] ids of the tokens that each one was drawn from, -1 beyond them; None where every token had a chance."""
     weight: float = 1.0
 
     @property
@@ -89,6 +91,12 @@ class Layout:
     def num_sequences(self) -> int:
         """B."""
         return len(self.last_index)
+
+
+def join_choices(parts: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.int32]:
+    """[K, C] of all parts [K_i, C_i] in order, the narrower ones filled up with -1."""
+    width = max(part.shape[1] for part in parts)
+    return np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=-1) for part in parts])
 
 
 def pack_trees(trees: Sequence[Tree]) -> Layout:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairlead.text.packing import Ints, Layout, Tree, pack_trees, plan_microbatches
+from fairlead.text.packing import Ints, Layout, Tree, join_choices, pack_trees, plan_microbatches
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +35,20 @@ class MicroBatch:
         """
         return self.per_token(name) if any(name in b.arrays for t in self.trees for b in t.branches) else None
 
+    def choices(self) -> Tensor | None:
+        """[K, C] the tokens that each kept one was drawn from, -1 beyond them; None where no branch of this row says any.
+
+        Raises:
+            ValueError: some branches of the row say it and some do not.
+        """
+        found = [b.choices for t in self.trees for b in t.branches]
+        known = [ids for ids in found if ids is not None]
+        if not known:
+            return None
+        if len(known) < len(found):
+            raise ValueError(f"{len(known)} of {len(found)} branches of a row say what their tokens were drawn from")
+        return torch.from_numpy(join_choices(known))
+
     def per_sequence_weight(self) -> Tensor:
         """[B] branch weights."""
         return torch.tensor([b.weight for t in self.trees for b in t.branches], dtype=torch.float32)
@@ -46,6 +60,11 @@ class MicroBatch:
     def ranks(self) -> Tensor:
         """[B] rank of each completion in its tree."""
         return torch.tensor([r for t in self.trees for r in t.ranks], dtype=torch.long)
+
+
+def microbatch(trees: Sequence[Tree]) -> MicroBatch:
+    """All of them in one row."""
+    return MicroBatch(tuple(trees), pack_trees(trees))
 
 
 def make_microbatches(trees: Sequence[Tree], *, max_tokens: int) -> list[MicroBatch]:

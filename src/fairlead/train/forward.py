@@ -16,7 +16,7 @@ from torch.nn import functional
 from fairlead.algos.spec import Algorithm, Batch, GroupBatch, RolloutBatch, TokenBatch, UnpairedBatch
 from fairlead.models.heads import ScalarModel
 from fairlead.models.load import CausalModel
-from fairlead.text.packing import Branch, Tree, pack_trees, plan_microbatches
+from fairlead.text.packing import Tree, pack_trees, plan_microbatches
 from fairlead.train.batches import MicroBatch
 from fairlead.train.noise import EmbeddingNoise, noisy_embeddings
 from fairlead.train.views import expand_views, pick_outputs
@@ -176,7 +176,7 @@ def _labelled(batch: MicroBatch, *, logprobs: Tensor, ref_logprobs: Tensor) -> U
 def _rollout_batch(models: Models, batch: MicroBatch, needs: frozenset[str]) -> RolloutBatch:
     layout, policy = batch.layout, _policy(models)
     hidden = policy.kept_hidden(layout)
-    out = policy.read_logprobs(hidden, layout, temperature=models.temperature, needs=needs)
+    out = policy.read_logprobs(hidden, layout, temperature=models.temperature, needs=needs, choices=batch.choices())
     rollouts = RolloutBatch(
         logprobs=out.logprobs, old_logprobs=batch.per_token("old_logprobs"), advantages=batch.per_token("advantages"),
         sequence_index=torch.from_numpy(layout.sequence_index), num_sequences=layout.num_sequences,
@@ -241,10 +241,13 @@ class PolicyLogprobs(TokenFunction):
 
     model: CausalModel
     temperature: float = 1.0
+    among_choices: bool = True
+    """Of the distribution that the tokens were drawn from, where some tokens had no chance; else of the whole one."""
 
     def __call__(self, batch: MicroBatch) -> Tensor:
         """[K] nats."""
-        return self.model.logprobs(batch.layout, temperature=self.temperature).logprobs
+        choices = batch.choices() if self.among_choices else None
+        return self.model.logprobs(batch.layout, temperature=self.temperature, choices=choices).logprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +272,9 @@ class LogprobsAndValues(TokenFunction):
     def __call__(self, batch: MicroBatch) -> Tensor:
         """[K, 2] nats and reward units."""
         hidden = self.model.kept_hidden(batch.layout)
-        logprobs = self.model.read_logprobs(hidden, batch.layout, temperature=self.temperature).logprobs
+        logprobs = self.model.read_logprobs(
+            hidden, batch.layout, temperature=self.temperature, choices=batch.choices()
+        ).logprobs
         return torch.stack([logprobs, self.value.read_values(hidden).to(logprobs.dtype)], dim=1)
 
 
@@ -292,7 +297,6 @@ def with_array(tree: Tree, name: str, values: np.ndarray) -> Tree:
     """Attach [K] values, in the order of branches and kept tokens, to a tree."""
     pieces = np.split(values, np.cumsum([b.num_kept for b in tree.branches])[:-1])
     branches = tuple(
-        Branch(token_ids=b.token_ids, kept=b.kept, arrays={**b.arrays, name: piece}, weight=b.weight)
-        for b, piece in zip(tree.branches, pieces, strict=True)
+        replace(b, arrays={**b.arrays, name: piece}) for b, piece in zip(tree.branches, pieces, strict=True)
     )
     return replace(tree, branches=branches)

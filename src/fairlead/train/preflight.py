@@ -18,6 +18,8 @@ from fairlead.models.heads import ScalarModel
 from fairlead.models.load import CausalModel
 from fairlead.text.examples import Encoded
 from fairlead.text.packing import Tree, pack_trees, unshare
+from fairlead.train.batches import microbatch
+from fairlead.train.forward import PolicyLogprobs
 
 _TOLERANCE = 2e-4  # nats: fp32 logprobs of deep models differ by 1e-5 to 1e-4 between equal layouts
 _ROUNDINGS = 4  # in bf16: as many times what rounding itself does, for products of another shape may be added up in another order
@@ -174,11 +176,13 @@ def check_scores(model: ScalarModel, trees: Sequence[Tree]) -> Check:
     )
 
 
-def check_reference(model: CausalModel, trees: Sequence[Tree], *, temperature: float = 1.0) -> Check:
+def check_reference(
+    model: CausalModel, trees: Sequence[Tree], *, temperature: float = 1.0, among_choices: bool = False
+) -> Check:
     """At the start the policy is the reference: log-ratios are 0, so DPO's margin is 0 and PPO's KL is 0."""
     few = list(trees[:_NUM_TREES])
     with torch.no_grad():
-        logprobs = model.logprobs(pack_trees(few), temperature=temperature).logprobs
+        logprobs = PolicyLogprobs(model, temperature, among_choices)(microbatch(few))
     stored = torch.from_numpy(np.concatenate([b.arrays["ref_logprobs"] for t in few for b in t.branches]))
     return _near(
         "policy equals reference",
@@ -193,7 +197,7 @@ def check_sampling(model: CausalModel, trees: Sequence[Tree], *, temperature: fl
     """Engine and trainer agree on the sampled tokens, so the first importance ratio is 1."""
     few = list(trees[:_NUM_TREES])
     with torch.no_grad():
-        logprobs = model.logprobs(pack_trees(few), temperature=temperature).logprobs.cpu()
+        logprobs = PolicyLogprobs(model, temperature)(microbatch(few)).cpu()
     sampled = torch.from_numpy(np.concatenate([b.arrays["sampling_logprobs"] for t in few for b in t.branches]))
     ratio = (logprobs - sampled).exp()
     remedy = "The engine has other weights, another temperature, or truncates the distribution"

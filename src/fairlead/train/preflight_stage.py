@@ -140,20 +140,25 @@ def reward_checks(start: Start, model: ScalarModel) -> list[Check]:
     return _with_forwards(start, lambda: [check_scores(model, start.looked), check_head(model, start.looked)])
 
 
-def rollout_checks(start: Start, reward: ScalarModel | None, *, temperature: float, is_first: bool) -> list[Check]:
+def rollout_checks(
+    start: Start, reward: ScalarModel | None, *, temperature: float, is_first: bool, among_choices: bool = True
+) -> list[Check]:
     """Of on-policy methods, on the first round.
 
     Args:
         reward: None where no reward model scores.
         temperature: of sampling.
         is_first: no step was made yet, so the policy is its reference.
+        among_choices: the reference was read among the tokens that had a chance, as a ratio needs it.
     """
 
     def more() -> list[Check]:
         model, trees = start.model, start.looked
         found = check_sampling(model, trees, temperature=temperature)
         found = found if reward is None else [check_scores(reward, trees), *found]
-        return [*found, check_reference(model, trees, temperature=temperature)] if is_first else found
+        if not is_first:
+            return found
+        return [*found, check_reference(model, trees, temperature=temperature, among_choices=among_choices)]
 
     return _with_forwards(start, more)
 

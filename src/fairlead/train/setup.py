@@ -68,13 +68,15 @@ def checkpoint_rule(training: TrainingSettings) -> CheckpointRule:
     return CheckpointRule(keep=training.keep_checkpoints, every_steps=training.checkpoint_every_steps)
 
 
-def alert_rules(training: TrainingSettings) -> tuple[Rule, ...]:
+def alert_rules(training: TrainingSettings, *, kl_coef: float | None = None) -> tuple[Rule, ...]:
     """The rules that watch this training.
 
+    Args:
+        kl_coef: the largest KL coefficient that its config gives; None where the method has none.
     Raises:
         ConfigError: the recipe names a rule or a metric that is not there.
     """
-    return choose_rules(training.alerts.model_dump())
+    return choose_rules(training.alerts.model_dump(), kl_coef=kl_coef)
 
 
 def result_notes(training: TrainingSettings) -> list[str]:

@@ -197,3 +197,59 @@ def test_the_heads_weight_is_converted_once_and_not_in_each_chunk(kept_bytes, mo
     with CountedConversions(weight.shape) as counted:
         token_logprobs(hidden, head, torch.randint(0, vocabulary, (num,))).logprobs.sum().backward()
     assert counted.num == 1
+
+
+def choices_of(targets, vocabulary, seed):
+    """[K, C] some tokens of every position, its target among them, and the same as lists."""
+    rng = np.random.default_rng(seed)
+    sets = [sorted({int(t), *rng.integers(0, vocabulary, int(rng.integers(0, 4))).tolist()}) for t in targets]
+    width = max(map(len, sets))
+    return torch.tensor([s + [-1] * (width - len(s)) for s in sets], dtype=torch.int32), sets
+
+
+@given(seed=st.integers(0, 10**6), softcap=st.none() | st.floats(1, 9), temperature=st.floats(0.3, 3))
+def test_among_some_tokens_they_are_the_plain_loop_over_these(seed, softcap, temperature):
+    states, weight, bias, targets = problem(seed)
+    choices, sets = choices_of(targets, len(weight), seed)
+    found = token_logprobs(states, OutputHead(weight, bias, softcap), targets, temperature=temperature,
+                           needs=("entropy", "collision_logprobs"), choices=choices)  # fmt: skip
+    expected = logprobs_naive.token_logprobs(
+        states.tolist(), weight.tolist(), bias.tolist(), targets.tolist(), softcap=softcap, temperature=temperature, choices=sets
+    )  # fmt: skip
+    for row, place in ((found.logprobs, 0), (found.entropy, 1), (found.collision_logprobs, 3)):
+        np.testing.assert_allclose(row.detach().numpy(), [e[place] for e in expected], atol=1e-10)
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 1 << 20])
+@pytest.mark.parametrize("needs", [(), ("entropy",)])
+@pytest.mark.parametrize("softcap", [None, 2.5])
+def test_gradients_among_some_tokens(needs, softcap, kept_bytes, monkeypatch):
+    """By finite differences, and nothing reaches a token that is not among them at any position."""
+    monkeypatch.setattr(module, "KEPT_BYTES", kept_bytes)
+    states, weight, bias, targets = problem(3, num=3, vocabulary=6)
+    targets = targets % 5
+    choices, _ = choices_of(targets, 5, 1)
+
+    def outputs(states, weight, bias):
+        found = token_logprobs(
+            states, OutputHead(weight, bias, softcap), targets, temperature=1.3, needs=needs, choices=choices
+        )
+        return tuple(x for x in found if x is not None)
+
+    torch.autograd.gradcheck(outputs, (states, weight, bias), nondet_tol=1e-12)
+    sum(x.sum() for x in outputs(states, weight, bias)).backward()
+    assert float(weight.grad[5].abs().max()) == float(bias.grad[5]) == 0.0 and bool(weight.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("is_low", [False, True])
+def test_gradients_among_some_tokens_in_low_precision_are_finite_and_near(is_low):
+    states, weight, _, targets = problem(5, num=4, hidden=32, vocabulary=64, has_bias=False, dtype=torch.float32)
+    choices, _ = choices_of(targets, 64, 1)
+    found = []
+    for precision in ("bf16", "fp32") if is_low else ("fp32", "fp32"):
+        weight.grad = None
+        head = OutputHead(weight, arithmetic=Arithmetic(precision=precision))
+        token_logprobs(states, head, targets, choices=choices).logprobs.sum().backward()
+        found.append(weight.grad.clone())
+    assert bool(found[0].isfinite().all())
+    torch.testing.assert_close(found[0], found[1], atol=0.1, rtol=0.1)

@@ -8,6 +8,7 @@ import yaml
 
 from fairlead.core.config import parse_config
 from fairlead.core.errors import ConfigError
+from fairlead.pipeline.alerts import check_alerts
 from fairlead.pipeline.plan import ALL_POLICIES, BASE_MODEL, build_plan, select
 from fairlead.pipeline.recipe import Recipe, load
 
@@ -24,6 +25,7 @@ FULL: dict[str, Any] = {
     "evals": {},
     "releases": {},
 }
+RAISES: dict[str, Any] = {"alerts": {"rules": {"kl_high": {"actions": [{"kind": "raise_kl", "factor": 1.5}]}}}}
 
 
 def _recipe(tmp_path: Path, **changes: Any) -> Recipe:
@@ -143,3 +145,21 @@ def test_faults_are_located_by_the_keys_of_the_recipe(section: dict[str, Any], m
     with pytest.raises(ConfigError) as caught:
         parse_config(Recipe, {"name": "x", **section})
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"sft": {"data": [{"path": "demos.jsonl"}], "training": RAISES}}, "sft.training.alerts.rules.kl_high.actions=raise_kl can do nothing"),
+        ({"policies": {"dpo": {"algorithm": "dpo", "training": RAISES}}}, "policies.dpo.training.alerts.rules.kl_high.actions=raise_kl"),
+        ({"policies": {"bare": {"algorithm": "dr_grpo", "training": RAISES}}}, "the KL coefficient is 0, and a factor leaves it there"),
+    ],
+)  # fmt: skip
+def test_alerts_on_a_kl_coefficient_are_for_methods_that_have_one(
+    tmp_path: Path, changes: dict[str, Any], where: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_alerts(_recipe(tmp_path, **changes))
+    assert where in str(caught.value)
+    for policy in ({"algorithm": "ppo"}, {"algorithm": "grpo"}, {"algorithm": "dr_grpo", "kl": {"kl_coef": 0.1}}):
+        assert "alert.kl_high" in check_alerts(_recipe(tmp_path, policies={"p": {**policy, "training": RAISES}}))

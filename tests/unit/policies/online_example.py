@@ -59,7 +59,7 @@ def make_loop(
     **changes: Any,
 ) -> OnlineLoop:
     """A loop whose state lies in `folder`; a checkpoint after every step."""
-    config = OnlineConfig.model_validate({"algorithm": method, **SMALL, **METHODS[method], **changes})
+    config = OnlineConfig.model_validate({"algorithm": method, **SMALL, **METHODS.get(method, {}), **changes})
     chat = ChatText(tiny_models.make_tokenizer(), name="policy")
     folder.mkdir(parents=True, exist_ok=True)
     section = parse_config(ComposeSection, SECTION, where="rewards")

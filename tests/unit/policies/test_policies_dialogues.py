@@ -21,7 +21,9 @@ from fairlead.policies.dialogues import Dialogues, check_template
 from fairlead.policies.rewarding import Rollout, without_failed
 from fairlead.policies.sampling import sample_rollouts
 from fairlead.policies.transcripts import transcript_metrics
-from fairlead.text import Branch, ChatText, pack_trees
+from fairlead.text import Branch, ChatText
+from fairlead.train.batches import microbatch
+from fairlead.train.forward import PolicyLogprobs
 from naive.dialogues_naive import advantages_over_turns
 
 CHAT = ChatText(tiny_models.make_tokenizer())
@@ -229,11 +231,13 @@ class Always:
         return [observed("yes or no") for _ in turns]
 
 
-@pytest.mark.parametrize("kind", ["llama", "gemma2"])
-def test_the_engine_samples_later_turns_with_the_trainers_logprobs_whatever_else_is_in_the_batch(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "top_k"), [("llama", 0), ("gemma2", 0), ("llama", 60)])
+def test_the_engine_samples_later_turns_with_the_trainers_logprobs_whatever_else_is_in_the_batch(
+    kind: str, top_k: int
+) -> None:
     model = tiny_models.load(kind)
     engine = LocalEngine(model, max_slots=4)
-    sampling = Sampling(max_new_tokens=24, seed=3, stop_token_ids=CHAT.stop_token_ids)
+    sampling = Sampling(max_new_tokens=24, seed=3, stop_token_ids=CHAT.stop_token_ids, top_k=top_k, wants_choices=True)
     section = ToolsSection.model_validate({**CALCULATOR, "max_turns": 3, "max_observation_tokens": 12})
     prompts = {
         f"p{i}": Prompt(messages=(Message(role="user", content=text),), id=f"p{i}")
@@ -253,7 +257,8 @@ def test_the_engine_samples_later_turns_with_the_trainers_logprobs_whatever_else
     for rollout in together:
         for branch, sample in zip(rollout.tree.branches, rollout.samples, strict=True):
             with torch.no_grad():
-                logprobs = model.logprobs(pack_trees([replace(rollout.tree, branches=(branch,))])).logprobs
+                logprobs = PolicyLogprobs(model)(microbatch([replace(rollout.tree, branches=(branch,))]))
+            assert (branch.choices is None) == (top_k == 0)
             assert len(logprobs) == len(sample.token_ids) == branch.num_kept
             assert np.abs(logprobs.numpy() - sample.sampling_logprobs).max() < 2e-4
     (alone,) = roll_out(["p1"])
@@ -289,7 +294,7 @@ class Composer:
 
     needs_groups = False
 
-    def score(self, prompts, completions, *, step):
+    def score(self, prompts, completions, *, step, is_aside=False):
         from fairlead.core.protocols import ComposedReward
 
         self.completions = list(completions)

@@ -21,6 +21,9 @@ ESTIMATORS |= dict.fromkeys(
 )  # which nobody asks for
 
 
+JUDGED = {"components": {"judge": {"type": "judge"}}}
+
+
 def made(**given: Any) -> OnlineConfig:
     return parse_config(OnlineConfig, given)
 
@@ -89,6 +92,8 @@ def test_composed_rewards_bring_their_own_penalties() -> None:
         ({"algorithm": "grpo", "batch_size": 60}, "batch_size=60 cuts a group"),
         ({"algorithm": "grpo", "minibatch_size": 12}, "minibatch_size=12 cuts a group of completions of one prompt"),
         ({"algorithm": "grpo", "lam": 0.9}, "lam=0.9 is not read by grpo"),
+        ({"algorithm": "remax", "rewards": JUDGED}, "compares completions of one prompt, and remax has a greedy baseline"),
+        ({"algorithm": "ppo", "rewards": JUDGED}, "compares completions of one prompt, and ppo has one completion a prompt"),
         ({"algorithm": "rloo", "value_coef": 0.5}, "value_coef=0.5 is not read by rloo"),
         ({"algorithm": "ppo", "options": {"dual_clp": 3}}, "options.dual_clp=3.0 is not a setting of ppo (did you mean dual_clip?)"),
         ({"algorithm": "ppo", "options": {"dual_clip": 0.5}}, "options.dual_clip=0.5 cuts ordinary tokens"),

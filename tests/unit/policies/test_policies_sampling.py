@@ -39,9 +39,14 @@ class Judge:
 
     score: Callable[[int, int], float]
     calls: int = 0
+    aside: list[int] = field(default_factory=list)
+    """First tokens of what was scored aside."""
 
-    def __call__(self, rollouts: Sequence[Rollout], *, step: int) -> Scores:
+    def __call__(self, rollouts: Sequence[Rollout], *, step: int, is_aside: bool = False) -> Scores:
         self.calls += 1
+        firsts = [int(s.token_ids[0]) for r in rollouts for s in r.samples]
+        assert (99 in firsts) == is_aside, "greedy completions alone are scored aside"
+        self.aside += firsts if is_aside else []
         values = [self.score(*s.token_ids.tolist()) for r in rollouts for s in r.samples]
         return Scores(values=torch.tensor(values, dtype=torch.float32), metrics={"rl/disagreement": float(self.calls)})
 
@@ -150,7 +155,8 @@ def test_the_greedy_completion_is_the_baseline_and_without_its_score_a_prompt_is
     def score(first: int, prompt: int) -> float:
         return (math.nan if prompt == 3 else -1.0 - prompt) if first == 99 else float(first)
 
-    found, _, _ = sample(score, num_prompts=4, engine=engine, algorithm="remax", missing_eos_penalty=0.5)
+    found, _, judge = sample(score, num_prompts=4, engine=engine, algorithm="remax", missing_eos_penalty=0.5)
+    assert judge.aside == [99] * 4 and found.metrics["rl/disagreement"] == 1.0, "what is told is of the samples"
     assert {r.samples[0].key: r.baseline for r in found.rollouts} == {"p0": -1.0, "p1": -2.0, "p2": -3.0}
     assert found.scores.tolist() == [0.0, 1.0] * 3 and found.metrics["rl/dropped_share"] == 2 / 8
     assert sorted(temperature for _, _, temperature in engine.seen) == [0.0] * 4 + [1.0] * 4

@@ -205,6 +205,22 @@ def test_running_statistics_go_on_from_a_checkpoint_exactly():
     same(expected[0], np.array([-1, 1]) / math.sqrt(2))
 
 
+def test_what_is_scored_aside_is_in_the_units_of_the_round_and_leaves_no_trace(tmp_path):
+    """Samples 1 and 3: mean 2, deviation sqrt(2); a greedy completion of 6 is (6 - 2) / sqrt(2), whatever was scored aside before."""
+    log = ScoredLog(tmp_path, num_samples=9)
+    composer = Composer(
+        section({"a": RULE}, normalise_by="running", max_failed_rounds=2), {"a": Direct(Says())}, log=log
+    )
+    composer.score([prompt("x")] * 2, [reply("1"), reply("3")], step=0)
+    state, rows = json.dumps(composer.state()), (tmp_path / SCORED_FILE).read_bytes()
+    for _ in range(3):
+        same(composer.score([prompt("x")], [reply("6")], step=0, is_aside=True).total, [4 / math.sqrt(2)])
+        assert composer.score([prompt("x")], [reply("nan")], step=0, is_aside=True).dropped.all(), (
+            "and no failure of a round"
+        )
+    assert json.dumps(composer.state()) == state and (tmp_path / SCORED_FILE).read_bytes() == rows
+
+
 def test_reference_statistics_are_taken_once_from_the_samples():
     """Samples 0 and 2: mean 1, sample deviation sqrt(2); weighed by 3 the sum has mean 3 and deviation 3 sqrt(2)."""
     calls = []

@@ -8,8 +8,8 @@ from fairlead.core.errors import ConfigError
 from fairlead.telemetry import DEFAULT_RULES, choose_rules
 
 
-def rules_of(**section):
-    return {rule.id: rule for rule in choose_rules(parse_config(AlertsSection, section).model_dump())}
+def rules_of(*, kl_coef=0.2, **section):
+    return {rule.id: rule for rule in choose_rules(parse_config(AlertsSection, section).model_dump(), kl_coef=kl_coef)}
 
 
 def test_without_changes_the_rules_are_the_default_ones():
@@ -65,3 +65,44 @@ def test_all_rules_may_only_propose_or_be_silent():
 def test_what_cannot_be_is_refused_where_it_stands(section, message):
     with pytest.raises(ConfigError, match=message):
         rules_of(**section)
+
+
+def kinds(rules, *, bounded=False):
+    """(rule, kind) of every action on the KL coefficient; with `bounded` of those that go to a bound at once."""
+    return {
+        (rule.id, action.kind)
+        for rule in rules.values()
+        for action in (*rule.actions, *rule.last)
+        if action.kind in ("raise_kl", "lower_kl") and (not bounded or action.factor is None)
+    }
+
+
+def test_no_rule_says_that_it_moves_a_coefficient_that_is_not_there():
+    """SFT, reward models and DPO have none; where it is 0 a factor leaves it there, and only going to a bound moves it."""
+    everything = kinds(rules_of())
+    assert {
+        ("kl_runaway", "raise_kl"),
+        ("kl_collapse", "lower_kl"),
+        ("hacking", "raise_kl"),
+        ("incoherence", "raise_kl"),
+    } <= everything
+    assert kinds(rules_of(kl_coef=None)) == set()
+    assert kinds(rules_of(kl_coef=0.0)) == kinds(rules_of(), bounded=True) == {("incoherence", "raise_kl")}
+    assert [a.kind for a in rules_of(kl_coef=None)["hacking"].actions] == ["snapshot", "roll_back"]
+
+
+@pytest.mark.parametrize(
+    ("kl_coef", "action", "message"),
+    [
+        (None, {"kind": "raise_kl", "bound": 0.5}, r"actions=raise_kl can do nothing: there is no KL coefficient in this training"),
+        (0.0, {"kind": "raise_kl", "factor": 1.5}, r"actions=raise_kl can do nothing: the KL coefficient is 0, .*Set kl.kl_coef above 0"),
+        (0.0, {"kind": "lower_kl", "factor": 0.5}, r"actions=lower_kl can do nothing"),
+    ],
+)  # fmt: skip
+def test_an_action_of_the_recipe_that_could_do_nothing_is_refused(kl_coef, action, message):
+    own = {"id": "own", "when": [{"metric": "loss", "side": "above", "limit": 3}], "remedy": "x", "actions": [action]}
+    for section in ({"rules": {"kl_high": {"actions": [action]}}}, {"more": [own]}):
+        with pytest.raises(ConfigError, match=message):
+            rules_of(kl_coef=kl_coef, **section)
+        assert rules_of(kl_coef=0.2, **section)
+    assert rules_of(kl_coef=0.0, rules={"kl_high": {"actions": [{"kind": "raise_kl", "bound": 0.5}]}})

@@ -68,7 +68,7 @@ LLAMAFACTORY = Tool(
         "ref_model*": off_or("the reference is the policy before training"),
         "reward_model*": REWARD_MODEL, "ppo_score_norm": needless("always done, on reference samples"),
         "ppo_whiten_rewards": off_or("scores are normalised once on reference samples, not in each batch"),
-        "top_k": off_or("PPO samples from the whole distribution"), "top_p": needless("PPO samples from the whole distribution"),
+        "top_k": off_or("set top_k of the policy's section if it is meant"), "top_p": needless("set top_p of the policy's section if it is meant"),
         "resize_vocab": TOKENIZER, "add_tokens": TOKENIZER, "add_special_tokens": TOKENIZER, "new_special_tokens": TOKENIZER,
         "rope_scaling": off_or("positions are the model's own"), "mix_strategy": needless("files are joined"), "buffer_size": MACHINE,
         "tokenized_path": MACHINE, "default_system": off_or("system turns stand in the data"), "tool_format": off_or("no tools"),

@@ -123,7 +123,7 @@ OPENRLHF = Tool(
         "reward.*": lacking("rewards are normalised, clipped and length-corrected by policies.ppo"),
         "reward_clip_range": lacking("set score_clip by hand"),
         "kl_estimator": lacking("k1 in the reward"), "algo.kl.*": lacking("k1 in the reward"), "use_kl_loss": off_or("KL is part of the reward"),
-        "top_p": lacking("PPO samples from the whole distribution"), "rollout.top_p": lacking("PPO samples from the whole distribution"),
+        "top_p": lacking("set top_p of the policy's section, with top_k"), "rollout.top_p": lacking("set top_p of the policy's section, with top_k"),
         "freezing_actor_steps": off_or("policy and value model train together"), "load_in_4bit": QUANTISED, "ds.load_in_4bit": QUANTISED,
         "micro_*": MEMORY, "*micro_batch_size": MEMORY, "*gradient_checkpointing*": RECOMPUTES, "*packing_samples": PACKED,
         "*max_tokens_per_gpu": MEMORY,
