@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_ARGS ?=
+LABEL_STUDIO ?= $(VENV)/label-studio
 # Waiting threads spin briefly, not for milliseconds: two test workers share two cores.
 export GOMP_SPINCOUNT ?= 10000
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt $(PIP_ARGS)
 
-.PHONY: quickstart install dev test test-eight-bit test-vllm test-slow check lint types layers spelling docs-check format bundled-model screenshots clean
+.PHONY: quickstart install dev test test-eight-bit test-vllm test-label-studio test-slow check lint types layers spelling docs-check format bundled-model screenshots clean
 
 quickstart: $(VENV)/.installed  ## install, then run the whole loop on the bundled model
 	$(BIN)/fairlead quickstart
@@ -55,6 +56,14 @@ $(VLLM_VENV)/.installed: constraints-vllm.txt
 
 test-vllm: $(VLLM_VENV)/.installed  ## the engine on vLLM, on the CPU, in an environment that this builds (minutes, 3 GB)
 	FAIRLEAD_REQUIRE=vllm PYTHONPATH=src $(VLLM_VENV)/bin/python -m pytest $(PYTEST_ARGS) tests/unit/engine/test_engine_vllm.py
+
+# About three minutes and 1 GB; an environment of its own, for it pins hundreds of packages.
+$(LABEL_STUDIO)/bin/label-studio:
+	$(PYTHON) -m venv $(LABEL_STUDIO)
+	$(LABEL_STUDIO)/bin/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) label-studio==1.23.2
+
+test-label-studio: $(VENV)/.dev $(LABEL_STUDIO)/bin/label-studio  ## a real Label Studio reads our export and we read its
+	FAIRLEAD_LABEL_STUDIO=$(LABEL_STUDIO)/bin/label-studio FAIRLEAD_REQUIRE=label-studio $(BIN)/python -m pytest tests/integration/test_label_studio.py
 
 test-slow: $(VENV)/.dev  ## what takes minutes
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)

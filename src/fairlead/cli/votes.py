@@ -8,7 +8,7 @@ from fairlead.cli import terminal
 from fairlead.cli.running import as_data
 from fairlead.core.gates import figure
 from fairlead.core.summary import StageSummary
-from fairlead.preferences import shared_rounds, votes
+from fairlead.preferences import item_export, shared_rounds, votes, watching
 
 
 def import_file(file: Path, out: Path, *, item: str, rater: str, label: str) -> None:
@@ -49,16 +49,46 @@ def show_agreement(file: Path, *, item: str, rater: str, label: str, level: str,
 
 
 def aggregate_file(
-    file: Path, out: Path, *, item: str, rater: str, label: str, method: str, items: Path | None
+    file: Path, out: Path, *, item: str, rater: str, label: str, method: str, items: Path | None, gold: Path | None
 ) -> None:
     """Aggregate and say what came out."""
-    summary = votes.aggregate_votes(file, out, item=item, rater=rater, label=label, method=method, items=items)
+    summary = votes.aggregate_votes(
+        file, out, item=item, rater=rater, label=label, method=method, items=items, gold=gold
+    )
     terminal.say(summary.headline)
     for note in summary.notes:
         terminal.say(f"  {note}")
     terminal.say(f"Written: {out}")
     if items is not None:
         terminal.say(f"Next: name it in a recipe (preferences.path: {out}), then fairlead prefer RECIPE")
+
+
+def show_drift(file: Path, *, p0: float, p1: float, h: float, as_json: bool) -> None:
+    """Alarms on anchors."""
+    _show(watching.drift_of(file, p0=p0, p1=p1, h=h), as_json=as_json)
+
+
+def show_rolling(file: Path, *, item: str, rater: str, label: str, window: int, as_json: bool) -> None:
+    """Kappa along the work."""
+    _show(watching.rolling_of(file, item=item, rater=rater, label=label, window=window), as_json=as_json)
+
+
+def choose_batch(file: Path, out: Path, *, num_pairs: int, random_share: float, seed: int) -> None:
+    """The next batch."""
+    _show(watching.choose_batch(file, out, num_pairs=num_pairs, random_share=random_share, seed=seed), as_json=False)
+    terminal.say(f"Written: {out}; keep its column p_inclusion with the votes, for figures divide by it")
+
+
+def convert_file(
+    file: Path, out: Path, *, to: str, source: str | None, mapping: Path | None, method: str, is_strict: bool, is_blind: bool, as_json: bool
+) -> None:  # fmt: skip
+    """Convert and say what came out."""
+    summary = item_export.convert(
+        file, out, to=to, source_format=source, mapping=mapping, method=method, is_strict=is_strict, is_blind=is_blind
+    )
+    _show(summary, as_json=as_json)
+    if not as_json:
+        terminal.say(f"Written: {out}")
 
 
 def _print_table(title: str, columns: tuple[str, ...], rows: tuple[tuple[str | float | int | None, ...], ...]) -> None:

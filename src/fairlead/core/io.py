@@ -28,6 +28,7 @@ from typing import IO, Any, Self, cast
 
 from fairlead.core.errors import DataError, explain, shorten
 from fairlead.core.records import AnyRecord, Record, from_dict, to_dict
+from fairlead.core.untrusted import ARCHIVES, MAX_JSON_CHARS, BoundedGzip, safe_cell
 
 MAX_LINE_BYTES = 64 * 2**20  # a single row above this is a damaged or hostile file, not data
 
@@ -55,6 +56,9 @@ def read_rows(path: Path | str) -> Iterator[Row]:
         ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".json": _read_json, ".csv": _read_csv, ".tsv": _read_csv,
         ".parquet": _read_parquet,
     }  # fmt: skip
+    if path.suffix.lower() in ARCHIVES:
+        raise DataError(explain(path, None, "is an archive", expected=", ".join(readers) + " (text types may end in .gz)",
+                                remedy="Unpack it and name the file inside"))  # fmt: skip
     if kind not in readers:
         raise DataError(explain(path, None, "has an unknown file type", expected=", ".join(readers) + " (text types may end in .gz)",
                                 remedy="Convert or rename the file"))  # fmt: skip
@@ -112,7 +116,7 @@ def _open_text(path: Path) -> Generator[IO[str]]:
     """Open text or gzip; turn decoding and decompression faults into DataErrors."""
     try:
         with (
-            gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+            io.TextIOWrapper(io.BufferedReader(BoundedGzip(path), 2**20), encoding="utf-8-sig", newline="")
             if path.suffix == ".gz"
             else path.open(encoding="utf-8-sig", newline="") as file
         ):
@@ -208,7 +212,10 @@ def _as_object(value: Any, where: str) -> dict[str, Any]:
 
 def _read_json(path: Path) -> Iterator[Row]:
     with _open_text(path) as file:
-        text = file.read()
+        text = file.read(MAX_JSON_CHARS + 1)
+    if len(text) > MAX_JSON_CHARS:
+        raise DataError(explain(path, None, f"is one JSON value of more than {MAX_JSON_CHARS} characters", expected="at most that",
+                                remedy="Write one object a line (.jsonl), which is read row by row"))  # fmt: skip
     if _is_json_lines(text):
         yield from _read_jsonl(path)
         return
@@ -392,6 +399,18 @@ def read_json(path: Path | str) -> Any:
         return parse_json(file.read(), str(path))
 
 
+def write_csv(path: Path | str, rows: Iterable[Mapping[str, Any]], *, columns: Iterable[str]) -> int:
+    """Write rows as CSV; text that a spreadsheet would run gets a leading apostrophe (`untrusted.safe_cell`). Return how many."""
+    names, num_rows = list(columns), 0
+    with atomic_path(path) as temporary, _open_write(temporary, is_gzip=Path(path).suffix == ".gz") as file:
+        writer = csv.writer(file, lineterminator="\r\n")  # also what makes it quote a bare carriage return
+        writer.writerow(map(safe_cell, names))
+        for row in rows:
+            writer.writerow([safe_cell(row.get(name)) for name in names])
+            num_rows += 1
+    return num_rows
+
+
 def write_parquet(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> int:
     """Write rows as Parquet; return how many."""
     pyarrow, parquet = _import_parquet()
@@ -434,6 +453,10 @@ class Rejects:
     def total(self) -> int:
         """Number of rejected rows."""
         return sum(self.counts.values())
+
+    def first(self, num: int) -> list[tuple[str, str]]:
+        """Place and reason of the first few."""
+        return [(str(row["where"]), str(row["reason"])) for row in self._rows[:num]]
 
     def __enter__(self) -> Self:
         return self

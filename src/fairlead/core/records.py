@@ -362,7 +362,7 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return lambda value: value if type(value) is str and value in args else _UNREAD
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):  # `Literal | None` is the second
         inner = _reader(args[0])
         return lambda value: None if value is None else inner(value)
     if origin is tuple:
@@ -409,7 +409,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
                 )
             )
         return value
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):  # `Literal | None` is the second
         return None if value is None else _coerce(value, args[0], where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
@@ -419,7 +419,13 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise DataError(explain(where, value, "has the wrong type", expected="an object", remedy="Fix the value"))
         return dict(typing.cast(Mapping[str, Any], value))
-    return _message(value, where) if dataclasses.is_dataclass(hint) else _scalar(value, hint, where)
+    if not dataclasses.is_dataclass(hint):
+        return _scalar(value, hint, where)
+    return (
+        _message(value, where)
+        if typing.cast(object, hint) is Message
+        else from_dict(typing.cast(Any, hint), value, where=where)
+    )
 
 
 def _message(value: Any, where: str) -> Message:

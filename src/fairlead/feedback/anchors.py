@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fairlead.core.errors import ConfigError, explain
+from fairlead.core.gates import declared
 from fairlead.feedback.tasks import derived_rng
 
 MIN_SHARE, MAX_SHARE = 0.05, 0.10
@@ -45,7 +46,7 @@ class AnchorRule:
             raise ConfigError(explain("anchors.share", self.share, "is outside of what drift needs and raters bear",
                                       expected=f"{MIN_SHARE} to {MAX_SHARE}", remedy="Use 0.075"))  # fmt: skip
         if self.batch * MAX_SHARE < 1:
-            raise ConfigError(explain("anchors.batch", self.batch, f"with an anchor in each would be more than {MAX_SHARE:.0%} anchors",
+            raise ConfigError(explain("anchors.batch", self.batch, f"with an anchor in each would be more than {declared(MAX_SHARE)} anchors",
                                       expected=">= 10", remedy="Use batches of 20"))  # fmt: skip
         if not 1 <= self.first_within <= self.batch // 2 or self.gap < 0 or not 0 <= self.repeat_share <= 1:
             raise ConfigError(explain("anchors", f"first_within {self.first_within}, gap {self.gap}, repeat_share {self.repeat_share}",

@@ -20,6 +20,7 @@ from fairlead.formats.base import (
 from fairlead.formats.reading import (
     Reading,
     prompt_part,
+    read_annotations,
     read_demonstrations,
     read_labels,
     read_preferences,
@@ -27,6 +28,7 @@ from fairlead.formats.reading import (
     read_steps,
 )
 from fairlead.formats.registry import FORMATS, detect_format, find_format
+from fairlead.formats.vendor import read_mapping
 from fairlead.formats.votes import read_votes
 from fairlead.formats.writing import write_preferences
 
@@ -47,8 +49,10 @@ __all__ = [
     "find_format",
     "mostly",
     "prompt_part",
+    "read_annotations",
     "read_demonstrations",
     "read_labels",
+    "read_mapping",
     "read_preferences",
     "read_prompts",
     "read_steps",

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 from fairlead.core.io import Row
 from fairlead.core.records import Preference, Record
 
-Kind = Literal["preferences", "demonstrations", "labels", "votes", "prompts", "steps"]
+Kind = Literal["preferences", "demonstrations", "labels", "votes", "prompts", "steps", "annotations"]
 Pairing = Literal["all", "adjacent", "best_vs_each", "best_vs_worst"]
 Values = Mapping[str, Any]
 

@@ -100,8 +100,8 @@ def _is_turns(data: Any) -> bool:
 
 
 def _is_solved(name: str, data: Any) -> bool:
-    """The `question` and `label` of PRM800K; in other data columns of these names are plain text."""
-    key = {"question": "problem", "label": "steps"}.get(name)
+    """The `question` and `label` of PRM800K, the `input` of fine-tuning files; in other data columns of these names are plain text."""
+    key = {"question": "problem", "label": "steps", "input": "messages"}.get(name)
     return key is not None and isinstance(data, dict) and key in data
 
 

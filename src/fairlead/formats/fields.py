@@ -138,6 +138,16 @@ def mapping(value: Any, name: str) -> Values:
     return value
 
 
+def object_or_empty(value: Any) -> dict[str, Any]:
+    """An object; empty for everything else, where a field is optional and a wrong one says nothing."""
+    return value if isinstance(value, dict) else {}
+
+
+def list_or_empty(value: Any) -> list[Any]:
+    """A list; empty for everything else."""
+    return value if isinstance(value, list) else []
+
+
 def keep(values: Values, *names: str) -> dict[str, Any]:
     """Copy plain values worth keeping as metadata; what is missing, nested or cannot be written as JSON stays behind."""
     return {name: values[name] for name in names if _is_plain(values.get(name))}

@@ -131,6 +131,31 @@ def _slice(values: Values) -> str:
     return str(keep(values, "domain").get("domain") or "all")
 
 
+def _write_helpsteer3(preference: Preference) -> dict[str, Any]:
+    """The chosen completion is `response1`. Strengths of the raters are turned to that frame; without any, the probability gives one:
+    up to 2/3 slightly, up to 5/6 better, above it much better."""
+    votes = [
+        int(vote) for vote in preference.meta.get("votes", ()) if isinstance(vote, (int, float)) and -3 <= vote <= 3
+    ]
+    given = whole(preference.meta.get("strength"))
+    strength = (
+        0
+        if preference.is_tie
+        else abs(given)
+        if given
+        else 1 + (preference.p_chosen > 2 / 3) + (preference.p_chosen > 5 / 6)
+    )
+    is_second = (given or 0) > 0
+    return {
+        "domain": str(preference.meta.get("domain") or preference.slice), "language": str(preference.meta.get("language") or ""),
+        "context": [{"role": m.role, "content": m.content} for m in preference.prompt],
+        "response1": preference.chosen, "response2": preference.rejected, "overall_preference": -strength,
+        "individual_preference": [
+            {"score": -vote if is_second else vote, "reasoning": "", "feedback1": "", "feedback2": ""} for vote in votes
+        ],
+    }  # fmt: skip
+
+
 HELPSTEER2 = Format(
     name="helpsteer2", kind="preferences", detect=mostly(lambda v: {"prompt", "response", "helpfulness"} <= set(v)),
     read=_read_alone, also={"prompts": prompts_by(prompt_of)},
@@ -146,6 +171,6 @@ HELPSTEER2_PREFERENCE = Format(
 HELPSTEER3 = Format(
     name="helpsteer3", kind="preferences",
     detect=mostly(lambda v: {"context", "response1", "response2", "overall_preference"} <= set(v)),
-    read=_read_helpsteer3, also={"prompts": prompts_by(_context)},
+    read=_read_helpsteer3, write=_write_helpsteer3, also={"prompts": prompts_by(_context)},
     doc="HelpSteer3: `context`, `response1`, `response2`, `overall_preference` from -3 (first) to 3 (second), 0 a tie; single votes are kept.",
 )  # fmt: skip

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
+from fairlead.core.annotations import RatedItem
 from fairlead.core.errors import ConfigError, DataError, explain
 from fairlead.core.io import Rejects, Row, read_rows
 from fairlead.core.records import Demonstration, Label, Preference, Prompt, Record, StepLabels
@@ -21,7 +22,9 @@ from fairlead.formats.base import Format, Gathered, Item, Kind, LeftOut, Pairing
 from fairlead.formats.cells import decode
 from fairlead.formats.conversations import IDENTICAL, check_prompt
 from fairlead.formats.nesting import cut_deep
+from fairlead.formats.provenance import is_ours, restored
 from fairlead.formats.registry import detect_format, find_format
+from fairlead.formats.vendor import ColumnMapping, vendor_format
 
 Found = TypeVar("Found", bound=Record)
 NOTHING = "holds nothing of this kind"
@@ -80,6 +83,28 @@ def read_steps(path: Path | str, *, format: str | None = None, rejects: Rejects)
     known = _choose(path, format, "steps")
     read = known.read if known.kind == "steps" else known.also["steps"]
     return cast("Reading[StepLabels]", _reading(Path(path), known, read, "steps", rejects))
+
+
+def read_annotations(
+    path: Path | str, *, format: str | None = None, columns: ColumnMapping | None = None, rejects: Rejects
+) -> Reading[RatedItem]:
+    """Read items with everything that raters said about them.
+
+    Args:
+        columns: which column is what in a vendor's table (`vendor.read_mapping`); then `format` must be None.
+    """
+    if columns is not None and format is not None:
+        raise ConfigError(
+            explain(
+                "format",
+                format,
+                "does not go with a mapping of columns",
+                expected="one of the two",
+                remedy="Leave one out",
+            )
+        )
+    known = vendor_format(columns) if columns is not None else _choose(path, format, "annotations")
+    return cast("Reading[RatedItem]", _reading(Path(path), known, known.read, "annotations", rejects))
 
 
 def read_prompts(path: Path | str, *, format: str | None = None, rejects: Rejects) -> Reading[Prompt]:
@@ -212,10 +237,14 @@ def _outcomes(
     parts = known.gather(list(rows)) if known.gather else (Gathered(members=[row], row=row) for row in rows)
     for part in parts:
         try:
-            found = [*part.left_out, *(read(part.row) if part.row is not None else ())]
+            found = [*part.left_out, *(_read_part(part.row, read) if part.row is not None else ())]
         except Unusable as fault:
             found = [*part.left_out, LeftOut(reason=str(fault))]
         yield part.members, found
+
+
+def _read_part(row: Row, read: Read) -> list[Item]:
+    return [restored(item, row.values) if isinstance(item, Preference) else item for item in read(row)]
 
 
 def _content(record: Record) -> object:
@@ -228,9 +257,16 @@ def _stamper(path: Path, known: Format) -> Callable[[Record, Row], Record]:
         return lambda record, row: record
 
     def stamp(record: Any, row: Row) -> Record:
+        if (isinstance(record, Preference) and is_ours(row.values)) or _names_source(record):
+            return record
         return dataclasses.replace(record, source=path.name, meta={**record.meta, "row": row.number}, id="")
 
     return stamp
+
+
+def _names_source(record: Any) -> bool:
+    """Items that came from us through another tool say themselves where they were from."""
+    return isinstance(record, RatedItem) and record.source != "unknown"
 
 
 def _refuse_useless(report: ReadReport, *, all_alike: bool) -> None:

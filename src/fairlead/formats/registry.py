@@ -5,9 +5,11 @@ from pathlib import Path
 
 from fairlead.core.errors import ConfigError, DataError, explain, nearest
 from fairlead.core.io import read_rows
+from fairlead.formats.annotation_formats import ARGILLA, FAIRLEAD_ITEMS, LABEL_STUDIO, LABEL_STUDIO_MIN
 from fairlead.formats.base import Format
 from fairlead.formats.cells import decode
 from fairlead.formats.comparisons import ARENA, ARENA_FLAGS, OPENAI_COMPARISONS
+from fairlead.formats.fine_tuning import FINE_TUNING
 from fairlead.formats.helpsteer import HELPSTEER2, HELPSTEER2_PREFERENCE, HELPSTEER3
 from fairlead.formats.instructions import ALPACA, ALPACA_PREFERENCES, SHAREGPT, SHAREGPT_PREFERENCES
 from fairlead.formats.labelled_pairs import ALPACA_EVAL, PKU_SAFERLHF, PKU_SAFERLHF_SAFER, SHP
@@ -31,6 +33,7 @@ FORMATS: tuple[Format, ...] = (
     ALPACA, ALPACA_PREFERENCES, SHAREGPT, SHAREGPT_PREFERENCES, OPENAI_COMPARISONS, OPENAI_AXIS, WEBGPT,
     HELPSTEER2, HELPSTEER2_PREFERENCE, HELPSTEER3, PKU_SAFERLHF, PKU_SAFERLHF_SAFER, SHP, NECTAR, ARENA, ARENA_FLAGS, ALPACA_EVAL,
     TRL_STEPWISE, PRM800K, MATH_SHEPHERD, VOTES,
+    FAIRLEAD_ITEMS, LABEL_STUDIO, LABEL_STUDIO_MIN, ARGILLA, FINE_TUNING,
 )  # fmt: skip
 
 

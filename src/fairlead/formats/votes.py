@@ -5,6 +5,7 @@ from typing import Any
 
 from fairlead.core.errors import DataError, explain, nearest
 from fairlead.core.io import Row, read_rows
+from fairlead.core.untrusted import plain_cell
 from fairlead.formats.base import Format, Item, Unusable, Values, Vote, mostly
 
 
@@ -60,7 +61,7 @@ def as_label(value: Any) -> str:
         raise Unusable("is empty" if value is None or isinstance(value, float) else "is not a single value")
     if not value.strip():
         raise Unusable("is empty")
-    return value.strip()
+    return plain_cell(value.strip())
 
 
 def _read(row: Row) -> list[Item]:

@@ -6,21 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.core.errors import ConfigError, DataError, explain
-from fairlead.core.io import write_jsonl
+from fairlead.core.io import write_jsonl, write_parquet
 from fairlead.core.records import Preference
 from fairlead.formats.base import Unusable, WriteReport
 from fairlead.formats.conversations import checked
+from fairlead.formats.provenance import provenance_columns
 from fairlead.formats.registry import FORMATS, find_format
 
 
 def write_preferences(path: Path | str, preferences: Iterable[Preference], *, format: str) -> WriteReport:
-    """Write preferences as JSONL (gzip when the name ends in .gz).
+    """Write preferences as JSONL (gzip when the name ends in .gz), or as Parquet when it ends in .parquet.
+
+    Votes, posterior, margin, weight and provenance stand in columns of their own (`provenance.py`), which other programs ignore and
+    reading restores.
 
     Raises:
         ConfigError: the format is unknown or is only read.
         DataError: there was nothing, or nothing that the format can carry; no file is left behind.
     """
-    write = find_format(format).write
+    known = find_format(format)
+    write = known.write
     if write is None:
         raise ConfigError(explain("format", format, "can be read but not written", expected="one of " + ", ".join(f.name for f in FORMATS if f.write),
                                   remedy="Choose one of these"))  # fmt: skip
@@ -29,7 +34,8 @@ def write_preferences(path: Path | str, preferences: Iterable[Preference], *, fo
     def rows() -> Iterator[dict[str, Any]]:
         for preference in preferences:
             try:
-                yield write(checked(preference))
+                row = write(checked(preference))
+                yield row if known.is_own else {**row, **provenance_columns(preference)}
             except Unusable as fault:
                 left_out[str(fault)] = left_out.get(str(fault), 0) + 1
 
@@ -39,4 +45,5 @@ def write_preferences(path: Path | str, preferences: Iterable[Preference], *, fo
         reasons = ", ".join(f"{reason} ({count})" for reason, count in left_out.items()) or "there were none"
         raise DataError(explain(path, None, f"would hold no preference: {reasons}", expected=f"preferences that {format} can carry",
                                 remedy="Write format=fairlead, which carries everything"))  # fmt: skip
-    return WriteReport(written=write_jsonl(path, itertools.chain([first], found)), left_out=left_out)
+    save = write_parquet if Path(path).suffix == ".parquet" else write_jsonl
+    return WriteReport(written=save(path, itertools.chain([first], found)), left_out=left_out)

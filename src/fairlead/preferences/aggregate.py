@@ -13,19 +13,21 @@ Example:
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
 
+from fairlead.core.errors import ConfigError, explain
 from fairlead.core.records import Judgment
 from fairlead.stats.aggregation import Aggregate, dawid_skene, majority, one_coin, weighted
 from fairlead.stats.agreement import rater_agreement
 from fairlead.stats.arrays import IntArray
+from fairlead.stats.rater_bradley_terry import RaterRanking, comparisons_from_rows, rater_bradley_terry
 from fairlead.stats.votes import Votes, votes_from_rows
 
-Method = Literal["majority", "dawid_skene", "one_coin", "one_coin_side_bias", "weighted"]
+Method = Literal["majority", "dawid_skene", "one_coin", "one_coin_side_bias", "weighted", "bradley_terry"]
 WINNERS = ("a", "b")
 LABELS = ("a", "b", "tie")
 
@@ -137,38 +139,101 @@ def choose_method(wanted: Method | Literal["auto"], verdicts: Verdicts) -> Metho
     return "one_coin_side_bias" if verdicts.has_sides else "one_coin"
 
 
-def aggregate_pairs(verdicts: Verdicts, *, method: Method) -> Outcome:
+def aggregate_pairs(
+    verdicts: Verdicts,
+    *,
+    method: Method,
+    completions: Mapping[str, tuple[str, str]] | None = None,
+    gold: Mapping[str, str] | None = None,
+) -> Outcome:
     """Give every pair with a vote its probability, and every rater an estimate.
 
+    Args:
+        completions: ids of both completions of a task; `bradley_terry` gives a completion that stands in several pairs one score.
+        gold: {task: a or b} of anchors, whose truth is held fixed; only for the methods that estimate raters.
     Raises:
         DataError: a rater voted twice on one pair.
     """
     counts: dict[str, Counter[str]] = {}
     for task, _, label in verdicts.rows:
         counts.setdefault(task, Counter())[label] += 1
+    if method == "bradley_terry":
+        _require_no_gold(method, gold)
+        return _by_scores(verdicts, counts, completions or {})
     votes = verdicts.decided().votes()
-    found = run_method(votes, method=method) if len(votes.items) else None
+    found = run_method(votes, method=method, gold=gold) if len(votes.items) else None
     p_decided = dict(zip(votes.item_names, found.posterior[:, 0], strict=True)) if found else {}
     pairs = {task: _pair(count, float(p_decided.get(task, 0.5))) for task, count in counts.items()}
     return Outcome(method=method, pairs=pairs, raters=rater_outcomes(votes, found) if found else {})
 
 
-def run_method(votes: Votes, *, method: Method) -> Aggregate:
-    """Dispatch to the rater model; `weighted` takes each rater's agreement with the majority of the others as accuracy."""
+def run_method(votes: Votes, *, method: Method, gold: Mapping[str, str] | None = None) -> Aggregate:
+    """Dispatch to the rater model; `weighted` takes each rater's agreement with the majority of the others as accuracy.
+
+    Raises:
+        ConfigError: gold for a method that estimates nothing, or scores for labels that are no pairs.
+    """
     match method:
         case "majority":
+            _require_no_gold(method, gold)
             return majority(votes)
         case "dawid_skene":
-            return dawid_skene(votes)
+            return dawid_skene(votes, gold=gold)
         case "one_coin":
-            return one_coin(votes)
+            return one_coin(votes, gold=gold)
         case "one_coin_side_bias":
-            return one_coin(votes, side_bias=True)
+            return one_coin(votes, side_bias=True, gold=gold)
         case "weighted":
+            _require_no_gold(method, gold)
             found = rater_agreement(votes)
             return weighted(
                 votes, [found[r].value for r in votes.rater_names], num_observed=[found[r].n for r in votes.rater_names]
             )
+        case "bradley_terry":
+            raise ConfigError(explain("method", method, "scores completions, not labels", expected="pairs with labels a and b",
+                                      remedy="Give the texts with --items, or choose one_coin"))  # fmt: skip
+
+
+def _require_no_gold(method: Method, gold: Mapping[str, str] | None) -> None:
+    if gold:
+        raise ConfigError(explain("gold", None, f"has no use in {method}", expected="dawid_skene, one_coin or one_coin_side_bias",
+                                  remedy="Choose one of these or leave gold out"))  # fmt: skip
+
+
+def _by_scores(
+    verdicts: Verdicts, counts: Mapping[str, Counter[str]], completions: Mapping[str, tuple[str, str]]
+) -> Outcome:
+    """Bradley-Terry with raters, sides and ties: the probability is that of the scores, with their errors."""
+    sides = {task: completions.get(task, (f"{task}/a", f"{task}/b")) for task in counts}
+    rows = [(*sides[task], rater, _RESULTS[label]) for task, rater, label in verdicts.rows]
+    fit = rater_bradley_terry(comparisons_from_rows(rows, swapped=verdicts.swapped if verdicts.has_sides else None))
+    place = {name: i for i, name in enumerate(fit.completion_names)}
+    pairs = {
+        task: PairOutcome(p_a=fit.p_better(place[sides[task][0]], place[sides[task][1]]), num_votes=count.total(),
+                          agreement=max(count.values()) / count.total())
+        for task, count in counts.items()
+    }  # fmt: skip
+    raters = {
+        name: RaterOutcome(accuracy=_expected_accuracy(fit, rows, name, place), side_bias=float(fit.side_bias[i]) if verdicts.has_sides else None)
+        for i, name in enumerate(fit.rater_names)
+    }  # fmt: skip
+    return Outcome(method="bradley_terry", pairs=pairs, raters=raters)
+
+
+_RESULTS = {"a": 1.0, "b": 0.0, "tie": 0.5}
+
+
+def _expected_accuracy(
+    fit: RaterRanking, rows: Sequence[tuple[str, str, str, float]], rater: str, place: Mapping[str, int]
+) -> float:
+    """Mean chance that the rater names the completion with the higher score, over the pairs that the rater saw."""
+    a = float(fit.discrimination[fit.rater_names.index(rater)])
+    gaps = [
+        abs(float(fit.scores[place[first]] - fit.scores[place[second]]))
+        for first, second, name, _ in rows
+        if name == rater
+    ]
+    return sum(1 / (1 + math.exp(-a * gap)) for gap in gaps) / len(gaps)
 
 
 def _pair(count: Counter[str], p_decided: float) -> PairOutcome:

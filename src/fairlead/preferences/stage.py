@@ -187,7 +187,8 @@ def read_votes(material: Material, *, wanted: Literal["auto"] | Method, seed: in
     if not verdicts.rows:
         raise DataError(explain("judgments", None, f"holds no vote ({verdicts.num_skips} skips)", expected="votes for a or b, or ties",
                                 remedy="Collect judgments first"))  # fmt: skip
-    outcome = aggregate_pairs(verdicts, method=choose_method(wanted, verdicts))
+    sides = {name: (task.completion_a, task.completion_b) for name, task in material.tasks.items()}
+    outcome = aggregate_pairs(verdicts, method=choose_method(wanted, verdicts), completions=sides)
     votes = verdicts.votes()
     found = read_agreement(votes, seed=seed, num_resamples=num_resamples)
     decided, percent = votes, found.percent

@@ -82,7 +82,7 @@ def agreement_of(
 
 def aggregate_votes(
     path: Path | str, out: Path | str, *, item: str = "item", rater: str = "rater", label: str = "label",
-    method: str = "dawid_skene", items: Path | str | None = None,
+    method: str = "dawid_skene", items: Path | str | None = None, gold: Path | str | None = None,
 ) -> StageSummary:  # fmt: skip
     """Write one label an item with the probability of every label; with `items`, preferences instead.
 
@@ -91,16 +91,20 @@ def aggregate_votes(
     Args:
         out: .jsonl file; rows of item, label, is_tied, num_votes, posterior, or `records.Preference`.
         items: file of item, prompt, a, b with the texts that labels a and b stand for.
+        gold: file of item, label of anchors whose truth is known and held fixed.
     Raises:
         ConfigError: an unknown method.
         DataError: a vote on an item that `items` does not have, labels that are not a and b, or side bias without sides.
     """
     chosen = _choice("method", method, Method)
     rows, sides = read_votes(path, item=item, rater=rater, label=label), _read_sides(path)
+    known = _read_gold(gold) if gold is not None else None
     if items is not None:
-        return _aggregate_pairs(rows, sides, path=Path(path), out=Path(out), method=chosen, texts=_read_items(items))
+        return _aggregate_pairs(
+            rows, sides, path=Path(path), out=Path(out), method=chosen, texts=_read_items(items), gold=known
+        )
     votes = _with_sides(rows, sides)
-    found = run_method(votes, method=chosen)
+    found = run_method(votes, method=chosen, gold=known)
     write_jsonl(out, _label_rows(votes, found))
     raters = _write_raters(Path(out), votes, rater_outcomes(votes, found))
     num_tied = int(found.is_tied.sum())
@@ -198,16 +202,35 @@ def _read_items(path: Path | str) -> dict[str, tuple[Prompt, str, str]]:
     return found
 
 
+def _read_gold(path: Path | str) -> dict[str, str]:
+    """{item: label} of anchors."""
+    found: dict[str, str] = {}
+    for row in read_rows(path):
+        name, label = row.values.get("item"), row.values.get("label")
+        if not isinstance(name, (str, int)) or not isinstance(label, (str, int)) or str(name) in found:
+            raise DataError(
+                explain(
+                    row.where,
+                    name,
+                    "is no anchor",
+                    expected="columns item and label, each item once",
+                    remedy="Fix the row",
+                )
+            )
+        found[str(name).strip()] = str(label).strip()
+    return found
+
+
 def _aggregate_pairs(
     rows: list[tuple[str, str, str]], sides: list[bool] | None, *, path: Path, out: Path, method: Method,
-    texts: Mapping[str, tuple[Prompt, str, str]],
+    texts: Mapping[str, tuple[Prompt, str, str]], gold: Mapping[str, str] | None,
 ) -> StageSummary:  # fmt: skip
     verdicts = _as_verdicts(rows, sides, path=path, method=method)
     unknown = next((row[0] for row in verdicts.rows if row[0] not in texts), None)
     if unknown is not None:
         raise DataError(explain(f"{path}.item", unknown, f"has votes but no texts{nearest(unknown, texts)}", expected="an item of the items file",
                                 remedy="Add its row to the items file"))  # fmt: skip
-    outcome, ledger = aggregate_pairs(verdicts, method=method), Ledger()
+    outcome, ledger = aggregate_pairs(verdicts, method=method, gold=gold), Ledger()
     candidates = [_candidate(name, *text, outcome=outcome.pairs.get(name)) for name, text in texts.items()]
     preferences = drop_repeats(build_preferences(candidates, rules=Rules(), ledger=ledger), ledger)
     if not preferences:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fairlead.core.errors import DataError, explain
+from fairlead.core.gates import declared
 from fairlead.stats.intervals import Interval
 from fairlead.stats.published import REFERENCE_ROWS, ReferenceRow
 
@@ -102,10 +103,16 @@ def explain_conflict(agreement: Interval, alpha: Interval, *, gate: float = GATE
     reading = (
         "noise" if alpha.value < NOISE_KAPPA else "normal for preferences" if alpha.value <= GOOD_KAPPA else "good"
     )
-    ties = f"with {tie_share:.0%} ties" if tie_share else "without ties"
+    ties = f"with {_per_cent(tie_share)} ties" if tie_share else "without ties"
+    noise, good = (_per_cent(agreement_from_kappa(limit, tie_share=tie_share)) for limit in (NOISE_KAPPA, GOOD_KAPPA))
     return (
-        f"{agreement.value:.0%} agreement {passes} the gate of {gate:.0%}; kappa {alpha.value:.2f} is {reading} on the scale of the guides. "
-        f"Both speak of the same votes: {ties} and with balanced sides the gate of {gate:.0%} is kappa {kappa_at(gate, tie_share=tie_share):.2f}, "
-        f"kappa {NOISE_KAPPA} is {agreement_from_kappa(NOISE_KAPPA, tie_share=tie_share):.0%} and kappa {GOOD_KAPPA} is "
-        f"{agreement_from_kappa(GOOD_KAPPA, tie_share=tie_share):.0%} agreement, which few published data sets reach."
+        f"{_per_cent(agreement.value)} agreement {passes} the gate of {_per_cent(gate)}; kappa {alpha.value:.2f} is {reading} on the scale of "
+        f"the guides. Both speak of the same votes: {ties} and with balanced sides the gate of {_per_cent(gate)} is kappa "
+        f"{kappa_at(gate, tie_share=tie_share):.2f}, kappa {NOISE_KAPPA} is {noise} and kappa {GOOD_KAPPA} is {good} "
+        f"agreement, which few published data sets reach."
     )
+
+
+def _per_cent(share: float) -> str:
+    """To whole per cents."""
+    return declared(round(share, 2))

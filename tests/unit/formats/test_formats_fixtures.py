@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fairlead.core.annotations import RatedItem
 from fairlead.core.io import Rejects, read_rows, write_jsonl
 from fairlead.core.records import Demonstration, Label, Preference, Prompt, StepLabels, from_dict, to_dict
 from fairlead.formats import (
@@ -11,6 +12,7 @@ from fairlead.formats import (
     Reading,
     detect_format,
     find_format,
+    read_annotations,
     read_demonstrations,
     read_labels,
     read_preferences,
@@ -26,6 +28,7 @@ READERS = {
     "labels": read_labels,
     "prompts": read_prompts,
     "steps": read_steps,
+    "annotations": read_annotations,
 }
 TIE = "pair: equal rank or score"
 NO_RANK = "completion: no rank"
@@ -107,6 +110,21 @@ EXPECTED: dict[tuple[str, str], tuple[int, int, int, dict[str, int], dict[str, i
     ("arena_flags", "preferences"): (5, 2, 2, {
         "conversations differ before the last turn": 1, "missing response_a": 1, "not exactly one of the winner flags is 1": 1,
     }, {}, {}),
+    ("fairlead_items", "annotations"): (4, 2, 2, {"fewer than two replies": 1, "not a RatedItem": 1}, {}, {}),
+    ("fairlead_items", "preferences"): (4, 1, 1, {"fewer than two replies": 1, "not a RatedItem": 1}, {"no vote on the item": 1}, {}),
+    ("label_studio", "annotations"): (5, 3, 3, {"empty answer1": 1, "no replies in data": 1}, {},
+                                      {"rating: pairwise selects neither left nor right": 1}),
+    ("label_studio", "preferences"): (5, 1, 1, {
+        "empty answer1": 1, "no replies in data": 1, "rating: pairwise selects neither left nor right": 1,
+    }, {"no vote on the item": 1}, {}),
+    ("label_studio_min", "annotations"): (4, 3, 2, {"empty answer1": 1}, {}, {}),
+    ("label_studio_min", "preferences"): (4, 3, 2, {"empty answer1": 1}, {}, {}),
+    ("argilla", "annotations"): (4, 2, 2, {
+        "responses by question are the SDK's, which loses ranks and ties: export the records through the REST API": 1, "fewer than two replies": 1,
+    }, {}, {"rating: a draft": 1}),
+    ("fine_tuning", "preferences"): (4, 2, 2, {
+        "preferred_output is not one assistant message": 1, "chosen and rejected are identical": 1,
+    }, {}, {}),
 }  # fmt: skip
 
 
@@ -162,6 +180,7 @@ def test_records_survive_a_file_of_ours(name, kind, tmp_path):
         "labels": Label,
         "prompts": Prompt,
         "steps": StepLabels,
+        "annotations": RatedItem,
     }[kind]
     write_jsonl(tmp_path / "ours.jsonl", records)
     again = [from_dict(cls, row.values) for row in read_rows(tmp_path / "ours.jsonl")]

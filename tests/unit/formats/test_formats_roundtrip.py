@@ -67,7 +67,9 @@ def test_trl_carries_sides_probability_and_margin(preferences):
 def test_ultrafeedback_binarized_carries_sides_and_order(preferences):
     found = there_and_back(preferences, "ultrafeedback_binarized")
     assert sides(found) == sides(preferences)
-    assert [p.meta["score_chosen"] for p in found] == [p.p_chosen for p in preferences]
+    assert [to_dict(p) for p in found] == [
+        to_dict(p) for p in preferences
+    ]  # the scores are the probabilities, which come back as such
     assert not any(p.is_tie for p in found)
 
 
@@ -110,9 +112,10 @@ def test_nothing_to_write_leaves_no_file(tmp_path):
 
 
 def test_formats_without_a_writer_are_refused(tmp_path):
-    assert WRITABLE == ["fairlead", "hh", "trl", "ultrafeedback_binarized"]
+    assert WRITABLE == ["fairlead", "hh", "trl", "ultrafeedback_binarized", "helpsteer3"]
     with pytest.raises(
-        ConfigError, match="can be read but not written; expected one of fairlead, hh, trl, ultrafeedback_binarized"
+        ConfigError,
+        match="can be read but not written; expected one of fairlead, hh, trl, ultrafeedback_binarized, helpsteer3",
     ):
         write_preferences(tmp_path / "out.jsonl", [one()], format="oasst")
 

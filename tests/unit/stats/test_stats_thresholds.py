@@ -40,8 +40,8 @@ def test_lights():
 
 def test_the_conflict_is_said_in_words():
     text = explain_conflict(Interval(0.68, 0.6, 0.75, 50), Interval(0.36, 0.2, 0.5, 50))
-    assert "68% agreement passes the gate of 65%; kappa 0.36 is noise" in text
-    assert "the gate of 65% is kappa 0.30, kappa 0.4 is 70% and kappa 0.6 is 80% agreement" in text
+    assert "68 % agreement passes the gate of 65 %; kappa 0.36 is noise" in text
+    assert "the gate of 65 % is kappa 0.30, kappa 0.4 is 70 % and kappa 0.6 is 80 % agreement" in text
     assert "undefined: unanimous" in explain_conflict(Interval(1, 1, 1, 5), undefined("undefined: unanimous", n=5))
 
 
