@@ -10,8 +10,10 @@ from fairlead.core.errors import StoreError, explain
 from fairlead.core.gates import measure
 from fairlead.core.io import read_json, write_text
 from fairlead.core.summary import Figure, summary_from_dict
+from fairlead.pipeline.plan import build_plan
 from fairlead.pipeline.run import Pipeline, StageRecord
 from fairlead.report import LineageNode, RunReport, StageReport, build_report
+from fairlead.report.live import read_live
 from fairlead.store.artifacts import Artifact
 
 
@@ -32,11 +34,22 @@ def run_report(pipeline: Pipeline) -> RunReport:
         for r in records if r.summary is not None and r.artifact is not None
     )  # fmt: skip
     lines = ending_lines(pipeline)
+    unfinished = _unfinished(pipeline)
+    stages += tuple(dataclasses.replace(live.stages[0], title=f"{title}, not finished") for title, live in unfinished)
+    answer = unfinished[-1][1].answer if unfinished else _answer(pipeline, lines)
     return RunReport(
         name=pipeline.recipe.name, created=datetime.now(UTC).isoformat(timespec="seconds"), scope=pipeline.recipe.scope,
-        model=pipeline.model_name, answer=_answer(pipeline, lines), key_figures=_key_figures(pipeline), stages=stages, lineage=_lineage(records),
+        model=pipeline.model_name, answer=answer, key_figures=_key_figures(pipeline), stages=stages, lineage=_lineage(records),
         command=pipeline.command,
     )  # fmt: skip
+
+
+def _unfinished(pipeline: Pipeline) -> list[tuple[str, RunReport]]:
+    """Trainings of the recipe that were stopped, by a rule or by the user, with their alerts: title of the stage, and what it logged."""
+    done = {name for name, record in pipeline.records.items() if record.artifact is not None}
+    found = ((node, read_live(pipeline.home, run=f"{pipeline.recipe.name}/{node.name}")) for node in build_plan(pipeline.recipe)
+             if node.name not in done)  # fmt: skip
+    return [(node.title, live) for node, live in found if live is not None]
 
 
 def _answer(pipeline: Pipeline, lines: list[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from fairlead.cli import terminal
-from fairlead.core.errors import ConfigError, GateStopped, explain
+from fairlead.core.errors import ConfigError, GateStopped, TrainError, explain
 from fairlead.core.gates import GateResult
 from fairlead.core.services import Services, silent_progress
 
@@ -72,6 +72,9 @@ def run_recipe(
             pipeline.run(target)
         except GateStopped as error:
             stopped = error
+        except TrainError:  # a rule stopped it: what it logged, and why, is in the report
+            _report(pipeline)
+            raise
         path = _report(pipeline)
     if as_json:
         terminal.say((pipeline.folder / "run.json").read_text(encoding="utf-8"))

@@ -43,19 +43,23 @@ _KEY = {
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 
 
-def find_work(home: Path) -> Path | None:
-    """Work folder of the training that logged last; None while there is none."""
+def find_work(home: Path, *, run: str = "") -> Path | None:
+    """Work folder of the training (of `recipe/stage`, where that is given) that logged last; None while there is none."""
     found = [path for path in home.glob("work/**/live.json") if (path.parent / "metrics.jsonl").is_file()]
+    if run:
+        found = [path for path in found if json.loads(path.read_text(encoding="utf-8"))["run"] == run]
     return max(found, key=lambda path: (path.parent / "metrics.jsonl").stat().st_mtime_ns).parent if found else None
 
 
-def read_live(home: Path) -> RunReport | None:
+def read_live(home: Path, *, run: str = "") -> RunReport | None:
     """What trains now as a report of one stage; None while nothing does.
 
+    Args:
+        run: `recipe/stage` to look for; empty takes whatever logged last.
     Raises:
         DataError: its metrics are damaged; the line is named.
     """
-    work = find_work(home)
+    work = find_work(home, run=run)
     if work is None:
         return None
     try:
