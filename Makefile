@@ -96,6 +96,7 @@ bundled-model: $(VENV)/.installed  ## train the model that ships with the packag
 
 screenshots: $(VENV)/.dev  ## draw every page to docs/screens (needs chromium and chromium-driver)
 	$(BIN)/python tools/screenshots.py
+	$(BIN)/python tools/annotation_screens.py
 
 clean:
 	rm -rf $(VENV) dist build
