@@ -290,3 +290,46 @@ def test_bad_votes_are_one_line(tmp_path: Path, content: str, words: str) -> Non
         assert outcome.code == 3
         assert words in outcome.error
     assert sorted(p.name for p in tmp_path.iterdir()) == ["votes.csv"]
+
+
+def test_a_round_anchors_and_batches_are_read_from_tables(votes: Path, tmp_path: Path) -> None:
+    gate = json.loads(fairlead("votes", "gate", votes, "--json", home=tmp_path).out)
+    assert set(gate["facts"]["decisions"].values()) <= {"pass", "fail", "continue", "undecided"}
+    assert fairlead("votes", "gate", votes, home=tmp_path).code == 0
+    assert "The newest 12 items" in fairlead("votes", "rolling", votes, home=tmp_path).out
+    (tmp_path / "anchors.csv").write_text("rater,correct\n" + "ann,false\n" * 40, encoding="utf-8")
+    assert (
+        "1 of 1 raters raise an alarm: ann" in fairlead("votes", "drift", tmp_path / "anchors.csv", home=tmp_path).out
+    )
+    (tmp_path / "pool.csv").write_text(
+        "item,p_first\n" + "".join(f"p{i},0.{i + 10}\n" for i in range(30)), encoding="utf-8"
+    )
+    chosen = fairlead(
+        "votes", "choose", tmp_path / "pool.csv", "--pairs", 10, "--out", tmp_path / "batch.jsonl", home=tmp_path
+    )
+    assert "10 of 30 pairs chosen, 2 of them at random" in chosen.out
+
+
+def test_items_are_converted_and_a_strict_conversion_names_the_row(tmp_path: Path) -> None:
+    (tmp_path / "v.csv").write_text(
+        "q,x,y,who,pick\nHi,Hello,Go,ann,A\nHo,Yes,No,ann,B\nHm,,No,ann,B\n", encoding="utf-8"
+    )
+    mapping = "prompt: q\nreplies: [x, y]\nratings: [{rater: who, verdict: pick}]\nverdicts: {A: a, B: b}\n"
+    (tmp_path / "m.yaml").write_text(mapping, encoding="utf-8")
+    command = (
+        "votes",
+        "convert",
+        tmp_path / "v.csv",
+        "--mapping",
+        tmp_path / "m.yaml",
+        "--to",
+        "trl",
+        "--out",
+        tmp_path / "out.jsonl",
+    )
+    done = fairlead(*command, home=tmp_path)
+    assert done.code == 0
+    assert "2 rows of trl from 2 items with 2 ratings" in done.out
+    strict = fairlead(*command, "--strict", home=tmp_path)
+    assert strict.code == 3
+    assert "v.csv:4: empty x" in strict.error
