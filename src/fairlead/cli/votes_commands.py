@@ -82,7 +82,7 @@ def votes_convert(
     blind: Annotated[bool, typer.Option("--blind", help="Leave the names of models out.")] = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
-    """From one annotation tool to another, or to preferences to train on. Ratings, votes, posterior and origin go along; bad rows are listed."""
+    """From one annotation tool to another, or to preferences. Ratings, votes, posterior and origin go along; bad rows are listed."""
     from fairlead.cli.votes import convert_file
 
     convert_file(
@@ -131,7 +131,7 @@ def votes_choose(
     random_share: Annotated[float, typer.Option(help="Part chosen at random, at least 0.2.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
 ) -> None:  # fmt: skip
-    """Choose the pairs to rate next: uncertain, disputed, rarely covered, and a fifth at random. Writes with what probability each was chosen."""
+    """Choose the pairs to rate next. Uncertain, disputed, rarely covered, and a fifth at random; writes with what probability each was chosen."""
     from fairlead.cli.votes import choose_batch
 
     choose_batch(file, out, num_pairs=pairs, random_share=random_share, seed=seed)

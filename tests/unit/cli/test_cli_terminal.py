@@ -98,7 +98,7 @@ def test_the_progress_line_fits(monkeypatch: pytest.MonkeyPatch, width: int, has
     ("words", "message"),
     [
         ("ruun", "command=ruun is not known (did you mean run?); expected one of quickstart, run,"),
-        ("votes importt", "command=importt is not known (did you mean import?); expected one of import, agreement, aggregate. See"),
+        ("votes importt", "command=importt is not known (did you mean import?); expected one of import, agreement,"),
         ("run", "run: missing argument 'RECIPE'. See fairlead run --help."),
         ("run --bogus x", "run: no such option: --bogus"),
         ("registry gc --keep-last=-1", "registry gc: invalid value for '--keep-last'"),
