@@ -20,13 +20,15 @@ from fairlead.core.summary import Figure, StageSummary
 from fairlead.formats import FORMATS, ReadReport, read_annotations, read_mapping, write_preferences
 from fairlead.formats.annotation_checks import has_alternating_turns
 from fairlead.formats.argilla import DRAFT, write_record
+from fairlead.formats.base import Unusable
 from fairlead.formats.fine_tuning import provenance_path, write_fine_tuning
 from fairlead.formats.label_studio import ONLY_NUMBER, label_config, min_row, write_task
+from fairlead.formats.oasst_export import write_tree
 from fairlead.formats.vendor import NO_VOTE
 from fairlead.preferences.aggregate import Method, Verdicts, aggregate_pairs, choose_method
 from fairlead.preferences.pairs import Candidate, Ledger, Rules, build_preferences
 
-ITEM_TARGETS = ("fairlead_items", "label_studio", "label_studio_min", "argilla", "votes")
+ITEM_TARGETS = ("fairlead_items", "label_studio", "label_studio_min", "argilla", "oasst", "votes")
 TUNING_TARGETS = ("fine_tuning", "fine_tuning_sft")
 PREFERENCE_TARGETS = tuple(known.name for known in FORMATS if known.write is not None)
 TARGETS = (*ITEM_TARGETS, *PREFERENCE_TARGETS, *TUNING_TARGETS)
@@ -183,6 +185,8 @@ def _write_items(out: Path, items: Sequence[RatedItem], to: str) -> _Written:
     if to == "fairlead_items":
         write_jsonl(out, items)
         return _Written(what=what, files=(out,))
+    if to == "oasst":
+        return _write_trees(out, items)
     rows = _RENDER[to](items)
     write_json(out, rows) if out.suffix == ".json" else write_jsonl(out, rows)
     if to != "label_studio":
@@ -190,6 +194,22 @@ def _write_items(out: Path, items: Sequence[RatedItem], to: str) -> _Written:
     interface = out.with_name(f"{out.name}.config.xml")
     write_text(interface, label_config(items))
     return _Written(what=what, files=(out, interface), notes=(f"Labeling interface for its project: {interface}",))
+
+
+def _write_trees(out: Path, items: Sequence[RatedItem]) -> _Written:
+    rows: list[dict[str, Any]] = []
+    left_out: dict[str, int] = {}
+    for item in items:
+        try:
+            rows.append(write_tree(item))
+        except Unusable as fault:
+            left_out[str(fault)] = left_out.get(str(fault), 0) + 1
+    if not rows:
+        raise DataError(explain(out, None, f"would hold no tree: {', '.join(left_out)}", expected="items that a tree can hold",
+                                remedy="Write fairlead_items, which holds everything"))  # fmt: skip
+    write_jsonl(out, rows)
+    notes = tuple(f"{count:,} not written: {reason}" for reason, count in left_out.items())
+    return _Written(what=f"{len(rows):,} trees", files=(out,), notes=notes)
 
 
 def _min_rows(items: Iterable[RatedItem]) -> list[dict[str, Any]]:

@@ -93,7 +93,7 @@ def test_fine_tuning_rows_hold_nothing_else_and_the_rest_stands_beside(tmp_path,
     assert [p.chosen for p in again] == [p.chosen for p in item_preferences(_items())[0]]
 
 
-@pytest.mark.parametrize("to", [t for t in ITEM_TARGETS if t != "votes"])
+@pytest.mark.parametrize("to", [t for t in ITEM_TARGETS if t not in ("votes", "oasst")])
 @pytest.mark.parametrize("ending", [".jsonl", ".json"])
 def test_items_go_from_tool_to_tool(tmp_path, source, to, ending):
     if to == "fairlead_items" and ending == ".json":
@@ -108,6 +108,24 @@ def test_items_go_from_tool_to_tool(tmp_path, source, to, ending):
             want.ratings,
             want.slice,
         )
+
+
+def test_trees_hold_the_conversation_and_ranked_siblings(tmp_path):
+    """Mean ranks of y x z: 0, (1 + 1) / 2 and (2 + 1) / 2; a pair by its votes; a system turn has no place."""
+    turns = tuple(Message(role=r, content=f"{r} {i}") for i, r in enumerate(("user", "assistant", "user")))
+    replies = tuple(Reply(id=n, text=f"text {n}", model="m" if n == "y" else "") for n in "xyz")
+    ranked = RatedItem(item="k", prompt=turns, replies=replies,
+                       ratings=(Rating(rater="1", ranking=(("y",), ("x",), ("z",))), Rating(rater="2", ranking=(("y",), ("x", "z")))))  # fmt: skip
+    system = dataclasses.replace(_items(1)[0], prompt=(Message(role="system", content="s"), *turns), item="s", id="")
+    write_jsonl(tmp_path / "items.jsonl", [ranked, _items(1)[0], system])
+    summary = convert(tmp_path / "items.jsonl", tmp_path / "trees.jsonl", to="oasst")
+    assert summary.headline.startswith("2 trees")
+    assert "1 not written: a tree begins with a prompter and alternates; it has no system turn" in summary.notes
+    found = list(read_preferences(tmp_path / "trees.jsonl", rejects=Rejects(tmp_path / "r.jsonl")))
+    assert [(p.chosen, p.rejected) for p in found] == [
+        ("text y", "text x"), ("text y", "text z"), ("text x", "text z"), ("First 0", "Second 0")]  # fmt: skip
+    assert found[0].prompt == turns
+    assert found[0].meta["chosen_model_name"] == "m"
 
 
 def test_votes_as_a_table_without_formulas(tmp_path):
