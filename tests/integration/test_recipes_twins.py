@@ -82,3 +82,16 @@ def test_a_small_recipe_runs_cut_short(name: str, tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.err
     (policy,) = (a for s, a in artifacts(tmp_path, name.replace("_", "-")).items() if s == "policies.grpo")
     assert len(read_metrics(folder_of(tmp_path, policy) / "metrics.jsonl")["rl/score"]) == 2
+
+
+@pytest.mark.slow
+def test_the_calculator_recipe_learns_to_call_it(tmp_path: Path) -> None:
+    outcome = fairlead(
+        "run", RECIPES / "grpo_calculator.yaml", "--set", "policies.grpo.num_iterations=12", home=tmp_path
+    )
+    assert outcome.code == 0, outcome.err
+    (policy,) = (a for s, a in artifacts(tmp_path, "grpo-calculator").items() if s == "policies.grpo")
+    found = read_metrics(folder_of(tmp_path, policy) / "metrics.jsonl")
+    score, calls = ([value for _, value in found[name]] for name in ("rl/score", "rl/tool_calls"))
+    assert score[0] < 0.75 and sum(score[-3:]) / 3 > 0.9
+    assert calls[0] < 0.8 and sum(calls[-3:]) / 3 > 0.95

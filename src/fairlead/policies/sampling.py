@@ -139,7 +139,7 @@ class RoundSampler:
             if num_lost >= MAX_LOST_TRIES:
                 raise TrainError(explain("rewards", f"{tally.num_sampled} completions", f"leave none to train on after {num_lost} tries",
                                          expected="finite scores, and two or more a prompt for methods that compare a group",
-                                         remedy="See what the rewards say of one completion; the last checkpoint is kept"))  # fmt: skip
+                                         remedy="See what the rewards, and tools, say of one completion; the last checkpoint is kept"))  # fmt: skip
         chosen = (kept or aside)[:wanted]
         paid = None if chosen[0].paid is None else torch.cat([x for one in chosen for x in one.paid or []])
         return Sampled(

@@ -119,6 +119,13 @@ _BUGS = (
     Rule(id="staleness", when=(Condition(metric="rl/staleness", side="above", limit=4.0),), spoils=False,
          remedy="Samples are of old policies: lower the staleness bound, sample smaller rounds, or give the engine more of the machine",
          source="proposal: four updates behind"),
+    Rule(id="tools_fail", when=(Condition(metric="rl/tool_failed", side="above", limit=0.1),), spoils=False,
+         remedy="The environment is too slow, crashes or raises: see what the run said of it first, raise its timeout_s, or repair it",
+         source="proposal: a tenth of the rollouts"),
+    Rule(id="tools_misused", when=(Condition(metric="rl/tool_errors", side="above", limit=0.5, window=5, over="mean"),), spoils=False,
+         remedy="Most calls are not understood: show their form in demonstrations, or set tools.error_penalty", source="proposal: half of the calls"),
+    Rule(id="turns_run_out", when=(Condition(metric="rl/turn_limit_share", side="above", limit=0.2, window=5, over="mean"),), spoils=False,
+         remedy="Rollouts end before their answer: raise tools.max_turns or max_new_tokens", source="proposal: a fifth of the rollouts"),
     Rule(id=NOT_FINITE, when=(), actions=(_STOP,), remedy="Look at the rows of this step, and train with a lower learning rate"),
 )  # fmt: skip
 DEFAULT_RULES: tuple[Rule, ...] = (*_BUGS, *_KL, *_TEXT, *_LEARNING)

@@ -196,6 +196,18 @@ def test_programs_run_from_nothing_and_are_told_what_went_wrong() -> None:
 
 
 @boxed
+def test_programs_and_sums_are_answered_by_the_workers_together() -> None:
+    environment = pooled(CalculatorSection(kind="calculator"), PythonSection(kind="python", tag="run"))
+    try:
+        found = environment.step(
+            [turn("<run>print(2 + 3)</run> <calculator>1 + 1</calculator>"), turn("<python>print(1)</python>")]
+        )
+    finally:
+        environment.pool.close()
+    assert found == [Observation(text="2\n5", num_calls=2), Observation()]
+
+
+@boxed
 def test_a_program_that_hangs_is_ended_and_the_policy_is_told() -> None:
     tool = PythonTool(PythonSection(kind="python", program_timeout_s=0.5))
     found = tool.answer(turn("<python>while True: pass</python>"))

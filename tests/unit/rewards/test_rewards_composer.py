@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from fairlead.core.config import parse_config
 from fairlead.core.errors import ConfigError, DataError, EngineError
 from fairlead.core.records import Completion, Message, Prompt
 from fairlead.core.reward_section import ComposeSection
+from fairlead.core.transcripts import num_written_tokens, written_meta, written_text
 from fairlead.rewards.compose import normalise_then_sum
 from fairlead.rewards.composer import Composer
 from fairlead.rewards.pool import WorkerPool
@@ -279,6 +281,18 @@ def test_the_log_gives_every_sample_back_and_an_interrupted_round_is_written_onc
     (tmp_path / "out").mkdir()
     first.save(tmp_path / "out")
     assert (tmp_path / "out" / SCORED_FILE).read_text() == (tmp_path / SCORED_FILE).read_text()
+
+
+def test_what_a_policy_wrote_of_several_turns_is_logged_with_them(tmp_path):
+    turns = replace(reply("1\n2\n3"), meta=written_meta(["1", "3"], num_tokens=5), token_ids=tuple(range(9)), id="")
+    composer = Composer(
+        section({"a": RULE}), {"a": Direct(Says(lambda text: float(len(text))))}, log=ScoredLog(tmp_path, num_samples=2)
+    )
+    composer.score([prompt("x")] * 2, [turns, reply("4")], step=0)
+    first, second = read_scored(tmp_path / SCORED_FILE)
+    assert (written_text(first.completion), num_written_tokens(first.completion)) == ("1\n3", 5)
+    assert first.completion.text == "1\n2\n3" and len(first.completion.token_ids) == 9
+    assert written_text(second.completion) == "4" and not second.completion.meta
 
 
 def test_routing_by_slice_meta_and_by_the_prompt_itself():

@@ -26,6 +26,7 @@ def healthy(row: int, noise: np.random.Generator) -> dict[str, float]:
         "rl/base_perplexity": 9 + done, "rl/entropy": 2 - 0.4 * done,
         "rl/zero_variance_share": 0.2, "rl/explained_variance": 0.3 + 0.1 * noise.normal(), "rl/clip_fraction": 0.1, "rl/approx_kl": 0.02,
         "rl/first_ratio_gap": 1e-5, "rl/sampling_gap": 1e-4, "rl/mismatch_sample_share": 0.98, "rl/staleness": 0.0,
+        "rl/tool_failed": 0.0, "rl/tool_errors": 0.2 - 0.1 * done, "rl/turn_limit_share": 0.02,
         "grad_norm": 1 + 0.3 * noise.random(),
         "loss": 0.1, "dpo/chosen_logprobs": -40 - 4 * done,
     }  # fmt: skip
@@ -37,6 +38,9 @@ FAULTS: dict[str, Course] = {
     "few_samples": lambda t: {"rl/mismatch_sample_share": 0.4},
     "too_few_samples": lambda t: {"rl/mismatch_sample_share": 0.05},
     "staleness": lambda t: {"rl/staleness": 6.0},
+    "tools_fail": lambda t: {"rl/tool_failed": 0.3},
+    "tools_misused": lambda t: {"rl/tool_errors": 0.9},
+    "turns_run_out": lambda t: {"rl/turn_limit_share": 0.5},
     "not_finite": lambda t: {"loss": float("nan")},
     "kl_high": lambda t: {"rl/kl_k1": 0.2 + 0.05 * t},
     "kl_runaway": lambda t: {"rl/kl_k1": 0.2 + 0.1 * t},
