@@ -79,7 +79,7 @@ class _LiveBar:
     def advance(self, num: int = 1, *, note: str = "") -> None:
         """Move on."""
         if note:
-            self._progress.update(self._task, advance=num, note=note)
+            self._progress.update(self._task, advance=num, note=f", {note}")
         else:
             self._progress.advance(self._task, num)
 
@@ -111,8 +111,8 @@ def progress(title: str, total: int) -> Iterator[ProgressBar]:
         yield _QuietBar(title, total)
         return
     bar: tuple[ProgressColumn, ...] = (BarColumn(bar_width=24),) if console.width >= _BAR_FROM else ()
-    columns = (TextColumn("{task.description}"), *bar, MofNCompleteColumn(), TimeRemainingColumn(compact=True), TextColumn("left"),
-               TextColumn("{task.fields[note]}", markup=False))  # fmt: skip
+    columns = (TextColumn("{task.description}"), *bar, MofNCompleteColumn(), TimeRemainingColumn(compact=True),
+               TextColumn("left{task.fields[note]}", markup=False))  # fmt: skip
     with Progress(*columns, console=console, transient=True) as live:
         yield _LiveBar(live, live.add_task(title, total=total, note=""))
 
