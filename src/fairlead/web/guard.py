@@ -67,6 +67,8 @@ class Guard:
     def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str] | None:
         if headers.get("host", "") not in self._place.hosts:
             return 421, "This is not the address of the rating application. Use the one that the lead gave you."
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:  # PostgreSQL takes no such text
+            return 404, "This page is not there. Go back to the start."
         if not self._has_token((scope.get("client") or ("unknown", 0))[0]):
             return 429, "Too many requests. Wait a few seconds."
         length = headers.get("content-length", "0")

@@ -104,6 +104,7 @@ def log_in(database: Database, *, name: str, password: str, address: str) -> str
     Raises:
         Refused: wrong name or password (one answer for both), or too many failures lately.
     """
+    name = "".join(character for character in name if character.isprintable())
     subjects = (f"account:{' '.join(name.split()).lower()[:80]}", f"address:{address[:60]}")
     with database.read() as rows:
         person = rows.scalar(sa.select(Person).where(sa.func.lower(Person.name) == " ".join(name.split()).lower()))

@@ -10,7 +10,7 @@ pytest.importorskip("sqlalchemy", reason="the extra web is not installed")
 
 from web_example import pairs
 
-from fairlead.store.annotation.database import Database, open_database
+from fairlead.store.annotation.database import Database, downgrade, open_database
 from fairlead.store.annotation.schema import Project
 from fairlead.web import importing, people, projects
 from fairlead.web.policy import Actor
@@ -19,8 +19,11 @@ from fairlead.web.policy import Actor
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
     """A new database; on PostgreSQL where FAIRLEAD_TEST_POSTGRES names a server, else SQLite."""
-    with open_database(os.environ.get("FAIRLEAD_TEST_POSTGRES") or tmp_path / "votes.db") as opened:
+    url = os.environ.get("FAIRLEAD_TEST_POSTGRES")
+    with open_database(url or tmp_path / "votes.db") as opened:
         yield opened
+        if url:
+            downgrade(opened, "base")
 
 
 @pytest.fixture(autouse=True)

@@ -317,6 +317,20 @@ def test_no_path_leads_out(browser, project, path):
     assert browser().get(path).status_code in (404, 405)
 
 
+def test_a_nul_character_is_refused_wherever_it_comes(browser, project):
+    """PostgreSQL takes no text with it; SQLite would."""
+    lea = browser("lea", "lead")
+    assert lea.get(f"/p/{project.id}/next?without=%00").status_code == 404
+    lea.get(f"/p/{project.id}/guideline")
+    forms = {"waive": {"person_id": "\0", "reason": "x"}, "state": {"state": "\0"}, "undo": {"key": "\0" * 9}}
+    for name, fields in forms.items():
+        path = f"/p/{project.id}/{name}"
+        assert lea.post(path, **fields).status_code == 422
+    visitor = Browser(lea.client.app)
+    visitor.get("/login")
+    assert visitor.post("/login", name="le\0x", password="a long\0 password").status_code == 401
+
+
 def test_payloads_from_every_field_are_text(app, browser, database):
     """The real proof is in the browser tests; this one reads what the server sends."""
     name = "<script>window.pwned=1</script>"

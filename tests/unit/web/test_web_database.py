@@ -43,13 +43,17 @@ def test_a_filled_database_goes_down_and_up(database, project, join):
         assert rows.scalar(sa.select(sa.func.count()).select_from(Verdict)) == 0
 
 
-def test_a_database_of_a_newer_version_is_refused(database, tmp_path):
-    with database.engine.begin() as connection:
-        if database.is_sqlite:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+def set_version(database, name):
+    with database.write() as rows:
+        rows.execute(sa.text("UPDATE alembic_version SET version_num = :name"), {"name": name})
+
+
+def test_a_database_of_a_newer_version_is_refused(database):
+    current = databases.version_of(database)
+    set_version(database, "9999")
     with pytest.raises(StoreError, match="newer Fairlead"):
         databases.upgrade(database)
+    set_version(database, current)
 
 
 @pytest.mark.parametrize(
