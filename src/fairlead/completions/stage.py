@@ -4,7 +4,9 @@ Reads prompts.jsonl and a policy folder; writes completions.jsonl. The readiness
 runs whether or not an SFT stage came before.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import numpy as np
 from pydantic import Field
 
 from fairlead.completions.readiness import READINESS, readiness
+from fairlead.completions.sources import remote_completions
 from fairlead.core.config import Config
+from fairlead.core.engine_section import EngineSection
 from fairlead.core.errors import Interrupted
 from fairlead.core.gates import Gate, percent
 from fairlead.core.io import read_records, write_jsonl
@@ -22,6 +26,7 @@ from fairlead.core.sections import TextSection
 from fairlead.core.services import Services
 from fairlead.core.summary import Figure, StageSummary, Table
 from fairlead.engine.fallback import open_engine
+from fairlead.engine.opening import VllmSettings, open_vllm
 from fairlead.models.checkpoint import weights_name
 from fairlead.models.load import load_policy, load_tokenizer
 from fairlead.text.chat import ChatText
@@ -47,6 +52,8 @@ class CompletionsConfig(Config):
     """Sequences decoded together; more is faster a token and takes more memory."""
     max_prompts: int | None = Field(default=None, ge=1)
     """Use only the first prompts; null uses all."""
+    engine: EngineSection = EngineSection()
+    """What writes them."""
     must_finish: bool = True
     """Whether a reply that reaches max_new_tokens is a fault; false for continuations of longer texts."""
 
@@ -57,8 +64,8 @@ def run(config: CompletionsConfig, *, inputs: Mapping[str, Path], out: Path, ser
     prompts = list(read_records(inputs["prompts"] / "prompts.jsonl", Prompt))[: config.max_prompts]
     folder = str(inputs["policy"])
     chat = ChatText(load_tokenizer(folder), template=text.template, name=folder)
-    model = load_policy(folder, device=services.device)
-    max_length = min(text.max_length, model.max_positions)
+    writer = _open(config, folder, chat, services)
+    max_length = min(text.max_length, writer.max_positions)
     encoded = encode_prompts(chat, prompts, max_length=max_length, max_new_tokens=config.max_new_tokens)
     requests = [
         GenerateRequest(key=p.id, token_ids=tuple(int(t) for t in ids), num_samples=config.num_samples)
@@ -66,43 +73,62 @@ def run(config: CompletionsConfig, *, inputs: Mapping[str, Path], out: Path, ser
     ]
     sampling = Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_p=config.top_p, top_k=config.top_k,
                         seed=services.seed, stop_token_ids=chat.stop_token_ids)  # fmt: skip
-    completions = _generate(
-        open_engine(model, max_slots=config.max_slots),
-        requests,
-        sampling,
-        chat,
-        services,
-        model_name=weights_name(
-            inputs["policy"]
-        ),  # not the artifact: raters draw from ids, and a code edit is a new artifact
-    )
+    try:
+        completions = _collect(writer.write(prompts, requests, sampling), requests, services)
+    finally:
+        writer.close()
     write_jsonl(out / "completions.jsonl", completions)
     heldout = {p.id for p in prompts if p.split == "heldout"}
     return _summary(completions, heldout, must_finish=config.must_finish)
 
 
-def _generate(
-    engine: Sampler,
-    requests: list[GenerateRequest],
-    sampling: Sampling,
-    chat: ChatText,
-    services: Services,
-    *,
-    model_name: str,
-) -> list[Completion]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Writer:
+    """What the stage needs of an engine, wherever it is."""
+
+    max_positions: int
+    write: Callable[[list[Prompt], list[GenerateRequest], Sampling], Iterator[Completion]]
+    close: Callable[[], None] = lambda: None
+
+
+def _open(config: CompletionsConfig, folder: str, chat: ChatText, services: Services) -> _Writer:
+    engine = config.engine
+    if engine.kind == "remote":
+        ask = partial(remote_completions, engine, chat=chat, services=services)
+        return _Writer(max_positions=1 << 30, write=ask)
+    name = weights_name(Path(folder))  # not the artifact: raters draw from ids, and a code edit is a new artifact
+    if engine.kind == "vllm":
+        settings = VllmSettings(precision=engine.precision, memory_share=engine.memory_share, cache_gb=engine.cache_gb,
+                                max_length=services.extras["text"].max_length)  # fmt: skip
+        found = open_vllm(folder, settings, max_slots=config.max_slots)
+        return _Writer(max_positions=found.max_positions, write=partial(_write, found, chat, name), close=found.close)
+    model = load_policy(folder, device=services.device)
+    local = open_engine(model, max_slots=config.max_slots)
+    return _Writer(max_positions=model.max_positions, write=partial(_write, local, chat, name))
+
+
+def _write(
+    engine: Sampler, chat: ChatText, name: str, _prompts: list[Prompt], requests: list[GenerateRequest], sampling: Sampling
+) -> Iterator[Completion]:  # fmt: skip
+    for sample in engine.generate(requests, sampling):
+        yield Completion(prompt_id=sample.key, text=chat.decode(sample.token_ids), model=name, seed=sampling.seed,
+                         token_ids=tuple(int(t) for t in sample.token_ids), finish_reason=sample.finish_reason,
+                         sample_index=sample.sample_index, meta={"sampling_logprob": float(sample.sampling_logprobs.sum())})  # fmt: skip
+
+
+def _collect(
+    written: Iterator[Completion], requests: list[GenerateRequest], services: Services
+) -> list[Completion]:  # fmt: skip
+    """All of them, in the order of the prompts."""
     order = {request.key: i for i, request in enumerate(requests)}
     found: list[Completion] = []
     with services.progress("completions", sum(r.num_samples for r in requests)) as bar:
-        for sample in engine.generate(requests, sampling):
+        for completion in written:
             if services.should_stop():
                 raise Interrupted(
                     "completions were interrupted and start again with the same command; finished stages are kept."
                 )
-            found.append(
-                Completion(prompt_id=sample.key, text=chat.decode(sample.token_ids), model=model_name, seed=sampling.seed,
-                           token_ids=tuple(int(t) for t in sample.token_ids), finish_reason=sample.finish_reason,
-                           sample_index=sample.sample_index, meta={"sampling_logprob": float(sample.sampling_logprobs.sum())})
-            )  # fmt: skip
+            found.append(completion)
             bar.advance()
     return sorted(found, key=lambda c: (order[c.prompt_id], c.sample_index))
 

@@ -147,6 +147,10 @@ class RolloutEngine(Sampler, Protocol):
         """State, version and counters; never waits."""
         ...
 
+    def close(self) -> None:
+        """Free what it holds; it is not used afterwards."""
+        ...
+
 
 class WeightSource(Protocol):
     """Hands out named weights one after another, in layer order."""

@@ -83,6 +83,9 @@ class FallbackEngine:
         return EngineHealth(state="paused" if self._paused else "ready", policy_version=self.policy_version, num_tokens=self._num_tokens,
                             num_waiting=self._num_waiting, num_aborted=self._num_aborted)  # fmt: skip
 
+    def close(self) -> None:
+        """Nothing to free."""
+
     def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Sample]:
         """Sample batch by batch, the longest prompts first. Raises EngineError as LocalEngine."""
         check_requests(

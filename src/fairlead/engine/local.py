@@ -106,6 +106,9 @@ class LocalEngine:
         return EngineHealth(state="paused" if turns.paused else "ready", policy_version=self.policy_version, num_tokens=self._num_tokens,
                             num_active=turns.num_active, num_waiting=turns.num_waiting, num_aborted=turns.num_aborted)  # fmt: skip
 
+    def close(self) -> None:
+        """Nothing to free."""
+
     def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Sample]:
         """Sample; those that may get longest begin first.
 

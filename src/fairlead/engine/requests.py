@@ -1,5 +1,6 @@
-"""What every engine refuses before it samples."""
+"""What engines share before they sample: what is refused, and seeds. No torch."""
 
+import hashlib
 from collections.abc import Sequence
 
 from fairlead.core.errors import EngineError, explain
@@ -28,3 +29,17 @@ def check_requests(
             raise EngineError(explain("prompt", request.key, "is asked for twice", expected="a name of its own for each request",
                                       remedy="Ask once and raise num_samples"))  # fmt: skip
         seen.add(request.key)
+
+
+def refuse_choices(sampling: Sampling, *, engine: str) -> None:
+    """For engines that cannot say which tokens one was drawn from: refuse to sample what they could not record."""
+    if sampling.wants_choices and sampling.is_cut and sampling.temperature > 0:
+        raise EngineError(explain("sampling.top_k", sampling.top_k, f"leaves tokens without a chance, and {engine} does not say which",
+                                  expected="the whole distribution, or engine.kind: local",
+                                  remedy="Set top_k: 0, top_p: 1 and min_p: 0, or change the engine"))  # fmt: skip
+
+
+def sample_seed(seed: int, key: str, sample_index: int) -> int:
+    """Of one sample, below 2 ** 62, for engines that draw by themselves."""
+    digest = hashlib.sha256(f"{seed}\x00{key}\x00{sample_index}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 2

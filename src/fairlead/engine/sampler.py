@@ -23,12 +23,6 @@ def sample_uniforms(seed: int, key: str, sample_index: int, num: int) -> npt.NDA
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little"))).random(num)
 
 
-def sample_seed(seed: int, key: str, sample_index: int) -> int:
-    """Of one sample, below 2 ** 62, for engines that draw by themselves."""
-    digest = hashlib.sha256(f"{seed}\x00{key}\x00{sample_index}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 2
-
-
 def process_logits(logits: Tensor, sampling: Sampling, seen: Tensor | None = None) -> Tensor:
     """[S, V] logits after repetition penalty, temperature, top-k, top-p and min-p; dropped tokens are -inf.
 

@@ -51,8 +51,7 @@ from fairlead.core.errors import EngineError, explain
 from fairlead.core.protocols import Decode, EngineHealth, GenerateRequest, PauseMode, Sample, Sampling, WeightSource
 from fairlead.core.records import FinishReason
 from fairlead.engine.opening import VllmSettings
-from fairlead.engine.requests import check_requests
-from fairlead.engine.sampler import sample_seed
+from fairlead.engine.requests import check_requests, refuse_choices, sample_seed
 from fairlead.engine.scheduler import require_finite
 from fairlead.engine.stops import StopTexts
 from fairlead.engine.turns import Turns
@@ -408,7 +407,8 @@ class VllmEngine:
 
 
 def _check_sampling(sampling: Sampling) -> None:
-    """Refuse what vLLM would do in another way than the other engines, without a word."""
+    """Refuse what vLLM would do in another way than the other engines, without a word, and what it cannot record."""
+    refuse_choices(sampling, engine="vLLM")
     if 0 < sampling.temperature < _LOWEST_TEMPERATURE:
         raise EngineError(explain("sampling.temperature", sampling.temperature, "is raised by vLLM", expected=f"0, or >= {_LOWEST_TEMPERATURE}",
                                   remedy="Use 0 for the most likely tokens"))  # fmt: skip

@@ -26,14 +26,15 @@ from fairlead.core.records import Prompt
 from fairlead.core.sections import TextSection, judge_learning_rate
 from fairlead.core.services import Services
 from fairlead.core.summary import StageSummary
-from fairlead.engine.local import LocalEngine
 from fairlead.models.checkpoint import save_policy
 from fairlead.models.heads import ScalarModel
 from fairlead.models.load import load_tokenizer
+from fairlead.models.weights import PolicyWeights
 from fairlead.policies.buffer import RolloutBuffer, Round, even_parts
 from fairlead.policies.collect import Collector
 from fairlead.policies.composed import ComposedRewarder, ComposeRewards
 from fairlead.policies.dialogues import Dialogues, check_template
+from fairlead.policies.engines import open_policy_engine
 from fairlead.policies.fixed_samples import FixedSamples
 from fairlead.policies.mixing import MixedTexts, read_mix
 from fairlead.policies.online_config import KlScheduleSection, MixSection, OnlineConfig, loss_name, settings_of
@@ -76,7 +77,10 @@ def run(config: OnlineConfig, *, inputs: Mapping[str, Path], out: Path, services
     models = load_rollout_models(config, inputs, services)
     work = Work(prompts=prompts, chat=chat, services=services, metrics_path=out / "metrics.jsonl")
     loop = OnlineLoop(config, models, work)
-    loop.run(tokenizer.bos_token_id)
+    try:
+        loop.run(tokenizer.bos_token_id)
+    finally:
+        loop.engine.close()
     save_policy(models.policy, tokenizer, out)
     if loop.composer is not None:
         loop.composer.save(out)
@@ -168,7 +172,9 @@ class OnlineLoop:
             muted=("rl/missing_eos_share",) if config.missing_eos_penalty == 0 else (),  # cut replies are meant
         )  # fmt: skip
         # Until a round's first optimiser step the state is that of the last round, so sampling and scoring may stop anywhere.
-        self.engine = LocalEngine(models.policy, max_slots=config.max_slots, on_token=lambda _num: self.session.heed())
+        self.weights = PolicyWeights(models.policy)
+        self.engine = open_policy_engine(config, models.policy, max_length=work.services.extras["text"].max_length,
+                                         on_token=lambda _num: self.session.heed())  # fmt: skip
         self.composer: RewardComposer | None = None
         self.collector = Collector(
             config=config, models=models, estimator=config.estimator, budget=self.learner, heed=self.session.heed,
@@ -220,7 +226,7 @@ class OnlineLoop:
                 moved = (float(self.session.extra[name]) for name in ("kl_coef", "kl_scale"))
                 self.position.kl_coef, self.position.kl_scale = moved
                 if decision.wants_roll_back:
-                    self.engine.update_weights(None, self.position.num_trained)
+                    self.engine.update_weights(self.weights, self.position.num_trained)
             self.fixed.update(self.session, self.config.num_iterations)
 
     def _fill(self, bos_token_id: int | None) -> None:
@@ -280,7 +286,7 @@ class OnlineLoop:
         position.num_trained += 1
         position.num_steps, position.rows = 0, []
         self.buffer.drop_first()
-        self.engine.update_weights(None, position.num_trained)
+        self.engine.update_weights(self.weights, position.num_trained)
         self._keep_position(buffer=True)
 
     def _efficiency(self, metrics: Mapping[str, float]) -> dict[str, float]:
@@ -310,7 +316,7 @@ class OnlineLoop:
         self.buffer.load_state(extra["buffer"], self.session.extra_tensors)
         if self.composer is not None:
             self.composer.restore(extra["rewards"])
-        self.engine.update_weights(None, self.position.num_trained)
+        self.engine.update_weights(self.weights, self.position.num_trained)
 
     def _check(self, current: Round, bos_token_id: int | None) -> None:
         config, policy = self.config, self.models.policy
@@ -325,6 +331,7 @@ class OnlineLoop:
             temperature=config.temperature,
             is_first=self.learner.step_number == 0,
             among_choices=config.method.learns != "pairs",
+            is_exact=config.has_exact_engine,
         )
         self.preflight = conclude(start, checks, self.services)
 

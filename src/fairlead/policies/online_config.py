@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from fairlead.algos import get_algorithm
 from fairlead.algos.group_advantages import AdvantageName
 from fairlead.core.config import Config
+from fairlead.core.engine_section import EngineSection
 from fairlead.core.errors import ConfigError, explain
 from fairlead.core.reward_section import ComposeSection, JudgeComponent, RuleComponent
 from fairlead.core.sections import TrainSection
@@ -207,6 +208,9 @@ class OnlineConfig(Config):
         learning_rate=1.41e-5, schedule="linear", warmup_share=0.0, adam_eps=1e-5, beta2=0.999
     )
     """Optimiser run of policy and value model (batch_size and num_epochs of this section are not used)."""
+    engine: EngineSection = EngineSection()
+    """What writes completions: local or vllm, for a remote server's weights do not follow the policy's. With vllm old_logprobs is
+    trainer when absent."""
     max_slots: int = Field(default=128, ge=1)
     """Sequences decoded together."""
 
@@ -219,6 +223,11 @@ class OnlineConfig(Config):
     def estimator(self) -> AdvantageName | Literal["gae"]:
         """Where advantages come from: `gae`, or a name of algos/group_advantages.py."""
         return getattr(settings_of(self), "advantages", "gae")
+
+    @property
+    def has_exact_engine(self) -> bool:
+        """Whether the engine's logprobs are the trainer's up to rounding in fp32."""
+        return self.engine.kind != "vllm" or self.engine.precision == "fp32"
 
     @property
     def needs_group(self) -> bool:
@@ -269,6 +278,20 @@ class OnlineConfig(Config):
             if size % self.group_size:
                 raise ValueError(explain(key, size, "cuts a group of completions of one prompt", expected=f"a multiple of group_size "
                                          f"({self.group_size})", remedy=f"Set {size - size % self.group_size or self.group_size}"))  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _engine_fits(self) -> Self:
+        if self.engine.kind == "remote":
+            raise ValueError(explain("engine.kind", "remote", "samples from weights that do not follow the policy's", expected="local or vllm",
+                                     remedy="Change it; a remote server may write the section completions"))  # fmt: skip
+        if self.engine.kind == "vllm" and self.top_k:
+            raise ValueError(explain("top_k", self.top_k, "leaves tokens without a chance, and vllm does not say which",
+                                     expected="engine.kind: local",
+                                     remedy="Set top_k: 0, top_p: 1 and min_p: 0, or change the engine"))  # fmt: skip
+        if not self.has_exact_engine and self.old_logprobs == "engine":
+            raise ValueError(explain("old_logprobs", "engine", f"would compare with the logprobs of vllm in precision {self.engine.precision}",
+                                     expected="trainer, or engine.precision: fp32", remedy="Leave it out"))  # fmt: skip
         return self
 
     @model_validator(mode="after")
@@ -327,6 +350,9 @@ def with_defaults(given: Mapping[str, Any], algorithm: str) -> dict[str, Any]:
     method = METHODS[algorithm]
     composed = COMPOSED_DEFAULTS if given.get("rewards") is not None else {}
     found = _merged({**loss_settings(algorithm), **method.defaults, **composed}, given)
+    engine = found.get("engine")
+    if isinstance(engine, Mapping) and cast(Mapping[str, Any], engine).get("kind") == "vllm":
+        found.setdefault("old_logprobs", "trainer")
     size, group = found.get("batch_size", 64), found.get("group_size", 1)
     if "minibatch_size" not in found and isinstance(size, int) and isinstance(group, int) and group > 0:
         found["minibatch_size"] = max(group, size // method.num_minibatches // group * group)

@@ -141,7 +141,13 @@ def reward_checks(start: Start, model: ScalarModel) -> list[Check]:
 
 
 def rollout_checks(
-    start: Start, reward: ScalarModel | None, *, temperature: float, is_first: bool, among_choices: bool = True
+    start: Start,
+    reward: ScalarModel | None,
+    *,
+    temperature: float,
+    is_first: bool,
+    among_choices: bool = True,
+    is_exact: bool = True,
 ) -> list[Check]:
     """Of on-policy methods, on the first round.
 
@@ -150,11 +156,12 @@ def rollout_checks(
         temperature: of sampling.
         is_first: no step was made yet, so the policy is its reference.
         among_choices: the reference was read among the tokens that had a chance, as a ratio needs it.
+        is_exact: see `check_sampling`.
     """
 
     def more() -> list[Check]:
         model, trees = start.model, start.looked
-        found = check_sampling(model, trees, temperature=temperature)
+        found = check_sampling(model, trees, temperature=temperature, is_exact=is_exact)
         found = found if reward is None else [check_scores(reward, trees), *found]
         if not is_first:
             return found

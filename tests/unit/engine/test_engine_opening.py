@@ -7,7 +7,7 @@ import pytest
 
 from fairlead.core.errors import EngineError
 from fairlead.engine.opening import VllmSettings, open_vllm
-from fairlead.engine.sampler import sample_seed
+from fairlead.engine.requests import sample_seed
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """The engine on vLLM, for real: `make test-vllm` runs these in an environment of its own. Elsewhere they are skipped."""
 
+import json
 import os
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +24,7 @@ from fairlead.models.load import load_policy
 from fairlead.models.weights import PolicyWeights
 from fairlead.text.packing import Branch, Tree, pack_trees
 
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "policies")]
 pytestmark = pytest.mark.filterwarnings("default")
 VOCABULARY = 96
 WAIT_S = 60.0
@@ -415,6 +419,32 @@ def test_a_process_has_room_for_one(opened, folder):
     found.close()
     with pytest.raises(EngineError, match="closed"):
         list(found.generate(staggered(), Sampling(max_new_tokens=4)))
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 4}], ids=["whole", "lora"])
+def test_an_on_policy_run_follows_its_policy(opened, folder, tmp_path, monkeypatch, lora):
+    """GRPO with vLLM: what it samples from is the trainer's policy in every round, and samples name the version that wrote them."""
+    import online_example
+
+    import tiny_models
+
+    def load(_kind):
+        model = load_policy(str(folder))
+        return model if lora is None else add_lora(model, LoraSettings(rank=4), seed=0)
+
+    monkeypatch.setattr(tiny_models, "load", load)
+    training = {"learning_rate": 1e-2} | ({} if lora is None else {"lora": lora})
+    loop = online_example.make_loop(tmp_path, "grpo", engine={"kind": "vllm"}, training=training)
+    try:
+        online_example.run(loop)
+        assert loop.config.old_logprobs == "trainer" and "vLLM" in loop.engine.about
+        rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+        assert len(rows) == 3 and all(row["rl/sampling_gap"] < 1e-4 for row in rows)
+        assert loop.engine.health().policy_version == 3 and loop.engine.verify(loop.models.policy) < 1e-4
+        with pytest.raises(EngineError, match="other logprobs"):
+            loop.engine.verify(load_policy(str(folder)))
+    finally:
+        loop.engine.close()
 
 
 def test_half_precision_stays_near_the_trainer(opened, policy):

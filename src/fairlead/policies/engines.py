@@ -1,0 +1,31 @@
+"""The engine of an on-policy run: the local one on the trainer's own parameters, or vLLM with a copy that follows them."""
+
+from collections.abc import Callable
+
+from fairlead.core.protocols import RolloutEngine
+from fairlead.engine.local import LocalEngine
+from fairlead.engine.opening import VllmSettings, open_vllm
+from fairlead.models.load import CausalModel
+from fairlead.models.weights import PolicyWeights
+from fairlead.policies.online_config import OnlineConfig
+
+
+def open_policy_engine(
+    config: OnlineConfig, policy: CausalModel, *, max_length: int, on_token: Callable[[int], None]
+) -> RolloutEngine:
+    """The engine, with the policy's weights as they are.
+
+    Raises:
+        EngineError: it cannot run this model, is not installed, or has other logprobs than the trainer's forward.
+    """
+    engine = config.engine
+    if engine.kind != "vllm":
+        return LocalEngine(policy, max_slots=config.max_slots, on_token=on_token)
+    lora = config.training.lora
+    settings = VllmSettings(precision=engine.precision, memory_share=engine.memory_share, cache_gb=engine.cache_gb,
+                            max_length=min(max_length, policy.max_positions),
+                            lora_rank=None if lora is None or lora.kind == "dora" else lora.rank)  # fmt: skip
+    found = open_vllm(policy.name, settings, max_slots=config.max_slots, on_token=on_token, policy_version=None)
+    found.update_weights(PolicyWeights(policy), 0)
+    found.verify(policy)
+    return found
