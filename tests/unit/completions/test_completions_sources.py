@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 
 import pytest
-from test_engine_remote import chat, good, said, serve  # noqa: F401  (the server in this process)
 
 import tiny_models
 from fairlead.completions.sources import KEPT, remote_completions
@@ -16,6 +15,12 @@ from fairlead.core.records import Completion, Message, Prompt
 from fairlead.core.sections import TextSection
 from fairlead.core.services import Services
 from fairlead.text.chat import ChatText
+from openai_server import chat, good, said, serving
+
+
+@pytest.fixture
+def serve():
+    yield from serving()
 
 
 @pytest.fixture
@@ -34,7 +39,7 @@ def config(server, **changes):
     return CompletionsConfig.model_validate({"num_samples": 2, "max_new_tokens": 6, "engine": engine})
 
 
-def test_texts_become_completions_of_the_recipes_tokenizer(world, serve, tmp_path):  # noqa: F811
+def test_texts_become_completions_of_the_recipes_tokenizer(world, serve, tmp_path):
     prompts, services, inputs = world
     server = serve(lambda n, _path, _body: said(chat("a man", "length" if n == 0 else "stop")))
     (tmp_path / "out").mkdir()
@@ -48,7 +53,7 @@ def test_texts_become_completions_of_the_recipes_tokenizer(world, serve, tmp_pat
     assert {body["messages"][0]["content"] for _, body, _ in server.requests} == {"a man", "yes", "the ball"}
 
 
-def test_ids_come_with_their_logprobs(world, serve, tmp_path):  # noqa: F811
+def test_ids_come_with_their_logprobs(world, serve, tmp_path):
     _, services, inputs = world
     server = serve(lambda _n, _path, body: said(good(body)))
     (tmp_path / "out").mkdir()
@@ -57,7 +62,7 @@ def test_ids_come_with_their_logprobs(world, serve, tmp_path):  # noqa: F811
     assert all(c.meta["sampling_logprob"] == -0.5 * len(c.token_ids) for c in found) and len(found) == 6
 
 
-def test_a_run_that_was_cut_off_asks_for_the_rest_alone(world, serve):  # noqa: F811
+def test_a_run_that_was_cut_off_asks_for_the_rest_alone(world, serve):
     prompts, services, _ = world
     chat_text = ChatText(tiny_models.make_tokenizer())
     requests = [GenerateRequest(key=p.id, token_ids=(1, 2), num_samples=2) for p in prompts]

@@ -3,10 +3,8 @@
 import json
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -15,72 +13,16 @@ from fairlead.core.errors import EngineError
 from fairlead.core.protocols import GenerateRequest, Sampler, Sampling
 from fairlead.engine.http import JsonClient, check_url
 from fairlead.engine.remote import Question, RemoteEngine, RemoteSettings
+from openai_server import chat, good, said, serving
 
 KEY = "sk-very-secret"
 SAMPLING = Sampling(max_new_tokens=5)
 HI = ({"role": "user", "content": "Hi"},)
 
 
-class Server:
-    """Answers by `script`: (status, headers, bytes) from a function of (number of the request, path, body)."""
-
-    def __init__(self, script):
-        self.requests, self.script, lock = [], script, threading.Lock()
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    number = len(server.requests)
-                    server.requests.append((self.path, body, dict(self.headers)))
-                status, headers, data = server.script(number, self.path, body)
-                self.send_response(status)
-                for name, value in {"Content-Length": str(len(data)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                for piece in [data] if isinstance(data, bytes) else data:
-                    self.wfile.write(piece)
-
-            def log_message(self, *_):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-
-    def close(self):
-        self.http.shutdown()
-        self.http.server_close()
-
-
 @pytest.fixture
 def serve():
-    made = []
-
-    def start(script):
-        made.append(Server(script))
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.close()
-
-
-def good(body):
-    """What a vLLM server says to a prompt of ids: the prompt backwards, and the last bits of the seed."""
-    ids = [*body["prompt"][::-1], body["seed"] % 50][: body["max_tokens"]]
-    choice = {"index": 0, "text": "x", "token_ids": ids, "finish_reason": "stop",
-              "logprobs": {"token_logprobs": [-0.5] * len(ids), "tokens": ["?"] * len(ids)}}  # fmt: skip
-    return {"choices": [choice]}
-
-
-def said(found, status=200, **headers):
-    return status, headers, json.dumps(found).encode()
-
-
-def chat(text, reason="stop"):
-    return {"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": reason}]}
+    yield from serving()
 
 
 def engine(server, **changes):
