@@ -17,7 +17,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fairlead.core.errors import ConfigError, EngineError, explain
@@ -50,7 +50,7 @@ class ChatEndpoint:
     url: str
     """Up to `/v1`."""
     model: str
-    key: str = ""
+    key: str = field(default="", repr=False)
     """Sent as a bearer token; empty sends none."""
     timeout_s: float = 60.0
     """For one answer."""
@@ -79,8 +79,9 @@ class ChatEndpoint:
                 with error:
                     why = f"{error.code} {error.reason}"
                     if error.code not in _AGAIN and error.code < 500:
-                        said = error.read(300).decode("utf-8", "replace").replace("\n", " ")
-                        raise ConfigError(explain(self.url, None, f"refuses the request ({why}: {said})", expected="an OpenAI-compatible server that "
+                        said = error.read(4096).decode("utf-8", "replace").replace("\n", " ")
+                        told = self._shown(f"{why}: {said}")
+                        raise ConfigError(explain(self.url, None, f"refuses the request ({told})", expected="an OpenAI-compatible server that "
                                                   f"knows the model {self.model}", remedy="Correct url, model or key")) from error  # fmt: skip
                     wait = _wait_s(error.headers.get("Retry-After"), attempt)
             except (
@@ -91,8 +92,12 @@ class ChatEndpoint:
                 why, wait = f"{type(error).__name__}: {error}", _wait_s(None, attempt)
             if attempt < self.retries:
                 self.sleep(wait)
-        raise EngineError(explain(self.url, None, f"gave no answer in {self.retries + 1} attempts ({why})", expected="an answer within "
+        raise EngineError(explain(self.url, None, f"gave no answer in {self.retries + 1} attempts ({self._shown(why)})", expected="an answer within "
                                   f"{self.timeout_s:g} s", remedy="See whether the server runs; raise timeout_s or retries"))  # fmt: skip
+
+    def _shown(self, said: str) -> str:
+        """What a server said, without the key, which it may repeat."""
+        return (said.replace(self.key, "***") if self.key else said)[:320]
 
     def _post(self, messages: Sequence[Mapping[str, str]]) -> bytes:
         body = {

@@ -53,10 +53,11 @@ def test_after_the_last_attempt_it_is_one_line() -> None:
 @pytest.mark.parametrize("status", [400, 401, 404])
 def test_what_would_fail_every_time_is_not_tried_again_and_the_key_is_not_told(status: int) -> None:
     with (
-        chat_server(lambda _body: (status, {}, "no such\nmodel")) as server,
+        chat_server(lambda _body: (status, {}, "no such\nmodel for the key secret")) as server,
         pytest.raises(ConfigError, match="no such model") as info,
     ):
         endpoint(server.url, key="secret").reply(HELLO)
+    assert "secret" not in repr(endpoint(server.url, key="secret"))
     assert len(server.asked) == 1 and "secret" not in str(info.value) and "\n" not in str(info.value)
 
 
