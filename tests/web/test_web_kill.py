@@ -49,8 +49,7 @@ class Client:
         pending.clear()
 
 
-def test_no_acknowledged_vote_is_lost_or_stored_twice(tmp_path):
-    db = tmp_path / "votes.db"
+def test_no_acknowledged_vote_is_lost_or_stored_twice(db, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -75,12 +74,13 @@ def test_no_acknowledged_vote_is_lost_or_stored_twice(tmp_path):
 
     threads = [threading.Thread(target=work, args=(client,)) for client in clients]
     for number in range(NUM_KILLS):
-        command = [sys.executable, "-m", "fairlead.cli.main", "annotate", "serve", "--db", str(db), "--port", str(port)]
+        command = [sys.executable, "-m", "fairlead.cli.main", "annotate", "serve", "--db", db, "--port", str(port)]
         server = subprocess.Popen(
             command,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "FAIRLEAD_HOME": str(tmp_path)},
+            cwd=tmp_path,
         )
         if number == 0:
             [thread.start() for thread in threads]

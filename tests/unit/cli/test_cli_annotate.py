@@ -47,25 +47,25 @@ def rate_everything(db, name, num):
             verdicts.submit(database, actor, assignment.id, sent)
 
 
-def test_from_files_through_people_to_preferences(folder):
-    db = folder / "home" / "annotate" / "votes.db"
-    done = fairlead("annotate", "import", "pairs.jsonl", "--project", "trial", "--votes", 2, "--calibration", 0)
+def test_from_files_through_people_to_preferences(folder, db):
+    here = ("--db", db)
+    done = fairlead("annotate", "import", "pairs.jsonl", "--project", "trial", "--votes", 2, "--calibration", 0, *here)
     assert done.exit_code == 0 and "30 pairs into trial" in done.output and "left out: 1 rows: " in done.output, (
         done.output
     )
-    links = fairlead("annotate", "invite", "--count", 2).output.split()
+    links = fairlead("annotate", "invite", "--count", 2, *here).output.split()
     assert len(set(links)) == 2 and all(link.startswith("http://127.0.0.1:8643/invite/") for link in links)
     with pytest.raises(FairleadError, match="no votes yet"):
-        raise fairlead("annotate", "export", "votes", "--project", "trial").exception
+        raise fairlead("annotate", "export", "votes", "--project", "trial", *here).exception
     for name in ("ann", "bob"):
         rate_everything(db, name, 30)
-    status = json.loads(fairlead("annotate", "status", "--json").output)
+    status = json.loads(fairlead("annotate", "status", "--json", *here).output)
     assert (
         status["projects"][0]["num_votes"] == 60
         and status["projects"][0]["num_finished"] == 30
         and status["people"] == {"rater": 2}
     )
-    done = fairlead("annotate", "export", "votes", "--project", "trial")
+    done = fairlead("annotate", "export", "votes", "--project", "trial", *here)
     assert "60 votes and 0 skips by 2 raters on 30 pairs" in done.output, done.output
     (folder / "recipe.yaml").write_text(
         "name: trial\nscope: toy\nfeedback: {path: votes/comparisons.jsonl}\npreferences: {min_votes: 2, num_resamples: 100}\n"

@@ -1,8 +1,6 @@
 """Databases, people and items for tests of the rating application."""
 
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -10,20 +8,17 @@ pytest.importorskip("sqlalchemy", reason="the extra web is not installed")
 
 from web_example import pairs
 
-from fairlead.store.annotation.database import Database, downgrade, open_database
+from fairlead.store.annotation.database import Database, open_database
 from fairlead.store.annotation.schema import Project
 from fairlead.web import importing, people, projects
 from fairlead.web.policy import Actor
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    """A new database; on PostgreSQL where FAIRLEAD_TEST_POSTGRES names a server, else SQLite."""
-    url = os.environ.get("FAIRLEAD_TEST_POSTGRES")
-    with open_database(url or tmp_path / "votes.db") as opened:
+def database(db: str) -> Iterator[Database]:
+    """A new database, on SQLite and on PostgreSQL."""
+    with open_database(db) as opened:
         yield opened
-        if url:
-            downgrade(opened, "base")
 
 
 @pytest.fixture(autouse=True)

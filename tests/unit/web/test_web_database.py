@@ -14,16 +14,14 @@ from fairlead.store.annotation.schema import Event, Person, Table, Verdict
 from fairlead.web import backup, verdicts
 
 
-def test_sqlite_syncs_every_commit(database):
-    if not database.is_sqlite:
-        pytest.skip("SQLite only")
-    with database.engine.connect() as connection:
+def test_sqlite_syncs_every_commit(tmp_path):
+    with databases.open_database(tmp_path / "votes.db") as database, database.engine.connect() as connection:
         found = [
             connection.exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in ("journal_mode", "synchronous", "foreign_keys")
         ]
-    assert found == ["wal", 2, 1]
-    assert database.file.stat().st_mode & 0o777 == 0o600
+        assert found == ["wal", 2, 1]
+        assert database.file.stat().st_mode & 0o777 == 0o600
 
 
 def test_migrations_make_the_tables_of_the_schema(database):
@@ -32,15 +30,51 @@ def test_migrations_make_the_tables_of_the_schema(database):
         assert compare_metadata(context, Table.metadata) == []
 
 
-def test_a_filled_database_goes_down_and_up(database, project, join):
-    actor = join("ann")
-    verdicts.submit(database, actor, take(database, actor, project).id, vote())
+def rate_some(database, project, join):
+    """Votes of all kinds, changed and taken back."""
+    for name in ("ann", "bob"):
+        actor = join(name)
+        for i, choice in enumerate(("left", "right", "tie", "both_bad", "skip", "left")):
+            assignment = take(database, actor, project)
+            verdicts.submit(database, actor, assignment.id, vote(choice))
+            if i == 1:
+                verdicts.submit(database, actor, assignment.id, vote("left", strength=1))
+                verdicts.flag(database, actor, assignment.id, note="odd", key=f"flag-{name}-1")
+        verdicts.withdraw_last(database, actor, project.id, key=f"undo-{name}-1")
+
+
+def test_a_filled_database_goes_down_to_each_version_and_up_again(database, project, join):
+    rate_some(database, project, join)
+    before, kept = derived(database), contents(database)
+    steps = [step.down_revision for step in databases.migrations().walk_revisions()]
+    for version in steps[:-1]:
+        databases.downgrade(database, version)
+        assert databases.version_of(database) == version
+        databases.upgrade(database)
+        assert contents(database) == kept
+        verdicts.rebuild(database)
+        assert derived(database) == before
     databases.downgrade(database, "base")
     assert databases.version_of(database) is None
     assert set(sa.inspect(database.engine).get_table_names()) <= {"alembic_version"}
     databases.upgrade(database)
-    with database.read() as rows:
-        assert rows.scalar(sa.select(sa.func.count()).select_from(Verdict)) == 0
+    assert contents(database) == {"events": [], "people": [], "items": []}
+
+
+def test_an_empty_postgresql_database_gets_its_tables(postgres):
+    with databases.open_database(postgres(is_empty=True)) as database:
+        assert databases.version_of(database) == databases.migrations().get_current_head()
+
+
+def contents(database):
+    """What no version may lose."""
+    with database.engine.connect() as connection:
+        return {
+            name: sorted(
+                connection.execute(sa.select(*Table.metadata.tables[name].primary_key.columns)).scalars().all()
+            )
+            for name in ("events", "people", "items")
+        }
 
 
 def set_version(database, name):
@@ -106,15 +140,7 @@ def derived(database):
 
 
 def test_state_is_derived_from_events(database, project, join):
-    for name in ("ann", "bob"):
-        actor = join(name)
-        for i, choice in enumerate(("left", "right", "tie", "both_bad", "skip", "left")):
-            assignment = take(database, actor, project)
-            verdicts.submit(database, actor, assignment.id, vote(choice))
-            if i == 1:
-                verdicts.submit(database, actor, assignment.id, vote("left", strength=1))
-                verdicts.flag(database, actor, assignment.id, note="odd", key=f"flag-{name}-1")
-        verdicts.withdraw_last(database, actor, project.id, key=f"undo-{name}-1")
+    rate_some(database, project, join)
     before = derived(database)
     assert verdicts.rebuild(database) > 14
     assert derived(database) == before

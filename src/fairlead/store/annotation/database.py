@@ -152,13 +152,18 @@ def _configuration() -> alembic.config.Config:
     return configuration
 
 
+def migrations() -> ScriptDirectory:
+    """The versions that there are."""
+    return ScriptDirectory.from_config(_configuration())
+
+
 def upgrade(database: Database, version: str = "head") -> None:
     """Bring the tables to a version, in one transaction.
 
     Raises:
         StoreError: a newer version of Fairlead wrote the database.
     """
-    script = ScriptDirectory.from_config(_configuration())
+    script = migrations()
     with database.engine.connect() as connection:
         current = MigrationContext.configure(connection).get_current_revision()
         connection.rollback()
