@@ -18,7 +18,8 @@ Db = Annotated[
 ProjectName = Annotated[str, typer.Option("--project", help="Name of the project.")]
 
 
-def _place(db: str | None) -> str:
+def place_of(db: str | None) -> str:
+    """Where the database is."""
     return db or str(Path(os.environ.get("FAIRLEAD_HOME", "runs")).expanduser() / "annotate" / "votes.db")
 
 
@@ -32,7 +33,7 @@ def serve(
     """Start the application. The first start makes the database and prints the lead's invitation."""
     from fairlead.cli.annotating import serve_pages
 
-    serve_pages(_place(db), host=host, port=port, url=url)
+    serve_pages(place_of(db), host=host, port=port, url=url)
 
 
 @annotate_app.command("import", epilog="Example: fairlead annotate import pairs.jsonl --project harmless")
@@ -49,7 +50,7 @@ def import_texts(
     from fairlead.cli.annotating import import_source
 
     import_source(
-        _place(db),
+        place_of(db),
         source,
         project=project,
         votes=votes,
@@ -70,7 +71,7 @@ def invite(
     """Print links that let one person in each, within seven days."""
     from fairlead.cli.annotating import print_invites
 
-    print_invites(_place(db), role=role, count=count, url=url)
+    print_invites(place_of(db), role=role, count=count, url=url)
 
 
 @annotate_app.command("status", epilog="Example: fairlead annotate status")
@@ -78,7 +79,7 @@ def status(db: Db = None, as_json: Annotated[bool, typer.Option("--json", help="
     """Show how far each project is."""
     from fairlead.cli.annotating import show_status
 
-    show_status(_place(db), as_json=as_json)
+    show_status(place_of(db), as_json=as_json)
 
 
 @annotate_app.command("export", epilog="Example: fairlead annotate export votes/ --project harmless")
@@ -89,7 +90,7 @@ def export(
     """Write the votes for a recipe (feedback.path) and for `fairlead votes`, raters under pseudonyms."""
     from fairlead.cli.annotating import export_votes
 
-    export_votes(_place(db), out, project=project)
+    export_votes(place_of(db), out, project=project)
 
 
 @annotate_app.command("backup", epilog="Example: fairlead annotate backup votes-2026-11-28.db")
@@ -97,7 +98,7 @@ def backup(out: Annotated[Path, typer.Argument(help="File to write.", metavar="F
     """Copy the database while it is in use (SQLite)."""
     from fairlead.cli.annotating import back_up_database
 
-    back_up_database(_place(db), out)
+    back_up_database(place_of(db), out)
 
 
 @annotate_app.command("restore", epilog="Example: fairlead annotate restore votes-2026-11-28.db --replace")
@@ -108,6 +109,6 @@ def restore(
     """Put a copy back. Stop the server first."""
     from fairlead.web.backup import restore as put_back
 
-    put_back(file, Path(_place(db)), replaces=replace)
-    terminal.say(f"Restored: {_place(db)}")
+    put_back(file, Path(place_of(db)), replaces=replace)
+    terminal.say(f"Restored: {place_of(db)}")
     terminal.say("Next: fairlead annotate status")

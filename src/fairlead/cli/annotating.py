@@ -66,14 +66,14 @@ def import_source(
 
 def print_invites(db: str, *, role: str, count: int, url: str) -> None:
     """One link a line."""
-    with _existing(db) as database:
+    with existing(db) as database:
         for _ in range(count):
             terminal.say(f"{url.rstrip('/')}/invite/{people.make_invite(database, role=role)}")
 
 
 def show_status(db: str, *, as_json: bool) -> None:
     """Counts of each project."""
-    with _existing(db) as database:
+    with existing(db) as database:
         found, members = status.all_statuses(database), status.count_people(database)
     if as_json:
         terminal.say(as_data({"projects": [dataclasses.asdict(each) for each in found], "people": members}))
@@ -90,7 +90,7 @@ def show_status(db: str, *, as_json: bool) -> None:
 
 def export_votes(db: str, out: Path, *, project: str) -> None:
     """Files for the pipeline."""
-    with _existing(db) as database:
+    with existing(db) as database:
         done = exporting.export_project(database, _project(database, project), out)
     terminal.say(
         f"{done.num_votes:,} votes and {done.num_skips:,} skips by {done.num_raters} raters on {done.num_comparisons:,} pairs -> {out}"
@@ -102,12 +102,13 @@ def export_votes(db: str, out: Path, *, project: str) -> None:
 
 def back_up_database(db: str, out: Path) -> None:
     """Copy."""
-    with _existing(db) as database:
+    with existing(db) as database:
         size = backup.back_up(database, out)
     terminal.say(f"Copied: {out} ({size / 1e6:.1f} MB)")
 
 
-def _existing(db: str) -> Database:
+def existing(db: str) -> Database:
+    """Open a database that is there."""
     if "://" not in db and not Path(db).exists():
         raise StoreError(
             explain(

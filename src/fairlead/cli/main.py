@@ -12,7 +12,7 @@ import typer
 
 from fairlead import __version__
 from fairlead.cli import terminal, unexpected, usage
-from fairlead.cli.annotate import annotate_app
+from fairlead.cli.annotate_access import annotate_app
 from fairlead.cli.votes_commands import votes_app
 from fairlead.core.errors import FairleadError, Interrupted, explain
 

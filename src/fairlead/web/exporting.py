@@ -10,6 +10,8 @@ Raters appear under their pseudonyms only.
 """
 
 import hashlib
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from fairlead.feedback.collected import Comparison, write_collected
 from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.schema import Assignment, Guideline, Item, Person, Project, Verdict
 from fairlead.web.importing import pair_of
+from fairlead.web.projects import get_project
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +93,19 @@ def export_project(database: Database, project: Project, out: Path) -> Export:
         "raters": export.num_raters, "sha256": {name: _digest(out / name) for name in names},
     })  # fmt: skip
     return export
+
+
+def zip_project(database: Database, project_id: str) -> Path:
+    """All files of a project in an archive, alone in a new temporary folder that the caller removes."""
+    with database.read() as rows:
+        project = get_project(rows, project_id)
+    folder = Path(tempfile.mkdtemp(prefix="fairlead-export-"))
+    try:
+        export_project(database, project, folder / "votes")
+        return Path(shutil.make_archive(str(folder / "votes"), "zip", folder / "votes"))
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
 
 
 def _comparisons(rows: Rows, project_id: str) -> Iterator[Comparison]:

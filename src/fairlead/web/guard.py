@@ -5,6 +5,7 @@
 The content policy allows nothing but what the nonce of this one answer names: no inline script, no remote load of any kind.
 """
 
+import json
 import secrets
 import time
 from collections.abc import Mapping
@@ -18,17 +19,20 @@ from fairlead.web.place import Place
 
 MAX_BODY = 1_000_000
 """Bytes of a request; the longest guideline is 200,000 characters."""
+MAX_IMPORT = 64_000_000
+"""Bytes of a file that is imported over the API; a larger one goes in by `fairlead annotate import`."""
+API = "/api/v1/"
 RATE_PER_S, BURST = 20.0, 120
 """Requests of one address: far above any rater, below what would hurt."""
-_MAX_ADDRESSES = 10_000
+_MAX_NAMES = 10_000
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class TooLarge(HTTPException):
     """The body of a request goes on beyond the limit. An HTTPException, for FastAPI turns others into 400 where it reads a form."""
 
-    def __init__(self) -> None:
-        super().__init__(413, f"The request is larger than {MAX_BODY:,} bytes. Send less.")
+    def __init__(self, limit: int = MAX_BODY) -> None:
+        super().__init__(413, f"The request is larger than {limit:,} bytes. Send less.")
 
 
 @dataclass(slots=True)
@@ -37,13 +41,33 @@ class _Bucket:
     at: float
 
 
+class Buckets:
+    """How often a name (an address, a token) may ask: a bucket of `burst` that fills at `rate_per_s`. Of one process."""
+
+    def __init__(self, rate_per_s: float, burst: int) -> None:
+        self._rate_per_s, self._burst = rate_per_s, burst
+        self._found: dict[str, _Bucket] = {}
+
+    def take(self, name: str) -> bool:
+        """Take one; False when there is none."""
+        now = time.monotonic()
+        if len(self._found) > _MAX_NAMES:
+            self._found.clear()
+        bucket = self._found.setdefault(name, _Bucket(tokens=float(self._burst), at=now))
+        bucket.tokens = min(self._burst, bucket.tokens + (now - bucket.at) * self._rate_per_s)
+        bucket.at = now
+        if bucket.tokens < 1:
+            return False
+        bucket.tokens -= 1
+        return True
+
+
 class Guard:
     """ASGI middleware. One for the process; not shared between processes."""
 
     def __init__(self, app: ASGIApp, *, place: Place, rate_per_s: float = RATE_PER_S, burst: int = BURST) -> None:
         self._app, self._place = app, place
-        self._rate_per_s, self._burst = rate_per_s, burst
-        self._buckets: dict[str, _Bucket] = {}
+        self._buckets = Buckets(rate_per_s, burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -54,7 +78,7 @@ class Guard:
         scope.setdefault("state", {})["nonce"] = nonce
         refusal = self._refusal(scope, headers)
         if refusal is not None:
-            await _answer(send, *refusal)
+            await _answer(send, *refusal, is_program=scope["path"].startswith(API))
             return
 
         async def send_with_headers(message: Message) -> None:
@@ -62,40 +86,32 @@ class Guard:
                 message["headers"] = [*message.get("headers", []), *self._headers(scope, nonce)]
             await send(message)
 
-        await self._app(scope, _limited(receive), send_with_headers)
+        await self._app(scope, _limited(receive, body_limit(scope["path"])), send_with_headers)
 
     def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str] | None:
         if headers.get("host", "") not in self._place.hosts:
             return 421, "This is not the address of the rating application. Use the one that the lead gave you."
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:  # PostgreSQL takes no such text
             return 404, "This page is not there. Go back to the start."
-        if not self._has_token((scope.get("client") or ("unknown", 0))[0]):
+        if not self._buckets.take((scope.get("client") or ("unknown", 0))[0]):
             return 429, "Too many requests. Wait a few seconds."
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > MAX_BODY:
-            return 413, f"The request is larger than {MAX_BODY:,} bytes. Send less."
-        if scope["method"] not in _SAFE and not self._is_own(headers):
+        limit = body_limit(scope["path"])
+        if not length.isdigit() or int(length) > limit:
+            return 413, f"The request is larger than {limit:,} bytes. Send less."
+        if scope["method"] not in _SAFE and not self._is_own(headers, is_program=scope["path"].startswith(API)):
             return 403, "The request comes from another site. Open the application itself and try again."
         return None
 
-    def _is_own(self, headers: Mapping[str, str]) -> bool:
-        """Was the request made by a page of this application? A request that does not say is not."""
+    def _is_own(self, headers: Mapping[str, str], *, is_program: bool) -> bool:
+        """Was the request made by a page of this application? A request that does not say is not, unless it is for
+        the API, which looks at tokens only: no browser adds one by itself, and cookies say nothing there."""
         if "origin" in headers:
             return headers["origin"] in self._place.origins
+        if is_program:
+            return True
         referer = headers.get("referer", "")
         return any(referer == origin or referer.startswith(f"{origin}/") for origin in self._place.origins)
-
-    def _has_token(self, address: str) -> bool:
-        now = time.monotonic()
-        if len(self._buckets) > _MAX_ADDRESSES:
-            self._buckets.clear()
-        bucket = self._buckets.setdefault(address, _Bucket(tokens=float(self._burst), at=now))
-        bucket.tokens = min(self._burst, bucket.tokens + (now - bucket.at) * self._rate_per_s)
-        bucket.at = now
-        if bucket.tokens < 1:
-            return False
-        bucket.tokens -= 1
-        return True
 
     def _headers(self, scope: Scope, nonce: str) -> list[tuple[bytes, bytes]]:
         policy = (
@@ -114,24 +130,31 @@ class Guard:
         return [(name.encode(), value.encode()) for name, value in found.items()]
 
 
-def _limited(receive: Receive) -> Receive:
+def body_limit(path: str) -> int:
+    """Bytes that a request to a path may have."""
+    is_import = path.startswith(API) and path.endswith("/import")
+    return MAX_IMPORT if is_import else MAX_BODY
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
     num_bytes = 0
 
     async def limited() -> Message:
         nonlocal num_bytes
         message = await receive()
         num_bytes += len(message.get("body", b""))
-        if num_bytes > MAX_BODY:
-            raise TooLarge
+        if num_bytes > limit:
+            raise TooLarge(limit)
         return message
 
     return limited
 
 
-async def _answer(send: Send, status: int, text: str) -> None:
-    body = text.encode()
+async def _answer(send: Send, status: int, text: str, *, is_program: bool) -> None:
+    body = json.dumps({"error": {"code": "refused", "message": text}}).encode() if is_program else text.encode()
+    kind = b"application/json" if is_program else b"text/plain; charset=utf-8"
     headers: list[tuple[bytes, bytes]] = [
-        (b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode()),
+        (b"content-type", kind), (b"content-length", str(len(body)).encode()),
         (b"content-security-policy", b"default-src 'none'"), (b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"),
     ]  # fmt: skip
     start: dict[str, Any] = {"type": "http.response.start", "status": status, "headers": headers}

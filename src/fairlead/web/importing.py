@@ -27,6 +27,8 @@ from fairlead.web.projects import get_project
 
 MAX_TEXT = 400_000
 """Characters of a conversation or a reply; a longer one cannot be read on a screen."""
+NUM_FAULTS = 20
+"""Faulty rows that a message lists; the rejects file has all."""
 _CHUNK = 500  # rows of one statement; SQLite takes 32,766 values
 
 
@@ -51,6 +53,8 @@ class Found:
     pairs: list[Pair]
     left_out: dict[str, int] = field(default_factory=dict[str, int])
     """Rows, prompts or pairs that gave nothing, by reason."""
+    faults: list[str] = field(default_factory=list[str])
+    """The first faulty rows: line and reason."""
 
     def leave_out(self, reason: str, num: int = 1) -> None:
         """Count what gave nothing."""
@@ -127,6 +131,7 @@ def _read_file(path: Path, rejects_file: Path) -> Found:
             texts = (Completion(prompt_id=prompt.id, text=text, model="unknown") for text in (preference.chosen, preference.rejected))  # fmt: skip
             a, b = sorted(texts, key=lambda completion: completion.id)
             found.pairs.append(Pair(prompt=prompt, a=a, b=b))
+        found.faults = [f"{where}: {reason}" for where, reason in rejects.first(NUM_FAULTS)]
     for reason, num in (*reading.report.rejects.items(), *reading.report.skips.items()):
         found.leave_out(f"rows: {reason}", num)
     return found

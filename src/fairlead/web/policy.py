@@ -13,6 +13,8 @@ from fairlead.web.errors import Refused
 
 Role = Literal["rater", "adjudicator", "lead", "admin"]
 ROLES: tuple[Role, ...] = ("rater", "adjudicator", "lead", "admin")
+Scope = Literal["read", "rate", "lead"]
+SCOPES: tuple[Scope, ...] = ("read", "rate", "lead")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,3 +82,27 @@ def may_disable(actor: Actor, *, person_id: str, role: str) -> None:
         raise Refused(422, "invalid", "You cannot disable yourself. Ask another lead.")
     if role in ("lead", "admin"):
         _at_least(actor, "admin", f"disable a {role}")
+
+
+def may_create_project(actor: Actor) -> None:
+    """Make a project."""
+    _at_least(actor, "lead", "make projects")
+
+
+def may_import(actor: Actor) -> None:
+    """Put texts into a project."""
+    _at_least(actor, "lead", "import texts")
+
+
+def may_make_token(actor: Actor, scope: str) -> None:
+    """Let a program act for oneself; never beyond the own role."""
+    _at_least(actor, "rater", "make tokens")
+    if scope not in SCOPES:
+        raise Refused(422, "invalid", f"{scope} is no scope. Choose one of {', '.join(SCOPES)}.")
+    if scope == "lead":
+        _at_least(actor, "lead", "make a token of this scope")
+
+
+def may_see_audit(actor: Actor) -> None:
+    """Look at what everybody did."""
+    _at_least(actor, "admin", "see the log")

@@ -10,7 +10,7 @@ from web_example import pairs, take, vote
 from web_payloads import PAYLOADS
 
 from fairlead.store.annotation.schema import Assignment, Completion, Item, Verdict
-from fairlead.web import importing, people, projects, verdicts
+from fairlead.web import importing, people, projects, tokens, verdicts
 from fairlead.web.app import make_app
 from fairlead.web.place import Place
 
@@ -149,17 +149,17 @@ ROUTES = {
     "GET /p/{p}": "lead", "POST /p/{p}/state": "lead", "POST /p/{p}/waive": "lead",
     "GET /p/{p}/guideline/edit": "lead", "POST /p/{p}/guideline/edit": "lead",
     "GET /p/{p}/export.zip": "lead", "GET /people": "lead", "POST /people/invite": "lead", "POST /people/{u}/state": "lead",
-    "POST /logout": "rater",
+    "POST /logout": "rater", "GET /tokens": "rater", "POST /tokens": "rater", "POST /tokens/{t}/revoke": "rater", "GET /log": "admin",
 }  # fmt: skip
 PUBLIC = {"GET /login", "POST /login", "GET /invite/{secret}", "POST /invite/{secret}"}
 FIELDS = {
     "key": "a-key-of-the-matrix", "choice": "left2", "guideline_version": "1", "state": "open", "text": "# x", "scale": "binary", "ties": "forced",
-    "rationale": "off", "role": "rater", "note": "x", "reason": "x",
+    "rationale": "off", "role": "rater", "note": "x", "reason": "x", "name": "x", "scope": "read",
 }  # fmt: skip
 
 
 def test_every_route_is_in_the_table(app):
-    names = {"{project_id}": "{p}", "{assignment_id}": "{a}", "{person_id}": "{u}"}
+    names = {"{project_id}": "{p}", "{assignment_id}": "{a}", "{person_id}": "{u}", "{token_id}": "{t}"}
     found = set()
     for route in [
         inner
@@ -186,7 +186,8 @@ def test_roles_and_routes(app, browser, database, project, join, route, role):
     who = browser("zoe", role) if role else Browser(app)
     who.get("/login" if role is None else f"/p/{project.id}/guideline")
     method, path = route.split()
-    place = path.format(p=project.id, a=assignment.id, u=owner.person_id)
+    token = tokens.make_token(database, owner, name="x", scope="read", num_days=1).token.id
+    place = path.format(p=project.id, a=assignment.id, u=owner.person_id, t=token)
     answer = (
         who.client.get(place)
         if method == "GET"
@@ -197,7 +198,7 @@ def test_roles_and_routes(app, browser, database, project, join, route, role):
         assert answer.status_code == 401 if route != "GET /" else answer.headers["location"] == "/login"
     elif order.index(role) < order.index(ROUTES[route]):
         assert answer.status_code == 403
-    elif "{a}" in path:
+    elif "{a}" in path or "{t}" in path:
         assert answer.status_code == 404
     elif path.endswith("/undo"):
         assert answer.status_code == 409

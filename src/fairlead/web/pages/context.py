@@ -1,5 +1,6 @@
 """What routes share: who asks, the CSRF token, rendering, cookies."""
 
+import datetime
 import hmac
 import secrets
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ _TEMPLATES = jinja2.Environment(
 )  # fmt: skip
 _TEMPLATES.filters["markdown"] = to_html
 _TEMPLATES.filters["count"] = lambda number: f"{number:,}"
+_TEMPLATES.filters["utc"] = lambda ms: datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC).strftime(
+    "%Y-%m-%d %H:%M:%S"
+)
 _TEMPLATES.filters["percent"] = lambda share: f"{100 * share:.0f} %"
 
 

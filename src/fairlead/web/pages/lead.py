@@ -1,8 +1,6 @@
 """The lead's pages: how a project goes, the guideline's next version, people, votes out."""
 
 import shutil
-import tempfile
-from pathlib import Path
 from typing import Annotated
 
 import sqlalchemy as sa
@@ -15,7 +13,7 @@ from fairlead.store.annotation.schema import Person, Verdict
 from fairlead.web import people, policy, projects
 from fairlead.web.calibration import TEST, read_calibration, waive
 from fairlead.web.errors import Refused, missing
-from fairlead.web.exporting import export_project
+from fairlead.web.exporting import zip_project
 from fairlead.web.pages.context import actor, around, check_csrf, render, see
 from fairlead.web.quality import quality_of
 from fairlead.web.status import status_of
@@ -120,19 +118,9 @@ def publish(
 def export(request: Request, project_id: str) -> Response:
     """All votes, as `fairlead annotate export` writes them."""
     policy.may_export(actor(request))
-    database = around(request).database
-    with database.read() as rows:
-        project = projects.get_project(rows, project_id)
-    folder = Path(tempfile.mkdtemp(prefix="fairlead-export-"))
-    try:
-        export_project(database, project, folder / "votes")
-        archive = shutil.make_archive(str(folder / "votes"), "zip", folder / "votes")
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
-    return FileResponse(
-        archive, filename="votes.zip", media_type="application/zip", background=BackgroundTask(shutil.rmtree, folder)
-    )
+    archive = zip_project(around(request).database, project_id)
+    return FileResponse(archive, filename="votes.zip", media_type="application/zip",
+                        background=BackgroundTask(shutil.rmtree, archive.parent))  # fmt: skip
 
 
 @router.get("/people")

@@ -1,0 +1,272 @@
+"""What goes in and out. Unknown fields are refused, never ignored; times are milliseconds since 1970, UTC."""
+
+import dataclasses
+import typing
+from typing import Any, Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+
+from fairlead.web.projects import Rules
+from fairlead.web.verdicts import Submission
+
+
+class Sent(BaseModel):
+    """Base of what a program sends."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def sent_like(kind: type[Any], name: str) -> type[BaseModel]:
+    """A body with the fields of a dataclass, so that both can never differ."""
+    types = typing.get_type_hints(kind)
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        default = field.default if field.default is not dataclasses.MISSING else ...
+        if field.default_factory is not dataclasses.MISSING:
+            fields[field.name] = (types[field.name], Field(default_factory=field.default_factory))
+        else:
+            fields[field.name] = (types[field.name], default)
+    made = pydantic.create_model(name, __config__=ConfigDict(extra="forbid"), __doc__=kind.__doc__, **fields)
+    return made
+
+
+VerdictSent = sent_like(Submission, "VerdictSent")
+RulesSent = sent_like(Rules, "RulesSent")
+
+
+class Fault(BaseModel):
+    """Why something was not done."""
+
+    code: str
+    """For programs: token, scope, forbidden, missing, invalid, key_used, nothing, too_many, storage, http."""
+    message: str
+    """For people."""
+
+
+class Refusal(BaseModel):
+    """The one shape of every answer that is not a success."""
+
+    error: Fault
+
+
+class Me(BaseModel):
+    """Who the token stands for."""
+
+    name: str
+    role: str
+
+
+class ProjectSent(Sent):
+    """A new project."""
+
+    name: str
+    votes_per_item: int = Field(default=3, ge=1, le=100)
+    calibration_items: int = Field(default=50, ge=0, le=10_000)
+
+
+class ProjectShown(BaseModel):
+    """A project."""
+
+    id: str
+    name: str
+    state: str
+    votes_per_item: int
+    calibration_items: int
+
+
+class StateSent(Sent):
+    """Pause or open a project; disable a person or let them in again."""
+
+    state: Literal["open", "paused", "active", "disabled"]
+
+
+class GuidelineSent(Sent):
+    """The next version of a guideline."""
+
+    text: str
+    """Markdown."""
+    rules: RulesSent = Field(default_factory=RulesSent)  # pyright: ignore[reportInvalidTypeForm]
+    replaces: int
+    """The version that it follows; another in between is refused, so that a repeat or a second lead overwrites nothing."""
+
+
+class GuidelineShown(BaseModel):
+    """A version of a guideline."""
+
+    version: int
+    newest: int
+    text: str
+    rules: dict[str, Any]
+    published_at: int
+
+
+class KeySent(Sent):
+    """A submission without content."""
+
+    key: str
+    """Made once by the caller, 8 to 64 letters, digits and dashes; the same key again does nothing and gives the same answer."""
+
+
+class NoteSent(KeySent):
+    """A remark on an item; empty takes it back."""
+
+    note: str
+
+
+class DraftSent(Sent):
+    """A rationale that is being written."""
+
+    text: str
+
+
+class NextSent(Sent):
+    """Ask for an item."""
+
+    without: list[str] = Field(default_factory=list, max_length=100)
+    """Assignments that the caller holds already."""
+
+
+class TurnShown(BaseModel):
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+class OptionShown(BaseModel):
+    """A verdict that the guideline allows."""
+
+    choice: str
+    strength: int
+    label: str
+
+
+class AssignmentShown(BaseModel):
+    """An item as its rater sees it: which side is which completion is not said."""
+
+    id: str
+    prompt: list[TurnShown]
+    replies: list[str]
+    """From left to right."""
+    options: list[OptionShown]
+    guideline_version: int
+    rationale: str
+    """off, optional or required."""
+    given: str
+    """The verdict given before; empty for a new item."""
+
+
+class NextShown(BaseModel):
+    """An item, or why there is none."""
+
+    assignment: AssignmentShown | None
+    reason: str
+    """Empty with an item; else paused, finished, waiting or calibration."""
+
+
+class SavedShown(BaseModel):
+    """The receipt: on disk when it is given."""
+
+    event: int
+    repeat: bool
+    """True where the key was sent before."""
+
+
+class UndoneShown(BaseModel):
+    """Which assignment is open again."""
+
+    assignment: str
+
+
+class OwnVoteShown(BaseModel):
+    """One of one's own votes."""
+
+    assignment: str
+    given: str
+    rationale: str
+    at: int
+
+
+class ItemShown(BaseModel):
+    """An item with its counts, for the lead."""
+
+    id: str
+    use: str
+    num_votes: int
+    num_skips: int
+    rank: int
+
+
+class ItemsShown(BaseModel):
+    """A page of items."""
+
+    items: list[ItemShown]
+    next: str
+    """Pass it as `after` for the next page; empty at the end."""
+
+
+class VoteShown(BaseModel):
+    """A vote in the canonical frame, its rater under a pseudonym."""
+
+    event: int
+    item: str
+    rater: str
+    verdict: str
+    strength: int
+    rationale: str
+    skip_reason: str
+    guideline_version: int
+    active_ms: int | None
+    at: int
+
+
+class PersonShown(BaseModel):
+    """Somebody with an account."""
+
+    id: str
+    name: str
+    pseudonym: str
+    role: str
+    state: str
+
+
+class InviteSent(Sent):
+    """Ask for a link that lets one person in."""
+
+    role: str = "rater"
+
+
+class InviteShown(BaseModel):
+    """The link; shown once, good for seven days."""
+
+    link: str
+    role: str
+
+
+class WaiveSent(Sent):
+    """Let a rater into production without the calibration, on record."""
+
+    person: str
+    reason: str
+
+
+class QualityShown(BaseModel):
+    """How well raters agree."""
+
+    figures: list[dict[str, Any]]
+    gates: list[dict[str, Any]]
+    notes: list[str]
+    age_s: int
+
+
+class ImportShown(BaseModel):
+    """What an import changed, and what became of the rest."""
+
+    num_items: int
+    num_calibration: int
+    num_known: int
+    left_out: dict[str, int]
+    """Rows and pairs that gave nothing, by reason."""
+    faults: list[str]
+    """The first faulty rows with their line and reason."""
