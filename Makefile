@@ -29,6 +29,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: $(VENV)/.installed pyproject.toml constraints.txt
 	$(PIP) $$($(BIN)/python tools/dev_requirements.py)
+	$(PIP) --no-deps $$($(BIN)/python tools/dev_requirements.py alone)
 	@touch $@
 
 test: $(VENV)/.dev  ## the whole suite but for what is marked slow

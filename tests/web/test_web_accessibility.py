@@ -1,0 +1,83 @@
+"""Every page, dark and light, on a desktop and on a phone: axe-core finds nothing, nothing is cut off, everything can be hit."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import annotation_pages
+import annotation_screens
+import argon2
+import pytest
+from annotation_pages import PAGES, Page
+from axe import look
+
+from fairlead.store.annotation.database import open_database
+from fairlead.web import people
+from fairlead.web.app import make_app
+from fairlead.web.place import Place
+
+SMALL = """
+const seen = (e) => e.getClientRects().length && getComputedStyle(e).visibility === 'visible' && !e.closest('.hush');
+const own = (e) => { const b = (e.labels && e.labels.length ? e.labels[0] : e).getBoundingClientRect(); return [b.width, b.height]; };
+return [...document.querySelectorAll("button, input:not([type=hidden]), select, textarea, summary, a.button, .bar a")]
+  .filter(seen).map((e) => [e.outerHTML.slice(0, 90), ...own(e).map(Math.round)])
+  .filter(([, width, height]) => Math.min(width, height) < 44);
+"""
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
+    """A server with a project in the middle of its work: its address and the ids of the paths."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(people, "_HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+        with open_database(tmp_path_factory.mktemp("filled") / "votes.db") as database:
+            ids = annotation_pages.fill(database)
+            with annotation_pages.serve(database) as url:
+                yield url, ids
+
+
+_AT_THE_DOOR: dict[Any, str] = {}
+
+
+def visit(driver, filled, page: Page, *, width: int, scheme: str) -> None:
+    """Look at a page as the person who would."""
+    url, ids = filled
+    if _AT_THE_DOOR.get(url) != page.who:
+        annotation_screens.log_in(driver, url, page.who)
+        _AT_THE_DOOR[url] = page.who
+    annotation_screens.screen(driver, width=width, height=900, scheme=scheme)
+    annotation_screens.show(driver, url, page, ids)
+
+
+def test_every_page_of_the_router_is_in_the_list(tmp_path):
+    with open_database(tmp_path / "votes.db") as database:
+        app = make_app(database, place=Place.of(host="127.0.0.1", port=1, url=None), secret=b"s" * 32)
+    missing = annotation_pages.page_routes(app) - {page.route for page in PAGES}
+    assert not missing, f"add to PAGES of tools/annotation_pages.py: {', '.join(sorted(missing))}"
+    gone = {page.route for page in PAGES} - annotation_pages.page_routes(app)
+    assert not gone, f"PAGES of tools/annotation_pages.py names routes that are gone: {', '.join(sorted(gone))}"
+
+
+@pytest.mark.parametrize("page", sorted(PAGES, key=lambda page: page.who), ids=lambda page: page.name)
+def test_axe_finds_nothing_and_all_can_be_hit(driver, filled, page):
+    for width in (1280, 390):
+        visit(driver, filled, page, width=width, scheme="light")
+        found = look(driver)
+        annotation_screens.screen(driver, width=width, height=900, scheme="dark")
+        found += look(driver)
+        assert found == [], f"{page.name}, {width} pixels wide:\n" + "\n".join(found)
+        assert driver.execute_script(SMALL) == [], f"{page.name}, {width} pixels wide: less than 44 pixels"
+
+
+BESIDE = """
+return [...document.querySelectorAll('body *')]
+  .filter((e) => e.getClientRects().length && !e.closest('.scroll, .hush, pre, math, .prose table, .skip'))
+  .filter((e) => e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 90));
+"""
+
+
+@pytest.mark.parametrize("page", sorted(PAGES, key=lambda page: page.who), ids=lambda page: page.name)
+def test_at_320_pixels_nothing_is_beside_the_screen(driver, filled, page):
+    """A window of 1280 pixels at 400 % (WCAG 1.4.10); tables of data scroll within themselves."""
+    visit(driver, filled, page, width=320, scheme="light")
+    assert driver.execute_script(BESIDE) == []
+    assert driver.execute_script("return document.documentElement.scrollWidth") == 320

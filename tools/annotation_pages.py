@@ -1,0 +1,199 @@
+"""Every page of the rating application, and a server with made-up raters on which to look at them.
+
+The one list of pages: pictures (`annotation_screens.py`), the tests of accessibility and the tests of payloads go through it, and a test
+fails when a route that answers with a page is not named here.
+
+Example:
+    with open_database("votes.db") as database, serve(database) as url:
+        ids = fill(database)
+        for page in PAGES:
+            print(page.name, url + page.path.format(**ids))
+"""
+
+import contextlib
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import uvicorn
+from fastapi import FastAPI
+
+from fairlead.core.records import Completion, Message, Prompt
+from fairlead.store.annotation.database import Database
+from fairlead.web import calibration, importing, people, projects, queue, verdicts
+from fairlead.web.app import make_app
+from fairlead.web.place import Place
+
+PASSWORD = "a long password"
+FIRST = """Here is a function that does it:
+
+```python
+def median(values: list[float]) -> float:
+    # sort a copy, the input stays
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+```
+
+It takes $O(n \\log n)$ time. For an even count the median is
+
+$$\\frac{x_{n/2} + x_{n/2+1}}{2}$$
+
+- An empty list raises `IndexError`.
+- The input is not changed.
+"""
+SECOND = """You can use the `statistics` module:
+
+```python
+import statistics
+
+print(statistics.median([3, 1, 2]))
+```
+
+| input | result |
+|---|---|
+| `[1, 2, 3]` | 2 |
+| `[1, 2, 3, 4]` | 2.5 |
+
+See [the documentation](https://docs.python.org/3/library/statistics.html).
+It also has `median_low` and `median_high`, which return values of the list.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page in one state."""
+
+    name: str
+    route: str
+    """As the router has it."""
+    path: str
+    """With the ids of `fill` in braces."""
+    who: str = ""
+    """Who looks at it; empty for somebody who is not logged in."""
+    then: str = ""
+    """Script that brings it into the state, run when it has loaded."""
+    kept: tuple[str, ...] = ()
+    """Sizes of which the picture is committed: light, dark, phone."""
+
+
+def _dialog(name: str, *, then: str = "") -> Page:
+    return Page(name=f"rate-{name}", route="/p/{project_id}/rate", path="/p/{project}/rate", who="Ann",
+                then=then or f"document.querySelector('[data-open={name}]').click()")  # fmt: skip
+
+
+PAGES = (
+    Page(name="login", route="/login", path="/login"),
+    Page(name="login-refused", route="/login", path="/login", then="""
+        document.querySelector('[name=name]').value = 'Nobody'; document.querySelector('[name=password]').value = 'wrong';
+        document.querySelector('main form').submit()"""),
+    Page(name="invite", route="/invite/{secret}", path="/invite/{secret}"),
+    Page(name="refused", route="/p/{project_id}", path="/p/none", who="Lea"),
+    Page(name="projects", route="/", path="/", who="Lea"),
+    Page(name="rate", route="/p/{project_id}/rate", path="/p/{project}/rate", who="Ann", kept=("light", "dark", "phone")),
+    _dialog("keys"),
+    _dialog("skip"),
+    _dialog("flag"),
+    _dialog("guideline"),
+    _dialog("differences", then="document.querySelector('[data-act=differences]').click()"),
+    Page(name="rate-nothing", route="/p/{project_id}/rate", path="/p/{empty}/rate", who="Ann"),
+    Page(name="rate-waiting", route="/p/{project_id}/rate", path="/p/{project}/rate", who="Eva"),
+    Page(name="mine", route="/p/{project_id}/mine", path="/p/{project}/mine", who="Bob", kept=("light",)),
+    Page(name="mine-empty", route="/p/{project_id}/mine", path="/p/{empty}/mine", who="Bob"),
+    Page(name="guideline", route="/p/{project_id}/guideline", path="/p/{project}/guideline", who="Ann"),
+    Page(name="edit", route="/p/{project_id}/guideline/edit", path="/p/{project}/guideline/edit", who="Lea", kept=("light",)),
+    Page(name="overview", route="/p/{project_id}", path="/p/{project}", who="Lea", kept=("light", "dark", "phone")),
+    Page(name="overview-empty", route="/p/{project_id}", path="/p/{empty}", who="Lea"),
+    Page(name="people", route="/people", path="/people", who="Lea", kept=("light",)),
+    Page(name="people-invited", route="/people", path="/people", who="Lea", then="document.querySelector('main form').submit()"),
+    Page(name="tokens", route="/tokens", path="/tokens", who="Lea"),
+    Page(name="tokens-made", route="/tokens", path="/tokens", who="Lea", then="""
+        document.querySelector('main [name=name]').value = 'export at night'; document.querySelector('main form').submit()"""),
+    Page(name="log", route="/log", path="/log", who="Lea"),
+)  # fmt: skip
+NOT_PAGES = {
+    "/p/{project_id}/next": "a part of the rating page",
+    "/p/{project_id}/export.zip": "a file",
+}
+"""Routes that answer GET with something else, and with what. Those under /api are not pages either."""
+
+
+def page_routes(app: FastAPI) -> set[str]:
+    """Routes that answer GET with a page."""
+    routes = [
+        route for outer in app.routes for route in getattr(getattr(outer, "original_router", None), "routes", [outer])
+    ]
+    paths = {str(getattr(route, "path", "")) for route in routes if "GET" in (getattr(route, "methods", None) or ())}
+    return {path for path in paths if path not in NOT_PAGES and not path.startswith("/api")}
+
+
+def pair(number: int) -> importing.Pair:
+    """A question with two answers."""
+    turns = (("user", "Hi, I am learning Python."), ("assistant", "Welcome. What would you like to do?"),
+             ("user", f"Write me a function that finds the **median** of a list of {number} numbers, please."))  # fmt: skip
+    prompt = Prompt(messages=tuple(Message(role=role, content=text) for role, text in turns))  # pyright: ignore[reportArgumentType]
+    texts = (Completion(prompt_id=prompt.id, text=text, model="m") for text in (FIRST, SECOND))
+    a, b = sorted(texts, key=lambda completion: completion.id)
+    return importing.Pair(prompt=prompt, a=a, b=b)
+
+
+def join(database: Database, name: str, role: str) -> people.Actor:
+    """Make an account."""
+    secret = people.accept_invite(database, people.make_invite(database, role=role), name=name, password=PASSWORD)
+    actor = people.actor_of(database, secret)
+    assert actor is not None, f"{name} has just come in"
+    return actor
+
+
+def fill(database: Database) -> dict[str, str]:
+    """A project in the middle of its work and an empty one; return the ids that the paths of `PAGES` name."""
+    rules = projects.Rules(ties="allowed", both_bad=True)
+    project = projects.create_project(database, "helpful", votes_per_item=3, calibration_items=30, rules=rules)
+    importing.add_pairs(database, project.id, [pair(i) for i in range(3, 103)])
+    empty = projects.create_project(database, "harmless", rules=rules)
+    rng = random.Random(0)
+    lead = join(database, "Lea", "admin")
+    join(database, "Ann", "rater")
+    for name, skill in (("Bob", 0.95), ("Cem", 0.92), ("Dan", 0.9), ("Eva", 0.5)):
+        who = join(database, name, "rater")
+        for _ in range(30):
+            rate(database, project.id, who, rng, skill)
+    with database.read() as rows:
+        raters = calibration.read_calibration(rows, project.id).standings
+    calibration.waive(database, project.id, raters[0].person_id, by=lead.person_id, reason="a linguist")
+    return {"project": project.id, "empty": empty.id, "secret": people.make_invite(database, role="rater")}
+
+
+def rate(database: Database, project_id: str, who: people.Actor, rng: random.Random, skill: float) -> None:
+    """One vote for what most would choose, with the chance `skill`."""
+    assignment = queue.next_assignment(database, who, project_id)
+    assert isinstance(assignment, queue.Assignment)
+    is_a = (sum(assignment.item_id.encode()) % 2 == 0) == (rng.random() < skill)
+    sent = verdicts.Submission(
+        key=verdicts.new_key(), choice="left" if is_a != assignment.swapped else "right", strength=rng.choice([1, 2, 3]),
+        guideline_version=1, rationale="It answers what was asked.", active_ms=rng.randint(9_000, 60_000),
+    )  # fmt: skip
+    verdicts.submit(database, who, assignment.id, sent)
+
+
+@contextlib.contextmanager
+def serve(database: Database) -> Iterator[str]:
+    """The application on a free port of this machine, without limits on the rate; gives its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    place = Place.of(host="127.0.0.1", port=port, url=None)
+    app = make_app(database, place=place, secret=b"s" * 32, rate_per_s=1e6, burst=10**6)
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    try:
+        yield place.url
+    finally:
+        server.should_exit = True
+        thread.join()
