@@ -15,7 +15,15 @@ from dataclasses import dataclass, replace
 from fairlead.core.gates import Gate, GateResult, declared
 from fairlead.core.gates import percent as percent_words
 from fairlead.core.summary import Figure, Table
-from fairlead.stats.agreement import REFERENCE_ROWS, Level, agreement_report, kappa_from_percent, num_pairs
+from fairlead.stats.agreement import (
+    REFERENCE_ROWS,
+    Level,
+    agreement_report,
+    kappa_from_percent,
+    num_pairs,
+    report_of_counts,
+)
+from fairlead.stats.arrays import IntArray
 from fairlead.stats.calibration import agreement_ceiling, flip_rate
 from fairlead.stats.intervals import Interval
 from fairlead.stats.votes import Votes
@@ -140,6 +148,29 @@ def read_agreement(votes: Votes, *, seed: int, num_resamples: int = 2000, level:
     return AgreementReading(
         report=agreement_report(votes, seed=seed, num_resamples=num_resamples, level=level), label_names=votes.label_names, level=level,
         num_items=votes.num_items, num_raters=votes.num_raters, num_votes=len(votes.items), num_rater_pairs=num_pairs(votes),
+    )  # fmt: skip
+
+
+def read_agreement_of_counts(
+    table: IntArray,
+    times: IntArray,
+    *,
+    label_names: tuple[str, ...],
+    num_raters: int,
+    seed: int,
+    num_resamples: int = 2000,
+) -> AgreementReading:
+    """The same from how many items got which labels; without Cohen's kappa.
+
+    Args:
+        table: [D, K] votes by label; rows without a vote count no item.
+        times: [D] items with these counts.
+    """
+    per_item = table.sum(1)
+    return AgreementReading(
+        report=report_of_counts(table, times, seed=seed, num_resamples=num_resamples), label_names=label_names, level="nominal",
+        num_items=int(times[per_item > 0].sum()), num_raters=num_raters, num_votes=int((per_item * times).sum()),
+        num_rater_pairs=int((per_item * (per_item - 1) // 2 * times).sum()),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ Example:
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -103,6 +104,37 @@ def read_raters(votes: Votes, *, orders: IntArray | None, outcomes: Mapping[str,
         ))  # fmt: skip
         falls.append(falling_trend(hits[counted]) if orders is not None else 1.0)
     return _flagged(readings, falls)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaterCounts:
+    """What is known of a rater without the votes themselves."""
+
+    num_votes: int
+    concord: Mapping[tuple[str, str], int]
+    """Votes by (own label, label of the majority of the others); those without a majority are left out."""
+    num_left: int
+    num_right: int
+
+
+def read_raters_of_counts(raters: Mapping[str, RaterCounts]) -> list[RaterReading]:
+    """`read_raters` from totals: the same but for what needs the order of the votes or an aggregation."""
+    confidence = 1 - _FALSE_ALARM / max(1, len(raters))
+    readings: list[RaterReading] = []
+    for name, found in raters.items():
+        num_counted = sum(found.concord.values())
+        hits = sum(num for (own, others), num in found.concord.items() if own == others)
+        own, others = Counter[str](), Counter[str]()
+        for (label, majority), num in found.concord.items():
+            own[label] += num
+            others[majority] += num
+        chance = sum(num * others[label] for label, num in own.items()) / num_counted**2 if num_counted else math.nan
+        left = wilson(found.num_left, found.num_left + found.num_right, confidence=confidence)
+        readings.append(RaterReading(
+            name=name, num_votes=found.num_votes, agreement=wilson(hits, num_counted), chance=chance, early=math.nan,
+            late=math.nan, left=left, accuracy=None, side_bias=None,
+        ))  # fmt: skip
+    return _flagged(readings, [1.0] * len(readings))
 
 
 def _mean(values: FloatArray) -> float:

@@ -53,6 +53,7 @@ __all__ = [
     "num_pairs",
     "percent_agreement",
     "rater_agreement",
+    "report_of_counts",
 ]
 
 
@@ -201,29 +202,51 @@ def agreement_report(
         are exactly two raters. n is the number of items with two votes or more. What is undefined is nan and says why.
     """
     table = _shared_counts(votes)
-    if len(table) == 0:
-        names = ("percent_agreement", "krippendorff_alpha", "gwet_ac1", "fleiss_kappa")
-        return dict.fromkeys(names, undefined(NO_SHARED_ITEMS, n=0))
-    statistics: dict[str, Statistic] = {
-        "percent_agreement": percent,
-        "krippendorff_alpha": _alpha(votes, level),
-        "gwet_ac1": ac1,
-    }
-    if _has_equal_votes(table):
-        statistics["fleiss_kappa"] = fleiss
-    report = bootstrap_counts(statistics, table, seed=seed, num_resamples=num_resamples)
-    report.setdefault("fleiss_kappa", undefined(UNEQUAL_VOTES, n=len(table)))
-    if votes.num_raters == 2:
+    report = _report(
+        table, np.ones(len(table), dtype=np.int64), _alpha(votes, level), seed=seed, num_resamples=num_resamples
+    )
+    if len(table) and votes.num_raters == 2:
         report["cohen_kappa"] = cohen_kappa(*_shared_labels(votes))
     return report
 
 
-def bootstrap_counts(
-    statistics: dict[str, Statistic], table: IntArray, *, seed: int, num_resamples: int
+def report_of_counts(table: IntArray, times: IntArray, *, seed: int, num_resamples: int = 2000) -> dict[str, Interval]:
+    """`agreement_report` of items that are known by how often they got each label (nominal), without Cohen's kappa.
+
+    Args:
+        table: [D, K] votes by label.
+        times: [D] items with these counts.
+    """
+    is_shared = table.sum(1) >= 2
+    alpha = alpha_fixed(1 - np.eye(table.shape[1]))
+    return _report(table[is_shared], times[is_shared], alpha, seed=seed, num_resamples=num_resamples)
+
+
+def _report(
+    table: IntArray, times: IntArray, alpha: Statistic, *, seed: int, num_resamples: int
 ) -> dict[str, Interval]:
-    """Bootstrap statistics of the counts [I, K] over items; BCa intervals below 100 items, percentiles otherwise."""
-    rows, times = np.unique(table, axis=0, return_counts=True)
-    distinct, data, num_items = rows.astype(np.float64), times.astype(np.float64)[None, :], len(table)
+    if len(table) == 0:
+        names = ("percent_agreement", "krippendorff_alpha", "gwet_ac1", "fleiss_kappa")
+        return dict.fromkeys(names, undefined(NO_SHARED_ITEMS, n=0))
+    statistics: dict[str, Statistic] = {"percent_agreement": percent, "krippendorff_alpha": alpha, "gwet_ac1": ac1}
+    if _has_equal_votes(table):
+        statistics["fleiss_kappa"] = fleiss
+    report = bootstrap_counts(statistics, table, times=times, seed=seed, num_resamples=num_resamples)
+    report.setdefault("fleiss_kappa", undefined(UNEQUAL_VOTES, n=int(times.sum())))
+    return report
+
+
+def bootstrap_counts(
+    statistics: dict[str, Statistic], table: IntArray, *, times: IntArray | None = None, seed: int, num_resamples: int
+) -> dict[str, Interval]:
+    """Bootstrap statistics of the counts [I, K] over items; BCa intervals below 100 items, percentiles otherwise.
+
+    Args:
+        times: [I] items that a row stands for; one each where None.
+    """
+    rows, which = np.unique(table, axis=0, return_inverse=True)
+    times = np.bincount(which.reshape(-1), weights=times, minlength=len(rows)).astype(np.int64)
+    distinct, data, num_items = rows.astype(np.float64), times.astype(np.float64)[None, :], int(times.sum())
     weights = resample_weights(times, seed=seed, num_resamples=num_resamples)
     replicates = {name: [statistic(distinct, chunk) for chunk in weights] for name, statistic in statistics.items()}
     report: dict[str, Interval] = {}

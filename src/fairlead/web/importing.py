@@ -176,7 +176,8 @@ def add_pairs(database: Database, project_id: str, pairs: Sequence[Pair], *, by:
         ]  # fmt: skip
         _insert(rows, schema.Item, items)
         _insert(rows, schema.Progress, [
-            {"item_id": item["id"], "project_id": project_id, "use": item["use"], "rank": item["rank"], "num_votes": 0, "num_skips": 0}
+            {"item_id": item["id"], "project_id": project_id, "use": item["use"], "rank": item["rank"], "num_votes": 0, "num_skips": 0,
+             "pattern": ""}
             for item in items
         ])  # fmt: skip
         record(rows, "items.imported", person_id=by, project_id=project_id, content={"items": len(items)})

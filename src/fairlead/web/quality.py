@@ -1,7 +1,9 @@
-"""How well raters agree, for the lead's page: computed from the votes at most once a minute, and said how old it is."""
+"""How well raters agree, for the lead's page: from totals that verdicts keep current, intervals at most once a minute, and said how old they are."""
 
+import itertools
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -9,11 +11,11 @@ import sqlalchemy as sa
 
 from fairlead.core.gates import GateResult
 from fairlead.core.summary import Figure, Table
-from fairlead.preferences.agreement import read_agreement
-from fairlead.preferences.raters import rater_table, read_raters
-from fairlead.stats.votes import votes_from_rows
+from fairlead.preferences.agreement import read_agreement_of_counts
+from fairlead.preferences.raters import RaterCounts, rater_table, read_raters_of_counts
 from fairlead.store.annotation.database import Database
-from fairlead.store.annotation.schema import Assignment, Person, Verdict
+from fairlead.store.annotation.schema import Person, Verdict
+from fairlead.web import totals
 
 MAX_AGE_S = 60.0
 NUM_RESAMPLES = 1000
@@ -111,25 +113,40 @@ def quality_of(database: Database, project_id: str) -> Quality:
 
 def _compute(database: Database, project_id: str) -> Quality:
     with database.read() as rows:
-        found = rows.execute(
-            sa.select(Verdict.item_id, Person.pseudonym, Verdict.verdict, Assignment.swapped)
-            .join(Person, Person.id == Verdict.person_id).join(Assignment, Assignment.id == Verdict.assignment_id)
-            .where(Verdict.project_id == project_id, Verdict.verdict != "skip").order_by(Assignment.person_id, Assignment.position)
-        ).all()  # fmt: skip
-    if len({row.pseudonym for row in found}) < 2:
+        table = totals.labels_of_items(rows, project_id)
+        work = totals.work_of_raters(rows, project_id)
+        concord = totals.concord_of_raters(rows, project_id)
+        names = {person.id: person.pseudonym for person in rows.scalars(sa.select(Person))}
+    counted = {
+        names[person_id]: _counted(list(own), concord.get(person_id, {}))
+        for person_id, own in itertools.groupby(work, key=lambda row: row.person_id)
+    }
+    counted = {name: found for name, found in counted.items() if found.num_votes}
+    if len(counted) < 2:
         return Quality()
-    names = ["a", "b", *sorted({row.verdict for row in found} - {"a", "b"})]
-    votes = votes_from_rows(
-        [(row.item_id, row.pseudonym, row.verdict) for row in found],
-        label_names=names,
-        swapped=[row.swapped for row in found],
+    reading = read_agreement_of_counts(
+        table.counts,
+        table.times,
+        label_names=table.label_names,
+        num_raters=len(counted),
+        seed=0,
+        num_resamples=NUM_RESAMPLES,
     )
-    reading = read_agreement(votes, seed=0, num_resamples=NUM_RESAMPLES)
     figures = tuple(figure for figure in reading.figures() if figure.name in _FIGURES)
-    raters = rater_table(read_raters(votes, orders=None, outcomes={}))
+    raters = rater_table(read_raters_of_counts(counted))
     return Quality(
         figures=figures,
         gates=tuple(map(Judged.of, reading.verdicts())),
         notes=reading.notes(),
         tables=(Shown.of(raters), Shown.of(reading.table())),
+    )
+
+
+def _counted(own: list[totals.WorkRow], concord: Mapping[tuple[str, str], int]) -> RaterCounts:
+    num = {choice: sum(row.num for row in own if row.choice == choice) for choice in ("skip", "left", "right")}
+    return RaterCounts(
+        num_votes=sum(row.num for row in own) - num["skip"],
+        concord=concord,
+        num_left=num["left"],
+        num_right=num["right"],
     )

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.schema import Assignment, Event, Person, Progress, Project, Verdict
+from fairlead.store.annotation.totals import Work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,9 @@ def status_of(rows: Rows, project: Project) -> Status:
             sa.func.coalesce(sa.func.sum(sa.case((is_production, 0), else_=1)), 0),
         ).where(Progress.project_id == project.id)
     ).one()  # fmt: skip
-    num_raters = rows.scalar(sa.select(sa.func.count(Verdict.person_id.distinct())).where(Verdict.project_id == project.id))  # fmt: skip
+    num_raters = rows.scalar(
+        sa.select(sa.func.count(Work.person_id.distinct())).where(Work.project_id == project.id, Work.num > 0, Work.choice != "skip")
+    )  # fmt: skip
     return Status(name=project.name, state=project.state, votes_per_item=project.votes_per_item, num_items=totals[0], num_votes=totals[1],
                   num_skips=totals[2], num_finished=totals[3], num_calibration=totals[4], num_raters=num_raters or 0)  # fmt: skip
 

@@ -16,6 +16,8 @@ import sqlalchemy as sa
 
 from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.schema import Assignment, Draft, Event, Flag, Item, Progress, Verdict
+from fairlead.store.annotation.totals import Concord, Work
+from fairlead.web import totals
 from fairlead.web.errors import Refused, invalid, missing
 from fairlead.web.events import record
 from fairlead.web.people import now_ms
@@ -197,12 +199,17 @@ def apply(rows: Rows, event: Event) -> None:
     progress = rows.get(Progress, assignment.item_id)
     assert progress is not None, f"item {assignment.item_id} has no row of progress"
     before = rows.get(Verdict, assignment.id)
+    counted = None
     if before is not None:
+        earlier = rows.get(Event, before.event_number)
+        assert earlier is not None, f"the verdict of {assignment.id} names no event"
+        counted = (before.verdict, earlier)
         _count(progress, before.verdict, -1)
         rows.delete(before)
         rows.flush()
     if event.kind == _WITHDRAWN:
         assignment.state, assignment.leased_until = "open", event.at + LEASE_MS
+        totals.count(rows, assignment, progress, before=counted, after=None)
         return
     verdict, strength = _canonical(event.content, is_swapped=assignment.swapped)
     rows.add(Verdict(
@@ -213,6 +220,7 @@ def apply(rows: Rows, event: Event) -> None:
     ))  # fmt: skip
     assignment.state = "done"
     _count(progress, verdict, 1)
+    totals.count(rows, assignment, progress, before=counted, after=(verdict, event))
 
 
 def _count(progress: Progress, verdict: str, by: int) -> None:
@@ -234,13 +242,13 @@ def _canonical(content: dict[str, Any], *, is_swapped: bool) -> tuple[str, int]:
 def rebuild(database: Database) -> int:
     """Make the derived tables again from the events; return how many events were read."""
     with database.write() as rows:
-        for table in (Verdict, Flag, Progress):
+        for table in (Verdict, Flag, Progress, Work, Concord):
             rows.execute(sa.delete(table))
         rows.execute(sa.update(Assignment).values(state="open"))
         rows.execute(
             sa.insert(Progress).from_select(
-                ["item_id", "project_id", "use", "rank", "num_votes", "num_skips"],
-                sa.select(Item.id, Item.project_id, Item.use, Item.rank, sa.literal(0), sa.literal(0)),
+                ["item_id", "project_id", "use", "rank", "num_votes", "num_skips", "pattern"],
+                sa.select(Item.id, Item.project_id, Item.use, Item.rank, sa.literal(0), sa.literal(0), sa.literal("")),
             )
         )
         rows.expire_all()

@@ -219,7 +219,12 @@ class Progress(Table):
     rank: Mapped[int] = mapped_column(Number)
     num_votes: Mapped[int]
     num_skips: Mapped[int]
-    __table_args__ = (Index("progress_in_order", "project_id", "use", "num_votes", "rank"),)
+    pattern: Mapped[str] = mapped_column(String(200))
+    """How often the item got each label, as `a:2 b:1 skip:1`; labels in order, those that nobody gave left out."""
+    __table_args__ = (
+        Index("progress_in_order", "project_id", "use", "num_votes", "rank"),
+        Index("progress_by_pattern", "project_id", "use", "pattern"),
+    )
 
 
 class Flag(Table):

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from fairlead.store.annotation.schema import Table
+from fairlead.store.annotation.totals import Table  # of all modules with tables
 
 context.configure(
     connection=context.config.attributes["connection"], target_metadata=Table.metadata, render_as_batch=True
