@@ -84,6 +84,43 @@ def test_a_small_recipe_runs_cut_short(name: str, tmp_path: Path) -> None:
     assert len(read_metrics(folder_of(tmp_path, policy) / "metrics.jsonl")["rl/score"]) == 2
 
 
+def test_a_policy_with_tools_is_evaluated_with_them(tmp_path: Path) -> None:
+    """Before and after: replies of several turns, of which lengths and phrases count the policy's own words."""
+    recipe = yaml.safe_load((RECIPES / "grpo_calculator.yaml").read_text(encoding="utf-8"))
+    recipe["sft"] |= {"data": [{"path": str(RECIPES / "calculator" / "demonstrations.jsonl")}]}
+    recipe["sft"]["training"]["num_epochs"] = 3
+    recipe["prompts"] = {
+        "sources": [{"path": str(RECIPES / "calculator" / "prompts.jsonl"), "take": 80}],
+        "heldout": 24,
+    }
+    recipe["policies"]["grpo"] |= {"num_iterations": 1, "batch_size": 16}
+    behaviour = {"id": "length", "direction": "up", "metric": "tokens", "min_effect": 0.1}
+    recipe["evals"] = {
+        "max_prompts": 12,
+        "num_samples": 4,
+        "max_new_tokens": 40,
+        "criteria": {"behaviours": [behaviour]},
+    }
+    recipe["allow"] = dict.fromkeys(GATES, "cut short")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    outcome = fairlead("run", path, home=tmp_path / "home")
+    assert outcome.code == 0, outcome.err
+    folder = folder_of(tmp_path / "home", artifacts(tmp_path / "home", recipe["name"])["evals"])
+    for side in ("before", "grpo"):
+        rows = [json.loads(line) for line in (folder / f"answers-{side}.jsonl").read_text("utf-8").splitlines()]
+        assert len(rows) == 48
+        asked = [row for row in rows if "turns" in row["meta"]]
+        assert asked, "no reply called the calculator"
+        for row in asked:
+            call, answer = row["meta"]["turns"]
+            number = row["text"].removeprefix(call).removesuffix(answer).strip()
+            assert (
+                call.startswith("<calculator>") and number and row["meta"]["num_written_tokens"] < len(row["token_ids"])
+            )
+            assert row["finish_reason"] in ("stop", "length")
+
+
 @pytest.mark.slow
 def test_the_calculator_recipe_learns_to_call_it(tmp_path: Path) -> None:
     outcome = fairlead(

@@ -25,6 +25,7 @@ from fairlead.core.config import Config
 from fairlead.core.errors import ConfigError, DataError, explain, nearest
 from fairlead.core.protocols import Scorer
 from fairlead.core.records import Completion, EvalResult, Prompt
+from fairlead.core.transcripts import num_written_tokens, written_text
 from fairlead.stats import intervals
 from fairlead.stats.diversity import distinct_n, repeated_ngram_share, self_bleu
 from fairlead.stats.numerics import student_tail
@@ -171,10 +172,10 @@ def _mean_scores(scorer: Scorer, prompts: Sequence[Prompt], groups: Groups) -> V
 def _reply_metric(behaviour: Behaviour) -> Callable[[Completion], float]:
     if behaviour.metric == "phrases":
         pattern = phrase_pattern(behaviour.phrases)
-        return lambda c: float(bool(pattern.search(c.text.replace("\u2019", "'"))))
+        return lambda c: float(bool(pattern.search(written_text(c).replace("\u2019", "'"))))
     if behaviour.metric == "regex":
         regex = re.compile(behaviour.pattern)
-        return lambda c: float(bool(regex.search(c.text)))
+        return lambda c: float(bool(regex.search(written_text(c))))
     simple: dict[str, Callable[[Completion], float]] = {
         "finished": lambda c: float(c.finish_reason == "stop"),
         "words": lambda c: float(len(words(c))),
@@ -188,7 +189,7 @@ def _num_tokens(completion: Completion) -> float:
     if completion.text and not completion.token_ids:
         raise DataError(explain("completion", completion.id, "has no token ids", expected="completions of our own sampler",
                                 remedy="Measure words instead"))  # fmt: skip
-    return float(len(completion.token_ids))
+    return float(num_written_tokens(completion))
 
 
 def phrase_pattern(phrases: Sequence[str]) -> re.Pattern[str]:
@@ -199,7 +200,7 @@ def phrase_pattern(phrases: Sequence[str]) -> re.Pattern[str]:
 
 def words(completion: Completion) -> list[str]:
     """Lower-cased words of a reply: letters, digits and inner apostrophes; signs separate."""
-    return re.findall(r"\w+(?:'\w+)*", completion.text.lower().replace("\u2019", "'"))
+    return re.findall(r"\w+(?:'\w+)*", written_text(completion).lower().replace("\u2019", "'"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

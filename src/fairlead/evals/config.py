@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fairlead.core.config import Config
+from fairlead.core.tool_section import ToolsSection
 from fairlead.evals.criteria import CriteriaConfig
 
 
@@ -20,9 +21,11 @@ class EvalsConfig(Config):
     num_samples: int = Field(default=4, ge=1)
     """Replies a prompt; two or more are needed to see replies become alike."""
     max_new_tokens: int = Field(default=128, ge=1)
-    """Longest reply, tokens."""
+    """Longest reply, tokens; with tools, all turns of the policy together."""
     temperature: float = Field(default=1.0, gt=0)
     """Of sampling."""
+    tools: ToolsSection | None = None
+    """Environments that answer the turns of replies; null takes those that the policies are trained with, where they are the same for all."""
     criteria: CriteriaConfig = CriteriaConfig()
     """Behaviours and guards, frozen before training."""
     minimal_pairs: str | None = None
@@ -35,3 +38,8 @@ class EvalsConfig(Config):
     """Sequences decoded together."""
     max_tokens_per_microbatch: Annotated[int, Field(ge=16)] | Literal["auto"] = "auto"
     """Token budget of one scoring forward; changes memory, never results. auto: 8192, or as much as fits the memory that is free."""
+
+    @property
+    def max_added_tokens(self) -> int:
+        """Tokens that observations add to a reply, at most."""
+        return 0 if self.tools is None else self.tools.max_added_tokens

@@ -50,7 +50,8 @@ def _check_fit(config: EvalsConfig, prompts: list[Prompt], services: Services) -
     text: TextSection = services.extras["text"]
     folder = services.extras["base_model"]
     chat = ChatText(load_tokenizer(folder), template=text.template, name=folder)
-    encode_prompts(chat, prompts, max_length=text.max_length, max_new_tokens=config.max_new_tokens)
+    encode_prompts(chat, prompts, max_length=text.max_length, max_new_tokens=config.max_new_tokens,
+                   max_added_tokens=config.max_added_tokens)  # fmt: skip
 
 
 def _read(config: EvalsConfig, inputs: Mapping[str, Path], rejects: Rejects, services: Services) -> list[Prompt]:

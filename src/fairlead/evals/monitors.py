@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fairlead.core.gates import Gate, GateResult
+from fairlead.core.transcripts import num_written_tokens
 from fairlead.evals.behaviours import Groups, words
 from fairlead.stats.diversity import distinct_n, ngram_lift, repeated_ngram_share, self_bleu
 from fairlead.stats.intervals import Interval, mcnemar, mean_interval, paired_interval, wilson
@@ -119,7 +120,7 @@ def measure_signals(
     texts = [[tuple(words(c)) for c in group] for group in groups]
     has_ids = all(c.token_ids or not c.text for group in groups for c in group)
     length = [
-        np.mean([len(c.token_ids) if has_ids else len(t) for c, t in zip(g, ts, strict=True)])
+        np.mean([num_written_tokens(c) if has_ids else len(t) for c, t in zip(g, ts, strict=True)])
         for g, ts in zip(groups, texts, strict=True)
     ]
     return Signals(

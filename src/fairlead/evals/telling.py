@@ -10,6 +10,7 @@ import numpy.typing as npt
 from fairlead.core.gates import GateResult, amount, figure, percent, percent_interval
 from fairlead.core.records import EvalResult, Prompt, to_dict
 from fairlead.core.summary import Chart, Figure, SamplePair, Series, SeriesRole, StageSummary, Table
+from fairlead.core.transcripts import num_written_tokens
 from fairlead.evals.answers import Answers
 from fairlead.evals.behaviours import WinRate
 from fairlead.evals.monitors import Signals
@@ -217,6 +218,7 @@ def _samples(report: PolicyReport, prompts: Sequence[Prompt], before: Answers) -
     for i in chosen:
         old, new = before.groups[i][0], report.answers.groups[i][0]
         pairs.append(SamplePair(prompt=prompts[i].messages[-1].content, before=old.text, after=new.text, before_score=float(report.before_scores[i]),
-                                after_score=float(report.after_scores[i]), before_tokens=len(old.token_ids), after_tokens=len(new.token_ids),
+                                after_score=float(report.after_scores[i]),
+                                before_tokens=num_written_tokens(old), after_tokens=num_written_tokens(new),
                                 after_label=report.name))  # fmt: skip
     return pairs

@@ -23,7 +23,7 @@ from fairlead.evals import criteria_stage
 from fairlead.evals import stage as evals
 from fairlead.feedback import stage as feedback
 from fairlead.pipeline.composing import START, named_models, trains_on_own_model, trains_on_own_process
-from fairlead.pipeline.recipe import Recipe
+from fairlead.pipeline.recipe import Recipe, evals_of
 from fairlead.policies import dpo, kto, online, sft
 from fairlead.policies.dpo_config import DpoConfig
 from fairlead.policies.kto_config import KtoConfig
@@ -77,7 +77,7 @@ def build_plan(recipe: Recipe) -> list[Node]:
     if recipe.prompts:
         nodes.append(_node("prompts", "Prompts", "prompts", recipe.prompts, prompts.run))
     if recipe.evals:
-        nodes.append(_node("criteria", "Criteria of success", "criteria", recipe.evals, criteria_stage.run,
+        nodes.append(_node("criteria", "Criteria of success", "criteria", evals_of(recipe), criteria_stage.run,
                            inputs={} if recipe.evals.prompts else prompted))  # fmt: skip
     if recipe.gold:
         nodes.append(_node("gold", "Gold reward", "gold", recipe.gold, gold.run))
@@ -175,7 +175,7 @@ def _evals_node(recipe: Recipe, policy: str, prompted: Mapping[str, str]) -> Nod
     trained = {f"policy.{name}": f"policies.{name}" for name in recipe.policies}
     optional = {**({"rewards": "rewards"} if recipe.rewards else {}), **trained}
     gold_input = {"gold": "gold"} if recipe.gold else {}
-    return _node("evals", "Evaluation", "evaluation", recipe.evals, evals.run, optional=frozenset(optional), samples=True,
+    return _node("evals", "Evaluation", "evaluation", evals_of(recipe), evals.run, optional=frozenset(optional), samples=True,
                  inputs={"criteria": "criteria", "before": policy, **prompted, **gold_input, **optional})  # fmt: skip
 
 

@@ -126,10 +126,32 @@ class Recipe(Config):
             if behaviour.metric == "score" and self.gold is None:
                 raise ValueError(explain(f"evals.criteria.behaviours.{i}.metric", "score", "needs a scorer", expected="a section gold",
                                          remedy="Add it, or measure words, phrases or a pattern"))  # fmt: skip
+        evals_of(self)
         if self.releases is not None and self.releases.policy not in (*self.policies, "best"):
             raise ValueError(explain("releases.policy", self.releases.policy, "is not trained by this recipe",
                                      expected="best, or one of " + ", ".join(self.policies), remedy="Change it"))  # fmt: skip
         return self
+
+
+def evals_of(recipe: Recipe) -> EvalsConfig | None:
+    """The section evals with the tools that replies are written with: its own, or those of the policies.
+
+    Raises:
+        ValueError: the policies differ in them, and the section names none.
+    """
+    if recipe.evals is None or recipe.evals.tools is not None:
+        return recipe.evals
+    found = {
+        name: policy.tools
+        for name, policy in recipe.policies.items()
+        if isinstance(policy, OnlineConfig) and policy.tools is not None
+    }
+    first = next(iter(found.values()), None)
+    if any(tools != first for tools in found.values()):
+        raise ValueError(explain("evals.tools", None, f"is left out, and the tools of {', '.join(found)} differ",
+                                 expected="those that all policies are compared with",
+                                 remedy="Name them"))  # fmt: skip
+    return recipe.evals.model_copy(update={"tools": first})
 
 
 def _check_policy(name: str, policy: OnlineConfig | DpoConfig | KtoConfig, recipe: Recipe) -> None:

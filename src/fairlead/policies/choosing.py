@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from fairlead.engine.rollouts import Rollout
 from fairlead.policies.online_config import OnlineConfig
-from fairlead.policies.rewarding import Rollout
 from fairlead.text.packing import Branch, Tree
 
 

@@ -22,12 +22,12 @@ from fairlead.algos.kl import MAX_EXPONENT, kl_k1, kl_k3
 from fairlead.algos.mismatch import CorrectionConfig, correction_weights, mismatch_metrics
 from fairlead.algos.spec import sum_by_sequence
 from fairlead.core.errors import TrainError, explain
+from fairlead.engine.rollouts import Rollout
 from fairlead.models.adapters import reference_mode
 from fairlead.policies.buffer import Round
 from fairlead.policies.choosing import choose_learned
 from fairlead.policies.online_config import OnlineConfig
 from fairlead.policies.prompt_stream import PromptStream
-from fairlead.policies.rewarding import Rollout
 from fairlead.policies.rollout_models import RolloutModels
 from fairlead.policies.sampling import MAX_LOST_TRIES, RoundSampler, Sampled
 from fairlead.policies.signals import perplexity, text_signals

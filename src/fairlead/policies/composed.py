@@ -7,17 +7,17 @@ Legend: B completions of the round.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from fairlead.core.protocols import RewardComposer
-from fairlead.core.records import Completion, Prompt
+from fairlead.core.records import Prompt
 from fairlead.core.reward_section import ComposeSection
-from fairlead.core.transcripts import written_meta
-from fairlead.policies.rewarding import Rollout, Scores
+from fairlead.engine.rollouts import Rollout, as_completion
+from fairlead.policies.rewarding import Scores
 from fairlead.text import Branch, ChatText
 from fairlead.train.budget import Budget
 
@@ -52,7 +52,11 @@ class ComposedRewarder:
     def __call__(self, rollouts: Sequence[Rollout], *, step: int, is_aside: bool = False) -> Scores:
         """[B] totals, NaN where dropped."""
         samples = [sample for rollout in rollouts for sample in rollout.samples]
-        completions = [self._completion(rollout, i) for rollout in rollouts for i in range(len(rollout.samples))]
+        completions = [
+            as_completion(rollout, i, self.chat, model="policy")
+            for rollout in rollouts
+            for i in range(len(rollout.samples))
+        ]
         found = self.composer.score([self.prompts[s.key] for s in samples], completions, step=step, is_aside=is_aside)
         paid = found.token_rewards
         if paid is not None:
@@ -62,16 +66,6 @@ class ComposedRewarder:
             values=torch.from_numpy(found.total).float(), metrics=found.metrics, is_advantage=found.is_advantage,
             token_rewards=None if paid is None else tuple(torch.from_numpy(x).float() for x in paid),
         )  # fmt: skip
-
-    def _completion(self, rollout: Rollout, i: int) -> Completion:
-        """A rollout of several turns is one completion: all of them and the observations between."""
-        sample, ids = rollout.samples[i], rollout.tree.branches[i].token_ids
-        text, meta = self.chat.decode(sample.token_ids), dict[str, Any]()
-        if rollout.transcripts and len(rollout.transcripts[i].turns) > 1:
-            transcript = rollout.transcripts[i]
-            text, meta = transcript.text, written_meta(transcript.turns, num_tokens=len(sample.token_ids))
-        return Completion(prompt_id=sample.key, text=text, model="policy", token_ids=tuple(ids.tolist()),
-                          finish_reason=sample.finish_reason, sample_index=sample.sample_index, meta=meta)  # fmt: skip
 
 
 def own_rewards(branch: Branch, paid: Floats) -> Floats:

@@ -11,7 +11,7 @@ from typing import Any
 from fairlead.core.io import write_jsonl
 from fairlead.core.protocols import GenerateRequest, Sampling
 from fairlead.core.summary import SamplePair
-from fairlead.policies.rewarding import Rollout
+from fairlead.engine.rollouts import Rollout
 from fairlead.text import ChatText
 from fairlead.train.hooks import Session
 

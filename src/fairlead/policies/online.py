@@ -26,6 +26,7 @@ from fairlead.core.records import Prompt
 from fairlead.core.sections import TextSection, judge_learning_rate
 from fairlead.core.services import Services
 from fairlead.core.summary import StageSummary
+from fairlead.engine.dialogues import Dialogues, check_template
 from fairlead.models.checkpoint import save_policy
 from fairlead.models.heads import ScalarModel
 from fairlead.models.load import load_tokenizer
@@ -33,7 +34,6 @@ from fairlead.models.weights import PolicyWeights
 from fairlead.policies.buffer import RolloutBuffer, Round, even_parts
 from fairlead.policies.collect import Collector
 from fairlead.policies.composed import ComposedRewarder, ComposeRewards
-from fairlead.policies.dialogues import Dialogues, check_template
 from fairlead.policies.engines import open_policy_engine
 from fairlead.policies.fixed_samples import FixedSamples
 from fairlead.policies.mixing import MixedTexts, read_mix

@@ -8,7 +8,7 @@ Legend: B completions of the round, in tree and branch order; P prompts of the r
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -17,33 +17,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fairlead.core.protocols import Sample
+from fairlead.engine.rollouts import Rollout
 from fairlead.models.heads import ScalarModel
-from fairlead.policies.transcripts import Transcript
-from fairlead.text.packing import Tree
 from fairlead.train.budget import Budget, read_within
 from fairlead.train.scoring import score_with_disagreement
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Rollout:
-    """A prompt with what the policy wrote to it."""
-
-    tree: Tree
-    """Branches are the samples, in order."""
-    samples: tuple[Sample, ...]
-    """Of several turns: the policy's own tokens, without the observations between them."""
-    baseline: float | None = None
-    """Reward of the greedy completion, for methods that compare with it."""
-    transcripts: tuple[Transcript, ...] = ()
-    """Of the samples, in order, where an environment answers; else empty."""
-
-    def keep(self, mask: npt.NDArray[np.bool_]) -> "Rollout":
-        """With those completions alone."""
-        places = np.flatnonzero(mask).tolist()
-        tree = replace(self.tree, branches=tuple(self.tree.branches[i] for i in places))
-        transcripts = tuple(self.transcripts[i] for i in places) if self.transcripts else ()
-        return replace(self, tree=tree, samples=tuple(self.samples[i] for i in places), transcripts=transcripts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

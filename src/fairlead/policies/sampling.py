@@ -21,14 +21,14 @@ from torch import Tensor
 
 from fairlead.algos.advantages import completion_rewards, length_penalty, overlong_penalty
 from fairlead.algos.group_advantages import informative_groups
-from fairlead.core.errors import EngineError, TrainError, explain
+from fairlead.core.errors import TrainError, explain
 from fairlead.core.protocols import GenerateRequest, Sampler, Sampling
-from fairlead.policies.dialogues import Dialogues
+from fairlead.engine.dialogues import Dialogues
+from fairlead.engine.rollouts import Rollout, sample_rollouts
+from fairlead.engine.transcripts import Transcript, transcript_metrics
 from fairlead.policies.online_config import OnlineConfig
 from fairlead.policies.prompt_stream import PromptStream
-from fairlead.policies.rewarding import Rewarder, Rollout, Scores, survivors, without_empty, without_failed
-from fairlead.policies.transcripts import Transcript, transcript_metrics
-from fairlead.text.packing import Branch, Tree
+from fairlead.policies.rewarding import Rewarder, Scores, survivors, without_empty, without_failed
 
 _COUNTED = (
     "_failed",
@@ -233,31 +233,6 @@ class RoundSampler:
         started = time.monotonic()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
-
-
-def sample_rollouts(
-    engine: Sampler, requests: Sequence[GenerateRequest], sampling: Sampling, *, group_size: int
-) -> list[Rollout]:
-    """Sample, and gather the completions of each prompt into trees of `group_size`, ordered by key and sample index."""
-    prompts = {request.key: np.asarray(request.token_ids, dtype=np.int64) for request in requests}
-    samples = sorted(engine.generate(requests, sampling), key=lambda s: (s.key, s.sample_index))
-    if sampling.wants_choices and sampling.is_cut and any(s.choices is None for s in samples):
-        raise EngineError(explain("top_k", sampling.top_k, "leaves some tokens without a chance, and this engine does not say which",
-                                  expected="engine.local, or the whole distribution", remedy="Set top_k: 0, top_p: 1 and min_p: 0"))  # fmt: skip
-    rollouts: list[Rollout] = []
-    for start in range(0, len(samples), group_size):
-        group = tuple(samples[start : start + group_size])
-        branches = tuple(
-            Branch(
-                token_ids=s.token_ids,
-                choices=s.choices,
-                arrays={"sampling_logprobs": s.sampling_logprobs, "old_logprobs": s.sampling_logprobs},
-            )
-            for s in group
-        )
-        assert len({s.key for s in group}) == 1, "the engine did not return the samples that it was asked for"
-        rollouts.append(Rollout(tree=Tree(prompt_ids=prompts[group[0].key], branches=branches), samples=group))
-    return rollouts
 
 
 def round_seed(seed: int, number: int, attempt: int) -> int:

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from fairlead.core.protocols import Sample
+from fairlead.engine.rollouts import Rollout
 from fairlead.policies.choosing import choose_learned
 from fairlead.policies.mixing import MixedTexts
 from fairlead.policies.online_config import OnlineConfig
-from fairlead.policies.rewarding import Rollout
 from fairlead.text.packing import Branch, Tree
 
 REWARDS = [0.5, 2.0, 1.0, 3.0, 3.0, 0.0, 4.0, -1.0]  # of prompts with three, two and three completions

@@ -21,9 +21,9 @@ from fairlead.algos.spec import RolloutBatch
 from fairlead.core.errors import EngineError, Interrupted, TrainError
 from fairlead.core.protocols import GenerateRequest, Sample, Sampling
 from fairlead.engine.local import LocalEngine
+from fairlead.engine.rollouts import sample_rollouts
 from fairlead.engine.sampler import process_logits
 from fairlead.policies.online_config import OnlineConfig
-from fairlead.policies.sampling import sample_rollouts
 from fairlead.text.packing import Branch, Tree, join_choices
 from fairlead.train.batches import microbatch
 from fairlead.train.forward import PolicyLogprobs

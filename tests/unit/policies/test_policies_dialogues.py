@@ -15,12 +15,12 @@ from fairlead.core.errors import ConfigError
 from fairlead.core.protocols import GenerateRequest, Observation, Sample, Sampling, Turn
 from fairlead.core.records import Message, Prompt, Role
 from fairlead.core.tool_section import ToolsSection
+from fairlead.engine.dialogues import Dialogues, check_template
 from fairlead.engine.local import LocalEngine
+from fairlead.engine.rollouts import Rollout, sample_rollouts
+from fairlead.engine.transcripts import transcript_metrics
 from fairlead.policies.composed import ComposedRewarder, own_rewards
-from fairlead.policies.dialogues import Dialogues, check_template
-from fairlead.policies.rewarding import Rollout, without_failed
-from fairlead.policies.sampling import sample_rollouts
-from fairlead.policies.transcripts import transcript_metrics
+from fairlead.policies.rewarding import without_failed
 from fairlead.text import Branch, ChatText
 from fairlead.train.batches import microbatch
 from fairlead.train.forward import PolicyLogprobs

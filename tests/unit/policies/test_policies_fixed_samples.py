@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fairlead.core.protocols import GenerateRequest, Sample, Sampling
+from fairlead.engine.rollouts import sample_rollouts
 from fairlead.policies.fixed_samples import FixedSamples
-from fairlead.policies.sampling import sample_rollouts
 
 
 class Engine:

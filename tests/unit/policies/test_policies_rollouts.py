@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from fairlead.core.protocols import GenerateRequest, Sample, Sampling
+from fairlead.engine.rollouts import Rollout, sample_rollouts
 from fairlead.policies.buffer import RolloutBuffer, Round, even_parts
 from fairlead.policies.collect import split_tree, without_cut
-from fairlead.policies.rewarding import Rollout, survivors, without_empty
-from fairlead.policies.sampling import sample_rollouts
+from fairlead.policies.rewarding import survivors, without_empty
 from fairlead.text.packing import Branch, Tree
 
 

@@ -12,9 +12,10 @@ import torch
 
 from fairlead.core.errors import TrainError
 from fairlead.core.protocols import GenerateRequest, Sample, Sampling
+from fairlead.engine.rollouts import Rollout
 from fairlead.policies.online_config import OnlineConfig
 from fairlead.policies.prompt_stream import PromptStream
-from fairlead.policies.rewarding import Rollout, Scores
+from fairlead.policies.rewarding import Scores
 from fairlead.policies.sampling import RoundSampler
 
 

@@ -11,14 +11,15 @@ import tiny_models
 from fairlead.algos import get_algorithm
 from fairlead.core.protocols import GenerateRequest, Observation, Sampling, Turn
 from fairlead.core.records import Message, Prompt
+from fairlead.engine.dialogues import Dialogues
 from fairlead.engine.local import LocalEngine
+from fairlead.engine.rollouts import Rollout
 from fairlead.models.heads import new_reward_head
 from fairlead.policies.buffer import Round
 from fairlead.policies.collect import Collector
-from fairlead.policies.dialogues import Dialogues
 from fairlead.policies.online_config import OnlineConfig, loss_name, settings_of
 from fairlead.policies.prompt_stream import PromptStream
-from fairlead.policies.rewarding import Rollout, Scores
+from fairlead.policies.rewarding import Scores
 from fairlead.policies.rollout_models import RolloutModels
 from fairlead.policies.sampling import RoundSampler
 from fairlead.text import ChatText

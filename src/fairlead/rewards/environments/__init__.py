@@ -1,6 +1,6 @@
 """Environments that answer the turns of a policy: tools that it calls, and environments of your own.
 
-policies/dialogues.py -- turns --> pooled.py -- jobs --> worker processes (rewards/pool.py) --> calculator.py, python.py, custom
+engine/dialogues.py -- turns --> pooled.py -- jobs --> worker processes (rewards/pool.py) --> calculator.py, python.py, custom
 """
 
 from fairlead.rewards.environments.pooled import PooledEnvironment, make_environment

@@ -20,6 +20,7 @@ Example:
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,13 +28,25 @@ import numpy.typing as npt
 from fairlead.core.errors import ConfigError, DataError, explain
 from fairlead.core.protocols import Environment, GenerateRequest, Observation, Sample, Sampler, Sampling, Turn
 from fairlead.core.records import FinishReason, Message, Prompt
-from fairlead.core.tool_section import ToolsSection
-from fairlead.policies.rewarding import Rollout
-from fairlead.policies.transcripts import Transcript
+from fairlead.engine.rollouts import Rollout
+from fairlead.engine.transcripts import Transcript
 from fairlead.text import ChatText
 from fairlead.text.packing import Branch, join_choices
 
 Ints = npt.NDArray[np.int64]
+
+
+class TurnLimits(Protocol):
+    """What `core.tool_section.ToolsSection` holds, named here because engines never import recipe classes."""
+
+    @property
+    def max_turns(self) -> int: ...
+    @property
+    def max_observation_tokens(self) -> int: ...
+    @property
+    def role(self) -> Literal["tool", "user"]: ...
+    @property
+    def error_penalty(self) -> float: ...
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -73,7 +86,7 @@ class _Rollout:
 class Dialogues:
     """Carries first turns on to whole rollouts. Holds no state between calls but the clock of the last."""
 
-    section: ToolsSection
+    section: TurnLimits
     chat: ChatText
     environment: Environment
     prompts: Mapping[str, Prompt]
@@ -248,7 +261,7 @@ def _transcript(one: _Rollout) -> Transcript:
     )  # fmt: skip
 
 
-def check_template(section: ToolsSection, chat: ChatText, prompt: Prompt) -> None:
+def check_template(section: TurnLimits, chat: ChatText, prompt: Prompt) -> None:
     """Before anything is sampled: the template has a place for observations, and the longest that is allowed has room for it.
 
     Raises:
