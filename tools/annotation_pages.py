@@ -23,7 +23,7 @@ from fastapi import FastAPI
 
 from fairlead.core.records import Completion, Message, Prompt
 from fairlead.store.annotation.database import Database
-from fairlead.web import calibration, importing, people, projects, queue, verdicts
+from fairlead.web import calibration, importing, people, projects, queue, verdicts, webhooks
 from fairlead.web.app import make_app
 from fairlead.web.place import Place
 
@@ -113,6 +113,9 @@ PAGES = (
     Page(name="tokens-made", route="/tokens", path="/tokens", who="Lea", then="""
         document.querySelector('main [name=name]').value = 'export at night'; document.querySelector('main form').submit()"""),
     Page(name="log", route="/log", path="/log", who="Lea"),
+    Page(name="webhooks", route="/p/{project_id}/webhooks", path="/p/{project}/webhooks", who="Lea"),
+    Page(name="webhooks-refused", route="/p/{project_id}/webhooks", path="/p/{empty}/webhooks", who="Lea", then="""
+        document.querySelector('main [name=url]').value = 'https://127.0.0.1/'; document.querySelector('main form').submit()"""),
 )  # fmt: skip
 NOT_PAGES = {
     "/p/{project_id}/next": "a part of the rating page",
@@ -164,6 +167,9 @@ def fill(database: Database) -> dict[str, str]:
     with database.read() as rows:
         raters = calibration.read_calibration(rows, project.id).standings
     calibration.waive(database, project.id, raters[0].person_id, by=lead.person_id, reason="a linguist")
+    webhooks.make_webhook(
+        database, lead, project.id, url="https://93.184.215.14/hook", events=["item.finished"], allow_local=False
+    )
     return {"project": project.id, "empty": empty.id, "secret": people.make_invite(database, role="rater")}
 
 

@@ -29,11 +29,12 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8643,
     url: Annotated[str | None, typer.Option(help="Address that raters type, where it is another (https://rate.example.org behind TLS).")] = None,
+    local_webhooks: Annotated[bool, typer.Option("--local-webhooks", help="Let webhooks go to this machine itself, without TLS.")] = False,
 ) -> None:  # fmt: skip
     """Start the application. The first start makes the database and prints the lead's invitation."""
     from fairlead.cli.annotating import serve_pages
 
-    serve_pages(place_of(db), host=host, port=port, url=url)
+    serve_pages(place_of(db), host=host, port=port, url=url, allow_local_webhooks=local_webhooks)
 
 
 @annotate_app.command("import", epilog="Example: fairlead annotate import pairs.jsonl --project harmless")

@@ -11,7 +11,7 @@ from fairlead.store.annotation.schema import Project
 from fairlead.web import backup, exporting, importing, people, projects, status
 
 
-def serve_pages(db: str, *, host: str, port: int, url: str | None) -> None:
+def serve_pages(db: str, *, host: str, port: int, url: str | None, allow_local_webhooks: bool = False) -> None:
     """Start the server and stay until ctrl-C."""
     from fairlead.web.place import Place
     from fairlead.web.server import run_server
@@ -23,7 +23,7 @@ def serve_pages(db: str, *, host: str, port: int, url: str | None) -> None:
             secret = people.make_invite(database, role="admin")
             terminal.say(f"You are the first: make your account at {place.url}/invite/{secret}")
         terminal.say("Next: fairlead annotate import SOURCE, fairlead annotate invite; ctrl-C stops the server, votes stay.")  # fmt: skip
-        run_server(database, place=place, secret_file=_secret_file(db))
+        run_server(database, place=place, secret_file=_secret_file(db), allow_local_webhooks=allow_local_webhooks)
 
 
 def _secret_file(db: str) -> Path:

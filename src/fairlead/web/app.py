@@ -17,24 +17,26 @@ from fairlead.store.annotation.database import Database
 from fairlead.web.api import make_api
 from fairlead.web.errors import Refused
 from fairlead.web.guard import BURST, RATE_PER_S, Guard
-from fairlead.web.pages import access, accounts, lead, rating
+from fairlead.web.pages import access, accounts, lead, rating, webhooks
 from fairlead.web.pages.context import Around, render, wants_json
 from fairlead.web.place import Place
 
 
 def make_app(
-    database: Database, *, place: Place, secret: bytes, rate_per_s: float = RATE_PER_S, burst: int = BURST
-) -> FastAPI:
+    database: Database, *, place: Place, secret: bytes, rate_per_s: float = RATE_PER_S, burst: int = BURST,
+    allow_local_webhooks: bool = False,
+) -> FastAPI:  # fmt: skip
     """Build it around an open database.
 
     Args:
         secret: key of the CSRF tokens.
         rate_per_s: requests of one address; tests and load generators raise it.
+        allow_local_webhooks: for a receiver on this machine.
     """
     app = FastAPI(title="Fairlead rating application", docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.around = Around(database=database, place=place, secret=secret)
+    app.state.around = Around(database=database, place=place, secret=secret, allow_local_webhooks=allow_local_webhooks)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
-    for module in (accounts, rating, lead, access):
+    for module in (accounts, rating, lead, access, webhooks):
         app.include_router(module.router)
     app.mount("/api/v1", make_api(app.state.around), name="api")
     app.add_exception_handler(Refused, _refused)

@@ -5,6 +5,7 @@ from typing import Any
 
 from fairlead.store.annotation.database import Rows
 from fairlead.store.annotation.schema import Event
+from fairlead.web.outbox import put_event
 
 
 def record(
@@ -22,4 +23,5 @@ def record(
     )  # fmt: skip
     rows.add(event)
     rows.flush()
+    put_event(rows, event)
     return event

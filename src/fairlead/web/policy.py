@@ -106,3 +106,8 @@ def may_make_token(actor: Actor, scope: str) -> None:
 def may_see_audit(actor: Actor) -> None:
     """Look at what everybody did."""
     _at_least(actor, "admin", "see the log")
+
+
+def may_use_webhooks(actor: Actor) -> None:
+    """Let a server be told what happens in a project."""
+    _at_least(actor, "lead", "use webhooks")

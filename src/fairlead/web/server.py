@@ -10,13 +10,18 @@ from fairlead.core.errors import StoreError, explain
 from fairlead.store.annotation.database import Database
 from fairlead.web.app import make_app
 from fairlead.web.place import Place
+from fairlead.web.webhooks import Courier
 
 
-def run_server(database: Database, *, place: Place, secret_file: Path) -> None:
-    """Serve; requests that are running when it stops are finished."""
-    app = make_app(database, place=place, secret=read_secret(secret_file))
+def run_server(database: Database, *, place: Place, secret_file: Path, allow_local_webhooks: bool = False) -> None:
+    """Serve, and deliver to webhooks; requests that are running when it stops are finished."""
+    secret = read_secret(secret_file)
+    app = make_app(database, place=place, secret=secret, allow_local_webhooks=allow_local_webhooks)
+    courier = Courier(database, server_secret=secret, allow_local=allow_local_webhooks)
+    courier.start()
     uvicorn.run(app, host=place.host, port=place.port, log_level="warning", server_header=False, date_header=False,
                 proxy_headers=place.is_secure, timeout_graceful_shutdown=10)  # fmt: skip
+    courier.stop()
 
 
 def read_secret(path: Path) -> bytes:

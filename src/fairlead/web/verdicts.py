@@ -20,6 +20,7 @@ from fairlead.store.annotation.totals import Concord, Work
 from fairlead.web import totals
 from fairlead.web.errors import Refused, invalid, missing
 from fairlead.web.events import record
+from fairlead.web.outbox import put_finished
 from fairlead.web.people import now_ms
 from fairlead.web.policy import Actor
 from fairlead.web.projects import get_guideline
@@ -89,6 +90,7 @@ def submit(database: Database, actor: Actor, assignment_id: str, submission: Sub
         event = record(rows, _SUBMITTED, person_id=actor.person_id, project_id=assignment.project_id, assignment_id=assignment_id,
                        key=submission.key, content=content)  # fmt: skip
         apply(rows, event)
+        put_finished(rows, event, assignment.item_id)
         rows.execute(sa.delete(Draft).where(Draft.assignment_id == assignment_id))
         return Saved(event_number=event.number, is_repeat=False)
 

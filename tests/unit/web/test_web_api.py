@@ -11,7 +11,7 @@ from web_example import take, vote
 
 from fairlead.store.annotation.outside import Token
 from fairlead.store.annotation.schema import Event, Person, Verdict
-from fairlead.web import people, projects, tokens, verdicts
+from fairlead.web import people, projects, tokens, verdicts, webhooks
 from fairlead.web.app import make_app
 from fairlead.web.errors import Refused
 from fairlead.web.place import Place
@@ -106,6 +106,7 @@ ROUTES = {
     "GET /projects/{p}/status": "lead", "GET /projects/{p}/quality": "lead", "GET /projects/{p}/items": "lead", "GET /projects/{p}/votes": "lead",
     "GET /projects/{p}/calibration": "lead", "GET /projects/{p}/export": "lead", "GET /people": "lead",
     "POST /projects": "lead", "POST /projects/{p}/state": "lead", "POST /projects/{p}/guideline": "lead", "POST /projects/{p}/waive": "lead",
+    "GET /projects/{p}/webhooks": "lead", "POST /projects/{p}/webhooks": "lead", "DELETE /projects/{p}/webhooks/{w}": "lead",
     "POST /projects/{p}/import": "lead", "POST /people/{u}/state": "lead", "POST /invites": "lead",
 }  # fmt: skip
 BODIES = {
@@ -114,6 +115,7 @@ BODIES = {
     "POST /assignments/{a}/flag": {"key": "a-key-of-the-matrix", "note": "x"}, "PUT /assignments/{a}/draft": {"text": "x"},
     "POST /projects/{p}/state": {"state": "open"}, "POST /people/{u}/state": {"state": "active"}, "POST /invites": {"role": "rater"},
     "POST /projects/{p}/guideline": {"text": "# x", "replaces": 1}, "POST /projects/{p}/waive": {"person": "{u}", "reason": "x"},
+    "POST /projects/{p}/webhooks": {"url": "https://93.184.215.14/", "events": ["alarm"]},
 }  # fmt: skip
 
 
@@ -121,7 +123,7 @@ def test_every_route_is_in_the_table_and_in_the_openapi_document(program):
     document = program().get("openapi.json").json()
     assert document["info"]["title"].startswith("Fairlead")
     found = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
-    names = {"{project_id}": "{p}", "{assignment_id}": "{a}", "{person_id}": "{u}"}
+    names = {"{project_id}": "{p}", "{assignment_id}": "{a}", "{person_id}": "{u}", "{webhook_id}": "{w}"}
     for long, short in names.items():
         found = {route.replace(long, short) for route in found}
     assert found == set(ROUTES)
@@ -130,12 +132,12 @@ def test_every_route_is_in_the_table_and_in_the_openapi_document(program):
             assert route["security"] == [{"HTTPBearer": []}] and route["description"]
 
 
-def asked(client, route, project, assignment, person):
+def asked(client, route, project, assignment, person, hook):
     method, path = route.split()
     body = BODIES.get(route)
     if body and body.get("person") == "{u}":
         body = {**body, "person": person}
-    place = path.format(p=project, a=assignment, u=person).removeprefix("/")
+    place = path.format(p=project, a=assignment, u=person, w=hook).removeprefix("/")
     if route.endswith("/import"):
         return client.request(method, place, content=PAIRS.encode())
     return client.request(method, place, **({} if body is None else {"json": body}))
@@ -159,8 +161,11 @@ def test_roles_scopes_and_routes(program, database, project, join, route, role, 
     owner = join("owner")
     assignment = take(database, owner, project)
     verdicts.submit(database, owner, assignment.id, vote())
+    hook = webhooks.make_webhook(
+        database, owner, project.id, url="https://93.184.215.14/", events=["alarm"], allow_local=False
+    )
     client = program(join("zoe", role), scope) if role else program()
-    answer = asked(client, route, project.id, assignment.id, owner.person_id)
+    answer = asked(client, route, project.id, assignment.id, owner.person_id, hook.id)
     needed, is_unsafe = ROUTES[route], not route.startswith("GET")
     is_lead = role in ("lead", "admin") and scope != "rate"
     if role is None:

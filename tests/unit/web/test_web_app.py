@@ -10,7 +10,7 @@ from web_example import pairs, take, vote
 from web_payloads import PAYLOADS
 
 from fairlead.store.annotation.schema import Assignment, Completion, Item, Verdict
-from fairlead.web import importing, people, projects, tokens, verdicts
+from fairlead.web import importing, people, projects, tokens, verdicts, webhooks
 from fairlead.web.app import make_app
 from fairlead.web.place import Place
 
@@ -150,16 +150,24 @@ ROUTES = {
     "GET /p/{p}/guideline/edit": "lead", "POST /p/{p}/guideline/edit": "lead",
     "GET /p/{p}/export.zip": "lead", "GET /people": "lead", "POST /people/invite": "lead", "POST /people/{u}/state": "lead",
     "POST /logout": "rater", "GET /tokens": "rater", "POST /tokens": "rater", "POST /tokens/{t}/revoke": "rater", "GET /log": "admin",
+    "GET /p/{p}/webhooks": "lead", "POST /p/{p}/webhooks": "lead", "POST /p/{p}/webhooks/{w}/remove": "lead",
 }  # fmt: skip
 PUBLIC = {"GET /login", "POST /login", "GET /invite/{secret}", "POST /invite/{secret}"}
 FIELDS = {
     "key": "a-key-of-the-matrix", "choice": "left2", "guideline_version": "1", "state": "open", "text": "# x", "scale": "binary", "ties": "forced",
     "rationale": "off", "role": "rater", "note": "x", "reason": "x", "name": "x", "scope": "read",
+    "url": "https://93.184.215.14/x", "events": "alarm",
 }  # fmt: skip
 
 
 def test_every_route_is_in_the_table(app):
-    names = {"{project_id}": "{p}", "{assignment_id}": "{a}", "{person_id}": "{u}", "{token_id}": "{t}"}
+    names = {
+        "{project_id}": "{p}",
+        "{assignment_id}": "{a}",
+        "{person_id}": "{u}",
+        "{token_id}": "{t}",
+        "{webhook_id}": "{w}",
+    }
     found = set()
     for route in [
         inner
@@ -187,7 +195,10 @@ def test_roles_and_routes(app, browser, database, project, join, route, role):
     who.get("/login" if role is None else f"/p/{project.id}/guideline")
     method, path = route.split()
     token = tokens.make_token(database, owner, name="x", scope="read", num_days=1).token.id
-    place = path.format(p=project.id, a=assignment.id, u=owner.person_id, t=token)
+    hook = webhooks.make_webhook(
+        database, owner, project.id, url="https://93.184.215.14/", events=["alarm"], allow_local=False
+    )
+    place = path.format(p=project.id, a=assignment.id, u=owner.person_id, t=token, w=hook.id)
     answer = (
         who.client.get(place)
         if method == "GET"

@@ -1,6 +1,8 @@
-"""Tables of what comes from outside the pages: tokens of programs."""
+"""Tables of what is outside the pages: tokens of programs, webhooks and what waits to be sent to them."""
 
-from sqlalchemy import ForeignKey, String
+from typing import Any
+
+from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fairlead.store.annotation.schema import Id, Number, Table
@@ -24,3 +26,38 @@ class Token(Table):
     revoked_at: Mapped[int | None] = mapped_column(Number)
     used_at: Mapped[int | None] = mapped_column(Number)
     """Last seen, to the hour."""
+
+
+class Webhook(Table):
+    """An address that is told what happens in a project. Its secret is derived from the server's key and stored nowhere."""
+
+    __tablename__ = "webhooks"
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
+    url: Mapped[str] = mapped_column(String(2000))
+    events: Mapped[list[Any]]
+    """Names of the events that it gets."""
+    created_by: Mapped[str | None] = mapped_column(ForeignKey("people.id"))
+    created_at: Mapped[int] = mapped_column(Number)
+
+
+class Delivery(Table):
+    """The outbox: one event for one webhook, written in the transaction in which it happened, sent until it arrives."""
+
+    __tablename__ = "deliveries"
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    """The same over all attempts, by which a receiver knows a repeat."""
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id"))
+    event: Mapped[str] = mapped_column(String(40))
+    subject: Mapped[str] = mapped_column(String(80))
+    """What it is about; a webhook hears of it once."""
+    body: Mapped[str]
+    """JSON, as it is signed and sent."""
+    state: Mapped[str] = mapped_column(String(12))
+    """waiting, done or given_up."""
+    num_attempts: Mapped[int]
+    next_at: Mapped[int] = mapped_column(Number)
+    outcome: Mapped[str] = mapped_column(String(200))
+    """Of the last attempt."""
+    created_at: Mapped[int] = mapped_column(Number)
+    __table_args__ = (UniqueConstraint("webhook_id", "event", "subject"), Index("deliveries_due", "state", "next_at"))

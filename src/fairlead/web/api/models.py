@@ -270,3 +270,29 @@ class ImportShown(BaseModel):
     """Rows and pairs that gave nothing, by reason."""
     faults: list[str]
     """The first faulty rows with their line and reason."""
+
+
+class WebhookSent(Sent):
+    """An address that is told what happens."""
+
+    url: str
+    events: list[str] = Field(max_length=20)
+
+
+class WebhookShown(BaseModel):
+    """A webhook and how its deliveries go."""
+
+    id: str
+    url: str
+    events: list[str]
+    num_waiting: int
+    num_done: int
+    num_given_up: int
+    last_outcome: str
+
+
+class WebhookMade(BaseModel):
+    """A new webhook with the secret of its signatures, which is shown once."""
+
+    id: str
+    secret: str

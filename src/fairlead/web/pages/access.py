@@ -2,9 +2,11 @@
 
 from typing import Annotated
 
+import sqlalchemy as sa
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import Response
 
+from fairlead.store.annotation.schema import Project
 from fairlead.web import policy
 from fairlead.web.audit import read_audit
 from fairlead.web.pages.context import actor, around, check_csrf, render, see
@@ -27,7 +29,9 @@ def _tokens(request: Request, *, secret: str) -> Response:
     who = actor(request)
     found = list_tokens(around(request).database, None if who.role == "admin" else who)
     scopes = policy.SCOPES if who.role in ("lead", "admin") else policy.SCOPES[:2]
-    return render(request, "tokens.html", tokens=found, scopes=scopes, secret=secret, now=now_ms())
+    with around(request).database.read() as rows:
+        projects = list(rows.scalars(sa.select(Project).order_by(Project.name))) if len(scopes) == 3 else []
+    return render(request, "tokens.html", tokens=found, scopes=scopes, secret=secret, now=now_ms(), projects=projects)
 
 
 @router.post("/tokens")

@@ -38,6 +38,8 @@ class Around:
     database: Database
     place: Place
     secret: bytes
+    allow_local_webhooks: bool = False
+    """May webhooks go to this machine itself, without TLS?"""
 
 
 class LogIn(Refused):
