@@ -11,6 +11,7 @@ import argparse
 import base64
 import tempfile
 import time
+import weakref
 from pathlib import Path
 
 import screenshots
@@ -19,7 +20,8 @@ from selenium import webdriver
 
 from fairlead.store.annotation.database import open_database
 
-SIZES = {"light": (1280, 900, "light"), "dark": (1280, 900, "dark"), "phone": (390, 844, "light")}
+SIZES = {"light": (1280, "light"), "dark": (1280, "dark"), "phone": (390, "light")}
+_LOGGED_IN: weakref.WeakKeyDictionary[webdriver.Chrome, tuple[str, str]] = weakref.WeakKeyDictionary()
 
 
 def log_in(driver: webdriver.Chrome, url: str, name: str) -> None:
@@ -56,6 +58,15 @@ def show(driver: webdriver.Chrome, url: str, page: Page, ids: dict[str, str]) ->
         time.sleep(0.3)
 
 
+def visit(driver: webdriver.Chrome, url: str, ids: dict[str, str], page: Page, *, width: int, scheme: str) -> None:
+    """Look at a page as the person who would, who logs in where somebody else was."""
+    if _LOGGED_IN.get(driver) != (url, page.who):
+        log_in(driver, url, page.who)
+        _LOGGED_IN[driver] = (url, page.who)
+    screen(driver, width=width, height=900, scheme=scheme)
+    show(driver, url, page, ids)
+
+
 def take(driver: webdriver.Chrome, path: Path, size: str) -> None:
     """One picture of the top of the page that is shown."""
     width = SIZES[size][0]
@@ -71,16 +82,11 @@ def take(driver: webdriver.Chrome, path: Path, size: str) -> None:
 
 def draw(driver: webdriver.Chrome, url: str, ids: dict[str, str], out: Path, only: list[str]) -> None:
     """Every page in every size."""
-    at_the_door: str | None = None
     for page in sorted(PAGES, key=lambda page: page.who):
         if only and page.name not in only:
             continue
-        if page.who != at_the_door:
-            log_in(driver, url, page.who)
-            at_the_door = page.who
-        for size, (width, height, scheme) in SIZES.items():
-            screen(driver, width=width, height=height, scheme=scheme)
-            show(driver, url, page, ids)
+        for size, (width, scheme) in SIZES.items():
+            visit(driver, url, ids, page, width=width, scheme=scheme)
             take(driver, (out if size in page.kept else out / "all") / f"annotate-{page.name}-{size}.png", size)
 
 

@@ -23,9 +23,8 @@ class Served:
     def project(self, found: list, **changes: Any) -> Project:
         """A project of these pairs, one vote each, ties and both bad allowed."""
         rules = changes.pop("rules", projects.Rules(ties="allowed", both_bad=True))
-        made = projects.create_project(
-            self.database, changes.pop("name", "test"), votes_per_item=1, calibration_items=0, rules=rules, **changes
-        )
+        counts = {"votes_per_item": 1, "calibration_items": 0} | changes
+        made = projects.create_project(self.database, counts.pop("name", "test"), rules=rules, **counts)
         importing.add_pairs(self.database, made.id, found)
         return made
 

@@ -1,17 +1,13 @@
 """Every page, dark and light, on a desktop and on a phone: axe-core finds nothing, nothing is cut off, everything can be hit."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import annotation_pages
 import annotation_screens
-import argon2
 import pytest
-from annotation_pages import PAGES, Page
+from annotation_pages import PAGES
+from annotation_screens import visit
 from axe import look
 
 from fairlead.store.annotation.database import open_database
-from fairlead.web import people
 from fairlead.web.app import make_app
 from fairlead.web.place import Place
 
@@ -22,30 +18,6 @@ return [...document.querySelectorAll("button, input:not([type=hidden]), select, 
   .filter(seen).map((e) => [e.outerHTML.slice(0, 90), ...own(e).map(Math.round)])
   .filter(([, width, height]) => Math.min(width, height) < 44);
 """
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
-    """A server with a project in the middle of its work: its address and the ids of the paths."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(people, "_HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-        with open_database(tmp_path_factory.mktemp("filled") / "votes.db") as database:
-            ids = annotation_pages.fill(database)
-            with annotation_pages.serve(database) as url:
-                yield url, ids
-
-
-_AT_THE_DOOR: dict[Any, str] = {}
-
-
-def visit(driver, filled, page: Page, *, width: int, scheme: str) -> None:
-    """Look at a page as the person who would."""
-    url, ids = filled
-    if _AT_THE_DOOR.get(url) != page.who:
-        annotation_screens.log_in(driver, url, page.who)
-        _AT_THE_DOOR[url] = page.who
-    annotation_screens.screen(driver, width=width, height=900, scheme=scheme)
-    annotation_screens.show(driver, url, page, ids)
 
 
 def test_every_page_of_the_router_is_in_the_list(tmp_path):
@@ -60,7 +32,7 @@ def test_every_page_of_the_router_is_in_the_list(tmp_path):
 @pytest.mark.parametrize("page", sorted(PAGES, key=lambda page: page.who), ids=lambda page: page.name)
 def test_axe_finds_nothing_and_all_can_be_hit(driver, filled, page):
     for width in (1280, 390):
-        visit(driver, filled, page, width=width, scheme="light")
+        visit(driver, *filled, page, width=width, scheme="light")
         found = look(driver)
         annotation_screens.screen(driver, width=width, height=900, scheme="dark")
         found += look(driver)
@@ -78,6 +50,6 @@ return [...document.querySelectorAll('body *')]
 @pytest.mark.parametrize("page", sorted(PAGES, key=lambda page: page.who), ids=lambda page: page.name)
 def test_at_320_pixels_nothing_is_beside_the_screen(driver, filled, page):
     """A window of 1280 pixels at 400 % (WCAG 1.4.10); tables of data scroll within themselves."""
-    visit(driver, filled, page, width=320, scheme="light")
+    visit(driver, *filled, page, width=320, scheme="light")
     assert driver.execute_script(BESIDE) == []
     assert driver.execute_script("return document.documentElement.scrollWidth") == 320

@@ -5,22 +5,37 @@ const Keys = (() => {
     skip: ["s", "Skip"], undo: ["u", "Undo the last"], flag: ["f", "Flag"], rationale: ["n", "Write why"], guideline: ["g", "Guideline"],
     differences: ["d", "Differences"], together: ["l", "Scroll together"], prompt: ["c", "Conversation open or closed"], keys: ["?", "This list"],
   };
-  const LABELS = new Map(), STORE = "fairlead.keys";
+  const LABELS = new Map(), STORE = "fairlead.keys", OFF = "fairlead.single-keys";
+  const OWN_USE = ["Escape", "Tab", "Enter", " ", "Shift", "Control", "Alt", "AltGraph", "Meta", "Dead", "Process", "Unidentified", "Home", "End", "PageUp", "PageDown",
+    "ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight"];  // they move, scroll, choose or write
   let own = {};
   try { own = JSON.parse(localStorage.getItem(STORE) || "{}"); } catch { own = {}; }
 
   // The actions that are possible now: the verdicts of the guideline, then the rest.
   function table() {
-    const found = new Map();
+    const given = new Map();
     document.querySelectorAll(".option input").forEach((input) => {
       LABELS.set(input.value, input.parentElement.innerText.replace(/^\S+\s/, ""));
-      found.set(input.value, own[input.value] || input.dataset.key);
+      given.set(input.value, input.dataset.key);
     });
-    for (const [action, [key]] of Object.entries(FIXED)) found.set(action, own[action] || key);
-    return found;
+    for (const [action, [key]] of Object.entries(FIXED)) given.set(action, key);
+    return settle(given);
   }
 
+  // A key of the rater's own goes before one that is given: what another guideline gives it to gets the first key that is free.
+  function settle(given) {
+    const taken = new Map();
+    for (const name of given.keys()) if (own[name] && ![...taken.values()].includes(own[name])) taken.set(name, own[name]);
+    for (const [name, key] of given) if (!taken.has(name) && ![...taken.values()].includes(key)) taken.set(name, key);
+    const free = [..."1234567890abcdefghijklmnopqrstuvwxyz"].filter((key) => ![...taken.values()].includes(key));
+    return new Map([...given.keys()].map((name) => [name, taken.has(name) ? taken.get(name) : free.shift()]));
+  }
+
+  const areOn = () => localStorage.getItem(OFF) !== "off";
+  const switchOn = (on) => localStorage.setItem(OFF, on ? "on" : "off");
+
   function action(key) {
+    if (!areOn()) return null;
     const pressed = key.length === 1 ? key.toLowerCase() : key;
     for (const [name, bound] of table()) if (bound === pressed) return name;
     return null;
@@ -28,7 +43,7 @@ const Keys = (() => {
 
   function change(name, key) {
     const bound = key.length === 1 ? key.toLowerCase() : key;
-    if (["Escape", "Tab", "Enter", " ", "Shift", "Control", "Alt", "Meta"].includes(bound)) return "This key has a use of its own.";
+    if (OWN_USE.includes(bound)) return "This key has a use of its own.";
     const taken = [...table()].find(([other, used]) => used === bound && other !== name);
     if (taken) return `This key is in use: ${FIXED[taken[0]] ? FIXED[taken[0]][1] : LABELS.get(taken[0])}.`;
     own[name] = bound;
@@ -54,5 +69,5 @@ const Keys = (() => {
 
   function reset() { own = {}; localStorage.removeItem(STORE); draw(); }
 
-  return { action, change, draw, reset };
+  return { action, change, draw, reset, areOn, switchOn };
 })();

@@ -39,6 +39,7 @@
     showMarks();
     Keys.draw();
     progress();
+    Rest.arrived();
     if (item.dataset.assignment) prepare();
   }
 
@@ -48,7 +49,15 @@
     document.getElementById("progress").textContent = left ? `${done} done, up to ${left} left${minutes}` : `${done} done`;
   }
 
-  function put(html) { stage.innerHTML = policy.createHTML(html); begin(); item.scrollIntoView({ block: "start", behavior: "instant" }); }
+  function put(html) { stage.innerHTML = policy.createHTML(html); begin(); item.scrollIntoView({ block: "start", behavior: "instant" }); focusFirst(); }
+
+  // The focus goes to where reading begins, whatever held it in the item before.
+  function focusFirst() {
+    const first = [".prompt[open] .turns", ".prompt summary", "h1"].map($).find(Boolean);
+    if (first.matches("h1")) first.tabIndex = -1;
+    first.focus({ preventScroll: true });
+  }
+
 
   async function fragment(query) {
     const reply = await fetch(`/p/${project}/next?${query}`, { headers: { accept: "text/html" } });
@@ -71,10 +80,9 @@
     stage.inert = true;
     await Outbox.flush();  // what is still on its way may open what comes next
     for (;;) {
-      try { put(await fragment(new URLSearchParams({ without: without() }))); break; }
+      try { const found = await fragment(new URLSearchParams({ without: without() })); stage.inert = false; put(found); break; }
       catch { say("No network: the next item comes when it is back. Your votes are kept in this browser."); await new Promise((go) => setTimeout(go, 2000)); }
     }
-    stage.inert = false;
   }
 
   // ---- verdicts
@@ -166,11 +174,13 @@
   const pressed = (name, is) => { const button = $(`[data-act=${name}]`); if (button) button.setAttribute("aria-pressed", String(is)); };
 
   function addCopy(pre) {
-    pre.querySelectorAll("button").forEach((old) => old.remove());  // of an item that undo brought back
-    const button = document.createElement("button");
+    if (pre.parentElement.matches(".code")) pre.parentElement.replaceWith(pre);  // of an item that undo brought back
+    const frame = document.createElement("div"), button = document.createElement("button");
     button.type = "button"; button.className = "copy"; button.textContent = "Copy";
     button.addEventListener("click", async () => { await navigator.clipboard.writeText(pre.querySelector("code").textContent); button.textContent = "Copied"; });
-    pre.append(button);
+    frame.className = "code";
+    pre.replaceWith(frame);
+    frame.append(button, pre);
   }
 
   // ---- what was pressed
@@ -237,7 +247,7 @@
 
   addEventListener("keydown", (event) => {
     const inDialog = document.querySelector("dialog[open]"), inText = event.target.matches("textarea, input:not([type=radio])");
-    if (event.key === "Escape" && event.target.matches("textarea") && !inDialog) { event.target.blur(); return; }
+    if (event.key === "Escape" && event.target.matches("textarea") && !inDialog) { $(".send").focus({ preventScroll: true }); return; }
     if (inDialog) {
       const button = inDialog.id === "skip" && inDialog.querySelector(`[data-key="${event.key}"]`);
       if (button && !inText) { event.preventDefault(); button.click(); }
@@ -255,6 +265,11 @@
     if (ACTS[act]) ACTS[act](); else choose(act);
   });
 
+  const singleKeys = document.getElementById("single-keys");
+  singleKeys.checked = Keys.areOn();
+  singleKeys.addEventListener("change", () => Keys.switchOn(singleKeys.checked));
+
+  Rest.start(stage.dataset.who);
   Outbox.start(stage.dataset.who, csrf, ({ waiting, text, refused }) => {
     const chip = document.getElementById("saved");
     if (text && chip.textContent !== text) chip.textContent = text;
