@@ -112,6 +112,7 @@ PAGES = (
     Page(name="tokens", route="/tokens", path="/tokens", who="Lea"),
     Page(name="tokens-made", route="/tokens", path="/tokens", who="Lea", then="""
         document.querySelector('main [name=name]').value = 'export at night'; document.querySelector('main form').submit()"""),
+    Page(name="erase", route="/people/{person_id}/erase", path="/people/{person}/erase", who="Lea"),
     Page(name="log", route="/log", path="/log", who="Lea"),
     Page(name="webhooks", route="/p/{project_id}/webhooks", path="/p/{project}/webhooks", who="Lea"),
     Page(name="webhooks-refused", route="/p/{project_id}/webhooks", path="/p/{empty}/webhooks", who="Lea", then="""
@@ -170,7 +171,12 @@ def fill(database: Database) -> dict[str, str]:
     webhooks.make_webhook(
         database, lead, project.id, url="https://93.184.215.14/hook", events=["item.finished"], allow_local=False
     )
-    return {"project": project.id, "empty": empty.id, "secret": people.make_invite(database, role="rater")}
+    return {
+        "project": project.id,
+        "empty": empty.id,
+        "secret": people.make_invite(database, role="rater"),
+        "person": raters[0].person_id,
+    }
 
 
 def rate(database: Database, project_id: str, who: people.Actor, rng: random.Random, skill: float) -> None:

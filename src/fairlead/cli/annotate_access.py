@@ -51,3 +51,15 @@ def audit(
     from fairlead.cli.annotating_access import show_audit
 
     show_audit(place_of(db), kind=kind, count=count, as_json=as_json)
+
+
+@annotate_app.command("erase", epilog="Example: fairlead annotate erase 'Ann Lee' --yes")
+def erase(
+    person: Annotated[str, typer.Argument(help="Whom, by name.", metavar="NAME")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would go.")] = False,
+    db: Db = None,
+) -> None:
+    """Erase a person: name, password, tokens and free text. Votes stay under the pseudonym."""
+    from fairlead.cli.annotating_access import erase_named
+
+    erase_named(place_of(db), person=person, is_sure=yes)

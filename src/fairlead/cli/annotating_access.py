@@ -13,7 +13,7 @@ from fairlead.core.errors import DataError, explain
 from fairlead.store.annotation.database import Database
 from fairlead.store.annotation.outside import Token
 from fairlead.store.annotation.schema import Person
-from fairlead.web import audit, people, tokens
+from fairlead.web import audit, erasing, people, tokens
 from fairlead.web.policy import Actor, Role
 
 
@@ -87,3 +87,29 @@ def show_audit(db: str, *, kind: str, count: int, as_json: bool) -> None:
         facts = ", ".join(f"{name} {value}" for name, value in entry.facts.items())
         parts = (str(entry.number), when, entry.who or "command line", entry.kind, entry.project, facts)
         terminal.say("  ".join(part for part in parts if part))
+
+
+def erase_named(db: str, *, person: str, is_sure: bool) -> None:
+    """Erase one person, disabled ones too."""
+    with existing(db) as database:
+        with database.read() as rows:
+            name = " ".join(person.split())
+            found = rows.scalar(sa.select(Person).where(Person.name == name, Person.state != "erased"))
+        if found is None:
+            raise DataError(
+                explain(
+                    "person",
+                    person,
+                    "is not there",
+                    expected="the name of an account",
+                    remedy="Look on the page People",
+                )
+            )
+        if not is_sure:
+            terminal.say(f"{found.name} ({found.pseudonym}) would be erased for good: name, password, tokens and free text; votes stay.")  # fmt: skip
+            terminal.say(f"Next: fairlead annotate erase '{found.name}' --yes")
+            return
+        done = erasing.erase_person(database, found.id, by=None)
+    terminal.say(
+        f"Erased: {done.pseudonym}, {done.num_texts:,} texts; {done.num_votes_kept:,} votes stay. Backups made before still hold them."
+    )

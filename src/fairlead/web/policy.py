@@ -28,7 +28,8 @@ class Actor:
 
 def _at_least(actor: Actor, role: Role, what: str) -> None:
     if ROLES.index(actor.role) < ROLES.index(role):
-        raise Refused(403, "forbidden", f"Only a {role} may {what}. Ask the lead of the project.")
+        article = "an" if role.startswith("a") else "a"
+        raise Refused(403, "forbidden", f"Only {article} {role} may {what}. Ask the lead of the project.")
 
 
 def may_rate(actor: Actor) -> None:
@@ -111,3 +112,10 @@ def may_see_audit(actor: Actor) -> None:
 def may_use_webhooks(actor: Actor) -> None:
     """Let a server be told what happens in a project."""
     _at_least(actor, "lead", "use webhooks")
+
+
+def may_erase(actor: Actor, *, person_id: str) -> None:
+    """Erase a person for good; never oneself."""
+    _at_least(actor, "admin", "erase people")
+    if person_id == actor.person_id:
+        raise Refused(422, "invalid", "You cannot erase yourself. Ask another admin, or use the command line.")

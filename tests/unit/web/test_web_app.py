@@ -150,6 +150,7 @@ ROUTES = {
     "GET /p/{p}/guideline/edit": "lead", "POST /p/{p}/guideline/edit": "lead",
     "GET /p/{p}/export.zip": "lead", "GET /people": "lead", "POST /people/invite": "lead", "POST /people/{u}/state": "lead",
     "POST /logout": "rater", "GET /tokens": "rater", "POST /tokens": "rater", "POST /tokens/{t}/revoke": "rater", "GET /log": "admin",
+    "GET /people/{u}/erase": "admin", "POST /people/{u}/erase": "admin",
     "GET /p/{p}/webhooks": "lead", "POST /p/{p}/webhooks": "lead", "POST /p/{p}/webhooks/{w}/remove": "lead",
 }  # fmt: skip
 PUBLIC = {"GET /login", "POST /login", "GET /invite/{secret}", "POST /invite/{secret}"}
