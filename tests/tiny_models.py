@@ -111,7 +111,17 @@ CONFIGS = {
     ),
     "gpt2": lambda: GPT2Config(**_COMMON, n_embd=32, n_layer=2, n_head=4, n_positions=MAX_POSITIONS),
 }
+
+
+def _with_wide_heads(kind):
+    config = CONFIGS[kind]()
+    config.head_dim = 16
+    return config
+
+
 KINDS = tuple(CONFIGS)
+WIDE_CONFIGS = {f"wide {kind}": functools.partial(_with_wide_heads, kind) for kind in ("llama", "qwen2", "gemma2")}
+"""The same with heads of 16, which the engine's kernel takes in bf16."""
 PADDED_CONFIGS = {
     "mamba": lambda: MambaConfig(**_COMMON, hidden_size=32, num_hidden_layers=2, state_size=4),
     "mamba2": lambda: Mamba2Config(
@@ -176,13 +186,15 @@ def _root() -> Path:
 def folder(kind: str) -> Path:
     """A model folder with tokenizer."""
     path = _root() / kind
-    module = AutoModelForCausalLM.from_config({**CONFIGS, **PADDED_CONFIGS}[kind](), dtype=torch.float32)
+    module = AutoModelForCausalLM.from_config(
+        {**CONFIGS, **WIDE_CONFIGS, **PADDED_CONFIGS}[kind](), dtype=torch.float32
+    )
     with torch.no_grad():
         for number, (name, parameter) in enumerate(sorted(module.named_parameters())):
             noise = np.random.default_rng(number).normal(size=tuple(parameter.shape)).astype(np.float32)
             is_scale = parameter.dim() == 1 and name.endswith("weight")
             parameter.copy_(
-                torch.from_numpy(noise * (0.1 if parameter.dim() == 1 else 0.25) + is_scale * (kind != "gemma2"))
+                torch.from_numpy(noise * (0.1 if parameter.dim() == 1 else 0.25) + is_scale * ("gemma2" not in kind))
             )
     module.save_pretrained(path)
     make_tokenizer().save_pretrained(path)

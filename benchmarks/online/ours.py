@@ -3,7 +3,8 @@
     python -m benchmarks.online.ours --work DIR/S --method grpo --setting default
 
 It runs the loop that `fairlead train` runs (`policies/online.py`): sampling, scoring, the reference, the steps, metrics, rules. Settings: `default`
-(GRPO with KL in the loss, PPO as it is) and `no_kl` (GRPO's coefficient 0; the KL to the reference is measured all the same).
+(GRPO with KL in the loss, PPO as it is), `no_kl` (GRPO's coefficient 0; the KL to the reference is measured all the same), and both in fp32
+(`fp32`, `no_kl_fp32`), where the others take the precision that `auto` takes on this machine. Losses are compared in fp32.
 """
 
 import json
@@ -29,11 +30,11 @@ from fairlead.models.memory import keep_freed_memory
 from fairlead.policies.online import OnlineLoop, Work
 from fairlead.policies.online_config import OnlineConfig
 from fairlead.policies.prompt_stream import PromptStream
-from fairlead.policies.rollout_models import RolloutModels
+from fairlead.policies.rollout_models import RolloutModels, choose_rollout_precision
 from fairlead.text import Branch, ChatText, Tree, pack_trees
 from fairlead.train.setup import prepare_model
 
-SETTINGS = ("default", "no_kl")
+SETTINGS = ("default", "no_kl", "fp32", "no_kl_fp32")
 MANY = 1000
 """Rounds that the run is told to have: it ends when the cell has enough."""
 PHASES = {"rl/sample_s": "generate", "rl/score_s": "score", "rl/forward_s": "forward", "rl/train_s": "train"}
@@ -65,6 +66,7 @@ def main() -> None:
         memory_mb=memory,
         peak_gflops=peaks_gflops(),
         engine=loop.engine.about,
+        precision=loop.learner.models.precision,
         versions=versions(),
     )
 
@@ -104,10 +106,10 @@ def make_loop(args: Any, folder: Path) -> TimedLoop:
         "text": TextSection(template="plain", max_length=2048),
         "compose_rewards": lambda *_found, **_named: Ruled(),
     }
-    loop = TimedLoop(config, make_models(args, config), WorkOfIds(
+    services = Services(work=folder, seed=args.repeat, extras=extras, say=lambda text: print(text, file=sys.stderr))
+    loop = TimedLoop(config, make_models(args, config, services), WorkOfIds(
         prompts=[Prompt(messages=(Message(role="user", content=str(i)),), id=f"p{i:05}") for i in range(len(cells.prompts_of(args)))],
-        chat=chat, services=Services(work=folder, seed=args.repeat, extras=extras, say=lambda text: print(text, file=sys.stderr)),
-        metrics_path=folder / "kept.jsonl", ids=cells.prompts_of(args),
+        chat=chat, services=services, metrics_path=folder / "kept.jsonl", ids=cells.prompts_of(args),
     ))  # fmt: skip
     loop.prompts = InOrder(loop.prompts.requests, seed=0)
     loop.watch(args.agree or args.warmup + args.steps, warmup=args.warmup)
@@ -126,7 +128,10 @@ def config_of(args: Any) -> OnlineConfig:
         "training": {"learning_rate": cells.LEARNING_RATE, "schedule": "constant", "warmup_share": 0.0, "beta2": 0.999, "adam_eps": 1e-8},
     }  # fmt: skip
     if method == "grpo":
-        given |= {"rewards": RULE, "kl": {"kl_coef": cells.KL_COEF["grpo"] if args.setting == "default" else 0.0}}
+        given |= {
+            "rewards": RULE,
+            "kl": {"kl_coef": 0.0 if args.setting.startswith("no_kl") else cells.KL_COEF["grpo"]},
+        }
     else:
         given |= {
             "kl": {"kl_coef": cells.KL_COEF["ppo"], "target": None},
@@ -134,19 +139,28 @@ def config_of(args: Any) -> OnlineConfig:
             "missing_eos_penalty": 0.0,
             "score_clip": None,
         }
+    if args.setting.endswith("fp32"):
+        given["training"] |= {"precision": "fp32"}
     if args.agree:
         given |= {"rewards": RULE, "num_epochs": cells.AGREE_EPOCHS[method]}
-        given["training"] |= {"learning_rate": cells.AGREE_RATE, "max_grad_norm": 1e9, "alerts": {"mode": "off"}}
+        given["training"] |= {
+            "learning_rate": cells.AGREE_RATE,
+            "max_grad_norm": 1e9,
+            "alerts": {"mode": "off"},
+            "precision": "fp32",
+        }
         if method == "grpo":
             given["options"] = {"aggregation": "token_mean"}
     return OnlineConfig.model_validate(given)
 
 
-def make_models(args: Any, config: OnlineConfig) -> RolloutModels:
+def make_models(args: Any, config: OnlineConfig, services: Services) -> RolloutModels:
     """The same weights as the peer's; the value model starts as the reward model's trunk, which is the policy's."""
+    policy = load_policy(str(args.work / "model"))
+    policy.set_precision(choose_rollout_precision(config, policy, services))
 
     def load() -> CausalModel:
-        return load_policy(str(args.work / "model"))
+        return load_policy(str(args.work / "model"), precision=policy.arithmetic.precision)
 
     def frozen() -> CausalModel:
         model = load()
@@ -156,11 +170,12 @@ def make_models(args: Any, config: OnlineConfig) -> RolloutModels:
     reward: ScalarModel | None = None
     if config.rewards is None:
         reward = new_reward_head(frozen(), seed=0)
+        reward.base.set_precision("fp32")
         with torch.no_grad():
             reward.head.weight.copy_(load_file(args.work / "reward" / "model.safetensors")["score.weight"])
     value = new_value_head(prepare_model(load(), config.training, seed=0)) if config.method.has_values else None
     return RolloutModels(
-        policy=prepare_model(load(), config.training, seed=0), reference=frozen(), reward=reward, value=value
+        policy=prepare_model(policy, config.training, seed=0), reference=frozen(), reward=reward, value=value
     )
 
 

@@ -11,9 +11,10 @@ from pydantic import Field, model_validator
 from fairlead.core.config import Config
 from fairlead.core.errors import explain
 
-_READ_BY: dict[str, tuple[str, ...]] = {
-    "vllm": ("precision", "memory_share", "cache_gb"),
-    "remote": ("url", "model", "api", "key_env", "timeout_s", "max_tries", "num_parallel", "body"),
+_READ_BY: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("local", "vllm"): ("precision",),
+    ("vllm",): ("memory_share", "cache_gb"),
+    ("remote",): ("url", "model", "api", "key_env", "timeout_s", "max_tries", "num_parallel", "body"),
 }
 
 
@@ -24,7 +25,8 @@ class EngineSection(Config):
     """local: Fairlead's own engine, in this process, from the trainer's own parameters. vllm: vLLM in this process, with a copy of the weights
     (extra `vllm`). remote: a server with the OpenAI API; its weights are its own, so nothing trains on-policy from it."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of vllm; auto: bf16 on a GPU, fp32 on a CPU."""
+    """Of what samples. local on a CPU: auto is the precision of the policy's training on-policy, and fp32 elsewhere; bf16 needs a processor that
+    multiplies it. local on a GPU: the model's own. vllm: auto is bf16 on a GPU, fp32 on a CPU."""
     memory_share: float = Field(default=0.4, gt=0, lt=1)
     """Of the GPU's memory that vllm takes for weights and cache; the rest is the trainer's."""
     cache_gb: float | None = Field(default=None, gt=0)
@@ -50,12 +52,13 @@ class EngineSection(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        for kind, names in _READ_BY.items():
-            for name in names if kind != self.kind else ():
+        for kinds, names in _READ_BY.items():
+            for name in names if self.kind not in kinds else ():
                 if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].get_default(
                     call_default_factory=True
                 ):
-                    raise ValueError(explain(f"engine.{name}", getattr(self, name), f"is not read by kind={self.kind}", expected=f"kind: {kind}",
+                    wrong, expected = f"is not read by kind={self.kind}", "kind: " + " or ".join(kinds)
+                    raise ValueError(explain(f"engine.{name}", getattr(self, name), wrong, expected=expected,
                                              remedy="Change kind, or remove it"))  # fmt: skip
         for name in ("url", "model"):
             if self.kind == "remote" and not getattr(self, name):

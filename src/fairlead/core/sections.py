@@ -75,7 +75,8 @@ class TrainSection(Config):
     shapes of the model says for the memory that is free."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of matrix products; weights, their gradients and the optimiser are fp32 always. bf16 is several times faster where the processor has
-    it. auto: bf16 on a GPU that has it, and on a CPU where it pays (`fairlead doctor`) for models of hidden size 256 and more; fp32 on-policy."""
+    it. auto: bf16 on a GPU that has it, and on a CPU where it pays (`fairlead doctor`) for models of hidden size 256 and more.
+    On-policy the same on a CPU where the engine can sample in bf16 too, and fp32 on a GPU."""
     activation_checkpointing: bool = False
     """Compute the inside of each layer again in the backward instead of keeping it: a fraction of the memory for about a third more time,
     the same results. For models or texts that do not fit otherwise."""

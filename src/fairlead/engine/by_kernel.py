@@ -1,4 +1,4 @@
-"""Runs Llama-like models on a CPU in fp32: one call of the C++ kernel a step, on the trainer's own weights.
+"""Runs Llama-like models on a CPU: one call of the C++ kernel a step, in fp32 on the trainer's own weights, in bf16 on a packed copy.
 
 Each row's arithmetic depends on that row alone (see decode.cpp), so a sample has the same bits whatever shares its batch, in however many
 slots, on however many threads.
@@ -14,39 +14,54 @@ import torch
 from torch import Tensor
 
 from fairlead.engine import kernel
-from fairlead.engine.cache import SlotCache
+from fairlead.engine.cache import SlotCache, round_up
 from fairlead.engine.layers import Decoder, OtherShapeError, bind, hear_scoring
 from fairlead.engine.runner import Ints
-from fairlead.models.load import CausalModel
+from fairlead.models.arithmetic import Precision, exact_products
+from fairlead.models.load import CausalModel, computing_in
 from fairlead.models.logprobs import chunk_logits
 from fairlead.models.probe import make_probe
 
 _ROWS = 512
 """Tokens of prompts in one call; more only takes more memory."""
-_NEAR = 1e-4
-"""Largest relative difference of the probe's logits between the kernel and the model's own modules."""
+_BLOCK_TOKENS = 16
+"""Of keys in bf16, see low.h; the capacity of a cache is a multiple."""
+_NEAR = {"fp32": 1e-4, "bf16": 5e-2}
+"""Largest relative difference of the probe's logits between the kernel and the model's own modules in fp32."""
 
 
 class KernelRunner:
     """Implements Runner. The cache is kept from one `begin` to the next where it is large enough.
 
+    Args:
+        precision: of its products, keys and values; whatever the model's own is.
     Raises:
-        OtherShapeError: the model is not one that the kernel computes.
+        OtherShapeError: the model is not one that the kernel computes, or not in this precision.
     """
 
     refill = 1
 
-    def __init__(self, model: CausalModel, library: ctypes.CDLL) -> None:
-        if model.device.type != "cpu" or model.arithmetic.precision != "fp32":
-            raise OtherShapeError("does not compute in fp32 on a CPU")
+    def __init__(self, model: CausalModel, library: ctypes.CDLL, *, precision: Precision = "fp32") -> None:
+        if model.device.type != "cpu":
+            raise OtherShapeError("is not on a CPU")
         self._model, self._library = model, library
-        self._scoring = hear_scoring(model)
         self._cache: SlotCache | None = None
         self._decoder: Decoder
         self._place = np.zeros(0, dtype=np.int64)
         self._scratch = self._logits = torch.zeros(0)
-        self._check()
-        self.about = f"the C++ kernel, {torch.get_num_threads()} threads"
+        self._packed = torch.zeros(0, dtype=torch.int32)
+        with computing_in(model, "fp32"):
+            self._scoring = hear_scoring(model)
+            self._precision: Precision = "fp32"
+            self._check()
+            if precision != "fp32":
+                self._precision, self._cache = precision, None
+                if not library.fairlead_can_low(ctypes.byref(self._decoder.model)):
+                    raise OtherShapeError(
+                        f"is not computed in bf16, with heads of {self._decoder.model.head} on this processor"
+                    )
+                self._check()
+        self.about = f"the C++ kernel{' in bf16' if precision == 'bf16' else ''}, {torch.get_num_threads()} threads"
 
     @torch.inference_mode()
     def _check(self) -> None:
@@ -57,7 +72,7 @@ class KernelRunner:
         expected = chunk_logits(hidden[[3, 5]], head, head.scale)
         self.begin(2, 32)
         found = self.prefill([row.numpy() for row in probe.rows], [0, 1])
-        if not bool((found - expected).abs().max() <= _NEAR * expected.abs().max()):
+        if not bool((found - expected).abs().max() <= _NEAR[self._precision] * expected.abs().max()):
             raise OtherShapeError("computes something else than the kernel")
 
     def begin(self, num_slots: int, capacity: int) -> None:
@@ -68,17 +83,25 @@ class KernelRunner:
             text = self._model.config.get_text_config()
             heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
             size = getattr(text, "head_dim", None) or self._model.hidden_size // text.num_attention_heads
+            like = torch.empty(1, heads, 1, size, dtype=torch.bfloat16 if self._precision == "bf16" else torch.float32)
             for layer in range(len(self._scoring)):
-                self._cache.allocate(layer, torch.empty(1, heads, 1, size), torch.empty(1, heads, 1, size))
+                self._cache.allocate(layer, like, like)
         self._place = np.arange(self._cache.num_slots, dtype=np.int64)
         self.rebind()
 
     def rebind(self) -> None:
-        """See Runner. Costs microseconds, and with an adapter a product a layer."""
+        """See Runner. Costs microseconds, with an adapter a product a layer, and in bf16 a pass over the weights."""
         cache = self._cache
         assert cache is not None
         keys, values = ([x[i] for i in sorted(x)] for x in (cache.keys, cache.values))
-        self._decoder = bind(self._model, self._scoring, capacity=cache.capacity, keys=keys, values=values)
+        with exact_products(self._model.arithmetic):
+            self._decoder = bind(self._model, self._scoring, capacity=cache.capacity, keys=keys, values=values)
+        if self._precision == "bf16":
+            model = ctypes.byref(self._decoder.model)
+            size = self._library.fairlead_packed_size(model)
+            if self._packed.numel() != size:
+                self._packed = torch.empty(size, dtype=torch.int32)
+            self._library.fairlead_pack(model, self._packed.data_ptr(), torch.get_num_threads())
 
     def prefill(self, prompts: Sequence[Ints], slots: Sequence[int]) -> Tensor:
         """See Runner. Long prompts go in pieces, short ones together."""
@@ -97,9 +120,11 @@ class KernelRunner:
         return logits
 
     def copy(self, source: int, targets: Sequence[int], length: int) -> None:
-        """See Runner."""
+        """See Runner. Whole blocks of tokens, as the layout in bf16 has them."""
         assert self._cache is not None
-        self._cache.copy(int(self._place[source]), [int(self._place[t]) for t in targets], length)
+        self._cache.copy(
+            int(self._place[source]), [int(self._place[t]) for t in targets], round_up(length, _BLOCK_TOKENS)
+        )
 
     def move(self, source: int, target: int, length: int) -> None:
         """See Runner; nothing is copied."""

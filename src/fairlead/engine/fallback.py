@@ -24,6 +24,7 @@ from fairlead.engine.requests import check_requests
 from fairlead.engine.sampler import draw, process_logits, sample_uniforms
 from fairlead.engine.scheduler import require_finite
 from fairlead.engine.stops import StopTexts
+from fairlead.models.arithmetic import Precision
 from fairlead.models.load import CausalModel
 from fairlead.text.packing import Branch, Tree, pack_trees
 
@@ -37,10 +38,19 @@ def open_engine(
     max_slots: int = 128,
     decode: Decode | None = None,
     on_token: Callable[[int], None] | None = None,
+    precision: Precision = "fp32",
 ) -> "LocalEngine | FallbackEngine":
-    """The engine that samples from a model in this process."""
-    kind = LocalEngine if model.why_padded is None else FallbackEngine
-    return kind(model, max_slots=max_slots, decode=decode, on_token=on_token)
+    """The engine that samples from a model in this process.
+
+    Raises:
+        EngineError: it is not sampled in this precision here.
+    """
+    if model.why_padded is None:
+        return LocalEngine(model, max_slots=max_slots, decode=decode, on_token=on_token, precision=precision)
+    if precision != "fp32":
+        raise EngineError(explain("engine.precision", precision, f"is not sampled in by a model that {model.why_padded}", expected="fp32",
+                                  remedy="Leave it out"))  # fmt: skip
+    return FallbackEngine(model, max_slots=max_slots, decode=decode, on_token=on_token)
 
 
 class FallbackEngine:

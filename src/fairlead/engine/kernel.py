@@ -15,15 +15,16 @@ import torch
 from fairlead.models.native.build import load_sources
 
 SOURCE = Path(__file__).with_name("decode.cpp")
+HEADERS = [SOURCE.with_name(f"{name}.h") for name in ("low", "products", "vectors")]
 
 Floats = c_void_p
 """Address of fp32 numbers; null where there are none."""
 
 
 class Linear(Structure):
-    """Weight [out, in] and bias [out]."""
+    """Weight [out, in], bias [out], and the weight in bf16 as `fairlead_pack` left it."""
 
-    _fields_ = (("weight", Floats), ("bias", Floats))
+    _fields_ = (("weight", Floats), ("bias", Floats), ("packed", c_void_p))
 
 
 class Layer(Structure):
@@ -44,7 +45,7 @@ class Model(Structure):
         *((name, c_int64) for name in ("num_layers", "hidden", "heads", "kv_heads", "head", "rotated", "inner", "vocabulary", "capacity",
                                        "activation")),
         *((name, c_double) for name in ("epsilon", "norm_offset", "score_scale", "score_cap", "embedding_scale", "logit_scale", "logit_cap")),
-        ("embedding", Floats), ("norm", Floats), ("output", Linear), ("layers", POINTER(Layer)),
+        ("embedding", Floats), ("norm", Floats), ("output", Linear), ("layers", POINTER(Layer)), ("low", c_int64),
     )  # fmt: skip
 
 
@@ -60,13 +61,19 @@ class Batch(Structure):
 @functools.cache
 def load_kernel() -> ctypes.CDLL | str:
     """The library, built if need be; or why there is none, in words."""
-    found = load_sources("decode", [SOURCE], flags=("-std=c++17",))
+    found = load_sources("decode", [SOURCE, *HEADERS], flags=("-std=c++17", "-fno-strict-aliasing"))
     return f"its kernel is not used: {found}" if isinstance(found, str) else _declare(found)
 
 
 def _declare(library: Any) -> ctypes.CDLL:
     library.fairlead_scratch_size.argtypes = (POINTER(Model), c_int64, c_int64)
     library.fairlead_scratch_size.restype = c_int64
+    library.fairlead_can_low.argtypes = (POINTER(Model),)
+    library.fairlead_can_low.restype = c_int64
+    library.fairlead_packed_size.argtypes = (POINTER(Model),)
+    library.fairlead_packed_size.restype = c_int64
+    library.fairlead_pack.argtypes = (POINTER(Model), c_void_p, c_int64)
+    library.fairlead_pack.restype = None
     library.fairlead_forward.argtypes = (POINTER(Model), POINTER(Batch))
     library.fairlead_forward.restype = None
     library.fairlead_draw.argtypes = (c_void_p, c_int64, c_int64, c_double, c_void_p, c_void_p, c_void_p, c_int64)

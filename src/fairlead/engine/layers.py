@@ -126,7 +126,7 @@ def _bind_layer(
         norm_attended=_address(_norm(layer, "post_attention_layernorm").weight) if has_middle else None,
         norm_out=_address(_norm(layer, "post_feedforward_layernorm").weight) if has_middle else None,
         norm_query=_head_norm(attention, "q_norm"), norm_key=_head_norm(attention, "k_norm"),
-        cosine=_address(angles[0]), sine=_address(angles[1]), keys=_address(cache[0]), values=_address(cache[1]), window=scoring.window or 0,
+        cosine=_address(angles[0]), sine=_address(angles[1]), keys=cache[0].data_ptr(), values=cache[1].data_ptr(), window=scoring.window or 0,
     )  # fmt: skip
 
 
@@ -184,7 +184,7 @@ def _head_norm(attention: Any, name: str) -> int | None:
 
 def _norm(owner: Any, name: str) -> RootMeanSquareNorm:
     norm = getattr(owner, name, None)
-    if not isinstance(norm, RootMeanSquareNorm) or norm.is_low:
+    if not isinstance(norm, RootMeanSquareNorm):
         raise OtherShapeError("has norms of another kind")
     return norm
 

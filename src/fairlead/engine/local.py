@@ -34,6 +34,7 @@ from fairlead.engine.requests import check_requests
 from fairlead.engine.runner import Runner
 from fairlead.engine.scheduler import Schedule
 from fairlead.engine.turns import Turns
+from fairlead.models.arithmetic import Precision
 from fairlead.models.load import CausalModel
 
 
@@ -58,23 +59,21 @@ class LocalEngine:
         decode: text of a completion; needed for stop texts.
         on_token: called with the number of tokens of each step; may raise to stop.
         use_kernel: False runs the model's own modules also where the C++ kernel could.
+        precision: of what samples on a CPU, whatever the trainer computes in; on a GPU it is the model's own.
     Raises:
-        EngineError: the model's sequences cannot share a row (the slots of the cache are one), or it computes in bf16 on a CPU.
+        EngineError: the model's sequences cannot share a row (the slots of the cache are one), or it is not sampled in this precision here.
     """
 
     def __init__(
         self, model: CausalModel, *, max_slots: int = 128, decode: Decode | None = None, on_token: Callable[[int], None] | None = None,
-        use_kernel: bool = True,
+        use_kernel: bool = True, precision: Precision = "fp32",
     ) -> None:  # fmt: skip
         if model.why_padded is not None:
             raise cannot_write(model.name, model.why_padded)
-        if model.device.type == "cpu" and model.arithmetic.precision != "fp32":
-            raise EngineError(explain("model.arithmetic.precision", model.arithmetic.precision, "cannot write completions on a CPU",
-                                      expected="fp32", remedy='Call model.set_precision("fp32") first'))  # fmt: skip
         self.model = model
         self.max_slots = max_slots
         self.policy_version = 0
-        self._runner = choose_runner(model, use_kernel=use_kernel)
+        self._runner = choose_runner(model, use_kernel=use_kernel, precision=precision)
         self._decode_text = decode
         self._num_tokens = 0
         self._on_token = on_token
@@ -149,16 +148,36 @@ class LocalEngine:
             self._on_token(num_tokens)
 
 
-def choose_runner(model: CausalModel, *, use_kernel: bool = True) -> Runner:
-    """The kernel where it computes this model, else the model's own modules."""
-    if not use_kernel:
-        return ModuleRunner(model, "as asked")
+def choose_runner(model: CausalModel, *, use_kernel: bool = True, precision: Precision = "fp32") -> Runner:
+    """The kernel where it computes this model, else the model's own modules, which on a CPU sample in fp32.
+
+    Raises:
+        EngineError: neither computes in this precision.
+    """
+    found = _open_kernel(model, precision) if use_kernel else "as asked"
+    if not isinstance(found, str):
+        return found
+    if model.device.type == "cpu" and (precision, model.arithmetic.precision) != ("fp32", "fp32"):
+        wanted = precision if precision != "fp32" else model.arithmetic.precision
+        raise EngineError(explain("engine.precision", wanted, f"needs the C++ kernel on a CPU ({found})", expected="fp32",
+                                  remedy="Set training.precision and engine.precision to fp32"))  # fmt: skip
+    return ModuleRunner(model, found)
+
+
+def why_not_sampled(model: CausalModel, precision: Precision) -> str | None:
+    """What keeps the kernel from sampling this model in this precision, in words; None where it does."""
+    found = _open_kernel(model, precision)
+    return found if isinstance(found, str) else None
+
+
+def _open_kernel(model: CausalModel, precision: Precision) -> KernelRunner | str:
+    """The kernel, or why it is not used."""
     if model.device.type != "cpu":
-        return ModuleRunner(model, f"on {model.device.type}")
+        return f"on {model.device.type}"
     library = load_kernel()
     if isinstance(library, str):
-        return ModuleRunner(model, library)
+        return library
     try:
-        return KernelRunner(model, library)
+        return KernelRunner(model, library, precision=precision)
     except OtherShapeError as error:
-        return ModuleRunner(model, f"the model {error}")
+        return f"the model {error}"

@@ -183,6 +183,17 @@ def rounded_products(enabled: bool) -> Iterator[None]:
         settings.fp32_precision = before
 
 
+@contextmanager
+def exact_products(arithmetic: Arithmetic) -> Iterator[None]:
+    """Linear layers of a model on a CPU compute in fp32 inside, from their own weights; its norms go on as they do."""
+    before = arithmetic.precision
+    arithmetic.precision = "fp32"
+    try:
+        yield
+    finally:
+        arithmetic.precision = before
+
+
 def product_in_fp32(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
     """a [M, K] times b [K, N], both of one dtype, added up and left in fp32: a product that CUDA has, and no CPU."""
     if out is None:

@@ -10,7 +10,8 @@ Example:
 
 import logging
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,20 @@ class CausalModel:
         return token_logprobs(
             hidden, self.output_head(), targets, temperature=temperature, needs=needs, choices=choices
         )
+
+
+@contextmanager
+def computing_in(model: CausalModel, precision: Precision) -> Iterator[None]:
+    """The model computes in this precision inside, and in its own afterwards."""
+    before = model.arithmetic.precision
+    if before == precision:
+        yield
+        return
+    model.set_precision(precision)
+    try:
+        yield
+    finally:
+        model.set_precision(before)
 
 
 def load_tokenizer(model: str) -> Any:

@@ -210,7 +210,7 @@ class Collector:
 
     def _sampling_signals(self, trees: Sequence[Tree]) -> dict[str, float]:
         """How far the engine's logprobs are from the trainer's: of every token where both are at hand, else of a few completions."""
-        if self.config.old_logprobs == "engine":
+        if self.config.old_logprobs != "trainer":
             trees = [Tree(prompt_ids=tree.prompt_ids, branches=tree.branches[:1]) for tree in trees[:NUM_GAP_TREES]]
             compute = PolicyLogprobs(self.models.policy, self.config.temperature)
             trees = self._read(trees, "old_logprobs", compute)

@@ -15,12 +15,15 @@ def open_policy_engine(
 ) -> RolloutEngine:
     """The engine, with the policy's weights as they are.
 
+    Args:
+        config: resolved.
     Raises:
         EngineError: it cannot run this model, is not installed, or has other logprobs than the trainer's forward.
     """
     engine = config.engine
     if engine.kind != "vllm":
-        return LocalEngine(policy, max_slots=config.max_slots, on_token=on_token)
+        precision = "bf16" if engine.precision == "bf16" else "fp32"
+        return LocalEngine(policy, max_slots=config.max_slots, on_token=on_token, precision=precision)
     lora = config.training.lora
     settings = VllmSettings(precision=engine.precision, memory_share=engine.memory_share, cache_gb=engine.cache_gb,
                             max_length=min(max_length, policy.max_positions),

@@ -153,7 +153,8 @@ class OnlineLoop:
     """The rounds of one run. Single-use."""
 
     def __init__(self, config: OnlineConfig, models: RolloutModels, work: Work) -> None:
-        self.config, self.models, self.chat, self.services = config, models, work.chat, work.services
+        self.config = config = config.resolved(models.policy.arithmetic.precision)
+        self.models, self.chat, self.services = models, work.chat, work.services
         requests = work.requests(config)
         self.steps_per_round = config.num_epochs * -(-config.batch_size // config.minibatch_size)
         self.learner: Learner = make_learner(

@@ -19,6 +19,7 @@ from fairlead.core.errors import ConfigError, explain
 from fairlead.core.reward_section import ComposeSection, JudgeComponent, RuleComponent
 from fairlead.core.sections import TrainSection
 from fairlead.core.tool_section import ToolsSection
+from fairlead.models.arithmetic import Precision
 from fairlead.policies.online_methods import COMPOSED_DEFAULTS, METHODS, Method, OnlineMethod
 from fairlead.policies.options import read_settings
 from fairlead.policies.rows import DataSource
@@ -167,11 +168,11 @@ class OnlineConfig(Config):
     """Text learned beside the rewards in every step; null mixes nothing in."""
     min_score: float | None = None
     """Completions of a lower score are not imitated (best_of_n, expert_iteration); expert_iteration 1, which is a right answer; null takes all."""
-    old_logprobs: Literal["engine", "trainer"] = "engine"
+    old_logprobs: Literal["auto", "engine", "trainer"] = "auto"
     """What the ratio compares with. engine: the log-probabilities that it sampled from; preflight finds them equal to the trainer's, and no
-    forward is made for them. trainer: computed again, and what differs is corrected."""
+    forward is made for them. trainer: computed again, and what differs is corrected. auto: engine where both compute in fp32, else trainer."""
     correction: CorrectionSection = CorrectionSection()
-    """Read with old_logprobs: trainer."""
+    """Read where the old log-probabilities are the trainer's."""
     gamma: float = Field(default=1.0, gt=0, le=1)
     """Discount a token (ppo, reinforce_pp)."""
     lam: float = Field(default=0.95, ge=0, le=1)
@@ -209,8 +210,7 @@ class OnlineConfig(Config):
     )
     """Optimiser run of policy and value model (batch_size and num_epochs of this section are not used)."""
     engine: EngineSection = EngineSection()
-    """What writes completions: local or vllm, for a remote server's weights do not follow the policy's. With vllm old_logprobs is
-    trainer when absent."""
+    """What writes completions: local or vllm, for a remote server's weights do not follow the policy's."""
     max_slots: int = Field(default=128, ge=1)
     """Sequences decoded together."""
 
@@ -226,8 +226,27 @@ class OnlineConfig(Config):
 
     @property
     def has_exact_engine(self) -> bool:
-        """Whether the engine's logprobs are the trainer's up to rounding in fp32."""
-        return self.engine.kind != "vllm" or self.engine.precision == "fp32"
+        """Whether the engine's logprobs are the trainer's up to rounding in fp32; not while a precision is open that may be another one."""
+        may_be_low = ("bf16",) if self.engine.kind == "local" else ("auto", "bf16")
+        return self.training.precision != "bf16" and self.engine.precision not in may_be_low
+
+    def resolved(self, precision: Precision) -> "OnlineConfig":
+        """With nothing left open that depends on the machine.
+
+        Args:
+            precision: that the policy computes in.
+        """
+        of_engine = self.engine.precision
+        if self.engine.kind == "local" and of_engine == "auto":
+            of_engine = precision
+        training = self.training.model_copy(update={"precision": precision})
+        found = self.model_copy(
+            update={"training": training, "engine": self.engine.model_copy(update={"precision": of_engine})}
+        )
+        if found.old_logprobs != "auto":
+            return found
+        is_same = found.has_exact_engine and found.engine.kind == "local"
+        return found.model_copy(update={"old_logprobs": "engine" if is_same else "trainer"})
 
     @property
     def needs_group(self) -> bool:
@@ -260,9 +279,6 @@ class OnlineConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.training.precision == "bf16":
-            raise ValueError(explain("training.precision", "bf16", f"is not used by {self.algorithm}, whose engine and trainer must agree on every "
-                                     "logprob", expected="fp32 or auto", remedy="Leave it out"))  # fmt: skip
         if self.top_k == 0 and (self.top_p < 1 or self.min_p > 0):
             key = "top_p" if self.top_p < 1 else "min_p"
             raise ValueError(explain(key, getattr(self, key), "leaves an unknown number of tokens to draw from, all of which are kept",
@@ -290,8 +306,9 @@ class OnlineConfig(Config):
                                      expected="engine.kind: local",
                                      remedy="Set top_k: 0, top_p: 1 and min_p: 0, or change the engine"))  # fmt: skip
         if not self.has_exact_engine and self.old_logprobs == "engine":
-            raise ValueError(explain("old_logprobs", "engine", f"would compare with the logprobs of vllm in precision {self.engine.precision}",
-                                     expected="trainer, or engine.precision: fp32", remedy="Leave it out"))  # fmt: skip
+            where = f"training.precision: {self.training.precision}, engine.kind: {self.engine.kind}, engine.precision: {self.engine.precision}"
+            raise ValueError(explain("old_logprobs", "engine", f"would compare with logprobs that were rounded otherwise ({where})",
+                                     expected="trainer, or fp32 in both", remedy="Leave it out"))  # fmt: skip
         return self
 
     @model_validator(mode="after")
@@ -350,9 +367,6 @@ def with_defaults(given: Mapping[str, Any], algorithm: str) -> dict[str, Any]:
     method = METHODS[algorithm]
     composed = COMPOSED_DEFAULTS if given.get("rewards") is not None else {}
     found = _merged({**loss_settings(algorithm), **method.defaults, **composed}, given)
-    engine = found.get("engine")
-    if isinstance(engine, Mapping) and cast(Mapping[str, Any], engine).get("kind") == "vllm":
-        found.setdefault("old_logprobs", "trainer")
     size, group = found.get("batch_size", 64), found.get("group_size", 1)
     if "minibatch_size" not in found and isinstance(size, int) and isinstance(group, int) and group > 0:
         found["minibatch_size"] = max(group, size // method.num_minibatches // group * group)

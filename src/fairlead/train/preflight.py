@@ -15,7 +15,7 @@ import torch
 from fairlead.core.errors import TrainError, explain
 from fairlead.core.summary import Table
 from fairlead.models.heads import ScalarModel
-from fairlead.models.load import CausalModel
+from fairlead.models.load import CausalModel, computing_in
 from fairlead.text.examples import Encoded
 from fairlead.text.packing import Tree, pack_trees, unshare
 from fairlead.train.batches import microbatch
@@ -231,16 +231,12 @@ def _tolerance(model: CausalModel, compute: Callable[[], torch.Tensor]) -> float
 
     A leak is far beyond that: what another sequence adds is no rounding.
     """
-    precision = model.arithmetic.precision
-    if precision == "fp32":
+    if model.arithmetic.precision == "fp32":
         return _TOLERANCE
     with torch.no_grad():
         low = compute()
-        model.set_precision("fp32")
-        try:
+        with computing_in(model, "fp32"):
             exact = compute()
-        finally:
-            model.set_precision(precision)
     return max(_TOLERANCE, _ROUNDINGS * float((low.float() - exact.float()).abs().max()) if low.numel() else 0.0)
 
 

@@ -36,12 +36,38 @@ def test_what_does_not_fit_is_refused(section, told):
 def test_on_policy_training_needs_weights_that_follow():
     with pytest.raises(ValidationError, match="do not follow the policy's"):
         OnlineConfig.model_validate({"engine": SERVER})
-    assert OnlineConfig().old_logprobs == "engine"
-    assert OnlineConfig.model_validate({"engine": {"kind": "vllm"}}).old_logprobs == "trainer"
-    with pytest.raises(ValidationError, match="old_logprobs=engine would compare"):
-        OnlineConfig.model_validate({"engine": {"kind": "vllm"}, "old_logprobs": "engine"})
     exact = OnlineConfig.model_validate({"engine": {"kind": "vllm", "precision": "fp32"}, "old_logprobs": "engine"})
     assert exact.has_exact_engine and exact.old_logprobs == "engine"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"engine": {"kind": "vllm"}}, {"engine": {"precision": "bf16"}}, {"training": {"precision": "bf16"}}],
+    ids=["vllm", "engine", "training"],
+)
+def test_a_ratio_against_an_engine_that_rounds_otherwise_is_refused(given):
+    with pytest.raises(
+        ValidationError, match="old_logprobs=engine would compare with logprobs that were rounded otherwise"
+    ):
+        OnlineConfig.model_validate({**given, "old_logprobs": "engine"})
+
+
+@pytest.mark.parametrize(
+    ("given", "precision", "engine", "old"),
+    [
+        ({}, "fp32", "fp32", "engine"),
+        ({}, "bf16", "bf16", "trainer"),
+        ({"engine": {"precision": "bf16"}}, "fp32", "bf16", "trainer"),
+        ({"engine": {"precision": "fp32"}}, "bf16", "fp32", "trainer"),
+        ({"engine": {"kind": "vllm"}}, "fp32", "auto", "trainer"),
+        ({"engine": {"kind": "vllm", "precision": "fp32"}}, "fp32", "fp32", "trainer"),
+        ({"old_logprobs": "trainer"}, "fp32", "fp32", "trainer"),
+    ],
+)
+def test_the_old_logprobs_are_the_engines_where_both_compute_in_fp32(given, precision, engine, old):
+    found = OnlineConfig.model_validate(given).resolved(precision)
+    assert (found.training.precision, found.engine.precision, found.old_logprobs) == (precision, engine, old)
+    assert found.resolved(precision) == found
 
 
 def test_an_engine_that_does_not_say_what_it_drew_from_is_refused_where_that_must_be_recorded():

@@ -217,13 +217,13 @@ def test_bad_requests_are_refused_before_anything_is_sampled():
     assert list(engine.generate([], Sampling(max_new_tokens=4))) == []
 
 
-def test_a_model_that_computes_in_bf16_on_a_cpu_is_refused():
+def test_modules_that_compute_in_bf16_on_a_cpu_are_refused():
     model = tiny_models.load("llama")
     model.set_precision("bf16")
-    with pytest.raises(EngineError, match=r"model\.arithmetic\.precision=bf16 cannot write completions on a CPU"):
-        LocalEngine(model)
+    with pytest.raises(EngineError, match=r"engine\.precision=bf16 needs the C\+\+ kernel on a CPU \(as asked\)"):
+        LocalEngine(model, use_kernel=False)
     model.set_precision("fp32")
-    assert len(generate(model, some_requests(), Sampling(max_new_tokens=2))) == 14
+    assert len(generate(model, some_requests(), Sampling(max_new_tokens=2), use_kernel=False)) == 14
 
 
 def stories():

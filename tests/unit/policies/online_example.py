@@ -13,6 +13,7 @@ from fairlead.core.records import Completion, Message, Prompt
 from fairlead.core.reward_section import ComposeSection
 from fairlead.core.sections import TextSection
 from fairlead.core.services import Services
+from fairlead.models.arithmetic import Precision
 from fairlead.models.heads import new_value_head
 from fairlead.models.load import CausalModel
 from fairlead.policies.online import OnlineConfig, OnlineLoop, Work
@@ -56,6 +57,8 @@ def make_loop(
     *,
     services: Mapping[str, Any] | None = None,
     base: CausalModel | None = None,
+    kind: str = "llama",
+    precision: Precision = "fp32",
     **changes: Any,
 ) -> OnlineLoop:
     """A loop whose state lies in `folder`; a checkpoint after every step."""
@@ -75,10 +78,16 @@ def make_loop(
         Prompt(messages=(Message(role="user", content=text),))
         for text in ("a man", "yes", "the ball", "no", "home", "what")
     ]
-    policy = tiny_models.load("llama")
-    trunk = policy if config.value_model == "shared" else tiny_models.load("llama")
+
+    def load() -> CausalModel:
+        model = tiny_models.load(kind)
+        model.set_precision(precision)
+        return model
+
+    policy = load()
+    trunk = policy if config.value_model == "shared" else load()
     models = RolloutModels(
-        policy=policy, reference=tiny_models.load("llama"), reward=None, base=base,
+        policy=policy, reference=load(), reward=None, base=base,
         value=new_value_head(trunk) if config.method.has_values else None,
     )  # fmt: skip
     return OnlineLoop(
