@@ -23,7 +23,19 @@ from fastapi import FastAPI
 
 from fairlead.core.records import Completion, Message, Prompt
 from fairlead.store.annotation.database import Database
-from fairlead.web import calibration, importing, people, projects, queue, verdicts, webhooks
+from fairlead.web import (
+    adjudication,
+    budget,
+    calibration,
+    discussion,
+    disputes,
+    importing,
+    people,
+    projects,
+    queue,
+    verdicts,
+    webhooks,
+)
 from fairlead.web.app import make_app
 from fairlead.web.place import Place
 
@@ -107,6 +119,22 @@ PAGES = (
     Page(name="edit", route="/p/{project_id}/guideline/edit", path="/p/{project}/guideline/edit", who="Lea", kept=("light",)),
     Page(name="overview", route="/p/{project_id}", path="/p/{project}", who="Lea", kept=("light", "dark", "phone")),
     Page(name="overview-empty", route="/p/{project_id}", path="/p/{empty}", who="Lea"),
+    Page(name="agreement", route="/p/{project_id}/agreement", path="/p/{project}/agreement", who="Lea", kept=("light", "dark", "phone")),
+    Page(name="agreement-empty", route="/p/{project_id}/agreement", path="/p/{empty}/agreement", who="Lea"),
+    Page(name="raters", route="/p/{project_id}/raters", path="/p/{project}/raters", who="Lea", kept=("light",)),
+    Page(name="calibration", route="/p/{project_id}/calibration", path="/p/{project}/calibration", who="Lea", kept=("light",)),
+    Page(name="disagreements", route="/p/{project_id}/disagreements", path="/p/{project}/disagreements", who="Ada", kept=("light",)),
+    Page(name="dispute", route="/p/{project_id}/items/{item_id}", path="/p/{project}/items/{disputed}", who="Ada", kept=("light", "phone")),
+    Page(name="dispute-decided", route="/p/{project_id}/items/{item_id}", path="/p/{project}/items/{decided}", who="Lea"),
+    Page(name="adjudicated", route="/p/{project_id}/adjudicate", path="/p/{empty}/adjudicate", who="Ada"),
+    Page(name="discussion", route="/p/{project_id}/discussion", path="/p/{project}/discussion", who="Bob"),
+    Page(name="labels", route="/p/{project_id}/labels", path="/p/{project}/labels", who="Lea", kept=("light",)),
+    Page(name="costs", route="/p/{project_id}/costs", path="/p/{project}/costs", who="Lea", kept=("light",)),
+    Page(name="costs-spent", route="/p/{project_id}/costs", path="/p/{spent}/costs", who="Lea"),
+    Page(name="rate-budget", route="/p/{project_id}/rate", path="/p/{spent}/rate", who="Ann"),
+    Page(name="history", route="/p/{project_id}/guideline/history", path="/p/{project}/guideline/history", who="Lea", kept=("light",)),
+    Page(name="document", route="/p/{project_id}/guideline/document", path="/p/{project}/guideline/document", who="Ann"),
+    Page(name="edit-example", route="/p/{project_id}/guideline/edit", path="/p/{project}/guideline/edit?example={disputed}", who="Lea"),
     Page(name="people", route="/people", path="/people", who="Lea", kept=("light",)),
     Page(name="people-invited", route="/people", path="/people", who="Lea", then="document.querySelector('main form').submit()"),
     Page(name="tokens", route="/tokens", path="/tokens", who="Lea"),
@@ -121,6 +149,7 @@ PAGES = (
 NOT_PAGES = {
     "/p/{project_id}/next": "a part of the rating page",
     "/p/{project_id}/export.zip": "a file",
+    "/p/{project_id}/guideline/document.md": "a file",
 }
 """Routes that answer GET with something else, and with what. Those under /api are not pages either."""
 
@@ -171,12 +200,25 @@ def fill(database: Database) -> dict[str, str]:
     webhooks.make_webhook(
         database, lead, project.id, url="https://93.184.215.14/hook", events=["item.finished"], allow_local=False
     )
-    return {
-        "project": project.id,
-        "empty": empty.id,
-        "secret": people.make_invite(database, role="rater"),
-        "person": raters[0].person_id,
-    }
+    ada = join(database, "Ada", "adjudicator")
+    disputed, decided = (
+        row.item_id for row in disputes.find_disputes(database, project.id, disputes.Wanted()).rows[:2]
+    )
+    ruling = adjudication.Ruling(
+        key="a-key-of-ada", choice="left", reason="It answers what was asked, with a test.", guideline_version=1
+    )
+    adjudication.decide(database, ada, project.id, decided, ruling)
+    discussion.set_discussion(database, project.id, is_open=True, by=lead.person_id)
+    text = f"{projects.FIRST_GUIDELINE}\nCode that runs is better than code that does not.\n"
+    projects.publish_guideline(database, project.id, text=text, rules=rules, by=lead.person_id)
+    budget.set_budget(database, project.id, budget.Terms(limit_dollars=100.0), by=lead.person_id)
+    budget.add_payment(
+        database, project.id, kind="ai", dollars=4.2, note="a judge model on the first batch", by=lead.person_id
+    )
+    spent = projects.create_project(database, "spent", rules=rules)
+    budget.set_budget(database, spent.id, budget.Terms(limit_dollars=0.1), by=lead.person_id)
+    return {"project": project.id, "empty": empty.id, "spent": spent.id, "disputed": disputed, "decided": decided,
+            "secret": people.make_invite(database, role="rater"), "person": raters[0].person_id}  # fmt: skip
 
 
 def rate(database: Database, project_id: str, who: people.Actor, rng: random.Random, skill: float) -> None:

@@ -35,6 +35,8 @@ class VoteReading:
     truth: TruthReading | None
     guideline_versions: tuple[str, ...]
     rater_kinds: tuple[str, ...]
+    num_decisions: int
+    """Pairs that an adjudicator decided, by the rule `decide`."""
 
 
 def summarise(
@@ -129,6 +131,10 @@ def _notes(preferences: Sequence[Preference], votes: VoteReading | None) -> list
     )
     if found.num_skips:
         notes.append(f"{found.num_skips:,} skips are no votes.")
+    if votes.num_decisions:
+        notes.append(
+            f"{votes.num_decisions:,} pairs are as an adjudicator decided (rule decide), whatever their votes say."
+        )
     if found.num_both_bad:
         notes.append(f'{found.num_both_bad:,} verdicts "both bad" count as ties: they do not say which is better.')
     flagged: dict[str, list[str]] = {}

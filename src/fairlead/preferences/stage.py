@@ -26,8 +26,9 @@ from fairlead.core.services import Services
 from fairlead.core.summary import StageSummary
 from fairlead.formats import read_preferences
 from fairlead.preferences import agreement, counts
-from fairlead.preferences.aggregate import Method, Verdicts, aggregate_pairs, choose_method
+from fairlead.preferences.aggregate import Method, Verdicts, choose_method
 from fairlead.preferences.agreement import read_agreement, read_ceiling
+from fairlead.preferences.decisions import Rule, aggregate_decided, decisions_in
 from fairlead.preferences.pairs import (
     Candidate,
     Ledger,
@@ -55,6 +56,9 @@ class PreferencesConfig(Config):
     """Name of the file's format; null detects it. Only with path."""
     aggregation: Literal["auto"] | Method = "auto"
     """Rater model; auto takes one_coin_side_bias where sides were recorded and exchanged, else one_coin."""
+    decisions: Rule = "decide"
+    """What an adjudicator's decision on a pair does: decide sets its probability to 1 for the side that won and 1/2 for a tie; beside
+    leaves it to the votes. Votes are kept either way."""
     min_votes: int = pydantic.Field(default=1, ge=1)
     """Pairs with fewer votes are left out; skips are no votes."""
     min_posterior: float = pydantic.Field(default=0.5, ge=0.5, lt=1)
@@ -100,7 +104,13 @@ def run(config: PreferencesConfig, *, inputs: Mapping[str, Path], out: Path, ser
             found = follow_prompts(found, read_records(inputs["prompts"] / "prompts.jsonl", Prompt))
     else:
         material = read_material(inputs)
-        votes = read_votes(material, wanted=config.aggregation, seed=services.seed, num_resamples=config.num_resamples)
+        votes = read_votes(
+            material,
+            wanted=config.aggregation,
+            rule=config.decisions,
+            seed=services.seed,
+            num_resamples=config.num_resamples,
+        )
         found, notes = build_preferences(material.candidates(votes), rules=config.rules(), ledger=ledger), ()
     distinct = drop_repeats(found, ledger)
     _require_variety(distinct, ledger)
@@ -181,14 +191,17 @@ def _unknown(where: str, name: str, expected: str) -> DataError:
     return DataError(explain(where, name, "names what is not there", expected=expected, remedy="Use files of one run"))
 
 
-def read_votes(material: Material, *, wanted: Literal["auto"] | Method, seed: int, num_resamples: int) -> VoteReading:
+def read_votes(
+    material: Material, *, wanted: Literal["auto"] | Method, rule: Rule = "decide", seed: int, num_resamples: int
+) -> VoteReading:
     """Aggregate, and measure agreement, raters, ceiling and (where a gold score is there) accuracy."""
     verdicts = Verdicts.from_judgments(material.judgments)
     if not verdicts.rows:
         raise DataError(explain("judgments", None, f"holds no vote ({verdicts.num_skips} skips)", expected="votes for a or b, or ties",
                                 remedy="Collect judgments first"))  # fmt: skip
     sides = {name: (task.completion_a, task.completion_b) for name, task in material.tasks.items()}
-    outcome = aggregate_pairs(verdicts, method=choose_method(wanted, verdicts), completions=sides)
+    decisions = decisions_in(material.tasks.values()) if rule == "decide" else {}
+    outcome = aggregate_decided(verdicts, decisions, method=choose_method(wanted, verdicts), completions=sides)
     votes = verdicts.votes()
     found = read_agreement(votes, seed=seed, num_resamples=num_resamples)
     decided, percent = votes, found.percent
@@ -203,6 +216,7 @@ def read_votes(material: Material, *, wanted: Literal["auto"] | Method, seed: in
         raters=read_raters(votes, orders=verdicts.orders(), outcomes=outcome.raters),
         guideline_versions=tuple(sorted({j.guideline_version for j in material.judgments})),
         rater_kinds=tuple(sorted({j.rater_kind for j in material.judgments})),
+        num_decisions=len(decisions.keys() & outcome.pairs.keys()),
     )  # fmt: skip
 
 

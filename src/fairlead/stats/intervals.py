@@ -114,6 +114,26 @@ def _not_finite(values: FloatArray) -> str:
     return f"{int(np.sum(~np.isfinite(values)))} of {len(values)} values are not finite numbers"
 
 
+def difference_interval(before: Interval, after: Interval) -> Interval:
+    """Interval of `after - before` from the intervals of two independent estimates, whatever made them.
+
+    low = d - sqrt((after - after.low)^2 + (before.high - before)^2), high with the other ends.
+
+    Returns:
+        n is the smaller of both; undefined where one of them is.
+    Source: Zou and Donner 2008, Statistics in Medicine 27 (MOVER); for Wilson intervals of shares it is Newcombe 1998, method 10.
+    """
+    n = min(before.n, after.n)
+    if not (math.isfinite(before.value) and math.isfinite(after.value)):
+        return undefined("one of both is not measured", n=n)
+    change = after.value - before.value
+    if not all(map(math.isfinite, (before.low, before.high, after.low, after.high))):
+        return Interval(change, math.nan, math.nan, n, "one of both has no interval")
+    down = math.hypot(after.value - after.low, before.high - before.value)
+    up = math.hypot(after.high - after.value, before.value - before.low)
+    return Interval(change, change - down, change + up, n)
+
+
 def correlation_interval(
     x: ArrayLike,
     y: ArrayLike,

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from fairlead.store.annotation.database import Database, Rows
+from fairlead.store.annotation.leading import Decision
 from fairlead.store.annotation.outside import Token
 from fairlead.store.annotation.schema import Assignment, Draft, Event, Failure, Flag, Person, Session, Verdict
 from fairlead.web.errors import missing
@@ -96,6 +97,7 @@ def _blanked(value: Any) -> tuple[Any, int]:
 
 def _blank_derived(rows: Rows, person_id: str) -> None:
     """The same in the tables that are derived from the events, so that a replay gives what is there."""
+    rows.execute(sa.update(Decision).where(Decision.person_id == person_id).values(reason=""))
     rows.execute(sa.update(Verdict).where(Verdict.person_id == person_id).values(rationale=""))
     own = sa.select(Assignment.id).where(Assignment.person_id == person_id)
     rows.execute(sa.update(Flag).where(Flag.assignment_id.in_(own)).values(note=_BLANK))

@@ -1,6 +1,7 @@
 """Votes out of a project: for a recipe (`feedback.path`), for `fairlead votes`, and a manifest that says what must be in them.
 
     comparisons.jsonl   a comparison a line with texts and votes: feedback.path of a recipe
+    decisions.jsonl     item, label, reason: what adjudicators said beside the votes; fairlead votes aggregate --gold
     votes.jsonl         item, rater, label, swapped and more: fairlead votes agreement
     items.jsonl         item, prompt, a, b: fairlead votes aggregate --items
     guideline-N.md      every version that votes name
@@ -25,7 +26,9 @@ from fairlead.core.records import Judgment, Message, Task
 from fairlead.core.records import Verdict as Outcome
 from fairlead.feedback.collected import Comparison, write_collected
 from fairlead.store.annotation.database import Database, Rows
+from fairlead.store.annotation.leading import Decision
 from fairlead.store.annotation.schema import Assignment, Guideline, Item, Person, Project, Verdict
+from fairlead.web.decisions import decisions_of
 from fairlead.web.importing import pair_of
 from fairlead.web.projects import get_project
 
@@ -39,6 +42,7 @@ class Export:
     num_votes: int
     num_skips: int
     num_raters: int
+    num_decisions: int
 
 
 def export_project(database: Database, project: Project, out: Path) -> Export:
@@ -49,6 +53,7 @@ def export_project(database: Database, project: Project, out: Path) -> Export:
     """
     with database.read() as rows:
         comparisons = list(_comparisons(rows, project.id))
+        decided = list(_decision_rows(rows, project.id))
         guidelines = list(rows.scalars(sa.select(Guideline).where(Guideline.project_id == project.id)))
         num_stored = rows.scalar(sa.select(sa.func.count()).select_from(Verdict).where(Verdict.project_id == project.id)) or 0  # fmt: skip
     if not comparisons:
@@ -75,6 +80,7 @@ def export_project(database: Database, project: Project, out: Path) -> Export:
     out.mkdir(parents=True, exist_ok=True)
     write_collected(out / "comparisons.jsonl", comparisons)
     write_jsonl(out / "votes.jsonl", (_vote_row(vote) for vote in votes))
+    write_jsonl(out / "decisions.jsonl", decided)
     write_jsonl(out / "items.jsonl", (_item_row(comparison) for comparison in comparisons))
     used = {vote.guideline_version for vote in votes}
     documents = [guideline for guideline in guidelines if str(guideline.version) in used]
@@ -86,11 +92,18 @@ def export_project(database: Database, project: Project, out: Path) -> Export:
         num_votes=len(votes) - num_skips,
         num_skips=num_skips,
         num_raters=len({v.rater for v in votes}),
+        num_decisions=len(decided),
     )
-    names = ["comparisons.jsonl", "votes.jsonl", "items.jsonl", *(f"guideline-{g.version}.md" for g in documents)]
+    names = [
+        "comparisons.jsonl",
+        "votes.jsonl",
+        "decisions.jsonl",
+        "items.jsonl",
+        *(f"guideline-{g.version}.md" for g in documents),
+    ]
     write_json(out / "manifest.json", {
         "project": project.name, "comparisons": export.num_comparisons, "votes": export.num_votes, "skips": export.num_skips,
-        "raters": export.num_raters, "sha256": {name: _digest(out / name) for name in names},
+        "raters": export.num_raters, "decisions": export.num_decisions, "sha256": {name: _digest(out / name) for name in names},
     })  # fmt: skip
     return export
 
@@ -118,10 +131,35 @@ def _comparisons(rows: Rows, project_id: str) -> Iterator[Comparison]:
     grouped: dict[str, tuple[Item, list[Judgment]]] = {}
     for item, verdict, assignment, pseudonym in found:
         grouped.setdefault(item.id, (item, []))[1].append(_judgment(item, verdict, assignment, pseudonym))
+    decided = decisions_of(rows, project_id)
     for item, judgments in grouped.values():
         pair = pair_of(rows, item)
-        task = Task(prompt_id=item.prompt_id, completion_a=item.completion_a, completion_b=item.completion_b, meta={"use": item.use})  # fmt: skip
+        task = Task(prompt_id=item.prompt_id, completion_a=item.completion_a, completion_b=item.completion_b,
+                    meta={"use": item.use, **_decision(decided.get(item.id))})  # fmt: skip
         yield Comparison(prompt=pair.prompt, a=pair.a, b=pair.b, task=task, judgments=tuple(judgments))
+
+
+def _decision(decision: Decision | None) -> dict[str, Any]:
+    """What the task says of itself when an adjudicator decided it; preferences use it by their rule `decisions`."""
+    if decision is None:
+        return {}
+    return {
+        "decision": {
+            "verdict": decision.verdict,
+            "reason": decision.reason,
+            "guideline_version": str(decision.guideline_version),
+        }
+    }
+
+
+def _decision_rows(rows: Rows, project_id: str) -> Iterator[dict[str, Any]]:
+    found = rows.execute(
+        sa.select(Item.pair_id, Decision, Person.pseudonym).join(Decision, Decision.item_id == Item.id)
+        .join(Person, Person.id == Decision.person_id).where(Decision.project_id == project_id).order_by(Item.pair_id)
+    ).all()  # fmt: skip
+    for pair_id, decision, pseudonym in found:
+        yield {"item": pair_id, "label": decision.verdict, "reason": decision.reason, "guideline_version": str(decision.guideline_version),
+               "adjudicator": pseudonym}  # fmt: skip
 
 
 def _judgment(item: Item, verdict: Verdict, assignment: Assignment, pseudonym: str) -> Judgment:

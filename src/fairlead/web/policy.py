@@ -62,6 +62,16 @@ def may_change_project(actor: Actor) -> None:
     _at_least(actor, "lead", "change the project")
 
 
+def may_adjudicate(actor: Actor) -> None:
+    """Look at disagreements, nobody named, and decide them."""
+    _at_least(actor, "adjudicator", "decide disagreements")
+
+
+def may_discuss(actor: Actor) -> None:
+    """Read the discussion of a calibration round; the page asks as well whether it is open, and whether the reader has rated the round."""
+    _at_least(actor, "rater", "read the discussion")
+
+
 def may_export(actor: Actor) -> None:
     """Take the votes out."""
     _at_least(actor, "lead", "export votes")

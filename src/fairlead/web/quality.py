@@ -1,10 +1,8 @@
 """How well raters agree, for the lead's page: from totals that verdicts keep current, intervals at most once a minute, and said how old they are."""
 
 import itertools
-import threading
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
 import sqlalchemy as sa
@@ -14,10 +12,10 @@ from fairlead.core.summary import Figure, Table
 from fairlead.preferences.agreement import read_agreement_of_counts
 from fairlead.preferences.raters import RaterCounts, rater_table, read_raters_of_counts
 from fairlead.store.annotation.database import Database
-from fairlead.store.annotation.schema import Person, Verdict
+from fairlead.store.annotation.schema import Person
 from fairlead.web import totals
+from fairlead.web.dashboard.keeping import Kept, keep
 
-MAX_AGE_S = 60.0
 NUM_RESAMPLES = 1000
 """Bootstrap behind the intervals."""
 _FIGURES = ("percent agreement", "Krippendorff's alpha")
@@ -85,30 +83,12 @@ class Quality:
     figures: tuple[Figure, ...] = ()
     gates: tuple[Judged, ...] = ()
     notes: tuple[str, ...] = ()
-    tables: tuple[Shown, ...] = ()
-    made_at: float = field(default_factory=time.monotonic)
-
-    def age_s(self) -> int:
-        """Seconds since it was computed."""
-        return int(time.monotonic() - self.made_at)
+    raters: Shown | None = None
 
 
-_KEPT: dict[tuple[str, str], tuple[int, Quality]] = {}
-_LOCK = threading.Lock()
-
-
-def quality_of(database: Database, project_id: str) -> Quality:
-    """The kept one while it is young or nothing was voted since; else a new one."""
-    with database.read() as rows:
-        newest = rows.scalar(sa.select(sa.func.max(Verdict.event_number)).where(Verdict.project_id == project_id)) or 0
-    key = (str(database.engine.url), project_id)
-    with _LOCK:
-        number, kept = _KEPT.get(key, (-1, None))
-        if kept is not None and (number == newest or kept.age_s() < MAX_AGE_S):
-            return kept
-        made = _compute(database, project_id)
-        _KEPT[key] = (newest, made)
-        return made
+def quality_of(database: Database, project_id: str) -> Kept[Quality]:
+    """At most a minute old."""
+    return keep(database, project_id, "quality", lambda: _compute(database, project_id), reads_votes=False)
 
 
 def _compute(database: Database, project_id: str) -> Quality:
@@ -116,7 +96,7 @@ def _compute(database: Database, project_id: str) -> Quality:
         table = totals.labels_of_items(rows, project_id)
         work = totals.work_of_raters(rows, project_id)
         concord = totals.concord_of_raters(rows, project_id)
-        names = {person.id: person.pseudonym for person in rows.scalars(sa.select(Person))}
+        names = {person.id: person.name for person in rows.scalars(sa.select(Person))}
     counted = {
         names[person_id]: _counted(list(own), concord.get(person_id, {}))
         for person_id, own in itertools.groupby(work, key=lambda row: row.person_id)
@@ -138,7 +118,7 @@ def _compute(database: Database, project_id: str) -> Quality:
         figures=figures,
         gates=tuple(map(Judged.of, reading.verdicts())),
         notes=reading.notes(),
-        tables=(Shown.of(raters), Shown.of(reading.table())),
+        raters=Shown.of(raters),
     )
 
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from fairlead.store.annotation.database import Database, Rows
+from fairlead.store.annotation.leading import Decision
 from fairlead.store.annotation.schema import Assignment, Item, Progress, Project
+from fairlead.web.budget import is_spent
 from fairlead.web.calibration import is_let_in
 from fairlead.web.errors import missing
 from fairlead.web.people import new_id, now_ms
@@ -27,7 +29,7 @@ SIDE_SLACK = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nothing:
-    """Why there is no item now: paused, finished, waiting (others hold what is left), or calibration (rated, and not passed)."""
+    """Why there is no item now: paused, budget (spent), finished, waiting (others hold what is left), or calibration (rated, and not passed)."""
 
     reason: str
 
@@ -46,6 +48,8 @@ def next_assignment(
         )
         if project.state != "open":
             return Nothing(reason="paused")
+        if is_spent(rows, project_id):
+            return Nothing(reason="budget")
         held = rows.scalar(
             sa.select(Assignment).where(Assignment.project_id == project_id, Assignment.person_id == actor.person_id,
                                         Assignment.state == "open", Assignment.id.not_in(without)).order_by(Assignment.position).limit(1)
@@ -59,7 +63,10 @@ def next_assignment(
 
 def _next_item(rows: Rows, project: Project, actor: Actor) -> str | Nothing:
     mine = sa.select(Assignment.item_id).where(Assignment.item_id == Progress.item_id, Assignment.person_id == actor.person_id)  # fmt: skip
-    candidates = sa.select(Progress.item_id).where(Progress.project_id == project.id, ~mine.exists())
+    decided = sa.select(Decision.item_id).where(
+        Decision.item_id == Progress.item_id, Decision.person_id == actor.person_id
+    )
+    candidates = sa.select(Progress.item_id).where(Progress.project_id == project.id, ~mine.exists(), ~decided.exists())
     calibration = rows.scalar(candidates.where(Progress.use == "calibration").order_by(Progress.rank).limit(1))
     if calibration is not None:
         return calibration

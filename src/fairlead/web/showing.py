@@ -14,7 +14,7 @@ from fairlead.web.projects import current_guideline
 from fairlead.web.queue import item_of
 from fairlead.web.rendering import marked_differences, to_html
 
-_ROLES = {"system": "Instructions to the assistant", "user": "Person", "assistant": "Assistant", "tool": "Tool"}
+ROLES = {"system": "Instructions to the assistant", "user": "Person", "assistant": "Assistant", "tool": "Tool"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ def show(rows: Rows, assignment: Assignment) -> Shown:
     )
     return Shown(
         assignment_id=assignment.id, guideline_version=guideline.version, rationale_rule=guideline.rationale,
-        turns=tuple(Turn(role=_ROLES[turn.role], text=to_html(turn.content)) for turn in pair.prompt.messages),
+        turns=tuple(Turn(role=ROLES[turn.role], text=to_html(turn.content)) for turn in pair.prompt.messages),
         sides=(Side(name="Left", text=to_html(texts[0]), marked=marked[0]), Side(name="Right", text=to_html(texts[1]), marked=marked[1])),
         options=options_of(guideline), chosen=given_before(verdict, assignment) if verdict else "",
         rationale=draft.text if draft else verdict.rationale if verdict else "", flag_note=flag.note if flag else "",

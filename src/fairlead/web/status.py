@@ -20,6 +20,8 @@ class Status:
     num_finished: int
     """Production items with all votes that are wanted."""
     num_calibration: int
+    num_wanted: int
+    """Votes that production items still lack."""
     num_votes: int
     num_skips: int
     num_raters: int
@@ -47,19 +49,21 @@ def all_statuses(database: Database) -> list[Status]:
 
 def status_of(rows: Rows, project: Project) -> Status:
     """Counts of one project, from the rows that verdicts keep current."""
-    is_production = Progress.use == "production"
+    is_production, lacking = Progress.use == "production", project.votes_per_item - Progress.num_votes
     totals = rows.execute(
         sa.select(
             sa.func.count(), sa.func.coalesce(sa.func.sum(Progress.num_votes), 0), sa.func.coalesce(sa.func.sum(Progress.num_skips), 0),
             sa.func.coalesce(sa.func.sum(sa.case((is_production & (Progress.num_votes >= project.votes_per_item), 1), else_=0)), 0),
             sa.func.coalesce(sa.func.sum(sa.case((is_production, 0), else_=1)), 0),
+            sa.func.coalesce(sa.func.sum(sa.case((is_production & (lacking > 0), lacking), else_=0)), 0),
         ).where(Progress.project_id == project.id)
     ).one()  # fmt: skip
     num_raters = rows.scalar(
         sa.select(sa.func.count(Work.person_id.distinct())).where(Work.project_id == project.id, Work.num > 0, Work.choice != "skip")
     )  # fmt: skip
     return Status(name=project.name, state=project.state, votes_per_item=project.votes_per_item, num_items=totals[0], num_votes=totals[1],
-                  num_skips=totals[2], num_finished=totals[3], num_calibration=totals[4], num_raters=num_raters or 0)  # fmt: skip
+                  num_skips=totals[2], num_finished=totals[3], num_calibration=totals[4], num_wanted=totals[5],
+                  num_raters=num_raters or 0)  # fmt: skip
 
 
 def pace_of(rows: Rows, project: Project, person_id: str, *, since: int) -> Pace:

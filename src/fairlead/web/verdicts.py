@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.schema import Assignment, Draft, Event, Flag, Item, Progress, Verdict
 from fairlead.store.annotation.totals import Concord, Work
-from fairlead.web import totals
+from fairlead.web import budget, decisions, totals
 from fairlead.web.errors import Refused, invalid, missing
 from fairlead.web.events import record
 from fairlead.web.outbox import put_finished
@@ -79,11 +79,11 @@ def submit(database: Database, actor: Actor, assignment_id: str, submission: Sub
     Raises:
         Refused: the assignment is not this rater's, the guideline does not allow the choice, or the key was used for something else.
     """
-    _check_key(submission.key)
+    check_key(submission.key)
     content = {name: value for name, value in asdict(submission).items() if name != "key"}
     with database.write() as rows:
         assignment = own_assignment(rows, actor, assignment_id)
-        repeat = _same_key(rows, actor, submission.key, kind=_SUBMITTED, assignment_id=assignment_id, content=content)
+        repeat = same_key(rows, actor, submission.key, kind=_SUBMITTED, assignment_id=assignment_id, content=content)
         if repeat is not None:
             return Saved(event_number=repeat.number, is_repeat=True)
         _check(rows, assignment, submission)
@@ -100,9 +100,9 @@ def withdraw_last(database: Database, actor: Actor, project_id: str, *, key: str
 
     The same key twice takes back one verdict, not two.
     """
-    _check_key(key)
+    check_key(key)
     with database.write() as rows:
-        repeat = _same_key(rows, actor, key, kind=_WITHDRAWN, assignment_id=None, content=None)
+        repeat = same_key(rows, actor, key, kind=_WITHDRAWN, assignment_id=None, content=None)
         if repeat is not None:
             assert repeat.assignment_id is not None
             return repeat.assignment_id
@@ -120,29 +120,31 @@ def withdraw_last(database: Database, actor: Actor, project_id: str, *, key: str
 
 def flag(database: Database, actor: Actor, assignment_id: str, *, note: str, key: str) -> None:
     """Remark that something is wrong with an item; an empty note takes the remark back."""
-    _check_key(key)
-    _check_text("note", note, MAX_NOTE)
+    check_key(key)
+    check_text("note", note, MAX_NOTE)
     with database.write() as rows:
         assignment = own_assignment(rows, actor, assignment_id)
-        if _same_key(rows, actor, key, kind=_FLAGGED, assignment_id=assignment_id, content={"note": note}) is None:
+        if same_key(rows, actor, key, kind=_FLAGGED, assignment_id=assignment_id, content={"note": note}) is None:
             apply(rows, record(rows, _FLAGGED, person_id=actor.person_id, project_id=assignment.project_id,
                                assignment_id=assignment_id, key=key, content={"note": note}))  # fmt: skip
 
 
 def save_draft(database: Database, actor: Actor, assignment_id: str, text: str) -> None:
     """Keep a rationale that is being written."""
-    _check_text("rationale", text, MAX_RATIONALE)
+    check_text("rationale", text, MAX_RATIONALE)
     with database.write() as rows:
         own_assignment(rows, actor, assignment_id)
         rows.merge(Draft(assignment_id=assignment_id, text=text, saved_at=now_ms()))
 
 
-def _check_key(key: str) -> None:
+def check_key(key: str) -> None:
+    """Refuse what is no key of a submission."""
     if not 8 <= len(key) <= 64 or not key.isascii() or not key.replace("-", "").isalnum():
         raise invalid("The submission has no proper key. Load the page again and send it once more.")
 
 
-def _check_text(name: str, text: str, limit: int) -> None:
+def check_text(name: str, text: str, limit: int) -> None:
+    """Refuse a text that is too long or cannot be stored."""
     if len(text) > limit or "\0" in text:
         raise invalid(f"The {name} is too long ({len(text):,} characters). Shorten it to {limit:,}.")
     try:
@@ -151,7 +153,7 @@ def _check_text(name: str, text: str, limit: int) -> None:
         raise invalid(f"The {name} holds half a character. Remove it.") from error
 
 
-def _same_key(
+def same_key(
     rows: Rows, actor: Actor, key: str, *, kind: str, assignment_id: str | None, content: dict[str, Any] | None
 ) -> Event | None:
     """The event of this key. None in place of an assignment or content is not compared."""
@@ -181,13 +183,19 @@ def _check(rows: Rows, assignment: Assignment, submission: Submission) -> None:
         raise invalid(f"strength is {submission.strength}. Send {lowest} to {highest}.")
     if submission.active_ms is not None and not 0 <= submission.active_ms <= MAX_ACTIVE_MS:
         raise invalid("The time on the item is not possible. Load the page again.")
-    _check_text("rationale", submission.rationale, MAX_RATIONALE)
+    check_text("rationale", submission.rationale, MAX_RATIONALE)
     if guideline.rationale == "required" and choice != "skip" and not submission.rationale.strip():
         raise invalid("This guideline asks for a reason. Write one or two sentences.")
 
 
 def apply(rows: Rows, event: Event) -> None:
-    """Bring the derived tables up to date with one event; events that are not about verdicts change nothing here."""
+    """Bring the derived tables up to date with one event; events that are about neither verdicts nor decisions change nothing here."""
+    if event.kind in decisions.KINDS:
+        decisions.follow(rows, event)
+        return
+    if event.kind in budget.KINDS:
+        budget.follow(rows, event)
+        return
     if event.kind not in (_SUBMITTED, _WITHDRAWN, _FLAGGED):
         return
     assignment = rows.get(Assignment, event.assignment_id)
@@ -244,6 +252,8 @@ def _canonical(content: dict[str, Any], *, is_swapped: bool) -> tuple[str, int]:
 def rebuild(database: Database) -> int:
     """Make the derived tables again from the events; return how many events were read."""
     with database.write() as rows:
+        decisions.forget_derived(rows)
+        budget.forget_derived(rows)
         for table in (Verdict, Flag, Progress, Work, Concord):
             rows.execute(sa.delete(table))
         rows.execute(sa.update(Assignment).values(state="open"))

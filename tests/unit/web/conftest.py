@@ -6,11 +6,13 @@ import pytest
 
 pytest.importorskip("sqlalchemy", reason="the extra web is not installed")
 
+from web_browser import PLACE, Browser
 from web_example import pairs
 
 from fairlead.store.annotation.database import Database, open_database
 from fairlead.store.annotation.schema import Project
 from fairlead.web import importing, people, projects
+from fairlead.web.app import make_app
 from fairlead.web.policy import Actor
 
 
@@ -53,4 +55,20 @@ def project(database: Database) -> Project:
     rules = projects.Rules(ties="allowed", both_bad=True)
     made = projects.create_project(database, "test", votes_per_item=2, calibration_items=0, rules=rules)
     importing.add_pairs(database, made.id, pairs(12))
+    return made
+
+
+@pytest.fixture
+def app(database):
+    return make_app(database, place=PLACE, secret=b"s" * 32, rate_per_s=1e6, burst=10**6)
+
+
+@pytest.fixture
+def browser(app, join) -> Iterator:
+    """Make and log in people of a role."""
+
+    def made(name="ann", role="rater"):
+        join(name, role)
+        return Browser(app).log_in(name)
+
     return made

@@ -1,11 +1,11 @@
 """The application over HTTP: a rater logs in and rates without scripts; roles and routes; CSRF, origin, host, size, rate; headers; blindness."""
 
 import re
-from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
 from starlette.testclient import TestClient
+from web_browser import ORIGIN, PLACE, Browser
 from web_example import pairs, take, vote
 from web_payloads import PAYLOADS
 
@@ -13,61 +13,6 @@ from fairlead.store.annotation.schema import Assignment, Completion, Item, Verdi
 from fairlead.web import importing, people, projects, tokens, verdicts, webhooks
 from fairlead.web.app import make_app
 from fairlead.web.place import Place
-
-PLACE = Place.of(host="127.0.0.1", port=8643, url=None)
-ORIGIN = {"origin": PLACE.url}
-
-
-@pytest.fixture
-def app(database):
-    return make_app(database, place=PLACE, secret=b"s" * 32, rate_per_s=1e6, burst=10**6)
-
-
-class Browser:
-    """A client that sends what a form of the last page would send."""
-
-    def __init__(self, app) -> None:
-        self.client = TestClient(app, base_url=PLACE.url, follow_redirects=False)
-        self.page = ""
-
-    def get(self, path, **headers):
-        answer = self.client.get(path, headers=headers)
-        if "text/html" in answer.headers.get("content-type", ""):
-            self.page = answer.text
-        return answer
-
-    @property
-    def csrf(self):
-        return re.search(r'name="csrf" content="([^"]+)"', self.page)[1]
-
-    def post(self, path, *, headers=ORIGIN, **fields):
-        return self.client.post(path, data={"csrf": self.csrf, **fields}, headers=headers)
-
-    def log_in(self, name):
-        self.get("/login")
-        answer = self.post("/login", name=name, password="a long password")
-        assert answer.status_code == 303, answer.text
-        self.get("/")
-        return self
-
-    def rate(self, project, choice="left2", **fields):
-        self.get(f"/p/{project.id}/rate")
-        assignment = re.search(r'data-assignment="([^"]+)"', self.page)[1]
-        key = re.search(r'name="key" value="([^"]+)"', self.page)[1]
-        return assignment, self.post(
-            f"/a/{assignment}/verdict", key=key, choice=choice, guideline_version="1", **fields
-        )
-
-
-@pytest.fixture
-def browser(app, join) -> Iterator:
-    """Make and log in people of a role."""
-
-    def made(name="ann", role="rater"):
-        join(name, role)
-        return Browser(app).log_in(name)
-
-    return made
 
 
 def test_a_rater_is_invited_rates_and_the_vote_is_there(app, database, project):
@@ -146,7 +91,14 @@ def test_both_sides_have_the_same_markup(browser, project):
 ROUTES = {
     "GET /": "rater", "GET /p/{p}/rate": "rater", "GET /p/{p}/next": "rater", "GET /p/{p}/mine": "rater", "GET /p/{p}/guideline": "rater",
     "POST /p/{p}/undo": "rater", "POST /a/{a}/verdict": "rater", "POST /a/{a}/flag": "rater", "POST /a/{a}/draft": "rater",
-    "GET /p/{p}": "lead", "POST /p/{p}/state": "lead", "POST /p/{p}/waive": "lead",
+    "GET /p/{p}": "lead", "GET /p/{p}/agreement": "lead", "GET /p/{p}/raters": "lead", "GET /p/{p}/calibration": "lead",
+    "GET /p/{p}/disagreements": "adjudicator", "GET /p/{p}/adjudicate": "adjudicator", "GET /p/{p}/items/{i}": "adjudicator",
+    "POST /p/{p}/items/{i}/decision": "adjudicator", "POST /p/{p}/items/{i}/revoke": "adjudicator",
+    "GET /p/{p}/discussion": "rater", "POST /p/{p}/discussion": "lead",
+    "GET /p/{p}/labels": "lead", "GET /p/{p}/costs": "lead", "POST /p/{p}/costs": "lead", "POST /p/{p}/costs/payment": "lead",
+    "POST /p/{p}/costs/override": "lead", "GET /p/{p}/guideline/history": "lead",
+    "GET /p/{p}/guideline/document": "rater", "GET /p/{p}/guideline/document.md": "rater",
+    "POST /p/{p}/state": "lead", "POST /p/{p}/waive": "lead",
     "GET /p/{p}/guideline/edit": "lead", "POST /p/{p}/guideline/edit": "lead",
     "GET /p/{p}/export.zip": "lead", "GET /people": "lead", "POST /people/invite": "lead", "POST /people/{u}/state": "lead",
     "POST /logout": "rater", "GET /tokens": "rater", "POST /tokens": "rater", "POST /tokens/{t}/revoke": "rater", "GET /log": "admin",
@@ -157,6 +109,7 @@ PUBLIC = {"GET /login", "POST /login", "GET /invite/{secret}", "POST /invite/{se
 FIELDS = {
     "key": "a-key-of-the-matrix", "choice": "left2", "guideline_version": "1", "state": "open", "text": "# x", "scale": "binary", "ties": "forced",
     "rationale": "off", "role": "rater", "note": "x", "reason": "x", "name": "x", "scope": "read",
+    "dollars_per_vote": "0.3", "dollars": "1", "kind": "ai",
     "url": "https://93.184.215.14/x", "events": "alarm",
 }  # fmt: skip
 
@@ -168,6 +121,7 @@ def test_every_route_is_in_the_table(app):
         "{person_id}": "{u}",
         "{token_id}": "{t}",
         "{webhook_id}": "{w}",
+        "{item_id}": "{i}",
     }
     found = set()
     for route in [
@@ -199,11 +153,19 @@ def test_roles_and_routes(app, browser, database, project, join, route, role):
     hook = webhooks.make_webhook(
         database, owner, project.id, url="https://93.184.215.14/", events=["alarm"], allow_local=False
     )
-    place = path.format(p=project.id, a=assignment.id, u=owner.person_id, t=token, w=hook.id)
+    place = path.format(p=project.id, a=assignment.id, u=owner.person_id, t=token, w=hook.id, i=assignment.item_id)
     answer = (
         who.client.get(place)
         if method == "GET"
-        else who.post(place, **{**FIELDS, "state": "active" if "{u}" in path else "open", "person_id": owner.person_id})
+        else who.post(
+            place,
+            **{
+                **FIELDS,
+                "state": "active" if "{u}" in path else "open",
+                "person_id": owner.person_id,
+                "choice": "left" if "{i}" in path else "left2",
+            },
+        )
     )
     order = ["rater", "adjudicator", "lead", "admin"]
     if role is None:
@@ -212,8 +174,10 @@ def test_roles_and_routes(app, browser, database, project, join, route, role):
         assert answer.status_code == 403
     elif "{a}" in path or "{t}" in path:
         assert answer.status_code == 404
-    elif path.endswith("/undo"):
+    elif path.endswith(("/undo", "/revoke")) or (route == "GET /p/{p}/discussion" and role != "lead"):
         assert answer.status_code == 409
+    elif path.endswith("/override"):
+        assert answer.status_code == 422 and "not spent" in answer.text
     else:
         assert answer.status_code in (200, 303), answer.text
 
@@ -374,7 +338,7 @@ def test_payloads_from_every_field_are_text(app, browser, database):
     ):
         page = ann.get(path).text
         assert not re.search(r"<script(?! src=\"/static/)", page), path
-        assert not re.search(r"<(img|svg|iframe|object|embed|style|base|meta http)", page), path
+        assert not re.search(r"<(img|svg(?! (?:viewBox|class)=)|iframe|object|embed|style|base|meta http)", page), path
 
 
 def test_a_lead_publishes_a_guideline_and_raters_are_asked_by_it(browser, project, database):

@@ -98,7 +98,7 @@ def test_agreement_from_totals_is_that_of_the_votes(database, busy):
 def test_the_overview_reads_the_same_from_totals_as_from_all_votes(database, busy):
     with database.read() as rows:
         found = rows.execute(
-            sa.select(Verdict.item_id, Person.pseudonym, Verdict.verdict, Assignment.swapped)
+            sa.select(Verdict.item_id, Person.name, Verdict.verdict, Assignment.swapped)
             .join(Person, Person.id == Verdict.person_id).join(Assignment, Assignment.id == Verdict.assignment_id)
             .where(Verdict.verdict != "skip")
         ).all()  # fmt: skip
@@ -108,6 +108,6 @@ def test_the_overview_reads_the_same_from_totals_as_from_all_votes(database, bus
     )
     reading = read_agreement(votes, seed=0, num_resamples=quality.NUM_RESAMPLES)
     raters = rater_table(read_raters(votes, orders=None, outcomes={}))
-    shown = quality.quality_of(database, busy.id)
-    assert shown.tables == (quality.Shown.of(raters), quality.Shown.of(reading.table()))
+    shown = quality.quality_of(database, busy.id).value
+    assert shown.raters == quality.Shown.of(raters)
     assert shown.gates == tuple(map(quality.Judged.of, reading.verdicts())) and shown.notes == reading.notes()

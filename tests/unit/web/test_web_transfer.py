@@ -155,6 +155,7 @@ def test_the_manifest_names_what_is_there(database, project, join, tmp_path):
     assert manifest["votes"] == 23 and set(manifest["sha256"]) == {
         "comparisons.jsonl",
         "votes.jsonl",
+        "decisions.jsonl",
         "items.jsonl",
         "guideline-1.md",
     }

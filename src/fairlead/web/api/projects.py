@@ -93,9 +93,10 @@ def get_quality(who: Who, data: Data, project_id: str) -> QualityShown:
     policy.may_see_votes(who)
     with data.read() as rows:
         projects.get_project(rows, project_id)
-    found = quality_of(data, project_id)
+    kept = quality_of(data, project_id)
+    found = kept.value
     return QualityShown(figures=[dataclasses.asdict(each) for each in found.figures], gates=[dataclasses.asdict(each) for each in found.gates],
-                        notes=list(found.notes), age_s=found.age_s())  # fmt: skip
+                        notes=list(found.notes), age_s=kept.age_s())  # fmt: skip
 
 
 @router.get("/projects/{project_id}/items")

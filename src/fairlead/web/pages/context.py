@@ -20,8 +20,8 @@ from fairlead.web.rendering import to_html
 
 _VISIT = "fairlead_visit"
 _TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parents[1] / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
-    trim_blocks=True, lstrip_blocks=True,
+    loader=jinja2.ChoiceLoader([jinja2.FileSystemLoader(Path(__file__).parents[1] / "templates"), jinja2.PackageLoader("fairlead.report")]),
+    autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
 )  # fmt: skip
 _TEMPLATES.filters["markdown"] = to_html
 _TEMPLATES.filters["count"] = lambda number: f"{number:,}"

@@ -8,11 +8,13 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import FileResponse, Response
 from starlette.background import BackgroundTask
 
-from fairlead.stats.sequential import operating_curve
+from fairlead.report.charts import draw_chart
 from fairlead.store.annotation.schema import Person, Verdict
 from fairlead.web import people, policy, projects
-from fairlead.web.calibration import TEST, read_calibration, waive
+from fairlead.web.calibration import waive
+from fairlead.web.dashboard.flow import flow_of
 from fairlead.web.errors import Refused, missing
+from fairlead.web.examples import with_example
 from fairlead.web.exporting import zip_project
 from fairlead.web.pages.context import actor, around, check_csrf, render, see
 from fairlead.web.quality import quality_of
@@ -30,14 +32,14 @@ def overview(request: Request, project_id: str) -> Response:
     database = around(request).database
     with database.read() as rows:
         project = projects.get_project(rows, project_id)
-        counts = status_of(rows, project)
-        calibration = read_calibration(rows, project_id) if counts.num_calibration else None
-    quality = quality_of(database, project_id)
+        counts, flow = status_of(rows, project), flow_of(rows, project_id)
+    kept = quality_of(database, project_id)
     done = f"{counts.num_finished:,} of {counts.num_items - counts.num_calibration:,} pairs are finished"
+    num_wanted = counts.num_wanted
     return render(
-        request, "overview.html", project=project, counts=counts, headline=f"{project.name}: {done}", figures=quality.figures,
-        gates=quality.gates, notes=quality.notes, tables=quality.tables, age_s=quality.age_s(),
-        calibration=calibration, test=TEST, curve=operating_curve(TEST, [TEST.p0, 0.70, TEST.p1]),
+        request, "overview.html", project=project, counts=counts, headline=f"{project.name}: {done}", figures=kept.value.figures,
+        gates=kept.value.gates, notes=kept.value.notes, table=kept.value.raters, age_s=kept.age_s(), flow=flow if flow.chart else None,
+        flow_chart=draw_chart(flow.chart, chart_id="flow") if flow.chart else None, num_wanted=num_wanted, days_left=flow.days_left(num_wanted),
     )  # fmt: skip
 
 
@@ -60,21 +62,26 @@ def waive_calibration(
     who = actor(request)
     policy.may_change_project(who)
     waive(around(request).database, project_id, person_id, by=who.person_id, reason=reason)
-    return see(f"/p/{project_id}")
+    return see(f"/p/{project_id}/calibration")
 
 
 @router.get("/p/{project_id}/guideline/edit")
-def edit_page(request: Request, project_id: str) -> Response:
-    """The newest version, to be written on."""
+def edit_page(request: Request, project_id: str, example: str = "") -> Response:
+    """The newest version, to be written on.
+
+    Args:
+        example: an item that is put at the end of the text as a borderline example.
+    """
     policy.may_edit_guideline(actor(request))
     with around(request).database.read() as rows:
         project = projects.get_project(rows, project_id)
         newest = projects.current_guideline(rows, project_id)
+        text = with_example(rows, project_id, newest.text, example) if example else newest.text
     return render(
         request,
         "edit.html",
         project=project,
-        text=newest.text,
+        text=text,
         rules=projects.rules_of(newest),
         next_version=newest.version + 1,
         error="",

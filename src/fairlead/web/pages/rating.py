@@ -11,6 +11,7 @@ from fairlead.store.annotation.database import Rows
 from fairlead.store.annotation.schema import Assignment, Event, Prompt, Verdict
 from fairlead.web import policy, verdicts
 from fairlead.web.errors import invalid
+from fairlead.web.own import own_figures
 from fairlead.web.pages.context import actor, around, check_csrf, render, see, wants_json
 from fairlead.web.people import now_ms
 from fairlead.web.policy import Actor
@@ -156,7 +157,8 @@ def own_votes(request: Request, project_id: str) -> Response:
             for verdict, assignment, at in found
         ]  # fmt: skip
         pace = pace_of(rows, project, who.person_id, since=now_ms() - DAY_MS)
-    return render(request, "mine.html", project=project, votes=votes, pace=pace, now=now_ms())
+        own = own_figures(rows, project_id, who.person_id, pace=pace)
+    return render(request, "mine.html", project=project, votes=votes, pace=pace, own=own, now=now_ms())
 
 
 def _beginning(rows: Rows, assignment: Assignment, *, num_chars: int = 90) -> str:

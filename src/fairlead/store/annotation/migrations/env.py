@@ -2,9 +2,10 @@
 
 from alembic import context
 
-from fairlead.store.annotation.totals import Table  # of all modules with tables
+# All modules with tables are imported, so that their tables are known.
+from fairlead.store.annotation import leading, schema, totals  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 context.configure(
-    connection=context.config.attributes["connection"], target_metadata=Table.metadata, render_as_batch=True
+    connection=context.config.attributes["connection"], target_metadata=schema.Table.metadata, render_as_batch=True
 )
 context.run_migrations()

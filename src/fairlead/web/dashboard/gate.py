@@ -1,0 +1,40 @@
+"""The calibration test drawn: what it does to raters of each true agreement."""
+
+import numpy as np
+
+from fairlead.core.summary import Chart, Series, Threshold
+from fairlead.stats.sequential import Sprt, operating_curve
+from fairlead.web.calibration import Standing
+from fairlead.web.dashboard.gauges import Gauge, Measure, draw
+
+_SHARES = np.round(np.arange(0.40, 0.951, 0.01), 2)
+
+
+def curve_charts(test: Sprt) -> tuple[Chart, Chart]:
+    """Chance to pass, fail and stay undecided, and mean number of items, by true agreement; exact."""
+    curve = operating_curve(test, _SHARES)
+
+    def line(label: str, role: str, values: np.ndarray) -> Series:
+        return Series(label=label, role=role, points=tuple(zip(_SHARES.tolist(), values.tolist(), strict=True)))  # pyright: ignore[reportArgumentType]
+
+    chances = Chart(
+        question=f"Whom does the test pass? ({test.p0:.0%} against {test.p1:.0%})", x_label="true agreement with the others",
+        y_label="chance", y_zero=True,
+        series=(line("passes", "people", curve.passes), line("fails", "reward", curve.fails),
+                line("undecided", "reference", curve.undecided)),
+        thresholds=(Threshold(label="alpha", value=test.alpha, kind="reference"), Threshold(label="power", value=1 - test.beta, kind="reference")),
+    )  # fmt: skip
+    lengths = Chart(
+        question="After how many pairs does it decide?", x_label="true agreement with the others", y_label="pairs on average", y_zero=True,
+        series=(line("pairs", "neutral", curve.mean_items),),
+        thresholds=(Threshold(label="at most", value=float(test.cap), kind="stop"),),
+    )  # fmt: skip
+    return chances, lengths
+
+
+def standing_gauge(standing: Standing, test: Sprt) -> Gauge:
+    """A rater's agreement with its interval; the healthy range begins where the test wants raters to be."""
+    measure = Measure(
+        label="Agrees with the others", unit=" %", scale=100, low=0.0, high=1.0, healthy_low=test.p1, healthy_high=1.0
+    )
+    return draw(measure, standing.share)

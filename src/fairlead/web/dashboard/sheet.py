@@ -1,0 +1,173 @@
+"""All verdicts of a project as columns of numbers: what every reading of the dashboard is made from.
+
+Legend:
+    N  verdicts (skips among them), I items, R raters
+
+Example:
+    sheet = sheet_of(database, project_id).value
+    sheet.votes(sheet.slices["source"] == "hh")
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+import sqlalchemy.orm
+
+from fairlead.stats.arrays import BoolArray, FloatArray, IntArray
+from fairlead.stats.votes import Votes
+from fairlead.store.annotation.database import Database, Rows
+from fairlead.store.annotation.schema import Assignment, Completion, Event, Item, Person, Prompt, Verdict
+from fairlead.web.dashboard.keeping import Kept, keep
+
+LABELS = ("a", "b", "tie", "both_bad", "skip")
+SKIP = LABELS.index("skip")
+MAX_VALUES = 12
+"""Different values of a field of the items beyond which it is no slice."""
+LENGTHS = ((400, "up to 400 characters"), (1_600, "400 to 1,600 characters"))
+LONGEST = "over 1,600 characters"
+_ITEMS_A_QUERY = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sheet:
+    """Columns, in the order of the events behind them."""
+
+    items: IntArray
+    """[N] in [0, I)."""
+    raters: IntArray
+    """[N] in [0, R)."""
+    labels: IntArray
+    """[N] numbers of `LABELS`."""
+    strengths: IntArray
+    """[N] -3 to 3."""
+    swapped: BoolArray
+    """[N] b stood on the left."""
+    positions: IntArray
+    """[N] place in the rater's own sequence."""
+    at_ms: IntArray
+    """[N] milliseconds since 1970."""
+    active_s: FloatArray
+    """[N] seconds on the item; nan where the browser did not say."""
+    versions: IntArray
+    """[N] of the guideline."""
+    is_calibration: BoolArray
+    """[I]"""
+    lengths: IntArray
+    """[I, 2] characters of a and b."""
+    item_ids: tuple[str, ...]
+    rater_ids: tuple[str, ...]
+    rater_names: tuple[str, ...]
+    """Names in the application, for the lead only."""
+    slices: Mapping[str, tuple[str, ...]]
+    """Field of the items: [I] its value for each item."""
+    num_left_out: int = 0
+    """Verdicts of another kind than a choice between two, which these readings do not cover."""
+
+    @property
+    def is_vote(self) -> BoolArray:
+        """[N] False for skips."""
+        return self.labels != SKIP
+
+    def votes(self, keep_rows: BoolArray | None = None) -> Votes:
+        """Votes (no skips) of the kept rows, numbered anew; labels that nobody used are left out except a and b."""
+        chosen = self.is_vote if keep_rows is None else self.is_vote & keep_rows
+        items, item_numbers = np.unique(self.items[chosen], return_inverse=True)
+        raters, rater_numbers = np.unique(self.raters[chosen], return_inverse=True)
+        used = sorted({0, 1, *np.unique(self.labels[chosen]).tolist()})
+        places = np.full(len(LABELS), -1)
+        places[used] = np.arange(len(used))
+        return Votes(
+            items=item_numbers.astype(np.int64), raters=rater_numbers.astype(np.int64), labels=places[self.labels[chosen]].astype(np.int64),
+            item_names=tuple(self.item_ids[i] for i in items), rater_names=tuple(self.rater_names[i] for i in raters),
+            label_names=tuple(LABELS[i] for i in used), swapped=self.swapped[chosen],
+        )  # fmt: skip
+
+    def rows_of_items(self, is_wanted: Sequence[bool] | BoolArray) -> BoolArray:
+        """[N] verdicts on the wanted items [I]."""
+        return np.asarray(is_wanted, dtype=np.bool_)[self.items] if len(self.items) else np.zeros(0, dtype=np.bool_)
+
+
+def sheet_of(database: Database, project_id: str) -> Kept[Sheet]:
+    """At most a minute old."""
+    return keep(database, project_id, "sheet", lambda: _read(database, project_id))
+
+
+def _read(database: Database, project_id: str) -> Sheet:
+    with database.read() as rows:
+        found = rows.execute(
+            sa.select(Verdict.item_id, Verdict.person_id, Verdict.verdict, Verdict.strength, Assignment.swapped, Assignment.position,
+                      Event.at, Verdict.active_ms, Verdict.guideline_version)
+            .join(Assignment, Assignment.id == Verdict.assignment_id).join(Event, Event.number == Verdict.event_number)
+            .where(Verdict.project_id == project_id).order_by(Verdict.event_number)
+        ).all()  # fmt: skip
+        known = {label: number for number, label in enumerate(LABELS)}
+        kept = [row for row in found if row[2] in known]
+        items = {name: number for number, name in enumerate(dict.fromkeys(row[0] for row in kept))}
+        raters = {name: number for number, name in enumerate(dict.fromkeys(row[1] for row in kept))}
+        names = {row[0]: row[1] for row in rows.execute(sa.select(Person.id, Person.name))}
+        facts = _facts(rows, project_id, list(items))
+    return Sheet(
+        items=_whole(items[row[0]] for row in kept), raters=_whole(raters[row[1]] for row in kept),
+        labels=_whole(known[row[2]] for row in kept), strengths=_whole(row[3] for row in kept),
+        swapped=np.array([row[4] for row in kept], dtype=np.bool_), positions=_whole(row[5] for row in kept),
+        at_ms=_whole(row[6] for row in kept),
+        active_s=np.array([np.nan if (active := row[7]) is None else active / 1000 for row in kept], dtype=np.float64),
+        versions=_whole(row[8] for row in kept), is_calibration=np.array([fact.use == "calibration" for fact in facts], dtype=np.bool_),
+        lengths=np.array([[fact.length_a, fact.length_b] for fact in facts], dtype=np.int64).reshape(-1, 2), item_ids=tuple(items),
+        rater_ids=tuple(raters), rater_names=tuple(names[person] for person in raters), slices=_slices(facts), num_left_out=len(found) - len(kept),
+    )  # fmt: skip
+
+
+def _whole(values: Any) -> IntArray:
+    return np.fromiter(values, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fact:
+    """What an item's texts say of themselves."""
+
+    use: str
+    fields: dict[str, str]
+    length_a: int
+    length_b: int
+
+
+def _facts(rows: Rows, project_id: str, item_ids: list[str]) -> list[_Fact]:
+    """Facts in the order of the items; the texts stay in the database."""
+    a, b = sqlalchemy.orm.aliased(Completion), sqlalchemy.orm.aliased(Completion)
+    by_id: dict[str, _Fact] = {}
+    for start in range(0, len(item_ids), _ITEMS_A_QUERY):
+        found = rows.execute(
+            sa.select(Item.id, Item.use, Prompt.record["slice"].as_string(), Prompt.record["source"].as_string(), Prompt.record["meta"].as_json(),
+                      sa.func.length(a.record["text"].as_string()), sa.func.length(b.record["text"].as_string()))
+            .join(Prompt, sa.and_(Prompt.project_id == Item.project_id, Prompt.id == Item.prompt_id))
+            .join(a, sa.and_(a.project_id == Item.project_id, a.id == Item.completion_a))
+            .join(b, sa.and_(b.project_id == Item.project_id, b.id == Item.completion_b))
+            .where(Item.project_id == project_id, Item.id.in_(item_ids[start : start + _ITEMS_A_QUERY]))
+        ).all()  # fmt: skip
+        for name, use, part, source, meta, length_a, length_b in found:
+            fields = {
+                "slice": str(part or "all"),
+                "source": str(source or "unknown"),
+                "length": _length(max(length_a, length_b)),
+            }
+            fields |= {
+                str(key): str(value) for key, value in (meta or {}).items() if isinstance(value, str | int | bool)
+            }
+            by_id[name] = _Fact(use=use, fields=fields, length_a=length_a, length_b=length_b)
+    return [by_id[name] for name in item_ids]
+
+
+def _length(num_chars: int) -> str:
+    return next((words for limit, words in LENGTHS if num_chars <= limit), LONGEST)
+
+
+def _slices(facts: list[_Fact]) -> dict[str, tuple[str, ...]]:
+    """Fields with at least two and at most `MAX_VALUES` different values."""
+    names = dict.fromkeys(name for fact in facts for name in fact.fields)
+    columns = {name: tuple(fact.fields.get(name, "not given") for fact in facts) for name in names}
+    columns["use"] = tuple(fact.use for fact in facts)
+    return {name: values for name, values in columns.items() if 2 <= len(set(values)) <= MAX_VALUES}

@@ -1,0 +1,189 @@
+"""Items on which raters disagree: found, sorted and filtered on the sheet, and one of them with its votes, nobody named.
+
+Filters and sorts are names of tables here and never become part of a query.
+
+Example:
+    disputes = find_disputes(database, project_id, Wanted(sort="newest", state="open"))
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import sqlalchemy as sa
+
+from fairlead.stats.arrays import BoolArray, FloatArray
+from fairlead.store.annotation.database import Database, Rows
+from fairlead.store.annotation.schema import Assignment, Flag, Item, Prompt
+from fairlead.web.dashboard.sheet import Sheet, sheet_of
+from fairlead.web.decisions import decisions_of
+from fairlead.web.errors import invalid
+
+PAGE_SIZE = 30
+KINDS = {"any": "any difference", "sides": "left against right", "no_majority": "no majority"}
+STATES = {"open": "not decided", "decided": "decided", "all": "all"}
+USES = {"all": "all pairs", "production": "production", "calibration": "calibration"}
+SORTS = {
+    "disagreement": "most disputed first",
+    "votes": "most votes first",
+    "newest": "newest vote first",
+    "oldest": "oldest vote first",
+}
+_NUM_SIDES = 4  # a, b, tie, both_bad
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a reader asks for; anything else than the names above is refused."""
+
+    kind: str = "any"
+    state: str = "open"
+    use: str = "all"
+    sort: str = "disagreement"
+    field: str = ""
+    """A slice of the items and its value; empty for all."""
+    value: str = ""
+    flagged: bool = False
+    page: int = 1
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("kind", KINDS), ("state", STATES), ("use", USES), ("sort", SORTS)):
+            if getattr(self, name) not in allowed:
+                raise invalid(f"{name} is no choice of this page. Choose one of {', '.join(allowed)}.")
+        if not 1 <= self.page <= 1_000_000:
+            raise invalid("There is no such page of the list. Go back to the first.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispute:
+    """One line of the list."""
+
+    item_id: str
+    about: str
+    """Beginning of the last turn."""
+    counts: tuple[int, int, int, int]
+    """Votes for one reply, for the other (the more frequent first, so that nothing tells the order), ties, both bad."""
+    disagreement: float
+    """Share of pairs of votes that differ."""
+    use: str
+    num_flags: int
+    is_decided: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disputes:
+    """One page of the list."""
+
+    rows: tuple[Dispute, ...]
+    num: int
+    num_pages: int
+    slices: Mapping[str, tuple[str, ...]]
+    """Fields and values that can be asked for."""
+    age_s: int
+
+
+def find_disputes(database: Database, project_id: str, wanted: Wanted) -> Disputes:
+    """The page of the list that is wanted."""
+    kept = sheet_of(database, project_id)
+    sheet = kept.value
+    slices = {name: tuple(sorted(set(values))) for name, values in sheet.slices.items() if name != "use"}
+    if wanted.field and wanted.value not in slices.get(wanted.field, ()):
+        raise invalid("There is no such part of the pairs. Choose one of the list.")
+    with database.read() as rows:
+        decided = set(decisions_of(rows, project_id))
+        flags = _flags(rows, project_id)
+        places = order_of(sheet, wanted, decided=decided, flagged=set(flags))
+        num_pages = max(1, -(-len(places) // PAGE_SIZE))
+        shown = places[(wanted.page - 1) * PAGE_SIZE : wanted.page * PAGE_SIZE]
+        counts, differ = item_counts(sheet), disagreement(item_counts(sheet))
+        found = tuple(
+            Dispute(item_id=sheet.item_ids[i], about=beginning_of(rows, sheet.item_ids[i]), counts=_anonymous(counts[i]),
+                    disagreement=float(differ[i]), use="calibration" if sheet.is_calibration[i] else "production",
+                    num_flags=flags.get(sheet.item_ids[i], 0), is_decided=sheet.item_ids[i] in decided)
+            for i in shown
+        )  # fmt: skip
+    return Disputes(rows=found, num=len(places), num_pages=num_pages, slices=slices, age_s=kept.age_s())
+
+
+def item_counts(sheet: Sheet) -> FloatArray:
+    """[I, 4] votes for a, for b, ties, both bad."""
+    size = len(sheet.item_ids)
+    votes = sheet.is_vote
+    flat = np.bincount(sheet.items[votes] * _NUM_SIDES + sheet.labels[votes], minlength=size * _NUM_SIDES)
+    return flat.reshape(size, _NUM_SIDES).astype(np.float64)
+
+
+def disagreement(counts: FloatArray) -> FloatArray:
+    """[I] share of pairs of votes of an item that differ; 0 below two votes. 1 - sum_c n_c (n_c - 1) / (n (n - 1))."""
+    total = counts.sum(1)
+    pairs = total * (total - 1)
+    equal = (counts * (counts - 1)).sum(1)
+    return np.where(pairs > 0, 1 - equal / np.maximum(pairs, 1), 0.0)
+
+
+def _no_majority(counts: FloatArray) -> BoolArray:
+    ordered = np.sort(counts, axis=1)
+    return (ordered[:, -1] == ordered[:, -2]) & (ordered[:, -1] > 0)
+
+
+_IS_KIND: dict[str, Callable[[FloatArray], BoolArray]] = {
+    "any": lambda counts: disagreement(counts) > 0,
+    "sides": lambda counts: (counts[:, 0] > 0) & (counts[:, 1] > 0),
+    "no_majority": _no_majority,
+}
+
+
+def order_of(sheet: Sheet, wanted: Wanted, *, decided: set[str], flagged: set[str]) -> list[int]:
+    """Places of the wanted items in the sheet, in the wanted order."""
+    if not sheet.item_ids:
+        return []
+    counts = item_counts(sheet)
+    keep = _IS_KIND[wanted.kind](counts)
+    is_decided = np.array([name in decided for name in sheet.item_ids])
+    is_flagged = np.array([name in flagged for name in sheet.item_ids])
+    if wanted.flagged:  # a flag is a reason to look at an item on which nobody disagrees
+        keep = is_flagged
+    if wanted.state != "all":
+        keep &= is_decided == (wanted.state == "decided")
+    if wanted.use != "all":
+        keep &= sheet.is_calibration == (wanted.use == "calibration")
+    if wanted.field:
+        keep &= np.array([value == wanted.value for value in sheet.slices[wanted.field]])
+    newest = np.zeros(len(sheet.item_ids))
+    np.maximum.at(newest, sheet.items, sheet.at_ms.astype(np.float64))
+    keys = {
+        "disagreement": -disagreement(counts) - _no_majority(counts),
+        "votes": -counts.sum(1),
+        "newest": -newest,
+        "oldest": newest,
+    }
+    order = np.lexsort((np.arange(len(keep)), keys[wanted.sort]))
+    return [int(i) for i in order if keep[i]]
+
+
+def _anonymous(counts: FloatArray) -> tuple[int, int, int, int]:
+    one, other = sorted((int(counts[0]), int(counts[1])), reverse=True)
+    return one, other, int(counts[2]), int(counts[3])
+
+
+def _flags(rows: Rows, project_id: str) -> dict[str, int]:
+    found = rows.execute(
+        sa.select(Assignment.item_id, sa.func.count()).join(Flag, Flag.assignment_id == Assignment.id)
+        .where(Assignment.project_id == project_id).group_by(Assignment.item_id)
+    ).all()  # fmt: skip
+    return {row[0]: row[1] for row in found}
+
+
+def beginning_of(rows: Rows, item_id: str, *, num_chars: int = 110) -> str:
+    """The first words of an item's last turn."""
+    item = rows.get(Item, item_id)
+    prompt = rows.get(Prompt, (item.project_id, item.prompt_id)) if item else None
+    assert prompt is not None, f"item {item_id} has no prompt"
+    text = " ".join(prompt.record["messages"][-1]["content"].split())
+    return text if len(text) <= num_chars else f"{text[: num_chars - 3]}..."
+
+
+def drawn_for(item_id: str, person_id: str) -> int:
+    """A number drawn by item and person: sides and names of a page stay the same when it is loaded again, and say nothing."""
+    return int.from_bytes(hashlib.sha256(f"{item_id}\n{person_id}".encode()).digest()[:8])

@@ -1,0 +1,57 @@
+"""The lead's pages of figures: agreement, raters, the calibration test. Everything on them is at most a minute old and says so."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from fairlead.report.charts import draw_chart
+from fairlead.stats.published import REFERENCE_ROWS
+from fairlead.stats.sequential import operating_curve
+from fairlead.store.annotation.schema import Project
+from fairlead.web import policy
+from fairlead.web.calibration import TEST, read_calibration
+from fairlead.web.dashboard.agreement import agreement_of, rolling_chart
+from fairlead.web.dashboard.gate import curve_charts, standing_gauge
+from fairlead.web.dashboard.raters import raters_of
+from fairlead.web.pages.context import actor, around, render
+from fairlead.web.projects import get_project
+
+router = APIRouter()
+
+
+def project_for_lead(request: Request, project_id: str) -> Project:
+    """The project of a page that shows all votes, or a refusal."""
+    policy.may_see_votes(actor(request))
+    with around(request).database.read() as rows:
+        return get_project(rows, project_id)
+
+
+@router.get("/p/{project_id}/agreement")
+def agreement_page(request: Request, project_id: str) -> Response:
+    """Agreement overall, by slice, by pair of raters; why the limits conflict; what others reached."""
+    project = project_for_lead(request, project_id)
+    kept = agreement_of(around(request).database, project_id)
+    chart = rolling_chart(kept.value)
+    rolling = draw_chart(chart, chart_id="rolling") if chart else None
+    return render(request, "agreement.html", project=project, reading=kept.value, age_s=kept.age_s(), rolling=rolling,
+                  published=REFERENCE_ROWS)  # fmt: skip
+
+
+@router.get("/p/{project_id}/raters")
+def raters_page(request: Request, project_id: str) -> Response:
+    """Every rater in small pictures."""
+    project = project_for_lead(request, project_id)
+    kept = raters_of(around(request).database, project_id)
+    num_out = sum(card.num_out > 0 for card in kept.value.cards)
+    return render(request, "raters.html", project=project, reading=kept.value, age_s=kept.age_s(), num_out=num_out)
+
+
+@router.get("/p/{project_id}/calibration")
+def calibration_page(request: Request, project_id: str) -> Response:
+    """Where each rater stands, and what the test does to raters of each true agreement."""
+    project = project_for_lead(request, project_id)
+    with around(request).database.read() as rows:
+        found = read_calibration(rows, project_id) if project.calibration_items else None
+    standings = [(standing, standing_gauge(standing, TEST)) for standing in found.standings] if found else []
+    charts = [draw_chart(chart, chart_id=f"test-{number}") for number, chart in enumerate(curve_charts(TEST))]
+    return render(request, "calibration.html", project=project, calibration=found, standings=standings, test=TEST, charts=charts,
+                  curve=operating_curve(TEST, [TEST.p0, 0.70, TEST.p1]))  # fmt: skip
