@@ -37,6 +37,7 @@ from fairlead.web import (
     webhooks,
 )
 from fairlead.web.app import make_app
+from fairlead.web.frames import is_swapped
 from fairlead.web.place import Place
 
 PASSWORD = "a long password"
@@ -163,14 +164,13 @@ def page_routes(app: FastAPI) -> set[str]:
     return {path for path in paths if path not in NOT_PAGES and not path.startswith("/api")}
 
 
-def pair(number: int) -> importing.Pair:
+def pair(number: int) -> importing.NewItem:
     """A question with two answers."""
     turns = (("user", "Hi, I am learning Python."), ("assistant", "Welcome. What would you like to do?"),
              ("user", f"Write me a function that finds the **median** of a list of {number} numbers, please."))  # fmt: skip
     prompt = Prompt(messages=tuple(Message(role=role, content=text) for role, text in turns))  # pyright: ignore[reportArgumentType]
     texts = (Completion(prompt_id=prompt.id, text=text, model="m") for text in (FIRST, SECOND))
-    a, b = sorted(texts, key=lambda completion: completion.id)
-    return importing.Pair(prompt=prompt, a=a, b=b)
+    return importing.NewItem.of(prompt, texts)
 
 
 def join(database: Database, name: str, role: str) -> people.Actor:
@@ -185,7 +185,7 @@ def fill(database: Database) -> dict[str, str]:
     """A project in the middle of its work and an empty one; return the ids that the paths of `PAGES` name."""
     rules = projects.Rules(ties="allowed", both_bad=True)
     project = projects.create_project(database, "helpful", votes_per_item=3, calibration_items=30, rules=rules)
-    importing.add_pairs(database, project.id, [pair(i) for i in range(3, 103)])
+    importing.add_items(database, project.id, [pair(i) for i in range(3, 103)])
     empty = projects.create_project(database, "harmless", rules=rules)
     rng = random.Random(0)
     lead = join(database, "Lea", "admin")
@@ -227,7 +227,7 @@ def rate(database: Database, project_id: str, who: people.Actor, rng: random.Ran
     assert isinstance(assignment, queue.Assignment)
     is_a = (sum(assignment.item_id.encode()) % 2 == 0) == (rng.random() < skill)
     sent = verdicts.Submission(
-        key=verdicts.new_key(), choice="left" if is_a != assignment.swapped else "right", strength=rng.choice([1, 2, 3]),
+        key=verdicts.new_key(), choice="left" if is_a != is_swapped(assignment.shown) else "right", strength=rng.choice([1, 2, 3]),
         guideline_version=1, rationale="It answers what was asked.", active_ms=rng.randint(9_000, 60_000),
     )  # fmt: skip
     verdicts.submit(database, who, assignment.id, sent)

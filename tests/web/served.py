@@ -25,7 +25,7 @@ class Served:
         rules = changes.pop("rules", projects.Rules(ties="allowed", both_bad=True))
         counts = {"votes_per_item": 1, "calibration_items": 0} | changes
         made = projects.create_project(self.database, counts.pop("name", "test"), rules=rules, **counts)
-        importing.add_pairs(self.database, made.id, found)
+        importing.add_items(self.database, made.id, found)
         return made
 
     def join(self, name: str, role: str = "rater") -> None:

@@ -8,6 +8,7 @@ from web_example import pairs, take, vote
 
 from fairlead.store.annotation.leading import Decision
 from fairlead.web import exporting, people, projects, verdicts
+from fairlead.web.frames import is_swapped
 
 
 def disputes(served, num):
@@ -24,7 +25,7 @@ def disputes(served, num):
     for number in range(5):
         for who, is_a in zip(raters, (True, number >= num), strict=True):
             assignment = take(served.database, who, project)
-            choice = "left" if is_a != assignment.swapped else "right"
+            choice = "left" if is_a != is_swapped(assignment.shown) else "right"
             verdicts.submit(
                 served.database, who, assignment.id, vote(choice, rationale=f"reason {number} of {who.name}")
             )

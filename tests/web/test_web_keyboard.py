@@ -12,6 +12,7 @@ from served import PASSWORD, Rater, wait
 from web_example import pairs, vote
 
 from fairlead.web import people, projects, queue, verdicts
+from fairlead.web.answers import texts_on_screen
 
 NUM_CALIBRATION, NUM_PRODUCTION = 20, 50
 WHICH = """
@@ -38,16 +39,8 @@ def agree(served, project, name: str) -> None:
     for _ in range(NUM_CALIBRATION):
         found = queue.next_assignment(served.database, who, project.id)
         with served.database.read() as rows:
-            pair = queue_pair(rows, found)
-        is_left = pair.a.text.startswith("good") != found.swapped
+            is_left = texts_on_screen(rows, found)[0].startswith("good")
         verdicts.submit(served.database, who, found.id, vote("left" if is_left else "right"))
-
-
-def queue_pair(rows, assignment):
-    """The texts of an assignment."""
-    from fairlead.web.importing import pair_of
-
-    return pair_of(rows, queue.item_of(rows, assignment))
 
 
 def tab_to(rater: Rater, selector: str) -> None:

@@ -55,7 +55,7 @@ def test_no_acknowledged_vote_is_lost_or_stored_twice(db, tmp_path):
         port = probe.getsockname()[1]
     with open_database(db) as database:
         project = projects.create_project(database, "kill", votes_per_item=1, calibration_items=0)
-        importing.add_pairs(database, project.id, pairs(3000))
+        importing.add_items(database, project.id, pairs(3000))
         invites = [people.make_invite(database, role="rater") for _ in range(NUM_RATERS)]
         sessions = [
             people.accept_invite(database, secret, name=f"r{i}", password="a long password")

@@ -10,7 +10,7 @@ from web_payloads import PAYLOADS
 
 from fairlead.core.records import Message, Prompt
 from fairlead.web import exporting, projects
-from fairlead.web.importing import Pair
+from fairlead.web.importing import NewItem
 
 TARGETS = """
 return [...document.querySelectorAll("button, .option, .button, select, textarea")]
@@ -260,10 +260,9 @@ def test_payloads_in_every_field_stay_text_and_load_nothing(driver, served, star
         prompt = Prompt(messages=(Message(role="system", content=payload), Message(role="user", content=payload)))
         texts = (
             dataclasses.replace(c, prompt_id=prompt.id, text=f"{payload}\n\n{k}{i}", id="")
-            for k, c in enumerate((pairs(1)[0].a, pairs(1)[0].b))
+            for k, c in enumerate(pairs(1)[0].completions)
         )
-        a, b = sorted(texts, key=lambda completion: completion.id)
-        found.append(Pair(prompt=prompt, a=a, b=b))
+        found.append(NewItem.of(prompt, texts))
     name = some[0][:80]
     project = served.project(found, name=name, text="\n\n".join(some))
     served.join("<img src=x onerror=window.pwned=1>", "lead")

@@ -44,6 +44,7 @@ def import_texts(
     votes: Annotated[int, typer.Option(help="Votes an item, where the project is new.", min=1)] = 3,
     calibration: Annotated[int, typer.Option(help="Items that everybody rates first, where the project is new.", min=0)] = 50,
     pairs_per_prompt: Annotated[int, typer.Option(help="Pairs of a prompt, from a folder.", min=1)] = 1,
+    group_size: Annotated[int, typer.Option(help="Completions of an item: 2 to compare, 3 to 9 to rank all of a prompt.", min=2, max=9)] = 2,
     seed: Annotated[int, typer.Option(help="Which pairs, where there are more than wanted.")] = 0,
     strict: Annotated[bool, typer.Option("--strict", help="Import nothing when a row cannot be used.")] = False,
 ) -> None:  # fmt: skip
@@ -57,6 +58,7 @@ def import_texts(
         votes=votes,
         calibration=calibration,
         pairs_per_prompt=pairs_per_prompt,
+        group_size=group_size,
         seed=seed,
         is_strict=strict,
     )

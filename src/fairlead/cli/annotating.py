@@ -31,11 +31,13 @@ def _secret_file(db: str) -> Path:
 
 
 def import_source(
-    db: str, source: Path, *, project: str, votes: int, calibration: int, pairs_per_prompt: int, seed: int, is_strict: bool
+    db: str, source: Path, *, project: str, votes: int, calibration: int, pairs_per_prompt: int, group_size: int, seed: int, is_strict: bool
 ) -> None:  # fmt: skip
     """Read, put in, account for the rest."""
     rejects = Path(f"{source.name.split('.')[0]}.rejects.jsonl")
-    found = importing.read_source(source, pairs_per_prompt=pairs_per_prompt, seed=seed, rejects_file=rejects)
+    found = importing.read_source(
+        source, pairs_per_prompt=pairs_per_prompt, group_size=group_size, seed=seed, rejects_file=rejects
+    )
     if is_strict and found.left_out:
         reasons = ", ".join(f"{num:,} {reason}" for reason, num in found.left_out.items())
         raise DataError(
@@ -51,9 +53,9 @@ def import_source(
         target = projects.find_project(database, project) or projects.create_project(
             database, project, votes_per_item=votes, calibration_items=calibration
         )
-        added = importing.add_pairs(database, target.id, found.pairs)
+        added = importing.add_items(database, target.id, found.items)
     terminal.say(
-        f"{added.num_items:,} pairs into {target.name} ({added.num_calibration:,} for calibration), each for {target.votes_per_item} votes."
+        f"{added.num_items:,} items into {target.name} ({added.num_calibration:,} for calibration), each for {target.votes_per_item} votes."
     )
     if added.num_known:
         terminal.say(f"  {added.num_known:,} are in it already")

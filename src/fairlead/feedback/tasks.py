@@ -84,6 +84,24 @@ def make_tasks(
                     num_repeats=num_repeats)  # fmt: skip
 
 
+def choose_groups(completions: Mapping[str, Sequence[Completion]], *, group_size: int, seed: int) -> dict[str, list[Completion]]:  # fmt: skip
+    """Up to `group_size` different texts of each prompt, in canonical order, to be ranked; prompts with fewer than two are left out.
+
+    Args:
+        completions: by prompt id; the order of completions does not matter.
+        seed: which texts, when there are more than wanted.
+    """
+    found: dict[str, list[Completion]] = {}
+    for prompt_id, given in completions.items():
+        distinct = _distinct_texts(given)
+        if len(distinct) > group_size:
+            kept = derived_rng("groups", seed, prompt_id).choice(len(distinct), group_size, replace=False)
+            distinct = [distinct[i] for i in sorted(kept.tolist())]
+        if len(distinct) >= 2:
+            found[prompt_id] = distinct
+    return found
+
+
 def _distinct_texts(completions: Sequence[Completion]) -> list[Completion]:
     """One completion for each text, in canonical order (two samples with one text are one answer)."""
     first: dict[str, Completion] = {}

@@ -14,16 +14,17 @@ from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.leading import Decision
 from fairlead.store.annotation.schema import Assignment, Flag, Item, Verdict
 from fairlead.web import decisions
+from fairlead.web.answers import check_text
 from fairlead.web.dashboard.sheet import sheet_of
 from fairlead.web.disputes import Wanted, drawn_for, order_of
 from fairlead.web.errors import Refused, invalid, missing
 from fairlead.web.events import record
-from fairlead.web.importing import pair_of
+from fairlead.web.importing import texts_of
 from fairlead.web.policy import Actor
 from fairlead.web.projects import get_guideline
 from fairlead.web.rendering import to_html
 from fairlead.web.showing import ROLES, Turn
-from fairlead.web.verdicts import check_key, check_text, same_key
+from fairlead.web.verdicts import check_key, same_key
 
 MAX_REASON = 2_000  # characters
 CHOICES = ("left", "right", "tie", "both_bad")
@@ -90,15 +91,16 @@ def read_case(rows: Rows, actor: Actor, project_id: str, item_id: str) -> Case:
 
 def case_of(rows: Rows, item: Item, person_id: str) -> Case:
     """The item as this reader sees it."""
-    pair, swapped = pair_of(rows, item), is_swapped(item.id, person_id)
-    texts = (pair.b.text, pair.a.text) if swapped else (pair.a.text, pair.b.text)
+    whole, swapped = texts_of(rows, item), is_swapped(item.id, person_id)
+    first, second = (completion.text for completion in whole.completions[:2])  # of which the column `verdict` speaks
+    texts = (second, first) if swapped else (first, second)
     found = rows.execute(
         sa.select(Verdict, Flag.note).outerjoin(Flag, Flag.assignment_id == Verdict.assignment_id).where(Verdict.item_id == item.id)
     ).all()  # fmt: skip
     ordered = sorted(found, key=lambda row: drawn_for(item.id, row[0].person_id))
     decision = rows.get(Decision, item.id)
     return Case(
-        item_id=item.id, use=item.use, turns=tuple(Turn(role=ROLES[turn.role], text=to_html(turn.content)) for turn in pair.prompt.messages),
+        item_id=item.id, use=item.use, turns=tuple(Turn(role=ROLES[turn.role], text=to_html(turn.content)) for turn in whole.prompt.messages),
         left=to_html(texts[0]), right=to_html(texts[1]),
         said=tuple(_said(number, verdict, note or "", swapped=swapped) for number, (verdict, note) in enumerate(ordered)),
         decided=_on_page(decision.verdict, swapped=swapped) if decision else "", reason=decision.reason if decision else "",

@@ -93,8 +93,16 @@ class Assignment:
     guideline_version: int
     rationale: str
     """off, optional or required."""
+    criteria: tuple[dict[str, Any], ...]
+    """By which every reply is to be rated: name, question, points, low, high."""
+    spans: bool
+    """May passages be marked?"""
+    edits: bool
+    """May the best reply be written better?"""
     given: str
-    """The verdict given before; empty for a new item."""
+    """The verdict given before; empty for a new item and for a ranking."""
+    places: tuple[int | None, ...]
+    """Given before, from left to right: 1 the best; empty for a new item."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +122,13 @@ class Vote:
     rater: str
     verdict: str
     strength: int
+    ranking: list[list[int]]
+    """Canonical positions, best first, equal ones together."""
+    criteria: dict[str, list[int]]
+    """Ratings of the completions in canonical order."""
+    spans: list[dict[str, Any]]
+    edited: int | None
+    edited_text: str
     rationale: str
     skip_reason: str
     guideline_version: int
@@ -221,17 +236,19 @@ class Client:
 
     def submit(
         self, assignment: Assignment, *, choice: str, strength: int = 0, rationale: str = "", skip_reason: str = "", active_ms: int | None = None,
-        key: str | None = None,
+        key: str | None = None, **answers: Any,
     ) -> Saved:  # fmt: skip
         """Vote; safe to repeat with the same key.
 
         Args:
-            choice: left, right, tie, both_bad or skip, as `assignment.options` has them.
+            choice: left, right, tie, both_bad or skip, as `assignment.options` has them; ranked for three or more replies.
             key: made anew when left out.
+            answers: ranking=[[2], [0, 1]] (places from the left, best first), criteria={"correct": [5, 3]},
+                spans=[{"place": 0, "start": 4, "end": 9, "label": "bad"}], edit={"place": 0, "text": "..."}.
         """
         sent = {
             "key": key or new_key(), "choice": choice, "strength": strength, "guideline_version": assignment.guideline_version,
-            "rationale": rationale, "skip_reason": skip_reason, "active_ms": active_ms,
+            "rationale": rationale, "skip_reason": skip_reason, "active_ms": active_ms, **answers,
         }  # fmt: skip
         return Saved(**self._json("POST", f"/assignments/{quote(assignment.id)}/verdict", sent))
 
@@ -313,6 +330,7 @@ class Client:
 def _assignment(values: Mapping[str, Any]) -> Assignment:
     return Assignment(
         **{**values, "prompt": tuple(Turn(**turn) for turn in values["prompt"]), "replies": tuple(values["replies"]),
+           "criteria": tuple(values["criteria"]), "places": tuple(values["places"]),
            "options": tuple(Choice(**option) for option in values["options"])}
     )  # fmt: skip
 

@@ -99,5 +99,7 @@ def _blank_derived(rows: Rows, person_id: str) -> None:
     """The same in the tables that are derived from the events, so that a replay gives what is there."""
     rows.execute(sa.update(Decision).where(Decision.person_id == person_id).values(reason=""))
     rows.execute(sa.update(Verdict).where(Verdict.person_id == person_id).values(rationale=""))
+    for verdict in rows.scalars(sa.select(Verdict).where(Verdict.person_id == person_id)):
+        verdict.spans = _blanked(verdict.spans)[0]
     own = sa.select(Assignment.id).where(Assignment.person_id == person_id)
     rows.execute(sa.update(Flag).where(Flag.assignment_id.in_(own)).values(note=_BLANK))

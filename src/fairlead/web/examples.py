@@ -6,7 +6,7 @@ from fairlead.store.annotation.database import Rows
 from fairlead.store.annotation.leading import Decision
 from fairlead.store.annotation.schema import Item, Verdict
 from fairlead.web.errors import missing
-from fairlead.web.importing import pair_of
+from fairlead.web.importing import texts_of
 
 HEADING = "## Borderline examples"
 MAX_QUOTE = 1_200
@@ -22,7 +22,8 @@ def with_example(rows: Rows, project_id: str, text: str, item_id: str) -> str:
     item = rows.get(Item, item_id)
     if item is None or item.project_id != project_id:
         raise missing("This item")
-    pair = pair_of(rows, item)
+    whole = texts_of(rows, item)
+    first, second = (completion.text for completion in whole.completions[:2])
     found = rows.execute(
         sa.select(Verdict.verdict, sa.func.count()).where(Verdict.item_id == item_id, Verdict.verdict != "skip").group_by(Verdict.verdict)
     ).all()  # fmt: skip
@@ -34,8 +35,8 @@ def with_example(rows: Rows, project_id: str, text: str, item_id: str) -> str:
         if decision
         else "WRITE WHICH REPLY IS BETTER BY THIS GUIDELINE, AND WHY."
     )
-    parts = [text.rstrip(), *([] if HEADING in text else [HEADING]), "### Example", "Asked:", _quoted(pair.prompt.messages[-1].content),
-             "First reply:", _quoted(pair.a.text), "Second reply:", _quoted(pair.b.text), f"Raters said: {votes or 'nothing yet'}.",
+    parts = [text.rstrip(), *([] if HEADING in text else [HEADING]), "### Example", "Asked:", _quoted(whole.prompt.messages[-1].content),
+             "First reply:", _quoted(first), "Second reply:", _quoted(second), f"Raters said: {votes or 'nothing yet'}.",
              f"**By this guideline**: {answer}"]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 

@@ -13,7 +13,7 @@ Raters appear under their pseudonyms only.
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +29,8 @@ from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.leading import Decision
 from fairlead.store.annotation.schema import Assignment, Guideline, Item, Person, Project, Verdict
 from fairlead.web.decisions import decisions_of
-from fairlead.web.importing import pair_of
+from fairlead.web.frames import pairs_of, stands_after, verdict_on
+from fairlead.web.importing import texts_of
 from fairlead.web.projects import get_project
 
 
@@ -38,7 +39,7 @@ class Export:
     """What was written."""
 
     num_comparisons: int
-    """Pairs with at least one vote or skip."""
+    """Pairs with at least one vote or skip; a ranking is as many as it has pairs."""
     num_votes: int
     num_skips: int
     num_raters: int
@@ -52,10 +53,12 @@ def export_project(database: Database, project: Project, out: Path) -> Export:
         DataError: nobody has voted yet, or the files do not hold what the database does.
     """
     with database.read() as rows:
-        comparisons = list(_comparisons(rows, project.id))
+        given = _given(rows, project.id)
+        comparisons = list(_comparisons(rows, given, decided=decisions_of(rows, project.id)))
         decided = list(_decision_rows(rows, project.id))
         guidelines = list(rows.scalars(sa.select(Guideline).where(Guideline.project_id == project.id)))
         num_stored = rows.scalar(sa.select(sa.func.count()).select_from(Verdict).where(Verdict.project_id == project.id)) or 0  # fmt: skip
+    said = [verdict for _, votes in given for verdict, _, _ in votes]
     if not comparisons:
         raise DataError(
             explain(
@@ -66,17 +69,17 @@ def export_project(database: Database, project: Project, out: Path) -> Export:
                 remedy="Invite raters first: fairlead annotate invite",
             )
         )
-    votes = [judgment for comparison in comparisons for judgment in comparison.judgments]
-    if len(votes) != num_stored:
+    if len(said) != num_stored:
         raise DataError(
             explain(
                 "votes",
-                len(votes),
+                len(said),
                 "is not what the database holds",
                 expected=str(num_stored),
                 remedy="Export again, and report this",
             )
         )
+    votes = [judgment for comparison in comparisons for judgment in comparison.judgments]
     out.mkdir(parents=True, exist_ok=True)
     write_collected(out / "comparisons.jsonl", comparisons)
     write_jsonl(out / "votes.jsonl", (_vote_row(vote) for vote in votes))
@@ -86,10 +89,10 @@ def export_project(database: Database, project: Project, out: Path) -> Export:
     documents = [guideline for guideline in guidelines if str(guideline.version) in used]
     for guideline in documents:
         write_text(out / f"guideline-{guideline.version}.md", guideline.text)
-    num_skips = sum(vote.verdict == "skip" for vote in votes)
+    num_skips = sum(verdict.verdict == "skip" for verdict in said)
     export = Export(
         num_comparisons=len(comparisons),
-        num_votes=len(votes) - num_skips,
+        num_votes=len(said) - num_skips,
         num_skips=num_skips,
         num_raters=len({v.rater for v in votes}),
         num_decisions=len(decided),
@@ -121,22 +124,43 @@ def zip_project(database: Database, project_id: str) -> Path:
         raise
 
 
-def _comparisons(rows: Rows, project_id: str) -> Iterator[Comparison]:
+_Vote = tuple[Verdict, Assignment, str]
+
+
+def _given(rows: Rows, project_id: str) -> list[tuple[Item, list[_Vote]]]:
+    """Items with what was said of them, by whom (pseudonym)."""
     found = rows.execute(
         sa.select(Item, Verdict, Assignment, Person.pseudonym)
         .join(Verdict, Verdict.item_id == Item.id).join(Assignment, Assignment.id == Verdict.assignment_id)
         .join(Person, Person.id == Verdict.person_id)
-        .where(Item.project_id == project_id).order_by(Item.pair_id, Person.pseudonym)
+        .where(Item.project_id == project_id).order_by(Item.content_id, Person.pseudonym)
     ).all()  # fmt: skip
-    grouped: dict[str, tuple[Item, list[Judgment]]] = {}
+    grouped: dict[str, tuple[Item, list[_Vote]]] = {}
     for item, verdict, assignment, pseudonym in found:
-        grouped.setdefault(item.id, (item, []))[1].append(_judgment(item, verdict, assignment, pseudonym))
-    decided = decisions_of(rows, project_id)
-    for item, judgments in grouped.values():
-        pair = pair_of(rows, item)
-        task = Task(prompt_id=item.prompt_id, completion_a=item.completion_a, completion_b=item.completion_b,
-                    meta={"use": item.use, **_decision(decided.get(item.id))})  # fmt: skip
-        yield Comparison(prompt=pair.prompt, a=pair.a, b=pair.b, task=task, judgments=tuple(judgments))
+        grouped.setdefault(item.id, (item, []))[1].append((verdict, assignment, pseudonym))
+    return list(grouped.values())
+
+
+def _comparisons(
+    rows: Rows, given: Sequence[tuple[Item, list[_Vote]]], *, decided: Mapping[str, Decision]
+) -> Iterable[Comparison]:
+    """A ranking is a comparison of every two of its completions; what was said of one pair in two items stands together."""
+    found: dict[str, Comparison] = {}
+    for item, votes in given:
+        texts = texts_of(rows, item)
+        for first, second in pairs_of(len(texts.completions)):
+            a, b = texts.completions[first], texts.completions[second]
+            meta: dict[str, Any] = {"use": item.use}
+            if len(texts.completions) > 2:
+                meta["item"] = item.content_id
+            if (first, second) == (0, 1):  # which is what adjudicators decide
+                meta |= _decision(decided.get(item.id))
+            task = Task(prompt_id=texts.prompt.id, completion_a=a.id, completion_b=b.id, meta=meta)
+            made = {vote.rater: vote for vote in (_judgment(task.id, (first, second), *vote) for vote in votes)}
+            if task.id in found:  # a rater who judged the pair in both items is heard once
+                made |= {vote.rater: vote for vote in found[task.id].judgments}
+            found[task.id] = Comparison(prompt=texts.prompt, a=a, b=b, task=task, judgments=tuple(made.values()))
+    return found.values()
 
 
 def _decision(decision: Decision | None) -> dict[str, Any]:
@@ -154,23 +178,27 @@ def _decision(decision: Decision | None) -> dict[str, Any]:
 
 def _decision_rows(rows: Rows, project_id: str) -> Iterator[dict[str, Any]]:
     found = rows.execute(
-        sa.select(Item.pair_id, Decision, Person.pseudonym).join(Decision, Decision.item_id == Item.id)
-        .join(Person, Person.id == Decision.person_id).where(Decision.project_id == project_id).order_by(Item.pair_id)
+        sa.select(Item.content_id, Decision, Person.pseudonym).join(Decision, Decision.item_id == Item.id)
+        .join(Person, Person.id == Decision.person_id).where(Decision.project_id == project_id).order_by(Item.content_id)
     ).all()  # fmt: skip
     for pair_id, decision, pseudonym in found:
         yield {"item": pair_id, "label": decision.verdict, "reason": decision.reason, "guideline_version": str(decision.guideline_version),
                "adjudicator": pseudonym}  # fmt: skip
 
 
-def _judgment(item: Item, verdict: Verdict, assignment: Assignment, pseudonym: str) -> Judgment:
+def _judgment(
+    task_id: str, pair: tuple[int, int], verdict: Verdict, assignment: Assignment, pseudonym: str
+) -> Judgment:
     meta: dict[str, Any] = {
         name: value
         for name in ("rationale", "skip_reason", "active_ms")
         if (value := getattr(verdict, name)) not in ("", None)
     }
+    is_decided = verdict.verdict not in ("skip", "both_bad")
     return Judgment(
-        task_id=item.pair_id, rater=pseudonym, rater_kind="human", verdict=cast(Outcome, verdict.verdict), swapped=assignment.swapped,
-        strength=verdict.strength, order=assignment.position, guideline_version=str(verdict.guideline_version), meta=meta,
+        task_id=task_id, rater=pseudonym, rater_kind="human", strength=verdict.strength, order=assignment.position,
+        verdict=cast(Outcome, verdict_on(verdict.ranking, *pair) if is_decided else verdict.verdict),
+        swapped=stands_after(assignment.shown, *pair), guideline_version=str(verdict.guideline_version), meta=meta,
     )  # fmt: skip
 
 

@@ -1,24 +1,26 @@
-"""Texts into a project: a run's completions, or pairs of any preference file that `formats` reads.
+"""Texts into a project: a run's completions, pairs of any preference file that `formats` reads, or the items of another annotation tool.
 
-What a file says of quality (chosen, rejected, scores) is left behind: raters see two texts in an order that says nothing.
+What a file says of quality (chosen, rejected, scores) is left behind: raters see texts in an order that says nothing.
 
 Example:
-    found = read_pairs("hh.jsonl.gz", rejects_file=Path("rejects.jsonl"))
-    added = add_pairs(database, project.id, found.pairs)
+    found = read_source(Path("hh.jsonl.gz"), seed=0, rejects_file=Path("rejects.jsonl"))
+    added = add_items(database, project.id, found.items)
 """
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import sqlalchemy as sa
 
+from fairlead.core.annotations import MAX_REPLIES, RatedItem
 from fairlead.core.errors import DataError, explain
 from fairlead.core.io import Rejects, read_records
-from fairlead.core.records import Completion, Prompt, Task, from_dict, to_dict
-from fairlead.feedback.tasks import make_tasks
-from fairlead.formats import prompt_part, read_preferences
+from fairlead.core.records import Completion, Prompt, Task, content_hash, from_dict, to_dict
+from fairlead.feedback.tasks import choose_groups, make_tasks
+from fairlead.formats import detect_format, prompt_part, read_annotations, read_preferences
 from fairlead.store.annotation import schema
 from fairlead.store.annotation.database import Database, Rows
 from fairlead.web.events import record
@@ -33,26 +35,33 @@ _CHUNK = 500  # rows of one statement; SQLite takes 32,766 values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """Two completions of one prompt, in canonical order."""
+class NewItem:
+    """Two to nine completions of one prompt, in canonical order: that of their ids, which says nothing of them."""
 
     prompt: Prompt
-    a: Completion
-    b: Completion
+    completions: tuple[Completion, ...]
+
+    @classmethod
+    def of(cls, prompt: Prompt, completions: Iterable[Completion]) -> Self:
+        """Put them in order."""
+        return cls(prompt=prompt, completions=tuple(sorted(completions, key=lambda completion: completion.id)))
 
     @property
-    def task(self) -> Task:
-        """The comparison as the pipeline knows it."""
-        return Task(prompt_id=self.prompt.id, completion_a=self.a.id, completion_b=self.b.id)
+    def content_id(self) -> str:
+        """Of two the id of their comparison as the pipeline knows it, else a hash of the same kind."""
+        ids = [completion.id for completion in self.completions]
+        if len(ids) == 2:
+            return Task(prompt_id=self.prompt.id, completion_a=ids[0], completion_b=ids[1]).id
+        return f"i-{content_hash([self.prompt.id, *ids])}"
 
 
 @dataclass(slots=True, kw_only=True)
 class Found:
-    """Pairs of a file or folder, and what became of the rest."""
+    """Items of a file or folder, and what became of the rest."""
 
-    pairs: list[Pair]
+    items: list[NewItem]
     left_out: dict[str, int] = field(default_factory=dict[str, int])
-    """Rows, prompts or pairs that gave nothing, by reason."""
+    """Rows, prompts or items that gave nothing, by reason."""
     faults: list[str] = field(default_factory=list[str])
     """The first faulty rows: line and reason."""
 
@@ -69,35 +78,40 @@ class Added:
     num_items: int
     num_calibration: int
     num_known: int
-    """Pairs that the project has already."""
+    """Items that the project has already."""
 
 
-def read_source(path: Path, *, pairs_per_prompt: int, seed: int, rejects_file: Path) -> Found:
-    """Read a folder with prompts.jsonl and completions.jsonl, or a file of preferences in any known format.
+def read_source(path: Path, *, pairs_per_prompt: int = 1, group_size: int = 2, seed: int, rejects_file: Path) -> Found:
+    """Read a folder with prompts.jsonl and completions.jsonl, or a file of preferences or rated items in any known format.
 
+    Args:
+        group_size: completions of an item. With 2 every pair of a file is an item; with more all completions of a prompt are one, to be
+            ranked, up to this many.
     Raises:
         DataError: nothing usable is in it.
     """
+    if not 2 <= group_size <= MAX_REPLIES:
+        raise DataError(explain("group size", group_size, "cannot be rated", expected=f"2 to {MAX_REPLIES}", remedy="Choose another"))  # fmt: skip
     found = (
-        _read_run(path, pairs_per_prompt=pairs_per_prompt, seed=seed)
+        _read_run(path, pairs_per_prompt=pairs_per_prompt, group_size=group_size, seed=seed)
         if path.is_dir()
-        else _read_file(path, rejects_file)
+        else _read_file(path, rejects_file, group_size=group_size, seed=seed)
     )
-    found.pairs, pairs = [], found.pairs
-    for pair in pairs:
-        reason = _fault(pair)
+    found.items, items = [], found.items
+    for item in items:
+        reason = _fault(item)
         if reason is None:
-            found.pairs.append(pair)
+            found.items.append(item)
         else:
             found.leave_out(reason)
-    if not found.pairs:
+    if not found.items:
         reasons = ", ".join(f"{num:,} {reason}" for reason, num in found.left_out.items()) or "it is empty"
         raise DataError(explain(path, None, f"gives no pair to rate ({reasons})", expected="two different completions of a prompt",
                                 remedy="Check the file"))  # fmt: skip
     return found
 
 
-def _read_run(folder: Path, *, pairs_per_prompt: int, seed: int) -> Found:
+def _read_run(folder: Path, *, pairs_per_prompt: int, group_size: int, seed: int) -> Found:
     for name in ("prompts.jsonl", "completions.jsonl"):
         if not (folder / name).is_file():
             raise DataError(explain(folder / name, None, "is missing", expected="prompts.jsonl and completions.jsonl in one folder",
@@ -111,77 +125,101 @@ def _read_run(folder: Path, *, pairs_per_prompt: int, seed: int) -> Found:
                                     expected="files of one run", remedy="Copy both files of the same run"))  # fmt: skip
         groups.setdefault(completion.prompt_id, []).append(completion)
     plan = make_tasks(groups, pairs_per_prompt=pairs_per_prompt, seed=seed)
-    found = Found(
-        pairs=[
-            Pair(prompt=prompts[t.prompt_id], a=completions[t.completion_a], b=completions[t.completion_b])
-            for t in plan.tasks
-        ]
-    )
+    if group_size > 2:
+        chosen = choose_groups(groups, group_size=group_size, seed=seed)
+        found = Found(items=[NewItem.of(prompts[name], group) for name, group in chosen.items()])
+    else:
+        named = [(prompts[t.prompt_id], (completions[t.completion_a], completions[t.completion_b])) for t in plan.tasks]
+        found = Found(items=[NewItem.of(prompt, texts) for prompt, texts in named])
     found.leave_out("prompts with fewer than two completions", plan.num_single)
     found.leave_out("prompts whose completions are all equal", plan.num_identical)
     return found
 
 
-def _read_file(path: Path, rejects_file: Path) -> Found:
-    found = Found(pairs=[])
+def _read_file(path: Path, rejects_file: Path, *, group_size: int, seed: int) -> Found:
+    found = Found(items=[])
     with Rejects(rejects_file) as rejects:
-        reading = read_preferences(path, rejects=rejects)
-        for preference in reading:
-            prompt = prompt_part(preference)
-            texts = (Completion(prompt_id=prompt.id, text=text, model="unknown") for text in (preference.chosen, preference.rejected))  # fmt: skip
-            a, b = sorted(texts, key=lambda completion: completion.id)
-            found.pairs.append(Pair(prompt=prompt, a=a, b=b))
+        if detect_format(path).kind == "annotations":
+            reading = read_annotations(path, rejects=rejects)
+            found.items = [_new(_prompt(item), [reply.text for reply in item.replies]) for item in reading]
+        else:
+            reading = read_preferences(path, rejects=rejects)
+            pairs = [(prompt_part(preference), (preference.chosen, preference.rejected)) for preference in reading]
+            found.items = [_new(*pair) for pair in pairs] if group_size == 2 else _join(pairs, group_size=group_size, seed=seed)  # fmt: skip
         found.faults = [f"{where}: {reason}" for where, reason in rejects.first(NUM_FAULTS)]
     for reason, num in (*reading.report.rejects.items(), *reading.report.skips.items()):
         found.leave_out(f"rows: {reason}", num)
     return found
 
 
-def _fault(pair: Pair) -> str | None:
-    texts = (*(message.content for message in pair.prompt.messages), pair.a.text, pair.b.text)
-    if not pair.a.text.strip() or not pair.b.text.strip():
-        return "pairs with an empty reply"
-    if pair.a.text.strip() == pair.b.text.strip():
-        return "pairs of equal replies"
+def _prompt(item: RatedItem) -> Prompt:
+    return Prompt(messages=item.prompt, slice=item.slice, source=item.source, split=item.split)
+
+
+def _new(prompt: Prompt, texts: Sequence[str]) -> NewItem:
+    """Who wrote a text is not taken over: raters could not know, and files that name only some models would tell them apart."""
+    return NewItem.of(prompt, (Completion(prompt_id=prompt.id, text=text, model="unknown") for text in texts))
+
+
+def _join(pairs: Iterable[tuple[Prompt, tuple[str, str]]], *, group_size: int, seed: int) -> list[NewItem]:
+    """All texts of a prompt as one item."""
+    prompts: dict[str, Prompt] = {}
+    groups: dict[str, list[Completion]] = {}
+    for prompt, texts in pairs:
+        prompts[prompt.id] = prompt
+        groups.setdefault(prompt.id, []).extend(_new(prompt, texts).completions)
+    chosen = choose_groups(groups, group_size=group_size, seed=seed)
+    return [NewItem.of(prompts[name], group) for name, group in chosen.items()]
+
+
+def _fault(item: NewItem) -> str | None:
+    replies = [completion.text for completion in item.completions]
+    texts = (*(message.content for message in item.prompt.messages), *replies)
+    if not all(text.strip() for text in replies):
+        return "items with an empty reply"
+    if len({text.strip() for text in replies}) < len(replies):
+        return "items with equal replies"
     if any("\0" in text for text in texts):
-        return "pairs with a NUL character"
+        return "items with a NUL character"
     if max(map(len, texts)) > MAX_TEXT:
-        return f"pairs with a text beyond {MAX_TEXT:,} characters"
+        return f"items with a text beyond {MAX_TEXT:,} characters"
     return None
 
 
-def add_pairs(database: Database, project_id: str, pairs: Sequence[Pair], *, by: str | None = None) -> Added:
-    """Put pairs into a project, all or none; those that it has are counted and left alone.
+def add_items(database: Database, project_id: str, items: Sequence[NewItem], *, by: str | None = None) -> Added:
+    """Put items into a project, all or none; those that it has are counted and left alone.
 
-    Until the project has its calibration items, new pairs become those, drawn at random.
+    Until the project has its calibration items, new ones become those, drawn at random.
     """
     with database.write() as rows:
         project = get_project(rows, project_id)
-        known = set(rows.scalars(sa.select(schema.Item.pair_id).where(schema.Item.project_id == project_id)))
-        new = {pair.task.id: pair for pair in pairs if pair.task.id not in known}
+        known = set(rows.scalars(sa.select(schema.Item.content_id).where(schema.Item.project_id == project_id)))
+        given = {item.content_id: item for item in items}
+        new = {name: item for name, item in given.items() if name not in known}
         _insert_content(
-            rows, project_id, schema.Prompt, {pair.prompt.id: to_dict(pair.prompt) for pair in new.values()}
+            rows, project_id, schema.Prompt, {item.prompt.id: to_dict(item.prompt) for item in new.values()}
         )
-        _insert_content(rows, project_id, schema.Completion, {c.id: to_dict(c) for pair in new.values() for c in (pair.a, pair.b)})  # fmt: skip
+        _insert_content(rows, project_id, schema.Completion, {c.id: to_dict(c) for item in new.values() for c in item.completions})  # fmt: skip
         num_calibration = rows.scalar(
             sa.select(sa.func.count()).select_from(schema.Item).where(schema.Item.project_id == project_id, schema.Item.use == "calibration")
         ) or 0  # fmt: skip
         names = list(new)
         secrets.SystemRandom().shuffle(names)
         num_more = min(max(0, project.calibration_items - num_calibration), len(names))
-        items = [
-            {"id": new_id(), "project_id": project_id, "pair_id": name, "prompt_id": new[name].prompt.id, "completion_a": new[name].a.id,
-             "completion_b": new[name].b.id, "use": "calibration" if i < num_more else "production", "rank": secrets.randbelow(2**53)}
+        made = [
+            {"id": new_id(), "project_id": project_id, "content_id": name, "prompt_id": new[name].prompt.id,
+             "completions": [completion.id for completion in new[name].completions],
+             "use": "calibration" if i < num_more else "production", "rank": secrets.randbelow(2**53)}
             for i, name in enumerate(names)
         ]  # fmt: skip
-        _insert(rows, schema.Item, items)
+        _insert(rows, schema.Item, made)
         _insert(rows, schema.Progress, [
             {"item_id": item["id"], "project_id": project_id, "use": item["use"], "rank": item["rank"], "num_votes": 0, "num_skips": 0,
              "pattern": ""}
-            for item in items
+            for item in made
         ])  # fmt: skip
-        record(rows, "items.imported", person_id=by, project_id=project_id, content={"items": len(items)})
-        return Added(num_items=len(items), num_calibration=num_more, num_known=len({p.task.id for p in pairs} & known))
+        record(rows, "items.imported", person_id=by, project_id=project_id, content={"items": len(made)})
+        return Added(num_items=len(made), num_calibration=num_more, num_known=len(given) - len(new))
 
 
 def _insert_content(
@@ -198,10 +236,10 @@ def _insert(rows: Rows, table: type[schema.Table], values: Iterable[Mapping[str,
         rows.execute(sa.insert(table), [dict(row) for row in listed[start : start + _CHUNK]])
 
 
-def pair_of(rows: Rows, item: schema.Item) -> Pair:
+def texts_of(rows: Rows, item: schema.Item) -> NewItem:
     """The texts of an item."""
     prompt = rows.get(schema.Prompt, (item.project_id, item.prompt_id))
-    a = rows.get(schema.Completion, (item.project_id, item.completion_a))
-    b = rows.get(schema.Completion, (item.project_id, item.completion_b))
-    assert prompt is not None and a is not None and b is not None, f"item {item.id} lacks a text"
-    return Pair(prompt=from_dict(Prompt, prompt.record), a=from_dict(Completion, a.record), b=from_dict(Completion, b.record))  # fmt: skip
+    found = [rows.get(schema.Completion, (item.project_id, name)) for name in item.completions]
+    assert prompt is not None and None not in found, f"item {item.id} lacks a text"
+    completions = tuple(from_dict(Completion, row.record) for row in found if row is not None)
+    return NewItem(prompt=from_dict(Prompt, prompt.record), completions=completions)

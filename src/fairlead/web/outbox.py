@@ -59,7 +59,7 @@ def put_finished(rows: Rows, event: Event, item_id: str) -> None:
         name=ITEM_FINISHED,
         subject=item_id,
         at=event.at,
-        facts={"item": item_id, "pair": item.pair_id, "votes": votes},
+        facts={"item": item_id, "content_id": item.content_id, "votes": votes},
     )
 
 

@@ -1,8 +1,11 @@
 """Projects and the versions of their guidelines."""
 
-from dataclasses import dataclass, fields
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import sqlalchemy as sa
+from pydantic import ConfigDict
 
 from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.schema import Guideline, Project
@@ -11,6 +14,9 @@ from fairlead.web.events import record
 from fairlead.web.people import new_id, now_ms
 
 MAX_GUIDELINE = 200_000  # characters
+MAX_CRITERIA, MAX_POINTS = 3, 10
+MAX_QUESTION, MAX_END = 200, 40  # characters
+_CRITERION = re.compile(r"[a-z][a-z0-9_]{0,29}")
 FIRST_GUIDELINE = """# Which reply is better?
 
 Read the conversation, then both replies to the end. Choose the reply that you would rather have received.
@@ -24,16 +30,39 @@ A longer reply is not better for being longer. When you cannot decide after a se
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Criterion:
+    """A scale by which every completion is rated beside the verdict."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    name: str
+    """In exports: helpfulness gives the ratings `chosen_helpfulness` and `rejected_helpfulness`."""
+    question: str
+    points: int = 5
+    """Ratings go from 1 (worst) to this."""
+    low: str = ""
+    """What 1 means."""
+    high: str = ""
+    """What the highest rating means."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """What a guideline version asks of a verdict."""
 
     scale: str = "graded"
     """binary, or graded."""
     ties: str = "forced"
-    """forced, or allowed."""
+    """forced, or allowed: also whether replies of a ranking may share a place."""
     both_bad: bool = False
     rationale: str = "optional"
     """off, optional or required."""
+    criteria: tuple[Criterion, ...] = ()
+    """At most three."""
+    spans: bool = False
+    """May raters mark passages?"""
+    edits: bool = False
+    """May raters write the best completion better?"""
 
 
 CHOICES = {"scale": ("binary", "graded"), "ties": ("forced", "allowed"), "rationale": ("off", "optional", "required")}
@@ -41,7 +70,40 @@ CHOICES = {"scale": ("binary", "graded"), "ties": ("forced", "allowed"), "ration
 
 def rules_of(guideline: Guideline) -> Rules:
     """The rules of a stored version."""
-    return Rules(**{field.name: getattr(guideline, field.name) for field in fields(Rules)})
+    values = {field.name: getattr(guideline, field.name) for field in fields(Rules)}
+    return Rules(**{**values, "criteria": tuple(Criterion(**each) for each in guideline.criteria)})
+
+
+def to_columns(rules: Rules) -> dict[str, Any]:
+    """The rules as columns of a version."""
+    return {**asdict(rules), "criteria": [asdict(criterion) for criterion in rules.criteria]}
+
+
+def check_rules(rules: Rules) -> None:
+    """Can a guideline ask this?
+
+    Raises:
+        Refused: a value is not one of those allowed, or the criteria cannot be told apart or answered.
+    """
+    for name, allowed in CHOICES.items():
+        if getattr(rules, name) not in allowed:
+            raise invalid(f"{name} of the guideline is {getattr(rules, name)}. Choose one of {', '.join(allowed)}.")
+    if len(rules.criteria) > MAX_CRITERIA:
+        raise invalid(f"The guideline has {len(rules.criteria)} criteria. Keep the {MAX_CRITERIA} that matter.")
+    for criterion in rules.criteria:
+        if not _CRITERION.fullmatch(criterion.name):
+            raise invalid(f"A criterion is named {criterion.name[:40]}. Use a word of small letters, digits and _, at most 30.")  # fmt: skip
+        if not 1 <= len(criterion.question.strip()) <= MAX_QUESTION or max(len(criterion.low), len(criterion.high)) > MAX_END:  # fmt: skip
+            raise invalid(
+                f"{criterion.name} has no question, or one that is too long. Write 1 to {MAX_QUESTION} characters, and {MAX_END} for each end."
+            )
+        if not 2 <= criterion.points <= MAX_POINTS:
+            raise invalid(f"{criterion.name} has {criterion.points} points. Choose 2 to {MAX_POINTS}.")
+        if any("\0" in text for text in (criterion.question, criterion.low, criterion.high)):
+            raise invalid(f"{criterion.name} holds a NUL character. Remove it.")
+    names = [criterion.name for criterion in rules.criteria]
+    if len(set(names)) < len(names):
+        raise invalid("Two criteria have one name. Name them apart.")
 
 
 def create_project(
@@ -72,15 +134,12 @@ def publish_guideline(database: Database, project_id: str, *, text: str, rules: 
 
 
 def _publish(rows: Rows, project_id: str, *, text: str, rules: Rules, by: str | None) -> int:
-    for name, allowed in CHOICES.items():
-        if getattr(rules, name) not in allowed:
-            raise invalid(f"{name} of the guideline is {getattr(rules, name)}. Choose one of {', '.join(allowed)}.")
+    check_rules(rules)
     if not text.strip() or len(text) > MAX_GUIDELINE or "\0" in text:
         raise invalid(f"The guideline is empty or too long. Write 1 to {MAX_GUIDELINE:,} characters.")
     latest = rows.scalar(sa.select(sa.func.max(Guideline.version)).where(Guideline.project_id == project_id)) or 0
     version = latest + 1
-    rows.add(Guideline(project_id=project_id, version=version, text=text, scale=rules.scale, ties=rules.ties, both_bad=rules.both_bad,
-                       rationale=rules.rationale, author_id=by, published_at=now_ms()))  # fmt: skip
+    rows.add(Guideline(project_id=project_id, version=version, text=text, author_id=by, published_at=now_ms(), **to_columns(rules)))  # fmt: skip
     record(rows, "guideline.published", person_id=by, project_id=project_id, content={"version": version})
     return version
 

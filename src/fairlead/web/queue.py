@@ -1,8 +1,9 @@
-"""Which item a rater gets next, and on which side its completions stand.
+"""Which item a rater gets next, and in which order its completions stand.
 
 Calibration items come first, the same to every rater; who passes gets items that lack votes, those that have most of them first, so that
 items are finished rather than begun. An item in another rater's hands counts as voted on until its lease ends. No rater gets an item
 twice. The side is the one that fewer raters of the item have seen; where both are even, the one this rater has had less, else a draw.
+Three or more stand in a drawn order that repeats as few of the places of earlier raters as it can.
 """
 
 import secrets
@@ -25,6 +26,8 @@ LEASE_MS = 30 * 60 * 1000
 """How long an item waits for a rater who has it on screen or next in line."""
 SIDE_SLACK = 2
 """A rater who has seen one side this much more often gets the other where the item leaves the choice."""
+NUM_DRAWS = 24
+"""Random orders of three or more completions from which the most different one is taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,23 +89,34 @@ def _next_item(rows: Rows, project: Project, actor: Actor) -> str | Nothing:
 
 
 def _assign(rows: Rows, project: Project, actor: Actor, item_id: str) -> Assignment:
-    own = sa.select(sa.func.count(), sa.func.sum(sa.cast(Assignment.swapped, sa.Integer))).where(
+    lead = sa.case((Assignment.shown == "10", 1), (Assignment.shown == "01", -1), else_=0)
+    own = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(lead), 0)).where(
         Assignment.project_id == project.id, Assignment.person_id == actor.person_id
     )
-    position, num_swapped = rows.execute(own).one()
+    position, own_lead = rows.execute(own).one()
+    item = rows.get(Item, item_id)
+    assert item is not None, f"there is progress on an item {item_id} that is not there"
     assignment = Assignment(
         id=new_id(), project_id=project.id, item_id=item_id, person_id=actor.person_id, position=position, state="open",
-        swapped=_draw_side(rows, item_id, own_lead=2 * (num_swapped or 0) - position), leased_until=now_ms() + LEASE_MS,
+        shown=_draw_shown(rows, item, own_lead=own_lead), leased_until=now_ms() + LEASE_MS,
     )  # fmt: skip
     rows.add(assignment)
     return assignment
 
 
-def _draw_side(rows: Rows, item_id: str, *, own_lead: int) -> bool:
-    """Args: own_lead: how much oftener b than a has stood on the left for this rater."""
-    sides = rows.scalars(sa.select(Assignment.swapped).where(Assignment.item_id == item_id)).all()
-    lead = 2 * sum(sides) - len(sides) or (own_lead if abs(own_lead) >= SIDE_SLACK else 0)
-    return lead < 0 if lead else bool(secrets.randbelow(2))
+def _draw_shown(rows: Rows, item: Item, *, own_lead: int) -> str:
+    """Args: own_lead: how much oftener the second of a pair has stood on the left for this rater."""
+    before = list(rows.scalars(sa.select(Assignment.shown).where(Assignment.item_id == item.id)))
+    if len(item.completions) > 2:
+        return _draw_order(before, num=len(item.completions))
+    lead = sum(1 if shown == "10" else -1 for shown in before) or (own_lead if abs(own_lead) >= SIDE_SLACK else 0)
+    return ("01" if lead > 0 else "10") if lead else secrets.choice(("01", "10"))
+
+
+def _draw_order(before: Collection[str], *, num: int) -> str:
+    """Of some random orders the one that puts completions where they stood least often."""
+    drawn = ["".join(map(str, secrets.SystemRandom().sample(range(num), num))) for _ in range(NUM_DRAWS)]
+    return min(drawn, key=lambda order: sum(digit == old for shown in before for digit, old in zip(order, shown, strict=True)))  # fmt: skip
 
 
 def own_assignment(rows: Rows, actor: Actor, assignment_id: str) -> Assignment:

@@ -9,8 +9,8 @@ from markupsafe import Markup
 
 from fairlead.store.annotation.database import Rows
 from fairlead.store.annotation.schema import Assignment, Draft, Flag, Guideline, Verdict
-from fairlead.web.importing import pair_of
-from fairlead.web.projects import current_guideline
+from fairlead.web.importing import texts_of
+from fairlead.web.projects import Rules, current_guideline, rules_of
 from fairlead.web.queue import item_of
 from fairlead.web.rendering import marked_differences, to_html
 
@@ -56,15 +56,21 @@ class Turn:
     text: Markup
 
 
+RANKED = (Option(value="both_bad", key="0", label="All bad", side="middle"),)
+"""Beside the places of a ranking."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
     """One reply."""
 
     name: str
-    """Left or Right."""
+    """Left or Right; of three or more the number that is also its key."""
     text: Markup
     marked: Markup | None
     """As written, with what the other side lacks in <mark>; None where the texts are too long to compare."""
+    place: int | None
+    """Given before in a ranking, 1 the best; None when none was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,20 +79,19 @@ class Shown:
 
     assignment_id: str
     turns: tuple[Turn, ...]
-    sides: tuple[Side, Side]
+    sides: tuple[Side, ...]
     options: tuple[Option, ...]
+    rules: Rules
     guideline_version: int
-    rationale_rule: str
-    """off, optional or required."""
     chosen: str
     """Value of the option given before; empty for a new item."""
     rationale: str
     flag_note: str
 
 
-def options_of(guideline: Guideline) -> tuple[Option, ...]:
-    """What this version allows, from left to right."""
-    table = GRADED if guideline.scale == "graded" else BINARY
+def options_of(guideline: Guideline, *, num: int) -> tuple[Option, ...]:
+    """What this version allows for so many replies, from left to right."""
+    table = RANKED if num > 2 else GRADED if guideline.scale == "graded" else BINARY
     forbidden = {
         value
         for value, is_there in (("tie", guideline.ties == "allowed"), ("both_bad", guideline.both_bad))
@@ -97,27 +102,51 @@ def options_of(guideline: Guideline) -> tuple[Option, ...]:
 
 def show(rows: Rows, assignment: Assignment) -> Shown:
     """Bring an assignment onto the screen."""
-    pair = pair_of(rows, item_of(rows, assignment))
+    item = texts_of(rows, item_of(rows, assignment))
     guideline = current_guideline(rows, assignment.project_id)
-    texts = (pair.b.text, pair.a.text) if assignment.swapped else (pair.a.text, pair.b.text)
-    marked = marked_differences(*texts) or (None, None)
+    texts = [item.completions[int(digit)].text for digit in assignment.shown]
+    num = len(texts)
+    marked = (marked_differences(texts[0], texts[1]) if num == 2 else None) or (None,) * num
+    names = ("Left", "Right") if num == 2 else tuple(str(place + 1) for place in range(num))
     verdict, draft, flag = (
         rows.get(Verdict, assignment.id),
         rows.get(Draft, assignment.id),
         rows.get(Flag, assignment.id),
     )
+    places = places_before(verdict, assignment) if verdict and num > 2 else [None] * num
     return Shown(
-        assignment_id=assignment.id, guideline_version=guideline.version, rationale_rule=guideline.rationale,
-        turns=tuple(Turn(role=ROLES[turn.role], text=to_html(turn.content)) for turn in pair.prompt.messages),
-        sides=(Side(name="Left", text=to_html(texts[0]), marked=marked[0]), Side(name="Right", text=to_html(texts[1]), marked=marked[1])),
-        options=options_of(guideline), chosen=given_before(verdict, assignment) if verdict else "",
-        rationale=draft.text if draft else verdict.rationale if verdict else "", flag_note=flag.note if flag else "",
+        assignment_id=assignment.id, guideline_version=guideline.version, rules=rules_of(guideline),
+        turns=tuple(Turn(role=ROLES[turn.role], text=to_html(turn.content)) for turn in item.prompt.messages),
+        sides=tuple(Side(name=names[i], text=to_html(texts[i]), marked=marked[i], place=places[i]) for i in range(num)),
+        options=options_of(guideline, num=num), chosen=given_before(verdict, assignment) if verdict else "",
+        rationale=draft.fields.get("rationale", "") if draft else verdict.rationale if verdict else "", flag_note=flag.note if flag else "",
     )  # fmt: skip
 
 
 def given_before(verdict: Verdict, assignment: Assignment) -> str:
-    """A stored verdict as the option that it was on this rater's screen."""
-    if verdict.verdict not in ("a", "b"):
+    """A stored verdict as the option that it was on this rater's screen; empty for a ranking."""
+    if verdict.verdict in ("both_bad", "skip"):
         return verdict.verdict
-    is_left = (verdict.verdict == "a") != assignment.swapped
+    if len(assignment.shown) > 2:
+        return ""
+    if verdict.verdict == "tie":
+        return "tie"
+    is_left = assignment.shown[0] == str(verdict.ranking[0][0])
     return f"{'left' if is_left else 'right'}{abs(verdict.strength)}"
+
+
+def places_before(verdict: Verdict, assignment: Assignment) -> list[int | None]:
+    """The place that each reply got, from left to right: 1 the best, equal ones the same; None where none was given."""
+    found = {position: rank for rank, tied in enumerate(verdict.ranking, start=1) for position in tied}
+    return [found.get(int(digit)) for digit in assignment.shown]
+
+
+def in_words(verdict: Verdict, assignment: Assignment) -> str:
+    """A stored verdict as its rater knows it: by what stood where."""
+    if verdict.verdict == "skip":
+        return "Skipped"
+    options = GRADED if len(assignment.shown) == 2 else RANKED
+    labels = {option.value: option.label for option in options} | {"left0": "Left", "right0": "Right"}
+    at = {int(digit): str(place + 1) for place, digit in enumerate(assignment.shown)}
+    order = " > ".join(" = ".join(sorted(at[position] for position in tied)) for tied in verdict.ranking)
+    return labels.get(given_before(verdict, assignment), order)

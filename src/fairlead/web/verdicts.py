@@ -1,6 +1,6 @@
 """Verdicts: submitted, changed, withdrawn. Each is an event; `apply` derives what is true now from it, live and in a replay.
 
-Events are in the frame that the rater saw (left, right); `apply` turns them into the canonical frame by the assignment's side.
+Events are in the frame that the rater saw (places from the left); `apply` turns them into the canonical one by the assignment's order.
 
 Example:
     submission = Submission(key="9b1c...", choice="left", strength=2, guideline_version=1)
@@ -9,8 +9,9 @@ Example:
 """
 
 import secrets
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -18,46 +19,18 @@ from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.schema import Assignment, Draft, Event, Flag, Item, Progress, Verdict
 from fairlead.store.annotation.totals import Concord, Work
 from fairlead.web import budget, decisions, totals
+from fairlead.web.answers import MAX_NOTE, Submission, check, check_text
 from fairlead.web.errors import Refused, invalid, missing
 from fairlead.web.events import record
+from fairlead.web.frames import as_stored
 from fairlead.web.outbox import put_finished
 from fairlead.web.people import now_ms
 from fairlead.web.policy import Actor
-from fairlead.web.projects import get_guideline
 from fairlead.web.queue import LEASE_MS, own_assignment
 
-Choice = Literal["left", "right", "tie", "both_bad", "skip"]
-SKIP_REASONS = {
-    "unclear": "The request is unclear",
-    "expertise": "I do not know the subject",
-    "language": "I do not know the language",
-    "broken": "A text is broken or missing",
-    "distressing": "Too distressing",
-    "other": "Another reason",
-}
-MAX_RATIONALE = 10_000  # characters
-MAX_NOTE = 2_000  # characters
-MAX_ACTIVE_MS = 24 * 3600 * 1000
+MAX_DRAFT = 100_000
+"""Characters of a field of a draft."""
 _SUBMITTED, _WITHDRAWN, _FLAGGED = "verdict.submitted", "verdict.withdrawn", "item.flagged"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
-    """What a rater sends for one item, in the frame of the screen."""
-
-    key: str
-    """Made once by the browser; the same key is the same submission."""
-    choice: Choice
-    guideline_version: int
-    """The version that the rater read."""
-    strength: int = 0
-    """1 slightly, 2 better, 3 much; 0 with a binary scale, a tie or a skip."""
-    rationale: str = ""
-    skip_reason: str = ""
-    active_ms: int | None = None
-    """From shown to submitted, pauses left out."""
-    first_key_ms: int | None = None
-    """From shown to the first key or click."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +53,13 @@ def submit(database: Database, actor: Actor, assignment_id: str, submission: Sub
         Refused: the assignment is not this rater's, the guideline does not allow the choice, or the key was used for something else.
     """
     check_key(submission.key)
-    content = {name: value for name, value in asdict(submission).items() if name != "key"}
+    content = submission.content()
     with database.write() as rows:
         assignment = own_assignment(rows, actor, assignment_id)
         repeat = same_key(rows, actor, submission.key, kind=_SUBMITTED, assignment_id=assignment_id, content=content)
         if repeat is not None:
             return Saved(event_number=repeat.number, is_repeat=True)
-        _check(rows, assignment, submission)
+        check(rows, assignment, submission)
         event = record(rows, _SUBMITTED, person_id=actor.person_id, project_id=assignment.project_id, assignment_id=assignment_id,
                        key=submission.key, content=content)  # fmt: skip
         apply(rows, event)
@@ -129,28 +102,19 @@ def flag(database: Database, actor: Actor, assignment_id: str, *, note: str, key
                                assignment_id=assignment_id, key=key, content={"note": note}))  # fmt: skip
 
 
-def save_draft(database: Database, actor: Actor, assignment_id: str, text: str) -> None:
-    """Keep a rationale that is being written."""
-    check_text("rationale", text, MAX_RATIONALE)
+def save_draft(database: Database, actor: Actor, assignment_id: str, fields: Mapping[str, str]) -> None:
+    """Keep an answer that is being written."""
+    for name, text in fields.items():
+        check_text(name, text, MAX_DRAFT)
     with database.write() as rows:
         own_assignment(rows, actor, assignment_id)
-        rows.merge(Draft(assignment_id=assignment_id, text=text, saved_at=now_ms()))
+        rows.merge(Draft(assignment_id=assignment_id, fields=dict(fields), saved_at=now_ms()))
 
 
 def check_key(key: str) -> None:
     """Refuse what is no key of a submission."""
     if not 8 <= len(key) <= 64 or not key.isascii() or not key.replace("-", "").isalnum():
         raise invalid("The submission has no proper key. Load the page again and send it once more.")
-
-
-def check_text(name: str, text: str, limit: int) -> None:
-    """Refuse a text that is too long or cannot be stored."""
-    if len(text) > limit or "\0" in text:
-        raise invalid(f"The {name} is too long ({len(text):,} characters). Shorten it to {limit:,}.")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise invalid(f"The {name} holds half a character. Remove it.") from error
 
 
 def same_key(
@@ -164,28 +128,6 @@ def same_key(
     if not is_same:
         raise Refused(409, "key_used", "This key was used for another submission. Load the page again.")
     return found
-
-
-def _check(rows: Rows, assignment: Assignment, submission: Submission) -> None:
-    """Does the guideline that the rater read allow this?"""
-    guideline = get_guideline(rows, assignment.project_id, submission.guideline_version)
-    choice = submission.choice
-    if choice not in ("left", "right", "tie", "both_bad", "skip"):
-        raise invalid(f"{choice} is no verdict. Choose left, right, tie, both_bad or skip.")
-    if choice == "tie" and guideline.ties != "allowed":
-        raise invalid("This guideline asks for a choice: a tie is not allowed. Choose the slightly better reply.")
-    if choice == "both_bad" and not guideline.both_bad:
-        raise invalid("This guideline does not know both bad. Choose the less bad reply.")
-    if choice == "skip" and submission.skip_reason not in SKIP_REASONS:
-        raise invalid("A skip needs a reason. Choose one of the list.")
-    lowest, highest = (1, 3) if guideline.scale == "graded" and choice in ("left", "right") else (0, 0)
-    if not lowest <= submission.strength <= highest:
-        raise invalid(f"strength is {submission.strength}. Send {lowest} to {highest}.")
-    if submission.active_ms is not None and not 0 <= submission.active_ms <= MAX_ACTIVE_MS:
-        raise invalid("The time on the item is not possible. Load the page again.")
-    check_text("rationale", submission.rationale, MAX_RATIONALE)
-    if guideline.rationale == "required" and choice != "skip" and not submission.rationale.strip():
-        raise invalid("This guideline asks for a reason. Write one or two sentences.")
 
 
 def apply(rows: Rows, event: Event) -> None:
@@ -221,16 +163,16 @@ def apply(rows: Rows, event: Event) -> None:
         assignment.state, assignment.leased_until = "open", event.at + LEASE_MS
         totals.count(rows, assignment, progress, before=counted, after=None)
         return
-    verdict, strength = _canonical(event.content, is_swapped=assignment.swapped)
+    said = as_stored(event.content, shown=assignment.shown)
     rows.add(Verdict(
         assignment_id=assignment.id, project_id=assignment.project_id, item_id=assignment.item_id, person_id=assignment.person_id,
-        event_number=event.number, verdict=verdict, strength=strength, rationale=event.content["rationale"],
-        skip_reason=event.content["skip_reason"] if verdict == "skip" else "", guideline_version=event.content["guideline_version"],
-        active_ms=event.content["active_ms"],
+        event_number=event.number, rationale=event.content["rationale"],
+        skip_reason=event.content["skip_reason"] if said["verdict"] == "skip" else "", guideline_version=event.content["guideline_version"],
+        active_ms=event.content["active_ms"], **said,
     ))  # fmt: skip
     assignment.state = "done"
-    _count(progress, verdict, 1)
-    totals.count(rows, assignment, progress, before=counted, after=(verdict, event))
+    _count(progress, said["verdict"], 1)
+    totals.count(rows, assignment, progress, before=counted, after=(said["verdict"], event))
 
 
 def _count(progress: Progress, verdict: str, by: int) -> None:
@@ -238,15 +180,6 @@ def _count(progress: Progress, verdict: str, by: int) -> None:
         progress.num_skips += by
     else:
         progress.num_votes += by
-
-
-def _canonical(content: dict[str, Any], *, is_swapped: bool) -> tuple[str, int]:
-    """Verdict and strength (-3, a much better, to 3, b much better) in the frame of the stored pair."""
-    choice = content["choice"]
-    if choice not in ("left", "right"):
-        return choice, 0
-    is_a = (choice == "left") != is_swapped
-    return ("a", -content["strength"]) if is_a else ("b", content["strength"])
 
 
 def rebuild(database: Database) -> int:

@@ -11,7 +11,8 @@ from fairlead.cli.main import app
 from fairlead.core.errors import FairleadError
 from fairlead.core.io import read_rows
 from fairlead.store.annotation.database import open_database
-from fairlead.web import importing, people, projects, queue, verdicts
+from fairlead.web import people, projects, queue, verdicts
+from fairlead.web.answers import texts_on_screen
 
 
 def fairlead(*words: object):
@@ -39,8 +40,7 @@ def rate_everything(db, name, num):
         for _ in range(num):
             assignment = queue.next_assignment(database, actor, project.id)
             with database.read() as rows:
-                pair = importing.pair_of(rows, queue.item_of(rows, assignment))
-            is_left = pair.a.text.startswith("good") != assignment.swapped
+                is_left = texts_on_screen(rows, assignment)[0].startswith("good")
             sent = verdicts.Submission(
                 key=verdicts.new_key(), choice="left" if is_left else "right", strength=1, guideline_version=1
             )
@@ -50,7 +50,7 @@ def rate_everything(db, name, num):
 def test_from_files_through_people_to_preferences(folder, db):
     here = ("--db", db)
     done = fairlead("annotate", "import", "pairs.jsonl", "--project", "trial", "--votes", 2, "--calibration", 0, *here)
-    assert done.exit_code == 0 and "30 pairs into trial" in done.output and "left out: 1 rows: " in done.output, (
+    assert done.exit_code == 0 and "30 items into trial" in done.output and "left out: 1 rows: " in done.output, (
         done.output
     )
     links = fairlead("annotate", "invite", "--count", 2, *here).output.split()

@@ -54,7 +54,7 @@ def project(database: Database) -> Project:
     """Twelve pairs, two votes each, no calibration, ties and both bad allowed."""
     rules = projects.Rules(ties="allowed", both_bad=True)
     made = projects.create_project(database, "test", votes_per_item=2, calibration_items=0, rules=rules)
-    importing.add_pairs(database, made.id, pairs(12))
+    importing.add_items(database, made.id, pairs(12))
     return made
 
 

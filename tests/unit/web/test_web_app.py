@@ -70,7 +70,7 @@ def test_nothing_in_a_page_tells_the_model_or_the_order(browser, project, databa
         secrets = {row.id for row in rows.scalars(sa.select(Completion))} | {
             row.id for row in rows.scalars(sa.select(Item))
         }
-        secrets |= {row.pair_id for row in rows.scalars(sa.select(Item))} | {
+        secrets |= {row.content_id for row in rows.scalars(sa.select(Item))} | {
             row.prompt_id for row in rows.scalars(sa.select(Item))
         }
     assert not [secret for secret in secrets if secret in page]
@@ -322,9 +322,9 @@ def test_payloads_from_every_field_are_text(app, browser, database):
     )
     a, b = (
         dataclasses.replace(c, prompt_id=prompt.id, text=text, id="")
-        for c, text in ((found.a, "\n\n".join(PAYLOADS)), (found.b, PAYLOADS[0]))
+        for c, text in zip(found.completions, ("\n\n".join(PAYLOADS), PAYLOADS[0]), strict=True)
     )
-    importing.add_pairs(database, made.id, [importing.Pair(prompt=prompt, a=a, b=b)])
+    importing.add_items(database, made.id, [importing.NewItem.of(prompt, (a, b))])
     ann = browser(name, "lead")
     ann.rate(made, rationale=PAYLOADS[0])
     for path in (

@@ -7,6 +7,7 @@ from web_example import pairs, take, vote
 from fairlead.store.annotation.schema import Assignment, Event, Progress
 from fairlead.web import calibration, importing, projects, queue, verdicts
 from fairlead.web.errors import Refused
+from fairlead.web.frames import is_swapped
 
 NUM = 40
 
@@ -14,7 +15,7 @@ NUM = 40
 @pytest.fixture
 def calibrated(database):
     made = projects.create_project(database, "calibrated", votes_per_item=1, calibration_items=NUM)
-    importing.add_pairs(database, made.id, pairs(NUM + 10))
+    importing.add_items(database, made.id, pairs(NUM + 10))
     return made
 
 
@@ -22,7 +23,9 @@ def rate_calibration(database, project, actor, *, is_contrary=False):
     """Vote for a on every item, or for b."""
     for _ in range(NUM):
         assignment = take(database, actor, project)
-        verdicts.submit(database, actor, assignment.id, vote("left" if assignment.swapped == is_contrary else "right"))
+        verdicts.submit(
+            database, actor, assignment.id, vote("left" if is_swapped(assignment.shown) == is_contrary else "right")
+        )
 
 
 def test_raters_who_agree_are_let_in_and_one_who_deviates_is_not(database, calibrated, join):

@@ -11,6 +11,7 @@ from fairlead.store.annotation.leading import Budget
 from fairlead.web import budget, importing, projects, queue, verdicts
 from fairlead.web.dashboard import labels, sheet, versions
 from fairlead.web.errors import Refused
+from fairlead.web.frames import is_swapped
 
 
 def rate(database, who, project, num, choice="left"):
@@ -117,7 +118,9 @@ def test_labels_of_every_method_and_their_raters(browser, database, project, joi
         for _ in range(12):
             assignment = take(database, who, project)
             is_a = sum(assignment.item_id.encode()) % 3 > 0
-            verdicts.submit(database, who, assignment.id, vote("left" if is_a != assignment.swapped else "right"))
+            verdicts.submit(
+                database, who, assignment.id, vote("left" if is_a != is_swapped(assignment.shown) else "right")
+            )
     reading = labels.labels_of(database, project.id).value
     rows = {row.method: row for row in reading.rows}
     assert set(rows) == set(labels.METHODS) and not [row.fault for row in reading.rows if row.fault]
@@ -136,7 +139,9 @@ def test_a_decision_fixes_a_pair_under_every_method(database, project, join):
     for name, label in (("ann", "a"), ("bob", "b")):
         who = join(name)
         assignment = take(database, who, project)
-        verdicts.submit(database, who, assignment.id, vote("left" if (label == "a") != assignment.swapped else "right"))
+        verdicts.submit(
+            database, who, assignment.id, vote("left" if (label == "a") != is_swapped(assignment.shown) else "right")
+        )
     found = sheet.sheet_of(database, project.id).value
     item = found.item_ids[0]
     plain = labels.read_labels(found, sides={item: ("x", "y")}, decided={})
@@ -155,7 +160,7 @@ def test_a_difference_is_newcombes_interval_for_shares():
 
 def test_versions_are_measured_apart(browser, database, join):
     made = projects.create_project(database, "versions", votes_per_item=2, calibration_items=0)
-    importing.add_pairs(database, made.id, pairs(24))
+    importing.add_items(database, made.id, pairs(24))
     ann, bob = join("ann"), join("bob")
     for version in (1, 2):
         for number in range(12):
@@ -166,7 +171,7 @@ def test_versions_are_measured_apart(browser, database, join):
                     database,
                     who,
                     assignment.id,
-                    vote("left" if is_a != assignment.swapped else "right", guideline_version=version),
+                    vote("left" if is_a != is_swapped(assignment.shown) else "right", guideline_version=version),
                 )
         if version == 1:
             projects.publish_guideline(

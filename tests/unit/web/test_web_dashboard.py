@@ -11,6 +11,7 @@ from fairlead.stats.intervals import Interval
 from fairlead.web import verdicts
 from fairlead.web.dashboard import flow, gate, gauges, keeping, raters, sheet
 from fairlead.web.dashboard.agreement import pair_counts, read_agreement, rolling_chart
+from fairlead.web.frames import is_swapped
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def three(database, project, join):
         for who in (ann, bob):
             assignment = take(database, who, project)
             is_a = number % 2 == 0 if who is ann or number >= 3 else number % 2 == 1
-            choice = "left" if is_a != assignment.swapped else "right"
+            choice = "left" if is_a != is_swapped(assignment.shown) else "right"
             verdicts.submit(database, who, assignment.id, vote(choice, active_ms=1000 * (number + 1)))
     return ann, bob
 

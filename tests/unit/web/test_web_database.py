@@ -6,12 +6,12 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from web_example import take, vote
+from web_example import sets, take, vote
 
 from fairlead.core.errors import StoreError
 from fairlead.store.annotation import database as databases
-from fairlead.store.annotation.schema import Event, Person, Table, Verdict
-from fairlead.web import backup, verdicts
+from fairlead.store.annotation.schema import Assignment, Event, Item, Person, Table, Verdict
+from fairlead.web import backup, importing, projects, verdicts
 
 
 def test_sqlite_syncs_every_commit(tmp_path):
@@ -75,6 +75,54 @@ def contents(database):
             )
             for name in ("events", "people", "items")
         }
+
+
+def test_pairs_of_the_first_version_become_items_and_go_back(database, project, join):
+    """Every row of the old tables, through the new ones and back, with what the new ones add dropped."""
+    actor = join("ann")
+    for choice in ("left", "right", "tie", "skip"):
+        assignment = take(database, actor, project)
+        verdicts.submit(database, actor, assignment.id, vote(choice))
+    verdicts.save_draft(database, actor, assignment.id, {"rationale": "half a tho"})
+    before = derived(database)
+    databases.downgrade(database, "0005")
+    with database.engine.connect() as connection:
+        old = sorted(
+            map(
+                tuple,
+                connection.exec_driver_sql(
+                    "SELECT i.id, completion_a, completion_b, pair_id, swapped, a.id FROM items i JOIN assignments a ON a.item_id = i.id"
+                ),
+            )
+        )
+        assert {row[4] for row in old} <= {0, 1} and len(old) == 4
+        assert connection.exec_driver_sql("SELECT text FROM drafts").scalar() == "half a tho"
+    databases.upgrade(database)
+    assert derived(database) == before
+    with database.read() as rows:
+        for item_id, a, b, content_id, swapped, assignment_id in old:
+            item, assignment = rows.get(Item, item_id), rows.get(Assignment, assignment_id)
+            assert (item.completions, item.content_id) == ([a, b], content_id)
+            assert assignment.shown == ("10" if swapped else "01")
+    before = derived(database)
+    verdicts.rebuild(database)
+    assert derived(database) == before
+
+
+def test_a_ranking_goes_back_as_the_pair_that_its_verdict_speaks_of(database, join):
+    project = projects.create_project(database, "ranked", votes_per_item=1, calibration_items=0)
+    importing.add_items(database, project.id, sets(1))
+    actor = join("ann")
+    assignment = take(database, actor, project)
+    verdicts.submit(database, actor, assignment.id, vote("ranked", strength=0, ranking=((2,), (0,), (3,), (1,))))
+    with database.read() as rows:
+        item = rows.get(Item, assignment.item_id)
+    databases.downgrade(database, "0005")
+    with database.engine.connect() as connection:
+        found = connection.execute(sa.text("SELECT completion_a, completion_b FROM items")).one()
+        assert list(found) == item.completions[:2]
+        assert connection.execute(sa.text("SELECT verdict FROM verdicts")).scalar() in ("a", "b")
+    databases.upgrade(database)
 
 
 def set_version(database, name):

@@ -13,13 +13,14 @@ from fairlead.store.annotation.schema import Assignment, Event, Item, Verdict
 from fairlead.web import adjudication, disputes, exporting, importing, projects, verdicts
 from fairlead.web.adjudication import Ruling
 from fairlead.web.errors import Refused
+from fairlead.web.frames import is_swapped
 from fairlead.web.policy import Actor
 
 
 def vote_for(database, who, project, label):
     """A vote for a or b, whatever the sides; return the item."""
     assignment = take(database, who, project)
-    choice = label if label not in ("a", "b") else "left" if (label == "a") != assignment.swapped else "right"
+    choice = label if label not in ("a", "b") else "left" if (label == "a") != is_swapped(assignment.shown) else "right"
     verdicts.submit(database, who, assignment.id, vote(choice, rationale=f"why {who.name}"))
     return assignment.item_id
 
@@ -93,10 +94,9 @@ def test_votes_are_shown_without_names_and_in_an_order_that_says_nothing(browser
     with database.read() as rows:
         item = rows.get(Item, disputed[0])
         hidden = [
-            item.pair_id,
+            item.content_id,
             item.prompt_id,
-            item.completion_a,
-            item.completion_b,
+            *item.completions,
             *rows.scalars(sa.select(Assignment.id)),
         ]
     assert not [name for name in hidden if name in page]
@@ -112,8 +112,8 @@ def test_a_decision_stands_beside_the_votes(browser, database, project, disputed
         assert ada.post(f"/p/{project.id}/items/{disputed[0]}/decision", **fields).status_code == 303
     with database.read() as rows:
         decision = rows.get(Decision, disputed[0])
-        pair = importing.pair_of(rows, rows.get(Item, disputed[0]))
-        assert (pair.a.text if decision.verdict == "a" else pair.b.text) == left and decision.reason == "It is right."
+        first, second = (c.text for c in importing.texts_of(rows, rows.get(Item, disputed[0])).completions)
+        assert (first if decision.verdict == "a" else second) == left and decision.reason == "It is right."
         assert rows.scalar(sa.select(sa.func.count()).select_from(Event).where(Event.kind == "item.decided")) == 1
         assert rows.scalar(sa.select(sa.func.count()).select_from(Verdict)) == 8
     assert "Decided: left is better" in ada.get(f"/p/{project.id}/items/{disputed[0]}").text
@@ -260,7 +260,7 @@ def test_amend_the_guideline_opens_it_with_the_item_as_an_example(browser, datab
 def round_(database, join):
     """A calibration round of three pairs: ann and bob finish it and differ on one; cem has rated none."""
     made = projects.create_project(database, "round", votes_per_item=2, calibration_items=3)
-    importing.add_pairs(database, made.id, pairs(5, prefix="round"))
+    importing.add_items(database, made.id, pairs(5, prefix="round"))
     ann, bob = join("ann"), join("bob")
     for number in range(3):
         vote_for(database, ann, made, "a")

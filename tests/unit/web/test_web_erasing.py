@@ -20,7 +20,7 @@ def fill(database, project, join):
         if i == 0:
             verdicts.submit(database, ann, assignment.id, vote("right", rationale="private-change"))
         verdicts.flag(database, ann, assignment.id, note="private-note", key=f"flag-ann-{i}")
-    verdicts.save_draft(database, ann, take(database, ann, project).id, "private-draft")
+    verdicts.save_draft(database, ann, take(database, ann, project).id, {"rationale": "private-draft"})
     calibration.waive(database, project.id, ann.person_id, by=ann.person_id, reason="private-reason")
     return ann
 

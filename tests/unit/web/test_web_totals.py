@@ -13,6 +13,7 @@ from fairlead.stats.votes import votes_from_rows
 from fairlead.store.annotation import totals as tables
 from fairlead.store.annotation.schema import Assignment, Event, Person, Progress, Verdict
 from fairlead.web import importing, projects, quality, totals, verdicts
+from fairlead.web.frames import is_swapped
 from naive import totals_naive as naive
 
 
@@ -21,7 +22,7 @@ def busy(database, join):
     """A project with two hundred changes of mind by five raters, all labels among them."""
     rules = projects.Rules(ties="allowed", both_bad=True)
     project = projects.create_project(database, "busy", votes_per_item=5, calibration_items=0, rules=rules)
-    importing.add_pairs(database, project.id, pairs(8))
+    importing.add_items(database, project.id, pairs(8))
     draw, actors, given = random.Random(3), [join(f"rater {i}") for i in range(5)], {}
     for step in range(200):
         actor = draw.choice(actors)
@@ -98,13 +99,13 @@ def test_agreement_from_totals_is_that_of_the_votes(database, busy):
 def test_the_overview_reads_the_same_from_totals_as_from_all_votes(database, busy):
     with database.read() as rows:
         found = rows.execute(
-            sa.select(Verdict.item_id, Person.name, Verdict.verdict, Assignment.swapped)
+            sa.select(Verdict.item_id, Person.name, Verdict.verdict, Assignment.shown)
             .join(Person, Person.id == Verdict.person_id).join(Assignment, Assignment.id == Verdict.assignment_id)
             .where(Verdict.verdict != "skip")
         ).all()  # fmt: skip
     names = ["a", "b", *sorted({row.verdict for row in found} - {"a", "b"})]
     votes = votes_from_rows(
-        [tuple(row)[:3] for row in found], label_names=names, swapped=[row.swapped for row in found]
+        [tuple(row)[:3] for row in found], label_names=names, swapped=[is_swapped(row.shown) for row in found]
     )
     reading = read_agreement(votes, seed=0, num_resamples=quality.NUM_RESAMPLES)
     raters = rater_table(read_raters(votes, orders=None, outcomes={}))

@@ -18,6 +18,7 @@ from fairlead.preferences.stage import PreferencesConfig
 from fairlead.preferences.stage import run as run_preferences
 from fairlead.store.annotation.schema import Completion, Item
 from fairlead.web import exporting, importing, projects, verdicts
+from fairlead.web.frames import is_swapped
 
 
 def rate_all(database, project, join, names=("ann", "bob")):
@@ -25,13 +26,13 @@ def rate_all(database, project, join, names=("ann", "bob")):
     good = {}
     with database.read() as rows:
         for item in rows.scalars(sa.select(Item)):
-            a = rows.get(Completion, (project.id, item.completion_a)).record["text"]
+            a = rows.get(Completion, (project.id, item.completions[0])).record["text"]
             good[item.id] = "a" if a.startswith("good") else "b"
     for name in names:
         actor = join(name)
         for i in range(12):
             assignment = take(database, actor, project)
-            is_left = (good[assignment.item_id] == "a") != assignment.swapped
+            is_left = (good[assignment.item_id] == "a") != is_swapped(assignment.shown)
             sent = vote("left" if is_left else "right", rationale="it says good", active_ms=4000)
             verdicts.submit(database, actor, assignment.id, vote("skip") if (name, i) == (names[-1], 11) else sent)
 
@@ -86,9 +87,9 @@ def test_a_conversation_survives_the_tables(tmp_path, database, join):
     prompt = Prompt(messages=turns)
     import dataclasses
 
-    a, b = (dataclasses.replace(c, prompt_id=prompt.id, id="") for c in (pair.a, pair.b))
+    a, b = (dataclasses.replace(c, prompt_id=prompt.id, id="") for c in pair.completions)
     made = projects.create_project(database, "talk", votes_per_item=1, calibration_items=0)
-    importing.add_pairs(database, made.id, [importing.Pair(prompt=prompt, a=a, b=b)])
+    importing.add_items(database, made.id, [importing.NewItem.of(prompt, (a, b))])
     actor = join("ann")
     verdicts.submit(database, actor, take(database, actor, made).id, vote())
     exporting.export_project(database, made, tmp_path)
@@ -106,10 +107,10 @@ def test_a_file_of_pairs_is_read_blind_and_faults_are_counted(tmp_path):
     found = importing.read_source(
         tmp_path / "pairs.jsonl", pairs_per_prompt=1, seed=0, rejects_file=tmp_path / "r.jsonl"
     )
-    assert len(found.pairs) == 20 and sum(found.left_out.values()) == 2
-    first_is_good = sum(pair.a.text.startswith("good") for pair in found.pairs)
+    assert len(found.items) == 20 and sum(found.left_out.values()) == 2
+    first_is_good = sum(pair.completions[0].text.startswith("good") for pair in found.items)
     assert 3 <= first_is_good <= 17  # the order of hashes: 20 fair draws fall outside once in 2,500
-    assert {completion.model for pair in found.pairs for completion in (pair.a, pair.b)} == {"unknown"}
+    assert {completion.model for pair in found.items for completion in pair.completions} == {"unknown"}
 
 
 @pytest.mark.parametrize(
@@ -119,25 +120,24 @@ def test_texts_that_cannot_be_shown_are_left_out(tmp_path, text, reason):
     import dataclasses
 
     pair = pairs(1)[0]
-    bad = dataclasses.replace(
-        pair, a=dataclasses.replace(pair.a, text=text, id=""), b=dataclasses.replace(pair.b, text="bad 0", id="")
-    )
+    texts = zip(pair.completions, (text, "bad 0"), strict=True)
+    bad = dataclasses.replace(pair, completions=tuple(dataclasses.replace(c, text=new, id="") for c, new in texts))
     assert reason in importing._fault(bad)
 
 
 def test_a_folder_of_a_run_is_read(tmp_path):
     made = pairs(3)
     write_jsonl(tmp_path / "prompts.jsonl", [pair.prompt for pair in made])
-    write_jsonl(tmp_path / "completions.jsonl", [c for pair in made for c in (pair.a, pair.b)][:5])
+    write_jsonl(tmp_path / "completions.jsonl", [c for pair in made for c in pair.completions][:5])
     found = importing.read_source(tmp_path, pairs_per_prompt=1, seed=0, rejects_file=tmp_path / "r.jsonl")
-    assert len(found.pairs) == 2 and found.left_out == {"prompts with fewer than two completions": 1}
+    assert len(found.items) == 2 and found.left_out == {"prompts with fewer than two completions": 1}
     (tmp_path / "completions.jsonl").unlink()
     with pytest.raises(DataError, match=r"completions\.jsonl"):
         importing.read_source(tmp_path, pairs_per_prompt=1, seed=0, rejects_file=tmp_path / "r.jsonl")
 
 
 def test_the_same_import_twice_adds_nothing(database, project):
-    added = importing.add_pairs(database, project.id, pairs(13))
+    added = importing.add_items(database, project.id, pairs(13))
     assert (added.num_items, added.num_known) == (1, 12)
 
 

@@ -7,6 +7,7 @@ from web_example import pairs, take, vote
 from fairlead.store.annotation.schema import Assignment, Event, Flag, Progress, Verdict
 from fairlead.web import people, projects, queue, verdicts
 from fairlead.web.errors import Refused
+from fairlead.web.frames import is_swapped
 
 
 def stored(database, assignment):
@@ -14,15 +15,15 @@ def stored(database, assignment):
         return rows.get(Verdict, assignment.id)
 
 
-@pytest.mark.parametrize(("choice", "strength", "is_swapped", "expected"), [
-    ("left", 3, False, ("a", -3)), ("left", 1, True, ("b", 1)), ("right", 2, False, ("b", 2)), ("right", 3, True, ("a", -3)),
-    ("tie", 0, True, ("tie", 0)), ("both_bad", 0, False, ("both_bad", 0)),
+@pytest.mark.parametrize(("choice", "strength", "shown", "expected"), [
+    ("left", 3, "01", ("a", -3)), ("left", 1, "10", ("b", 1)), ("right", 2, "01", ("b", 2)), ("right", 3, "10", ("a", -3)),
+    ("tie", 0, "10", ("tie", 0)), ("both_bad", 0, "01", ("both_bad", 0)),
 ])  # fmt: skip
-def test_what_is_stored_is_in_the_frame_of_the_pair(database, project, join, choice, strength, is_swapped, expected):
+def test_what_is_stored_is_in_the_frame_of_the_pair(database, project, join, choice, strength, shown, expected):
     actor = join("ann")
     assignment = take(database, actor, project)
     with database.write() as rows:
-        rows.get(Assignment, assignment.id).swapped = is_swapped
+        rows.get(Assignment, assignment.id).shown = shown
     verdicts.submit(database, actor, assignment.id, vote(choice, strength=strength))
     found = stored(database, assignment)
     assert (found.verdict, found.strength) == expected
@@ -57,7 +58,7 @@ def test_a_verdict_can_be_changed_and_counts_once(database, project, join):
     with database.read() as rows:
         progress = rows.get(Progress, assignment.item_id)
         assert (progress.num_votes, progress.num_skips) == (1, 0)
-    assert stored(database, assignment).verdict == ("b" if assignment.swapped else "a")
+    assert stored(database, assignment).verdict == ("b" if is_swapped(assignment.shown) else "a")
 
 
 def test_undo_opens_the_last_item_again_and_a_repeat_takes_back_nothing_more(database, project, join):
@@ -81,7 +82,7 @@ def test_another_raters_item_is_not_there(database, project, join):
     for act in (
         lambda: verdicts.submit(database, bob, assignment.id, vote()),
         lambda: verdicts.flag(database, bob, assignment.id, note="x", key="flag-bob-1"),
-        lambda: verdicts.save_draft(database, bob, assignment.id, "x"),
+        lambda: verdicts.save_draft(database, bob, assignment.id, {"rationale": "x"}),
     ):
         with pytest.raises(Refused) as refused:
             act()
@@ -149,11 +150,11 @@ def test_sides_are_balanced_within_items_and_raters(database, project, join):
         for _ in range(12):
             verdicts.submit(database, actor, take(database, actor, project).id, vote())
     with database.read() as rows:
-        found = rows.execute(sa.select(Assignment.item_id, Assignment.person_id, Assignment.swapped)).all()
+        found = rows.execute(sa.select(Assignment.item_id, Assignment.person_id, Assignment.shown)).all()
     for item in {row.item_id for row in found}:
-        assert sorted(row.swapped for row in found if row.item_id == item) == [False, True]
+        assert sorted(row.shown for row in found if row.item_id == item) == ["01", "10"]
     for person in {row.person_id for row in found}:
-        assert 5 <= sum(row.swapped for row in found if row.person_id == person) <= 7
+        assert 5 <= sum(row.shown == "10" for row in found if row.person_id == person) <= 7
 
 
 def test_an_item_in_other_hands_comes_back_when_its_lease_ends(database, project, join, monkeypatch):
@@ -175,7 +176,7 @@ def test_calibration_comes_first_and_to_everybody(database, join):
     from fairlead.web import importing
 
     made = projects.create_project(database, "calibrated", votes_per_item=1, calibration_items=4)
-    added = importing.add_pairs(database, made.id, pairs(10, prefix="other"))
+    added = importing.add_items(database, made.id, pairs(10, prefix="other"))
     assert (added.num_items, added.num_calibration) == (10, 4)
     firsts = []
     for name in ("ann", "bob"):

@@ -6,12 +6,12 @@ from fairlead.core.records import Completion, Message, Prompt
 from fairlead.store.annotation.database import Database
 from fairlead.store.annotation.schema import Assignment, Project
 from fairlead.web import queue
-from fairlead.web.importing import Pair
+from fairlead.web.importing import NewItem
 from fairlead.web.policy import Actor
 from fairlead.web.verdicts import Submission
 
 
-def pairs(num: int, *, prefix: str = "question") -> list[Pair]:
+def pairs(num: int, *, prefix: str = "question") -> list[NewItem]:
     """Different prompts with two different replies."""
     made = []
     for i in range(num):
@@ -20,8 +20,17 @@ def pairs(num: int, *, prefix: str = "question") -> list[Pair]:
             Completion(prompt_id=prompt.id, text=f"{word} reply to {i}", model=model)
             for word, model in (("good", "m1"), ("bad", "m2"))
         )
-        a, b = sorted(texts, key=lambda completion: completion.id)
-        made.append(Pair(prompt=prompt, a=a, b=b))
+        made.append(NewItem.of(prompt, texts))
+    return made
+
+
+def sets(num: int, *, size: int = 4, prefix: str = "ranked") -> list[NewItem]:
+    """Different prompts with several replies; the text says how good each is, 0 the best."""
+    made = []
+    for i in range(num):
+        prompt = Prompt(messages=(Message(role="user", content=f"{prefix} {i}"),))
+        texts = (Completion(prompt_id=prompt.id, text=f"quality {q} of {i}", model=f"m{q}") for q in range(size))
+        made.append(NewItem.of(prompt, texts))
     return made
 
 

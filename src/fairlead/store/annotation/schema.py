@@ -51,6 +51,12 @@ class Guideline(Table):
     """May a rater say that both are bad?"""
     rationale: Mapped[str] = mapped_column(String(12))
     """off, optional or required."""
+    criteria: Mapped[list[Any]]
+    """What every completion is rated by: {name, question, points, low, high}."""
+    spans: Mapped[bool]
+    """May a rater mark passages?"""
+    edits: Mapped[bool]
+    """May a rater write the best completion better?"""
     author_id: Mapped[str | None] = mapped_column(ForeignKey("people.id"))
     published_at: Mapped[int] = mapped_column(Number)
 
@@ -74,21 +80,21 @@ class Completion(Table):
 
 
 class Item(Table):
-    """A comparison to be rated, in canonical order."""
+    """Two to nine completions of a prompt to be compared."""
 
     __tablename__ = "items"
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
-    pair_id: Mapped[str] = mapped_column(Id)
-    """Hash of prompt and both completions: a pair enters a project once."""
+    content_id: Mapped[str] = mapped_column(Id)
+    """Hash of prompt and completions: they enter a project once. Of two it is the id of their `core.records.Task`."""
     prompt_id: Mapped[str] = mapped_column(Id)
-    completion_a: Mapped[str] = mapped_column(Id)
-    completion_b: Mapped[str] = mapped_column(Id)
+    completions: Mapped[list[Any]]
+    """Ids in canonical order, which is that of the ids."""
     use: Mapped[str] = mapped_column(String(12))
     """production, or calibration: rated by everybody, before production."""
     rank: Mapped[int] = mapped_column(Number)
     """Random at import; items are handed out in its order."""
-    __table_args__ = (UniqueConstraint("project_id", "pair_id"),)
+    __table_args__ = (UniqueConstraint("project_id", "content_id"),)
 
 
 class Person(Table):
@@ -141,15 +147,15 @@ class Failure(Table):
 
 
 class Assignment(Table):
-    """An item in the hands of one rater. The side is drawn when it is made and never again."""
+    """An item in the hands of one rater. The order on the screen is drawn when it is made and never again."""
 
     __tablename__ = "assignments"
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     item_id: Mapped[str] = mapped_column(ForeignKey("items.id"))
     person_id: Mapped[str] = mapped_column(ForeignKey("people.id"))
-    swapped: Mapped[bool]
-    """True when completion b stands on the left."""
+    shown: Mapped[str] = mapped_column(String(9))
+    """Canonical positions from left to right, a digit each: `10` has the second completion on the left."""
     position: Mapped[int]
     """Place in the rater's own sequence, from 0."""
     state: Mapped[str] = mapped_column(String(12))
@@ -164,11 +170,12 @@ class Assignment(Table):
 
 
 class Draft(Table):
-    """A rationale that is being written."""
+    """An answer that is being written."""
 
     __tablename__ = "drafts"
     assignment_id: Mapped[str] = mapped_column(ForeignKey("assignments.id"), primary_key=True)
-    text: Mapped[str]
+    fields: Mapped[dict[str, Any]]
+    """Of the form, as the browser sent them."""
     saved_at: Mapped[int] = mapped_column(Number)
 
 
@@ -198,9 +205,20 @@ class Verdict(Table):
     person_id: Mapped[str] = mapped_column(ForeignKey("people.id"))
     event_number: Mapped[int] = mapped_column(Number)
     verdict: Mapped[str] = mapped_column(String(12))
-    """a, b, tie, both_bad or skip."""
+    """a, b, tie, both_bad or skip. Of a ranking: what it says of the first two completions, so that figures of pairs hold for rankings
+    too, one independent pair an item."""
     strength: Mapped[int]
     """-3 (a much better) to 3 (b much better); 0 when the scale has none."""
+    ranking: Mapped[list[Any]]
+    """Canonical positions, best first, those of a tie together: [[2], [0, 1]]. Empty for a skip and where all are bad."""
+    criteria: Mapped[dict[str, Any]]
+    """By criterion: the rating of each completion, in canonical order."""
+    spans: Mapped[list[Any]]
+    """Marked passages: {completion, start, end, label, note}; offsets count characters of the stored text."""
+    edited: Mapped[int | None]
+    """The completion that the rater wrote better; None when none."""
+    edited_text: Mapped[str]
+    """The whole text as the rater would have it."""
     rationale: Mapped[str]
     skip_reason: Mapped[str] = mapped_column(String(20))
     guideline_version: Mapped[int]

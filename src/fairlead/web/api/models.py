@@ -7,8 +7,8 @@ from typing import Any, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
+from fairlead.web.answers import Submission
 from fairlead.web.projects import Rules
-from fairlead.web.verdicts import Submission
 
 
 class Sent(BaseModel):
@@ -153,8 +153,16 @@ class AssignmentShown(BaseModel):
     guideline_version: int
     rationale: str
     """off, optional or required."""
+    criteria: list[dict[str, Any]]
+    """By which every reply is to be rated: name, question, points, low, high."""
+    spans: bool
+    """May passages be marked?"""
+    edits: bool
+    """May the best reply be written better?"""
     given: str
-    """The verdict given before; empty for a new item."""
+    """The verdict given before; empty for a new item and for a ranking."""
+    places: list[int | None]
+    """Given before, from left to right: 1 the best; empty for a new item."""
 
 
 class NextShown(BaseModel):
@@ -214,6 +222,13 @@ class VoteShown(BaseModel):
     rater: str
     verdict: str
     strength: int
+    ranking: list[list[int]]
+    """Canonical positions, best first, equal ones together."""
+    criteria: dict[str, list[int]]
+    """Ratings of the completions in canonical order."""
+    spans: list[dict[str, Any]]
+    edited: int | None
+    edited_text: str
     rationale: str
     skip_reason: str
     guideline_version: int

@@ -147,7 +147,8 @@ def list_votes(
             .where(Verdict.project_id == project_id, Verdict.event_number > after).order_by(Verdict.event_number).limit(limit)
         ).all()  # fmt: skip
         return [
-            VoteShown(event=v.event_number, item=v.item_id, rater=pseudonym, verdict=v.verdict, strength=v.strength, rationale=v.rationale,
+            VoteShown(event=v.event_number, item=v.item_id, rater=pseudonym, verdict=v.verdict, strength=v.strength, ranking=v.ranking,
+                      criteria=v.criteria, spans=v.spans, edited=v.edited, edited_text=v.edited_text, rationale=v.rationale,
                       skip_reason=v.skip_reason, guideline_version=v.guideline_version, active_ms=v.active_ms, at=at)
             for v, pseudonym, at in found
         ]  # fmt: skip

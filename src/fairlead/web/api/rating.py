@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from fairlead.store.annotation.database import Rows
 from fairlead.store.annotation.schema import Assignment, Event, Verdict
 from fairlead.web import policy, projects, verdicts
+from fairlead.web.answers import Submission
 from fairlead.web.api.access import Data, Who
 from fairlead.web.api.models import (
     AssignmentShown,
@@ -24,9 +25,9 @@ from fairlead.web.api.models import (
     UndoneShown,
     VerdictSent,
 )
-from fairlead.web.importing import pair_of
+from fairlead.web.importing import texts_of
 from fairlead.web.queue import Nothing, item_of, next_assignment, own_assignment
-from fairlead.web.showing import given_before, options_of
+from fairlead.web.showing import given_before, options_of, places_before
 
 router = APIRouter(tags=["rating"])
 _NUM_OWN = 200
@@ -61,14 +62,15 @@ def get_assignment(who: Who, data: Data, assignment_id: str) -> AssignmentShown:
 
 
 def _shown(rows: Rows, assignment: Assignment) -> AssignmentShown:
-    pair = pair_of(rows, item_of(rows, assignment))
+    item = texts_of(rows, item_of(rows, assignment))
     guideline = projects.current_guideline(rows, assignment.project_id)
-    texts = [pair.b.text, pair.a.text] if assignment.swapped else [pair.a.text, pair.b.text]
+    texts = [item.completions[int(digit)].text for digit in assignment.shown]
     verdict = rows.get(Verdict, assignment.id)
     return AssignmentShown(
-        id=assignment.id, prompt=[TurnShown(role=turn.role, content=turn.content) for turn in pair.prompt.messages], replies=texts,
-        options=[_option(option.value, option.label) for option in options_of(guideline)], guideline_version=guideline.version,
-        rationale=guideline.rationale, given=given_before(verdict, assignment) if verdict else "",
+        id=assignment.id, prompt=[TurnShown(role=turn.role, content=turn.content) for turn in item.prompt.messages], replies=texts,
+        options=[_option(option.value, option.label) for option in options_of(guideline, num=len(texts))], guideline_version=guideline.version,
+        rationale=guideline.rationale, criteria=guideline.criteria, spans=guideline.spans, edits=guideline.edits,
+        given=given_before(verdict, assignment) if verdict else "", places=places_before(verdict, assignment) if verdict else [],
     )  # fmt: skip
 
 
@@ -82,7 +84,7 @@ def submit(who: Who, data: Data, assignment_id: str, sent: VerdictSent) -> Saved
     """Store a verdict or change an earlier one; the answer comes when it is on disk."""
     policy.may_rate(who)
     values: dict[str, Any] = {name: getattr(sent, name) for name in VerdictSent.model_fields}
-    saved = verdicts.submit(data, who, assignment_id, verdicts.Submission(**values))
+    saved = verdicts.submit(data, who, assignment_id, Submission(**values))
     return SavedShown(event=saved.event_number, repeat=saved.is_repeat)
 
 
@@ -106,7 +108,7 @@ def flag(who: Who, data: Data, assignment_id: str, sent: NoteSent) -> None:
 def save_draft(who: Who, data: Data, assignment_id: str, sent: DraftSent) -> None:
     """Keep what is being written."""
     policy.may_rate(who)
-    verdicts.save_draft(data, who, assignment_id, sent.text)
+    verdicts.save_draft(data, who, assignment_id, {"rationale": sent.text})
 
 
 @router.get("/projects/{project_id}/mine")

@@ -35,8 +35,9 @@ async def import_texts(
     request: Request, who: Who, data: Data, project_id: str,
     ending: Annotated[str, Query(description="What the file's name ends with: " + ", ".join(ENDINGS))] = ".jsonl",
     strict: Annotated[bool, Query(description="Import nothing when a row cannot be used.")] = False,
+    group_size: Annotated[int, Query(ge=2, le=9, description="Completions of an item: 2 to compare, more to rank all of a prompt.")] = 2,
 ) -> ImportShown:  # fmt: skip
-    """Put a file of pairs in any known format into a project: the body is the file, up to 64 MB. Pairs that are in it already are left alone."""
+    """Put a file of pairs or rated items in any known format into a project: the body is the file, up to 64 MB. Known items are left alone."""
     policy.may_import(who)
     if ending not in ENDINGS:
         raise invalid(f"ending is not one of {', '.join(ENDINGS)}. Name what the file is.")
@@ -45,19 +46,21 @@ async def import_texts(
         with file.open("wb") as out:
             async for part in request.stream():
                 await run_in_threadpool(out.write, part)
-        return await run_in_threadpool(_import, data, who, project_id, file, is_strict=strict)
+        return await run_in_threadpool(_import, data, who, project_id, file, is_strict=strict, group_size=group_size)
 
 
-def _import(database: Database, who: Actor, project_id: str, file: Path, *, is_strict: bool) -> ImportShown:
+def _import(
+    database: Database, who: Actor, project_id: str, file: Path, *, is_strict: bool, group_size: int
+) -> ImportShown:
     with database.read() as rows:
         projects.get_project(rows, project_id)
-    found = importing.read_source(file, pairs_per_prompt=1, seed=0, rejects_file=file.with_name("rejects.jsonl"))
+    found = importing.read_source(file, group_size=group_size, seed=0, rejects_file=file.with_name("rejects.jsonl"))
     faults = [fault.removeprefix(f"{file}:").removeprefix(str(file)) for fault in found.faults]
     if is_strict and found.left_out:
         reasons = ", ".join(f"{num:,} {reason}" for reason, num in found.left_out.items())
         listed = "; ".join(faults)
         raise Refused(422, "invalid", f"Nothing was imported: {reasons}. {listed}")
-    added = importing.add_pairs(database, project_id, found.pairs, by=who.person_id)
+    added = importing.add_items(database, project_id, found.items, by=who.person_id)
     return ImportShown(num_items=added.num_items, num_calibration=added.num_calibration, num_known=added.num_known, left_out=found.left_out,
                        faults=faults)  # fmt: skip
 

@@ -100,9 +100,8 @@ def _read(database: Database, project_id: str) -> LabelsReading:
     sheet = sheet_of(database, project_id).value
     with database.read() as rows:
         decided = {name: decision.verdict for name, decision in decisions_of(rows, project_id).items()}
-        sides = {row[0]: (row[1], row[2]) for row in rows.execute(
-            sa.select(Item.id, Item.completion_a, Item.completion_b).where(Item.project_id == project_id)
-        )}  # fmt: skip
+        found = rows.execute(sa.select(Item.id, Item.completions).where(Item.project_id == project_id)).all()
+        sides = {item_id: (completions[0], completions[1]) for item_id, completions in found}
     return read_labels(sheet, sides=sides, decided=decided)
 
 

@@ -21,6 +21,7 @@ from fairlead.stats.votes import Votes
 from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.schema import Assignment, Completion, Event, Item, Person, Prompt, Verdict
 from fairlead.web.dashboard.keeping import Kept, keep
+from fairlead.web.frames import is_swapped
 
 LABELS = ("a", "b", "tie", "both_bad", "skip")
 SKIP = LABELS.index("skip")
@@ -98,7 +99,7 @@ def sheet_of(database: Database, project_id: str) -> Kept[Sheet]:
 def _read(database: Database, project_id: str) -> Sheet:
     with database.read() as rows:
         found = rows.execute(
-            sa.select(Verdict.item_id, Verdict.person_id, Verdict.verdict, Verdict.strength, Assignment.swapped, Assignment.position,
+            sa.select(Verdict.item_id, Verdict.person_id, Verdict.verdict, Verdict.strength, Assignment.shown, Assignment.position,
                       Event.at, Verdict.active_ms, Verdict.guideline_version)
             .join(Assignment, Assignment.id == Verdict.assignment_id).join(Event, Event.number == Verdict.event_number)
             .where(Verdict.project_id == project_id).order_by(Verdict.event_number)
@@ -112,7 +113,7 @@ def _read(database: Database, project_id: str) -> Sheet:
     return Sheet(
         items=_whole(items[row[0]] for row in kept), raters=_whole(raters[row[1]] for row in kept),
         labels=_whole(known[row[2]] for row in kept), strengths=_whole(row[3] for row in kept),
-        swapped=np.array([row[4] for row in kept], dtype=np.bool_), positions=_whole(row[5] for row in kept),
+        swapped=np.array([is_swapped(row[4]) for row in kept], dtype=np.bool_), positions=_whole(row[5] for row in kept),
         at_ms=_whole(row[6] for row in kept),
         active_s=np.array([np.nan if (active := row[7]) is None else active / 1000 for row in kept], dtype=np.float64),
         versions=_whole(row[8] for row in kept), is_calibration=np.array([fact.use == "calibration" for fact in facts], dtype=np.bool_),
@@ -144,8 +145,8 @@ def _facts(rows: Rows, project_id: str, item_ids: list[str]) -> list[_Fact]:
             sa.select(Item.id, Item.use, Prompt.record["slice"].as_string(), Prompt.record["source"].as_string(), Prompt.record["meta"].as_json(),
                       sa.func.length(a.record["text"].as_string()), sa.func.length(b.record["text"].as_string()))
             .join(Prompt, sa.and_(Prompt.project_id == Item.project_id, Prompt.id == Item.prompt_id))
-            .join(a, sa.and_(a.project_id == Item.project_id, a.id == Item.completion_a))
-            .join(b, sa.and_(b.project_id == Item.project_id, b.id == Item.completion_b))
+            .join(a, sa.and_(a.project_id == Item.project_id, a.id == Item.completions[0].as_string()))
+            .join(b, sa.and_(b.project_id == Item.project_id, b.id == Item.completions[1].as_string()))
             .where(Item.project_id == project_id, Item.id.in_(item_ids[start : start + _ITEMS_A_QUERY]))
         ).all()  # fmt: skip
         for name, use, part, source, meta, length_a, length_b in found:

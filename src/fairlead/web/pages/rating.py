@@ -1,30 +1,29 @@
 """The rater's pages: an item with its verdict, the next one for the browser to keep ready, undo, own earlier votes, the guideline."""
 
-import re
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Form, Query, Request
+from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.datastructures import FormData
 
 from fairlead.store.annotation.database import Rows
 from fairlead.store.annotation.schema import Assignment, Event, Prompt, Verdict
 from fairlead.web import policy, verdicts
-from fairlead.web.errors import invalid
+from fairlead.web.answers import SKIP_REASONS
 from fairlead.web.own import own_figures
+from fairlead.web.pages.answering import read_draft, read_submission, text_of
 from fairlead.web.pages.context import actor, around, check_csrf, render, see, wants_json
 from fairlead.web.people import now_ms
 from fairlead.web.policy import Actor
 from fairlead.web.projects import current_guideline, get_guideline, get_project
 from fairlead.web.queue import Nothing, item_of, next_assignment, own_assignment
-from fairlead.web.showing import GRADED, Shown, given_before, show
+from fairlead.web.showing import Shown, in_words, show
 from fairlead.web.status import pace_of
-from fairlead.web.verdicts import SKIP_REASONS, Choice, Submission
 
 router = APIRouter()
 Text = Annotated[str, Form()]
 DAY_MS = 24 * 3600 * 1000
-_CHOICE = re.compile(r"(left|right)([0-3])|tie|both_bad|skip")
 _NUM_OWN = 200
 """Earlier votes on one page."""
 
@@ -70,26 +69,22 @@ def _item(request: Request, who: Actor, project_id: str, *, assignment_id: str, 
     }  # fmt: skip
 
 
+async def posted(request: Request) -> FormData:
+    """The fields of a form whose names depend on the guideline."""
+    return await request.form()
+
+
+Posted = Annotated[FormData, Depends(posted)]
+
+
 @router.post("/a/{assignment_id}/verdict")
-def submit(
-    request: Request, assignment_id: str, choice: Text, key: Text, guideline_version: Annotated[int, Form()],
-    csrf: Text = "", rationale: Text = "", skip_reason: Text = "",
-    active_ms: Annotated[int | None, Form()] = None, first_key_ms: Annotated[int | None, Form()] = None,
-) -> Response:  # fmt: skip
+def submit(request: Request, assignment_id: str, form: Posted) -> Response:
     """Store a verdict; the answer comes when it is on disk."""
-    check_csrf(request, csrf)
+    check_csrf(request, text_of(form, "csrf"))
     who = actor(request)
     policy.may_rate(who)
-    found = _CHOICE.fullmatch(choice)
-    if found is None:
-        raise invalid("No verdict was chosen. Choose one and send again.")
-    sent = Submission(
-        key=key, choice=cast(Choice, found[1] or choice), strength=int(found[2] or 0), guideline_version=guideline_version,
-        rationale=rationale.replace("\r\n", "\n"), skip_reason=skip_reason if choice == "skip" else "", active_ms=active_ms,
-        first_key_ms=first_key_ms,
-    )  # fmt: skip
     database = around(request).database
-    saved = verdicts.submit(database, who, assignment_id, sent)
+    saved = verdicts.submit(database, who, assignment_id, read_submission(form))
     if wants_json(request):
         return JSONResponse({"saved": saved.event_number, "repeat": saved.is_repeat})
     with database.read() as rows:
@@ -125,12 +120,12 @@ def flag(request: Request, assignment_id: str, key: Text, csrf: Text = "", note:
 
 
 @router.post("/a/{assignment_id}/draft")
-def draft(request: Request, assignment_id: str, csrf: Text = "", rationale: Text = "") -> Response:
+def draft(request: Request, assignment_id: str, form: Posted) -> Response:
     """Keep what is being written."""
-    check_csrf(request, csrf)
+    check_csrf(request, text_of(form, "csrf"))
     who = actor(request)
     policy.may_rate(who)
-    verdicts.save_draft(around(request).database, who, assignment_id, rationale)
+    verdicts.save_draft(around(request).database, who, assignment_id, read_draft(form))
     return JSONResponse({"saved": True})
 
 
@@ -146,13 +141,8 @@ def own_votes(request: Request, project_id: str) -> Response:
             .join(Event, Event.number == Verdict.event_number)
             .where(Verdict.project_id == project_id, Verdict.person_id == who.person_id).order_by(Verdict.event_number.desc()).limit(_NUM_OWN)
         ).all()  # fmt: skip
-        labels = {option.value: option.label for option in GRADED} | {
-            "left0": "Left",
-            "right0": "Right",
-            "skip": "Skipped",
-        }
         votes = [
-            {"assignment_id": assignment.id, "label": labels[given_before(verdict, assignment)], "at": at, "rationale": verdict.rationale,
+            {"assignment_id": assignment.id, "label": in_words(verdict, assignment), "at": at, "rationale": verdict.rationale,
              "skip_reason": SKIP_REASONS.get(verdict.skip_reason, ""), "about": _beginning(rows, assignment)}
             for verdict, assignment, at in found
         ]  # fmt: skip
