@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import uvicorn
+from annotation_writing import fill_writing
 from fastapi import FastAPI
 
 from fairlead.core.records import Completion, Message, Prompt
@@ -146,6 +147,19 @@ PAGES = (
     Page(name="webhooks", route="/p/{project_id}/webhooks", path="/p/{project}/webhooks", who="Lea"),
     Page(name="webhooks-refused", route="/p/{project_id}/webhooks", path="/p/{empty}/webhooks", who="Lea", then="""
         document.querySelector('main [name=url]').value = 'https://127.0.0.1/'; document.querySelector('main form').submit()"""),
+    Page(name="write", route="/p/{project_id}/write", path="/p/{writing}/write", who="Wim", kept=("light", "dark", "phone")),
+    Page(name="write-draft", route="/p/{project_id}/write", path="/p/{writing}/write", who="Wim",
+         then="document.getElementById('draft').open = true; document.getElementById('guide').open = true"),
+    Page(name="write-again", route="/p/{project_id}/write", path="/p/{writing}/write?t={returned}", who="Ira"),
+    Page(name="review", route="/p/{project_id}/write", path="/p/{writing}/write", who="Rio", kept=("light", "phone")),
+    Page(name="review-open", route="/p/{project_id}/write", path="/p/{writing}/write", who="Rio",
+         then="document.querySelectorAll('details').forEach((details) => { details.open = true; })"),
+    Page(name="write-nothing", route="/p/{project_id}/write", path="/p/{blank}/write", who="Wim"),
+    Page(name="written", route="/p/{project_id}/written", path="/p/{writing}/written", who="Ira", kept=("light",)),
+    Page(name="written-empty", route="/p/{project_id}/written", path="/p/{blank}/written", who="Wim"),
+    Page(name="demonstrations", route="/p/{project_id}", path="/p/{writing}", who="Lea", kept=("light",)),
+    Page(name="demonstrations-empty", route="/p/{project_id}", path="/p/{blank}", who="Lea"),
+    Page(name="style-guide-edit", route="/p/{project_id}/guideline/edit", path="/p/{writing}/guideline/edit", who="Lea"),
 )  # fmt: skip
 NOT_PAGES = {
     "/p/{project_id}/next": "a part of the rating page",
@@ -218,7 +232,8 @@ def fill(database: Database) -> dict[str, str]:
     spent = projects.create_project(database, "spent", rules=rules)
     budget.set_budget(database, spent.id, budget.Terms(limit_dollars=0.1), by=lead.person_id)
     return {"project": project.id, "empty": empty.id, "spent": spent.id, "disputed": disputed, "decided": decided,
-            "secret": people.make_invite(database, role="rater"), "person": raters[0].person_id}  # fmt: skip
+            "secret": people.make_invite(database, role="rater"), "person": raters[0].person_id,
+            **fill_writing(database, {name: join(database, name, "rater") for name in ("Wim", "Ira", "Rio")})}  # fmt: skip
 
 
 def rate(database: Database, project_id: str, who: people.Actor, rng: random.Random, skill: float) -> None:

@@ -41,20 +41,26 @@ def serve(
 def import_texts(
     source: Annotated[Path, typer.Argument(help="File of pairs in any known format, or folder of both files of a run.", metavar="SOURCE")],
     project: ProjectName = "default", db: Db = None,
+    kind: Annotated[str, typer.Option(help="comparison (raters vote on pairs) or demonstration (raters write the reply).")] = "comparison",
     votes: Annotated[int, typer.Option(help="Votes an item, where the project is new.", min=1)] = 3,
     calibration: Annotated[int, typer.Option(help="Items that everybody rates first, where the project is new.", min=0)] = 50,
     pairs_per_prompt: Annotated[int, typer.Option(help="Pairs of a prompt, from a folder.", min=1)] = 1,
     group_size: Annotated[int, typer.Option(help="Completions of an item: 2 to compare, 3 to 9 to rank all of a prompt.", min=2, max=9)] = 2,
     seed: Annotated[int, typer.Option(help="Which pairs, where there are more than wanted.")] = 0,
+    drafts: Annotated[bool, typer.Option("--drafts", help="Demonstrations: offer the replies that SOURCE has as drafts.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Import nothing when a row cannot be used.")] = False,
 ) -> None:  # fmt: skip
     """Put texts into a project, which is made when it is not there. What cannot be used is listed with its reason."""
-    from fairlead.cli.annotating import import_source
+    from fairlead.cli.annotating import import_source, import_wanted
 
+    if kind == "demonstration":
+        import_wanted(place_of(db), source, project=project, with_drafts=drafts, is_strict=strict)
+        return
     import_source(
         place_of(db),
         source,
         project=project,
+        kind=kind,
         votes=votes,
         calibration=calibration,
         pairs_per_prompt=pairs_per_prompt,
@@ -90,7 +96,7 @@ def export(
     out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="FOLDER")],
     project: ProjectName = "default", db: Db = None,
 ) -> None:  # fmt: skip
-    """Write the votes for a recipe (feedback.path) and for `fairlead votes`, raters under pseudonyms."""
+    """Write the votes for a recipe (feedback.path) and for `fairlead votes`, or accepted demonstrations (sft.data); people under pseudonyms."""
     from fairlead.cli.annotating import export_votes
 
     export_votes(place_of(db), out, project=project)

@@ -1,6 +1,7 @@
 """What the commands of `fairlead annotate` do: the one place where the rating application meets the terminal."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 from fairlead.cli import terminal
@@ -9,6 +10,7 @@ from fairlead.core.errors import DataError, StoreError, explain
 from fairlead.store.annotation.database import Database, open_database
 from fairlead.store.annotation.schema import Project
 from fairlead.web import backup, exporting, importing, people, projects, status
+from fairlead.web.demonstrations import transfer
 
 
 def serve_pages(db: str, *, host: str, port: int, url: str | None, allow_local_webhooks: bool = False) -> None:
@@ -31,27 +33,18 @@ def _secret_file(db: str) -> Path:
 
 
 def import_source(
-    db: str, source: Path, *, project: str, votes: int, calibration: int, pairs_per_prompt: int, group_size: int, seed: int, is_strict: bool
+    db: str, source: Path, *, project: str, kind: str, votes: int, calibration: int, pairs_per_prompt: int, group_size: int, seed: int,
+    is_strict: bool,
 ) -> None:  # fmt: skip
     """Read, put in, account for the rest."""
     rejects = Path(f"{source.name.split('.')[0]}.rejects.jsonl")
     found = importing.read_source(
         source, pairs_per_prompt=pairs_per_prompt, group_size=group_size, seed=seed, rejects_file=rejects
     )
-    if is_strict and found.left_out:
-        reasons = ", ".join(f"{num:,} {reason}" for reason, num in found.left_out.items())
-        raise DataError(
-            explain(
-                source,
-                None,
-                f"cannot be used whole ({reasons})",
-                expected="no fault with --strict",
-                remedy="Fix the rows, or leave --strict out",
-            )
-        )
+    _check_strict(source, found.left_out, is_strict=is_strict)
     with open_database(db) as database:
         target = projects.find_project(database, project) or projects.create_project(
-            database, project, votes_per_item=votes, calibration_items=calibration
+            database, project, kind=kind, votes_per_item=votes, calibration_items=calibration
         )
         added = importing.add_items(database, target.id, found.items)
     terminal.say(
@@ -59,11 +52,40 @@ def import_source(
     )
     if added.num_known:
         terminal.say(f"  {added.num_known:,} are in it already")
-    for reason, num in sorted(found.left_out.items()):
+    _say_left_out(found.left_out, rejects)
+
+
+def _check_strict(source: Path, left_out: Mapping[str, int], *, is_strict: bool) -> None:
+    if is_strict and left_out:
+        reasons = ", ".join(f"{num:,} {reason}" for reason, num in left_out.items())
+        raise DataError(explain(source, None, f"cannot be used whole ({reasons})", expected="no fault with --strict",
+                                remedy="Fix the rows, or leave --strict out"))  # fmt: skip
+
+
+def _say_left_out(left_out: Mapping[str, int], rejects: Path) -> None:
+    for reason, num in sorted(left_out.items()):
         terminal.say(f"  left out: {num:,} {reason}")
     if rejects.exists():
         terminal.say(f"  rows that could not be read: {rejects}")
     terminal.say("Next: fairlead annotate serve")
+
+
+def import_wanted(db: str, source: Path, *, project: str, with_drafts: bool, is_strict: bool) -> None:
+    """Conversations that want a reply."""
+    rejects = Path(f"{source.name.split('.')[0]}.rejects.jsonl")
+    found = transfer.read_wanted(source, with_drafts=with_drafts, rejects_file=rejects)
+    _check_strict(source, found.left_out, is_strict=is_strict)
+    with open_database(db) as database:
+        target = projects.find_project(database, project) or projects.create_project(
+            database, project, kind="demonstration", votes_per_item=1, calibration_items=0
+        )
+        added = transfer.add_wanted(database, target.id, found.wanted)
+    terminal.say(
+        f"{added.num_new:,} conversations into {target.name}, {added.num_drafts:,} with a draft; each is written, then reviewed."
+    )
+    if added.num_known:
+        terminal.say(f"  {added.num_known:,} are in it already")
+    _say_left_out(found.left_out, rejects)
 
 
 def print_invites(db: str, *, role: str, count: int, url: str) -> None:
@@ -83,6 +105,9 @@ def show_status(db: str, *, as_json: bool) -> None:
     terminal.say("People: " + (", ".join(f"{num} {role}" for role, num in sorted(members.items())) or "nobody yet"))
     for each in found:
         num_production = each.num_items - each.num_calibration
+        if each.kind == "demonstration":
+            terminal.say(f"{each.name} ({each.state}): {each.num_finished:,} of {each.num_items:,} conversations have an accepted reply")  # fmt: skip
+            continue
         terminal.say(
             f"{each.name} ({each.state}): {each.num_finished:,} of {num_production:,} pairs have {each.votes_per_item} votes; "
             f"{each.num_votes:,} votes and {each.num_skips:,} skips by {each.num_raters} raters, calibration items {each.num_calibration:,}"
@@ -93,13 +118,26 @@ def show_status(db: str, *, as_json: bool) -> None:
 def export_votes(db: str, out: Path, *, project: str) -> None:
     """Files for the pipeline."""
     with existing(db) as database:
-        done = exporting.export_project(database, _project(database, project), out)
+        target = _project(database, project)
+        if target.kind == "demonstration":
+            _export_demonstrations(database, target, out)
+            return
+        done = exporting.export_project(database, target, out)
     terminal.say(
         f"{done.num_votes:,} votes and {done.num_skips:,} skips by {done.num_raters} raters on {done.num_comparisons:,} pairs -> {out}"
     )
     terminal.say(
         f"Next: name it in a recipe (feedback.path: {out / 'comparisons.jsonl'}), or fairlead votes agreement {out / 'votes.jsonl'}"
     )
+
+
+def _export_demonstrations(database: Database, project: Project, out: Path) -> None:
+    done = transfer.export_demonstrations(database, project, out)
+    terminal.say(
+        f"{done.num_demonstrations:,} accepted replies by {done.num_authors} people ({done.num_drafted:,} from a draft by a model, "
+        f"{done.num_edited:,} changed by their reviewer) -> {out}"
+    )
+    terminal.say(f"Next: name it in a recipe (sft.data: [{{path: {out / 'demonstrations.jsonl'}}}])")
 
 
 def back_up_database(db: str, out: Path) -> None:

@@ -17,7 +17,19 @@ from fairlead.store.annotation.database import Database
 from fairlead.web.api import make_api
 from fairlead.web.errors import Refused
 from fairlead.web.guard import BURST, RATE_PER_S, Guard
-from fairlead.web.pages import access, accounts, costs, dashboard, disputes, erasing, guidelines, lead, rating, webhooks
+from fairlead.web.pages import (
+    access,
+    accounts,
+    costs,
+    dashboard,
+    disputes,
+    erasing,
+    guidelines,
+    lead,
+    rating,
+    webhooks,
+    writing,
+)
 from fairlead.web.pages.context import Around, render, wants_json
 from fairlead.web.place import Place
 
@@ -37,7 +49,7 @@ def make_app(
     app.state.around = Around(database=database, place=place, secret=secret, allow_local_webhooks=allow_local_webhooks)
     app.mount("/static/charts", StaticFiles(packages=[("fairlead.report", "static")]), name="charts")
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
-    for module in (accounts, rating, lead, dashboard, disputes, costs, guidelines, access, webhooks, erasing):
+    for module in (accounts, rating, writing, lead, dashboard, disputes, costs, guidelines, access, webhooks, erasing):
         app.include_router(module.router)
     app.mount("/api/v1", make_api(app.state.around), name="api")
     app.add_exception_handler(Refused, _refused)

@@ -13,6 +13,7 @@ from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.leading import Decision
 from fairlead.store.annotation.outside import Token
 from fairlead.store.annotation.schema import Assignment, Draft, Event, Failure, Flag, Person, Session, Verdict
+from fairlead.store.annotation.written import Demonstration, WritingTask
 from fairlead.web.errors import missing
 from fairlead.web.events import record
 
@@ -103,3 +104,5 @@ def _blank_derived(rows: Rows, person_id: str) -> None:
         verdict.spans = _blanked(verdict.spans)[0]
     own = sa.select(Assignment.id).where(Assignment.person_id == person_id)
     rows.execute(sa.update(Flag).where(Flag.assignment_id.in_(own)).values(note=_BLANK))
+    rows.execute(sa.update(Demonstration).where(Demonstration.reviewer_id == person_id).values(reason=""))
+    rows.execute(sa.update(WritingTask).where(WritingTask.person_id == person_id).values(text=None))

@@ -29,6 +29,7 @@ from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.leading import Decision
 from fairlead.store.annotation.schema import Assignment, Guideline, Item, Person, Project, Verdict
 from fairlead.web.decisions import decisions_of
+from fairlead.web.demonstrations.transfer import export_demonstrations
 from fairlead.web.frames import pairs_of, stands_after, verdict_on
 from fairlead.web.importing import texts_of
 from fairlead.web.projects import get_project
@@ -117,7 +118,8 @@ def zip_project(database: Database, project_id: str) -> Path:
         project = get_project(rows, project_id)
     folder = Path(tempfile.mkdtemp(prefix="fairlead-export-"))
     try:
-        export_project(database, project, folder / "votes")
+        export = export_demonstrations if project.kind == "demonstration" else export_project
+        export(database, project, folder / "votes")
         return Path(shutil.make_archive(str(folder / "votes"), "zip", folder / "votes"))
     except BaseException:
         shutil.rmtree(folder)

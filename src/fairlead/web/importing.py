@@ -23,6 +23,7 @@ from fairlead.feedback.tasks import choose_groups, make_tasks
 from fairlead.formats import detect_format, prompt_part, read_annotations, read_preferences
 from fairlead.store.annotation import schema
 from fairlead.store.annotation.database import Database, Rows
+from fairlead.web.errors import invalid
 from fairlead.web.events import record
 from fairlead.web.people import new_id
 from fairlead.web.projects import get_project
@@ -193,6 +194,8 @@ def add_items(database: Database, project_id: str, items: Sequence[NewItem], *, 
     """
     with database.write() as rows:
         project = get_project(rows, project_id)
+        if project.kind != "comparison":
+            raise invalid("People write replies in this project. Choose a project that compares, or a new name.")
         known = set(rows.scalars(sa.select(schema.Item.content_id).where(schema.Item.project_id == project_id)))
         given = {item.content_id: item for item in items}
         new = {name: item for name, item in given.items() if name not in known}

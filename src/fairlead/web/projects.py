@@ -28,6 +28,20 @@ Read the conversation, then both replies to the end. Choose the reply that you w
 A longer reply is not better for being longer. When you cannot decide after a second reading, choose the one that is slightly better.
 """
 
+FIRST_STYLE_GUIDE = """# How shall the assistant reply?
+
+Write the reply that you would be glad to receive, as if the assistant had written it.
+
+- **Answer first**: what was asked comes before what else is good to know.
+- **Right**: write only what you know or have looked up. Say where you are not sure.
+- **Plain**: short sentences, no flattery, no repetition of the question.
+- **Harmless**: do not help to hurt anybody; say so in one sentence and offer what you can do.
+
+Do not copy from the web or from another assistant. Where a draft is offered, take it only if you would have written it so, and correct it.
+"""
+FIRST_TEXTS = {"comparison": FIRST_GUIDELINE, "demonstration": FIRST_STYLE_GUIDE}
+"""What a new project asks, by its kind."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Criterion:
@@ -107,22 +121,30 @@ def check_rules(rules: Rules) -> None:
 
 
 def create_project(
-    database: Database, name: str, *, votes_per_item: int = 3, calibration_items: int = 50, by: str | None = None,
-    text: str = FIRST_GUIDELINE, rules: Rules | None = None,
+    database: Database, name: str, *, kind: str = "comparison", votes_per_item: int = 3, calibration_items: int = 50, by: str | None = None,
+    text: str | None = None, rules: Rules | None = None,
 ) -> Project:  # fmt: skip
-    """Make a project with its first guideline."""
+    """Make a project with its first guideline.
+
+    Args:
+        kind: comparison, or demonstration.
+        text: of the guideline; None takes the kind's own.
+    """
+    if kind not in FIRST_TEXTS:
+        raise invalid(f"{kind} is no kind of project. Choose one of {', '.join(FIRST_TEXTS)}.")
     name = " ".join(name.split())
     if not 1 <= len(name) <= 80 or not name.isprintable():
         raise invalid("The name of the project is empty or too long. Choose one of 1 to 80 characters.")
     with database.write() as rows:
         if rows.scalar(sa.select(Project.id).where(Project.name == name)) is not None:
             raise invalid(f"There is a project {name} already. Choose another name.")
-        project = Project(id=new_id(), name=name, state="open", votes_per_item=votes_per_item,
+        project = Project(id=new_id(), name=name, kind=kind, state="open", votes_per_item=votes_per_item,
                           calibration_items=calibration_items, created_at=now_ms())  # fmt: skip
         rows.add(project)
         rows.flush()
-        record(rows, "project.created", person_id=by, project_id=project.id, content={"name": name})
-        _publish(rows, project.id, text=text, rules=rules or Rules(), by=by)
+        record(rows, "project.created", person_id=by, project_id=project.id, content={"name": name, "kind": kind})
+        _publish(rows, project.id, text=FIRST_TEXTS[kind] if text is None else text,
+                 rules=rules or Rules(), by=by)  # fmt: skip
     return project
 
 

@@ -51,6 +51,8 @@ def next_assignment(
         )
         if project.state != "open":
             return Nothing(reason="paused")
+        if project.kind != "comparison":
+            return Nothing(reason="finished")
         if is_spent(rows, project_id):
             return Nothing(reason="budget")
         held = rows.scalar(

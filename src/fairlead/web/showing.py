@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from fairlead.core.records import Prompt
 from fairlead.store.annotation.database import Rows
 from fairlead.store.annotation.schema import Assignment, Draft, Flag, Guideline, Verdict
 from fairlead.web.importing import texts_of
@@ -116,11 +117,16 @@ def show(rows: Rows, assignment: Assignment) -> Shown:
     places = places_before(verdict, assignment) if verdict and num > 2 else [None] * num
     return Shown(
         assignment_id=assignment.id, guideline_version=guideline.version, rules=rules_of(guideline),
-        turns=tuple(Turn(role=ROLES[turn.role], text=to_html(turn.content)) for turn in item.prompt.messages),
+        turns=turns_of(item.prompt),
         sides=tuple(Side(name=names[i], text=to_html(texts[i]), marked=marked[i], place=places[i]) for i in range(num)),
         options=options_of(guideline, num=num), chosen=given_before(verdict, assignment) if verdict else "",
         rationale=draft.fields.get("rationale", "") if draft else verdict.rationale if verdict else "", flag_note=flag.note if flag else "",
     )  # fmt: skip
+
+
+def turns_of(prompt: Prompt) -> tuple[Turn, ...]:
+    """A conversation for the screen."""
+    return tuple(Turn(role=ROLES[turn.role], text=to_html(turn.content)) for turn in prompt.messages)
 
 
 def given_before(verdict: Verdict, assignment: Assignment) -> str:

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.schema import Assignment, Event, Person, Progress, Project, Verdict
 from fairlead.store.annotation.totals import Work
+from fairlead.web.demonstrations.counts import counts_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,11 +15,12 @@ class Status:
     """Counts of one project."""
 
     name: str
+    kind: str
     state: str
     votes_per_item: int
     num_items: int
     num_finished: int
-    """Production items with all votes that are wanted."""
+    """Production items with all votes that are wanted; of demonstrations, accepted replies."""
     num_calibration: int
     num_wanted: int
     """Votes that production items still lack."""
@@ -49,6 +51,11 @@ def all_statuses(database: Database) -> list[Status]:
 
 def status_of(rows: Rows, project: Project) -> Status:
     """Counts of one project, from the rows that verdicts keep current."""
+    if project.kind == "demonstration":
+        counts = counts_of(rows, project.id)
+        return Status(name=project.name, kind=project.kind, state=project.state, votes_per_item=1, num_items=counts.num_all, num_votes=0,
+                      num_skips=counts.num_skips, num_finished=counts.by_state["accepted"], num_calibration=0, num_wanted=0,
+                      num_raters=counts.num_authors)  # fmt: skip
     is_production, lacking = Progress.use == "production", project.votes_per_item - Progress.num_votes
     totals = rows.execute(
         sa.select(
@@ -61,8 +68,8 @@ def status_of(rows: Rows, project: Project) -> Status:
     num_raters = rows.scalar(
         sa.select(sa.func.count(Work.person_id.distinct())).where(Work.project_id == project.id, Work.num > 0, Work.choice != "skip")
     )  # fmt: skip
-    return Status(name=project.name, state=project.state, votes_per_item=project.votes_per_item, num_items=totals[0], num_votes=totals[1],
-                  num_skips=totals[2], num_finished=totals[3], num_calibration=totals[4], num_wanted=totals[5],
+    return Status(name=project.name, kind=project.kind, state=project.state, votes_per_item=project.votes_per_item, num_items=totals[0],
+                  num_votes=totals[1], num_skips=totals[2], num_finished=totals[3], num_calibration=totals[4], num_wanted=totals[5],
                   num_raters=num_raters or 0)  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from fairlead.store.annotation.schema import Assignment, Draft, Event, Flag, Ite
 from fairlead.store.annotation.totals import Concord, Work
 from fairlead.web import budget, decisions, totals
 from fairlead.web.answers import MAX_NOTE, Submission, check, check_text
+from fairlead.web.demonstrations import derive
 from fairlead.web.errors import Refused, invalid, missing
 from fairlead.web.events import record
 from fairlead.web.frames import as_stored
@@ -131,13 +132,11 @@ def same_key(
 
 
 def apply(rows: Rows, event: Event) -> None:
-    """Bring the derived tables up to date with one event; events that are about neither verdicts nor decisions change nothing here."""
-    if event.kind in decisions.KINDS:
-        decisions.follow(rows, event)
-        return
-    if event.kind in budget.KINDS:
-        budget.follow(rows, event)
-        return
+    """Bring the derived tables up to date with one event; events that derive nothing change nothing here."""
+    for module in (decisions, budget, derive):
+        if event.kind in module.KINDS:
+            module.follow(rows, event)
+            return
     if event.kind not in (_SUBMITTED, _WITHDRAWN, _FLAGGED):
         return
     assignment = rows.get(Assignment, event.assignment_id)
@@ -196,6 +195,7 @@ def rebuild(database: Database) -> int:
                 sa.select(Item.id, Item.project_id, Item.use, Item.rank, sa.literal(0), sa.literal(0), sa.literal("")),
             )
         )
+        derive.forget_derived(rows)
         rows.expire_all()
         num = 0
         for event in rows.scalars(sa.select(Event).order_by(Event.number)).all():

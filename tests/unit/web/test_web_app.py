@@ -12,6 +12,7 @@ from web_payloads import PAYLOADS
 from fairlead.store.annotation.schema import Assignment, Completion, Item, Verdict
 from fairlead.web import importing, people, projects, tokens, verdicts, webhooks
 from fairlead.web.app import make_app
+from fairlead.web.demonstrations import desk, transfer
 from fairlead.web.place import Place
 
 
@@ -104,11 +105,13 @@ ROUTES = {
     "POST /logout": "rater", "GET /tokens": "rater", "POST /tokens": "rater", "POST /tokens/{t}/revoke": "rater", "GET /log": "admin",
     "GET /people/{u}/erase": "admin", "POST /people/{u}/erase": "admin",
     "GET /p/{p}/webhooks": "lead", "POST /p/{p}/webhooks": "lead", "POST /p/{p}/webhooks/{w}/remove": "lead",
+    "GET /p/{p}/write": "rater", "GET /p/{p}/written": "rater", "POST /w/{d}/reply": "rater", "POST /w/{d}/review": "rater",
+    "POST /w/{d}/skip": "rater", "POST /w/{d}/draft": "rater", "POST /w/{d}/take-back": "rater",
 }  # fmt: skip
 PUBLIC = {"GET /login", "POST /login", "GET /invite/{secret}", "POST /invite/{secret}"}
 FIELDS = {
     "key": "a-key-of-the-matrix", "choice": "left2", "guideline_version": "1", "state": "open", "text": "# x", "scale": "binary", "ties": "forced",
-    "rationale": "off", "role": "rater", "note": "x", "reason": "x", "name": "x", "scope": "read",
+    "rationale": "off", "role": "rater", "note": "x", "reason": "unclear", "name": "x", "scope": "read", "decision": "accept",
     "dollars_per_vote": "0.3", "dollars": "1", "kind": "ai",
     "url": "https://93.184.215.14/x", "events": "alarm",
 }  # fmt: skip
@@ -122,6 +125,7 @@ def test_every_route_is_in_the_table(app):
         "{token_id}": "{t}",
         "{webhook_id}": "{w}",
         "{item_id}": "{i}",
+        "{task_id}": "{d}",
     }
     found = set()
     for route in [
@@ -139,6 +143,13 @@ def test_every_route_is_in_the_table(app):
     assert found == set(ROUTES) | PUBLIC
 
 
+def task_of_another(database, owner):
+    """A conversation that the owner replies to, in a project of its own."""
+    made = projects.create_project(database, "writing", kind="demonstration", votes_per_item=1, calibration_items=0)
+    transfer.add_wanted(database, made.id, [transfer.Wanted(prompt=pairs(1)[0].prompt)])
+    return desk.next_task(database, owner, made.id).id
+
+
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("role", [None, "rater", "adjudicator", "lead"])
 def test_roles_and_routes(app, browser, database, project, join, route, role):
@@ -153,7 +164,17 @@ def test_roles_and_routes(app, browser, database, project, join, route, role):
     hook = webhooks.make_webhook(
         database, owner, project.id, url="https://93.184.215.14/", events=["alarm"], allow_local=False
     )
-    place = path.format(p=project.id, a=assignment.id, u=owner.person_id, t=token, w=hook.id, i=assignment.item_id)
+    task = task_of_another(database, owner)
+    ids = {
+        "p": project.id,
+        "a": assignment.id,
+        "u": owner.person_id,
+        "t": token,
+        "w": hook.id,
+        "i": assignment.item_id,
+        "d": task,
+    }
+    place = path.format(**ids)
     answer = (
         who.client.get(place)
         if method == "GET"
@@ -172,7 +193,7 @@ def test_roles_and_routes(app, browser, database, project, join, route, role):
         assert answer.status_code == 401 if route != "GET /" else answer.headers["location"] == "/login"
     elif order.index(role) < order.index(ROUTES[route]):
         assert answer.status_code == 403
-    elif "{a}" in path or "{t}" in path:
+    elif "{a}" in path or "{t}" in path or "{d}" in path:
         assert answer.status_code == 404
     elif path.endswith(("/undo", "/revoke")) or (route == "GET /p/{p}/discussion" and role != "lead"):
         assert answer.status_code == 409

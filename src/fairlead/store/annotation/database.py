@@ -27,6 +27,7 @@ from sqlalchemy.orm import Session as Rows
 
 from fairlead.core.errors import StoreError, explain
 from fairlead.store.annotation import outside as outside  # its tables belong to the schema
+from fairlead.store.annotation import written as written  # its tables belong to the schema
 
 BUSY_TIMEOUT_S = 10.0
 """How long a writer waits for another process (a backup, an import beside the server) before it says so."""

@@ -27,6 +27,8 @@ class Project(Table):
     __tablename__ = "projects"
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     name: Mapped[str] = mapped_column(String(80), unique=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    """comparison, or demonstration (`written`)."""
     state: Mapped[str] = mapped_column(String(12))
     """open, or paused: raters then see why and get no items."""
     votes_per_item: Mapped[int]

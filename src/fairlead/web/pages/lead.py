@@ -16,6 +16,7 @@ from fairlead.web.dashboard.flow import flow_of
 from fairlead.web.errors import Refused, missing
 from fairlead.web.examples import with_example
 from fairlead.web.exporting import zip_project
+from fairlead.web.pages import writing
 from fairlead.web.pages.context import actor, around, check_csrf, render, see
 from fairlead.web.quality import quality_of
 from fairlead.web.status import status_of
@@ -32,6 +33,9 @@ def overview(request: Request, project_id: str) -> Response:
     database = around(request).database
     with database.read() as rows:
         project = projects.get_project(rows, project_id)
+    if project.kind == "demonstration":
+        return writing.overview(request, project)
+    with database.read() as rows:
         counts, flow = status_of(rows, project), flow_of(rows, project_id)
     kept = quality_of(database, project_id)
     done = f"{counts.num_finished:,} of {counts.num_items - counts.num_calibration:,} pairs are finished"

@@ -33,6 +33,9 @@ def rate_page(request: Request, project_id: str, a: str = "") -> Response:
     """The next item, or an earlier one to look at and change."""
     who = actor(request)
     policy.may_rate(who)
+    with around(request).database.read() as rows:
+        if get_project(rows, project_id).kind == "demonstration":
+            return see(f"/p/{project_id}/write")
     return render(request, "rate.html", **_item(request, who, project_id, assignment_id=a, without=()))
 
 

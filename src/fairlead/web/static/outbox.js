@@ -3,13 +3,13 @@
 "use strict";
 const Outbox = (() => {
   const RETRY_MS = [1000, 2000, 5000, 15000];
-  let name = "", token = "", sending = null, failures = 0, timer = 0, show = () => {};
+  let name = "", token = "", nouns = ["vote", "votes"], sending = null, failures = 0, timer = 0, show = () => {};
 
   const load = (where = name) => { try { return JSON.parse(localStorage.getItem(where) || "[]"); } catch { return []; } };
   const store = (entries, where = name) => localStorage.setItem(where, JSON.stringify(entries));
 
-  function start(who, csrf, onChange) {
-    name = `fairlead.outbox.${who}`; token = csrf; show = onChange;
+  function start(who, csrf, onChange, words = nouns) {
+    name = `fairlead.outbox.${who}`; token = csrf; show = onChange; nouns = words;
     addEventListener("online", () => flush());
     addEventListener("storage", (event) => { if (event.key === name) tell(); });
     return flush();
@@ -17,7 +17,7 @@ const Outbox = (() => {
 
   function tell(problem = "") {
     const waiting = load().length;
-    const text = waiting === 0 ? "All votes are saved" : `${waiting} vote${waiting === 1 ? "" : "s"} kept here, not sent yet`;
+    const text = waiting === 0 ? `All ${nouns[1]} are saved` : `${waiting} ${nouns[waiting === 1 ? 0 : 1]} kept here, not sent yet`;
     show({ waiting, text: problem && waiting ? `${text}: ${problem}` : text });
   }
 
@@ -78,8 +78,8 @@ const Outbox = (() => {
   function refuse(entry, said) {
     store([...load(`${name}.refused`), { ...entry, said }], `${name}.refused`);
     remove(entry.key);
+    show({ waiting: load().length, text: "", refused: `A ${nouns[0]} was not taken: ${said}` });
     tell();
-    show({ waiting: load().length, text: "", refused: `A vote was not taken: ${said}` });
   }
 
   return { start, put, take, send, flush, waiting: () => load().map((entry) => entry.fields.assignment), isSending: () => sending };
