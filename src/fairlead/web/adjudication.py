@@ -41,6 +41,8 @@ class Said:
     words: str
     choice: str
     """left, right, tie, both_bad or skip, as on this page."""
+    ratings: str
+    """By criterion, left then right."""
     rationale: str
     note: str
     """Of a flag."""
@@ -56,6 +58,8 @@ class Case:
     turns: tuple[Turn, ...]
     left: Markup
     right: Markup
+    num_replies: int
+    """Of a ranking more than two: votes and decision are on the first two."""
     said: tuple[Said, ...]
     decided: str
     """The choice that was made, as on this page; empty before."""
@@ -101,7 +105,7 @@ def case_of(rows: Rows, item: Item, person_id: str) -> Case:
     decision = rows.get(Decision, item.id)
     return Case(
         item_id=item.id, use=item.use, turns=tuple(Turn(role=ROLES[turn.role], text=to_html(turn.content)) for turn in whole.prompt.messages),
-        left=to_html(texts[0]), right=to_html(texts[1]),
+        left=to_html(texts[0]), right=to_html(texts[1]), num_replies=len(whole.completions),
         said=tuple(_said(number, verdict, note or "", swapped=swapped) for number, (verdict, note) in enumerate(ordered)),
         decided=_on_page(decision.verdict, swapped=swapped) if decision else "", reason=decision.reason if decision else "",
         decided_under=decision.guideline_version if decision else None,
@@ -111,8 +115,14 @@ def case_of(rows: Rows, item: Item, person_id: str) -> Case:
 def _said(number: int, verdict: Verdict, note: str, *, swapped: bool) -> Said:
     choice = _on_page(verdict.verdict, swapped=swapped)
     words = _OTHER.get(choice) or f"{choice.capitalize()} {_STRENGTHS[abs(verdict.strength)]}"
-    return Said(name=f"Rater {_letters(number)}", words=words, choice=choice, rationale=verdict.rationale, note=note,
-                guideline_version=verdict.guideline_version)  # fmt: skip
+    return Said(name=f"Rater {_letters(number)}", words=words, choice=choice, ratings=_ratings(verdict, swapped=swapped),
+                rationale=verdict.rationale, note=note, guideline_version=verdict.guideline_version)  # fmt: skip
+
+
+def _ratings(verdict: Verdict, *, swapped: bool) -> str:
+    """Of the two replies on this page."""
+    places = (1, 0) if swapped else (0, 1)
+    return "; ".join(f"{name} {given[places[0]]}, {given[places[1]]}" for name, given in verdict.criteria.items())
 
 
 def _letters(number: int) -> str:

@@ -10,12 +10,15 @@ Example:
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import sqlalchemy as sa
 
-from fairlead.feedback.costs import DOLLARS_PER_PAIR, BudgetState, Entry, Ledger, budget_state
+from fairlead.feedback.costs import DOLLARS_PER_PAIR, USABLE_P, BudgetState, Entry, Ledger, budget_state
+from fairlead.stats.arrays import BoolArray, IntArray
 from fairlead.store.annotation.database import Database, Rows
-from fairlead.store.annotation.leading import Budget
+from fairlead.store.annotation.leading import Budget, Decision
 from fairlead.store.annotation.schema import Event, Progress
+from fairlead.web import totals
 from fairlead.web.errors import invalid
 from fairlead.web.events import record
 from fairlead.web.projects import get_project
@@ -92,6 +95,27 @@ def _num_paid(rows: Rows, project_id: str) -> int:
     return rows.scalar(
         sa.select(sa.func.coalesce(sa.func.sum(Progress.num_votes + Progress.num_skips), 0)).where(Progress.project_id == project_id)
     ) or 0  # fmt: skip
+
+
+def usable_pairs(rows: Rows, project_id: str) -> int:
+    """Pairs whose votes (ties count half) give one side 0.6 or more, or that an adjudicator gave to one side; from totals, so quick."""
+    table = totals.labels_of_items(rows, project_id)
+    num = int(table.times[_is_usable(table.counts)].sum()) if len(table.counts) else 0
+    decided = rows.execute(
+        sa.select(Decision.verdict, Progress.pattern).join(Progress, Progress.item_id == Decision.item_id).where(Decision.project_id == project_id)
+    ).all()  # fmt: skip
+    for verdict, pattern in decided:
+        labels = totals.read_pattern(pattern)
+        own = np.array([[labels["a"], labels["b"], labels.total() - labels["a"] - labels["b"] - labels["skip"]]])
+        num += int(verdict in ("a", "b")) - int(_is_usable(own)[0])
+    return num
+
+
+def _is_usable(counts: IntArray) -> BoolArray:
+    """[D] of votes for a, for b and others [D, K]."""
+    total = counts.sum(1)
+    p_a = (counts[:, 0] + counts[:, 2:].sum(1) / 2) / np.maximum(total, 1)
+    return (total > 0) & (np.maximum(p_a, 1 - p_a) >= USABLE_P)
 
 
 def is_spent(rows: Rows, project_id: str) -> bool:

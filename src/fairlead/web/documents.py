@@ -3,6 +3,7 @@
 import datetime as dt
 
 from fairlead.store.annotation.schema import Guideline, Project
+from fairlead.web.projects import Criterion, rules_of
 
 _SCALES = {
     "graded": "One reply is much better, better or slightly better.",
@@ -32,7 +33,20 @@ def as_markdown(project: Project, guideline: Guideline) -> str:
         _BOTH_BAD[guideline.both_bad],
         _RATIONALES[guideline.rationale],
     )
+    asked = rules_of(guideline)
+    rules = (*rules, *(["Passages may be marked as good or bad."] if asked.spans else []),
+             *(["The better reply may be written better."] if asked.edits else []))  # fmt: skip
+    criteria = (
+        ["## Ratings", "", "Each reply is rated by itself.", "", *map(_criterion, asked.criteria), ""]
+        if asked.criteria
+        else []
+    )
     return "\n".join([
-        guideline.text.rstrip(), "", "## What a verdict may be", "", *(f"- {rule}" for rule in rules), "",
+        guideline.text.rstrip(), "", "## What a verdict may be", "", *(f"- {rule}" for rule in rules), "", *criteria,
         f"Version {guideline.version} of the guideline of {project.name}, published {day.day} {day:%B %Y}.", "",
     ])  # fmt: skip
+
+
+def _criterion(criterion: Criterion) -> str:
+    ends = f" ({criterion.low or 'worst'} to {criterion.high or 'best'})" if criterion.low or criterion.high else ""
+    return f"- **{criterion.name}**, 1 to {criterion.points}{ends}: {criterion.question}"

@@ -180,11 +180,12 @@ def _decision(decision: Decision | None) -> dict[str, Any]:
 
 def _decision_rows(rows: Rows, project_id: str) -> Iterator[dict[str, Any]]:
     found = rows.execute(
-        sa.select(Item.content_id, Decision, Person.pseudonym).join(Decision, Decision.item_id == Item.id)
+        sa.select(Item, Decision, Person.pseudonym).join(Decision, Decision.item_id == Item.id)
         .join(Person, Person.id == Decision.person_id).where(Decision.project_id == project_id).order_by(Item.content_id)
     ).all()  # fmt: skip
-    for pair_id, decision, pseudonym in found:
-        yield {"item": pair_id, "label": decision.verdict, "reason": decision.reason, "guideline_version": str(decision.guideline_version),
+    for item, decision, pseudonym in found:
+        pair = Task(prompt_id=item.prompt_id, completion_a=item.completions[0], completion_b=item.completions[1])
+        yield {"item": pair.id, "label": decision.verdict, "reason": decision.reason, "guideline_version": str(decision.guideline_version),
                "adjudicator": pseudonym}  # fmt: skip
 
 

@@ -41,6 +41,28 @@ def test_costs_by_hand(database, project, join):
     assert math.isnan(found.ledger(0).per_usable_pair)
 
 
+def test_usable_pairs_by_hand(database, project, join):
+    """Of five pairs with two votes each: a a usable, a b not, a tie 0.75 usable, tie tie not; one decided for a, so usable."""
+    from fairlead.web import adjudication
+
+    people = [join("ann"), join("bob")]
+    items = []
+    for given in ("aa", "ab", "at", "tt", "ab"):
+        for who, label in zip(people, given, strict=True):
+            assignment = take(database, who, project)
+            choice = "tie" if label == "t" else "left" if (label == "a") != is_swapped(assignment.shown) else "right"
+            verdicts.submit(database, who, assignment.id, vote(choice))
+        items.append(assignment.item_id)
+    with database.read() as rows:
+        assert budget.usable_pairs(rows, project.id) == 2
+    ada = join("ada", "adjudicator")
+    for number, choice in ((4, "left"), (0, "tie")):
+        ruling = adjudication.Ruling(key=f"a-key-of-{number}", choice=choice, reason="x", guideline_version=1)
+        adjudication.decide(database, ada, project.id, items[number], ruling)
+    with database.read() as rows:
+        assert budget.usable_pairs(rows, project.id) == 2
+
+
 def test_a_spent_budget_stops_the_work_and_an_override_is_on_record(app, browser, database, project, join):
     lea = browser("lea", "lead")
     ann = join("ann")
@@ -132,7 +154,8 @@ def test_labels_of_every_method_and_their_raters(browser, database, project, joi
     page = lea.get(f"/p/{project.id}/labels?method=majority").text
     assert "Bradley-Terry with raters" in page and "Least certain pairs" in page
     assert lea.get(f"/p/{project.id}/labels?method=best").status_code == 422
-    assert labels.usable_pairs(database, project.id) == 12
+    with database.read() as rows:
+        assert budget.usable_pairs(rows, project.id) == 12
 
 
 def test_a_decision_fixes_a_pair_under_every_method(database, project, join):

@@ -90,12 +90,6 @@ def labels_of(database: Database, project_id: str) -> Kept[LabelsReading]:
     return keep(database, project_id, "labels", lambda: _read(database, project_id))
 
 
-def usable_pairs(database: Database, project_id: str) -> int:
-    """Pairs that go into training as things stand, by one coin with side bias (the recipe's choice where sides were exchanged)."""
-    rows = {row.method: row for row in labels_of(database, project_id).value.rows}
-    return rows["one_coin_side_bias"].num_usable if "one_coin_side_bias" in rows else 0
-
-
 def _read(database: Database, project_id: str) -> LabelsReading:
     sheet = sheet_of(database, project_id).value
     with database.read() as rows:

@@ -91,6 +91,8 @@ def read_raters(sheet: Sheet) -> RatersReading:
     cards: list[RaterCard] = []
     for number, name in enumerate(sheet.rater_names):
         own = sheet.raters == number
+        if not own.any():  # everything was taken back
+            continue
         known = agreement.get(name, undefined("no votes", n=0))
         values = (known, _left(sheet, number), _longer(sheet, number), times[number], varieties[number])
         gauges = tuple(draw(measure, value) for measure, value in zip(measures, values, strict=True))

@@ -30,6 +30,7 @@ MAX_VALUES = 12
 LENGTHS = ((400, "up to 400 characters"), (1_600, "400 to 1,600 characters"))
 LONGEST = "over 1,600 characters"
 _ITEMS_A_QUERY = 500
+_ID = "S40"  # as long as ids may be
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,8 +65,6 @@ class Sheet:
     """Names in the application, for the lead only."""
     slices: Mapping[str, tuple[str, ...]]
     """Field of the items: [I] its value for each item."""
-    num_left_out: int = 0
-    """Verdicts of another kind than a choice between two, which these readings do not cover."""
 
     @property
     def is_vote(self) -> BoolArray:
@@ -92,42 +91,12 @@ class Sheet:
 
 
 def sheet_of(database: Database, project_id: str) -> Kept[Sheet]:
-    """At most a minute old."""
-    return keep(database, project_id, "sheet", lambda: _read(database, project_id))
-
-
-def _read(database: Database, project_id: str) -> Sheet:
-    with database.read() as rows:
-        found = rows.execute(
-            sa.select(Verdict.item_id, Verdict.person_id, Verdict.verdict, Verdict.strength, Assignment.shown, Assignment.position,
-                      Event.at, Verdict.active_ms, Verdict.guideline_version)
-            .join(Assignment, Assignment.id == Verdict.assignment_id).join(Event, Event.number == Verdict.event_number)
-            .where(Verdict.project_id == project_id).order_by(Verdict.event_number)
-        ).all()  # fmt: skip
-        known = {label: number for number, label in enumerate(LABELS)}
-        kept = [row for row in found if row[2] in known]
-        items = {name: number for number, name in enumerate(dict.fromkeys(row[0] for row in kept))}
-        raters = {name: number for number, name in enumerate(dict.fromkeys(row[1] for row in kept))}
-        names = {row[0]: row[1] for row in rows.execute(sa.select(Person.id, Person.name))}
-        facts = _facts(rows, project_id, list(items))
-    return Sheet(
-        items=_whole(items[row[0]] for row in kept), raters=_whole(raters[row[1]] for row in kept),
-        labels=_whole(known[row[2]] for row in kept), strengths=_whole(row[3] for row in kept),
-        swapped=np.array([is_swapped(row[4]) for row in kept], dtype=np.bool_), positions=_whole(row[5] for row in kept),
-        at_ms=_whole(row[6] for row in kept),
-        active_s=np.array([np.nan if (active := row[7]) is None else active / 1000 for row in kept], dtype=np.float64),
-        versions=_whole(row[8] for row in kept), is_calibration=np.array([fact.use == "calibration" for fact in facts], dtype=np.bool_),
-        lengths=np.array([[fact.length_a, fact.length_b] for fact in facts], dtype=np.int64).reshape(-1, 2), item_ids=tuple(items),
-        rater_ids=tuple(raters), rater_names=tuple(names[person] for person in raters), slices=_slices(facts), num_left_out=len(found) - len(kept),
-    )  # fmt: skip
-
-
-def _whole(values: Any) -> IntArray:
-    return np.fromiter(values, dtype=np.int64)
+    """At most a minute old. After the first one only what changed since is read."""
+    return keep(database, project_id, "sheet", lambda: _newer(database, project_id))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Fact:
+class Fact:
     """What an item's texts say of themselves."""
 
     use: str
@@ -136,10 +105,99 @@ class _Fact:
     length_b: int
 
 
-def _facts(rows: Rows, project_id: str, item_ids: list[str]) -> list[_Fact]:
-    """Facts in the order of the items; the texts stay in the database."""
+@dataclass(slots=True, kw_only=True)
+class _Read:
+    """What was read of a project, with what a later reading goes on from."""
+
+    columns: dict[str, Any]
+    """[N] each, as in `Sheet`, and `assignments`."""
+    items: dict[str, int]
+    raters: dict[str, int]
+    facts: list[Fact]
+    """By number of the item."""
+    last_event: int
+
+
+_LAST: dict[tuple[str, str], _Read] = {}
+
+
+def _newer(database: Database, project_id: str) -> Sheet:
+    """Go on from the last reading. Called by one thread at a time for a project (`keep`)."""
+    key = (str(database.engine.url), project_id)
+    _LAST[key], names = read(database, project_id, _LAST.get(key))
+    return as_sheet(_LAST[key], names)
+
+
+def read(database: Database, project_id: str, before: _Read | None) -> tuple[_Read, dict[str, str]]:
+    """Read all verdicts, or what changed after an earlier reading; and the names of people by id."""
+    changed: list[str] | None = None
+    with database.read() as rows:
+        newest = rows.scalar(sa.select(sa.func.max(Event.number))) or 0
+        if before is not None:
+            since = (Event.number > before.last_event, Event.project_id == project_id, Event.assignment_id.is_not(None))
+            changed = [name for name in rows.scalars(sa.select(Event.assignment_id).where(*since).distinct()) if name]
+        found = _verdicts(rows, project_id, changed)
+        names = {row[0]: row[1] for row in rows.execute(sa.select(Person.id, Person.name))}
+        items, raters, facts = (before.items, before.raters, before.facts) if before else ({}, {}, [])
+        new = [name for name in dict.fromkeys(row[1] for row in found) if name not in items]
+        texts = _facts(rows, project_id, new)
+    for name in new:
+        items[name] = len(items)
+        facts.append(texts[name])
+    for row in found:
+        raters.setdefault(row[2], len(raters))
+    columns = _columns(found, items=items, raters=raters)
+    if before is not None:
+        is_kept = ~np.isin(before.columns["assignments"], np.array(changed, dtype=_ID))
+        columns = {name: np.concatenate([column[is_kept], columns[name]]) for name, column in before.columns.items()}
+    return _Read(columns=columns, items=items, raters=raters, facts=facts, last_event=newest), names
+
+
+def _verdicts(rows: Rows, project_id: str, changed: list[str] | None) -> list[Any]:
+    """Rows of all assignments, or of those that changed, in the order of their events."""
+    query = (
+        sa.select(Verdict.assignment_id, Verdict.item_id, Verdict.person_id, Verdict.verdict, Verdict.strength, Assignment.shown,
+                  Assignment.position, Event.at, Verdict.active_ms, Verdict.guideline_version)
+        .join(Assignment, Assignment.id == Verdict.assignment_id).join(Event, Event.number == Verdict.event_number)
+        .where(Verdict.project_id == project_id).order_by(Verdict.event_number)
+    )  # fmt: skip
+    if changed is None:
+        return list(rows.execute(query).all())
+    starts = range(0, len(changed), _ITEMS_A_QUERY)
+    parts = (query.where(Verdict.assignment_id.in_(changed[start : start + _ITEMS_A_QUERY])) for start in starts)
+    return [row for part in parts for row in rows.execute(part)]
+
+
+def _columns(found: list[Any], *, items: Mapping[str, int], raters: Mapping[str, int]) -> dict[str, Any]:
+    known = {label: number for number, label in enumerate(LABELS)}
+    return {
+        "assignments": np.array([row[0] for row in found], dtype=_ID), "items": _whole(items[row[1]] for row in found),
+        "raters": _whole(raters[row[2]] for row in found), "labels": _whole(known[row[3]] for row in found),
+        "strengths": _whole(row[4] for row in found), "swapped": np.array([is_swapped(row[5]) for row in found], dtype=np.bool_),
+        "positions": _whole(row[6] for row in found), "at_ms": _whole(row[7] for row in found),
+        "active_s": np.array([np.nan if (active := row[8]) is None else active / 1000 for row in found], dtype=np.float64),
+        "versions": _whole(row[9] for row in found),
+    }  # fmt: skip
+
+
+def as_sheet(found: _Read, names: Mapping[str, str]) -> Sheet:
+    """What readings are made from."""
+    columns = {name: column for name, column in found.columns.items() if name != "assignments"}
+    return Sheet(
+        **columns, is_calibration=np.array([fact.use == "calibration" for fact in found.facts], dtype=np.bool_),
+        lengths=np.array([[fact.length_a, fact.length_b] for fact in found.facts], dtype=np.int64).reshape(-1, 2), item_ids=tuple(found.items),
+        rater_ids=tuple(found.raters), rater_names=tuple(names[person] for person in found.raters), slices=_slices(found.facts),
+    )  # fmt: skip
+
+
+def _whole(values: Any) -> IntArray:
+    return np.fromiter(values, dtype=np.int64)
+
+
+def _facts(rows: Rows, project_id: str, item_ids: list[str]) -> dict[str, Fact]:
+    """Facts by item; the texts stay in the database."""
     a, b = sqlalchemy.orm.aliased(Completion), sqlalchemy.orm.aliased(Completion)
-    by_id: dict[str, _Fact] = {}
+    by_id: dict[str, Fact] = {}
     for start in range(0, len(item_ids), _ITEMS_A_QUERY):
         found = rows.execute(
             sa.select(Item.id, Item.use, Prompt.record["slice"].as_string(), Prompt.record["source"].as_string(), Prompt.record["meta"].as_json(),
@@ -158,15 +216,15 @@ def _facts(rows: Rows, project_id: str, item_ids: list[str]) -> list[_Fact]:
             fields |= {
                 str(key): str(value) for key, value in (meta or {}).items() if isinstance(value, str | int | bool)
             }
-            by_id[name] = _Fact(use=use, fields=fields, length_a=length_a, length_b=length_b)
-    return [by_id[name] for name in item_ids]
+            by_id[name] = Fact(use=use, fields=fields, length_a=length_a, length_b=length_b)
+    return by_id
 
 
 def _length(num_chars: int) -> str:
     return next((words for limit, words in LENGTHS if num_chars <= limit), LONGEST)
 
 
-def _slices(facts: list[_Fact]) -> dict[str, tuple[str, ...]]:
+def _slices(facts: list[Fact]) -> dict[str, tuple[str, ...]]:
     """Fields with at least two and at most `MAX_VALUES` different values."""
     names = dict.fromkeys(name for fact in facts for name in fact.fields)
     columns = {name: tuple(fact.fields.get(name, "not given") for fact in facts) for name in names}

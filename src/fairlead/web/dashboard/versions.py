@@ -82,8 +82,12 @@ def rule_changes(before: Guideline, after: Guideline) -> tuple[str, ...]:
         ("ties", "Ties"),
         ("both_bad", "Both bad"),
         ("rationale", "Reason"),
+        ("spans", "Marked passages"),
+        ("edits", "Edits"),
     )
-    return tuple(
+    criteria = [", ".join(each["name"] for each in version.criteria) or "none" for version in (before, after)]
+    changed = () if before.criteria == after.criteria else (f"Criteria: {criteria[0]} to {criteria[1]}",)
+    return changed + tuple(
         f"{words}: {_word(getattr(before, name))} to {_word(getattr(after, name))}"
         for name, words in names
         if getattr(before, name) != getattr(after, name)

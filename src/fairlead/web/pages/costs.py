@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from fairlead.report.charts import draw_chart
 from fairlead.store.annotation.schema import Person
 from fairlead.web import budget, policy
-from fairlead.web.dashboard.labels import METHODS, labels_of, usable_pairs
+from fairlead.web.dashboard.labels import METHODS, labels_of
 from fairlead.web.disputes import beginning_of
 from fairlead.web.errors import invalid
 from fairlead.web.pages.context import actor, around, check_csrf, render, see
@@ -31,8 +31,8 @@ def costs_page(request: Request, project_id: str) -> Response:
     """The ledger."""
     project = project_for_lead(request, project_id)
     database = around(request).database
-    num_usable = usable_pairs(database, project_id)
     with database.read() as rows:
+        num_usable = budget.usable_pairs(rows, project_id)
         costs = budget.costs_of(rows, project_id)
         leads = {
             row[0]: row[1]

@@ -10,6 +10,7 @@ from fairlead.store.annotation.schema import Project
 from fairlead.web import policy
 from fairlead.web.calibration import TEST, read_calibration
 from fairlead.web.dashboard.agreement import agreement_of, rolling_chart
+from fairlead.web.dashboard.criteria import criteria_of
 from fairlead.web.dashboard.gate import curve_charts, standing_gauge
 from fairlead.web.dashboard.raters import raters_of
 from fairlead.web.pages.context import actor, around, render
@@ -33,6 +34,7 @@ def agreement_page(request: Request, project_id: str) -> Response:
     chart = rolling_chart(kept.value)
     rolling = draw_chart(chart, chart_id="rolling") if chart else None
     return render(request, "agreement.html", project=project, reading=kept.value, age_s=kept.age_s(), rolling=rolling,
+                  criteria=criteria_of(around(request).database, project_id).value,
                   published=REFERENCE_ROWS)  # fmt: skip
 
 
