@@ -130,7 +130,7 @@ def forbidden_words(root: Path) -> Iterator[str]:
     files = [p for p in root.iterdir() if p.is_file() and p.name != ".git"]  # a file in a git worktree
     files += [p for name in TEXT_FOLDERS for p in sorted((root / name).rglob("*")) if p.is_file()]
     for file in files:
-        if file.suffix not in TEXT_SUFFIXES or "__pycache__" in file.parts:
+        if file.suffix not in TEXT_SUFFIXES or {"__pycache__", ".work"} & set(file.parts):
             continue
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
             for pattern, what, remedy in FORBIDDEN:

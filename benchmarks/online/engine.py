@@ -2,9 +2,9 @@
 
     python -m benchmarks.online.engine [--size S] [--works mixed 16x64 32x64 16x256] [--repeats 3] [--seconds 100] [--vllm-python FILE]
 
-Both sides sample at temperature 1, in fp32 (ours and vLLM also in bf16), from the same weights, the same prompts and the same number of new
-tokens, with two threads and the same malloc setting; no sample ends by itself. They alternate, one process a cell, and cells are kept as they
-finish: a run that is stopped, or that reaches --seconds, goes on where it was.
+Both sides sample at temperature 1, in fp32 (vLLM also in bf16), from the same weights, the same prompts and the same number of new tokens, with
+two threads and the same malloc setting; no sample ends by itself. They alternate, one process a cell, and cells are kept as they finish: a run that
+is stopped, or that reaches --seconds, goes on where it was.
 
     mixed    64 requests, prompts and completions of lognormal length (mean 128); only tokens that were asked for count
     NxT      N requests of T new tokens
@@ -35,7 +35,7 @@ CELLS = HERE.parent / ".work" / "online"
 NUM_MIXED = 64
 BATCHES = (32, 64)
 WARM_TOKENS = 8
-OURS, VLLM = ("ours-fp32", "ours-bf16"), ("vllm-fp32", "vllm-bf16")
+VLLM = ("vllm-fp32", "vllm-bf16")
 
 
 def main() -> None:
@@ -53,8 +53,8 @@ def main() -> None:
         side, work = args.cell
         print(
             json.dumps(
-                run_ours(side, args.size, work, args.repeat)
-                if side in OURS
+                run_ours(args.size, work, args.repeat)
+                if side == "ours"
                 else run_peer(side, args.size, work, args.repeat)
             )
         )
@@ -81,7 +81,7 @@ def main() -> None:
 
 def sides(work: str, *, has_vllm: bool = True) -> tuple[str, ...]:
     """Ours, and the peers' ways."""
-    found = (*OURS, *VLLM) if has_vllm else OURS
+    found = ("ours", *VLLM) if has_vllm else ("ours",)
     if work == "mixed":
         return (*found, *(f"generate-{size}" for size in BATCHES))
     return (*found, "generate") + (("generate_batch",) if work == "16x64" else ())
@@ -131,7 +131,7 @@ def requests(size: str, work: str, repeat: int) -> list[tuple[list[int], int]]:
     ]
 
 
-def run_ours(side: str, size: str, work: str, repeat: int) -> dict:
+def run_ours(size: str, work: str, repeat: int) -> dict:
     """Seconds of the engine, and how far from the machine's own limits."""
     from fairlead.core.protocols import GenerateRequest, Sampling
     from fairlead.engine.local import LocalEngine
@@ -139,8 +139,7 @@ def run_ours(side: str, size: str, work: str, repeat: int) -> dict:
 
     model = load_policy(str(PLACE / size / "model"))
     steps: list[int] = []
-    precision = "bf16" if side == "ours-bf16" else "fp32"
-    engine = LocalEngine(model, on_token=steps.append, precision=precision)
+    engine = LocalEngine(model, on_token=steps.append)
     wanted = requests(size, work, repeat)
     asked = [
         GenerateRequest(key=str(i), token_ids=tuple(ids), max_new_tokens=new) for i, (ids, new) in enumerate(wanted)
@@ -156,30 +155,28 @@ def run_ours(side: str, size: str, work: str, repeat: int) -> dict:
     tokens = sum(len(s.token_ids) for s in samples)
     assert tokens == sum(new for _, new in wanted), "a sample ended by itself"
     text = model.config
-    size_of = {"fp32": 4, "bf16": 2}[precision]
     kv_bytes = (
-        2 * size_of * text.num_hidden_layers * text.num_key_value_heads * (text.hidden_size // text.num_attention_heads)
+        2 * 4 * text.num_hidden_layers * text.num_key_value_heads * (text.hidden_size // text.num_attention_heads)
     )
     contexts = sum(new * len(ids) + new * (new - 1) / 2 for ids, new in wanted)
     embedding = model.output_head().weight.numel()
     prompt_tokens = sum(len(ids) for ids, _ in wanted)
     flops = 2 * model.num_parameters * tokens + 2 * (model.num_parameters - embedding) * prompt_tokens
-    traffic = len(steps) * size_of * model.num_parameters + contexts * kv_bytes
+    traffic = len(steps) * 4 * model.num_parameters + contexts * kv_bytes
     memory = peak_memory_mb()  # before the measurements below
-    gemm, copy = machine_limits(precision)
+    gemm, copy = machine_limits()
     limits = {"gemm_gflops": round(gemm), "copy_gb_per_s": round(copy, 1), "share_of_gemm": round(flops / seconds / gemm / 1e9, 3),
               "share_of_copy": round(traffic / seconds / copy / 1e9, 3)}  # fmt: skip
     return {"tokens_per_s": tokens / seconds, "memory_mb": memory, "about": engine.about, "roofline": limits}
 
 
-def machine_limits(precision: str) -> tuple[float, float]:
-    """GFLOP/s of the fastest product in a precision, GB/s of a copy (read and written)."""
+def machine_limits() -> tuple[float, float]:
+    """GFLOP/s of the fastest fp32 product, GB/s of a copy (read and written)."""
     import torch
 
     from fairlead.models.arithmetic import measure_products
 
-    is_low = precision == "bf16"
-    gemm = max(speed for name, speed in measure_products(2048, 1024, 1024).items() if (name == "bf16") == is_low)
+    gemm = max(speed for name, speed in measure_products(2048, 1024, 1024).items() if name != "bf16")
     source = torch.ones(1 << 26)
     target, best = torch.empty_like(source), float("inf")
     for _ in range(8):
@@ -235,7 +232,7 @@ def peak_memory_mb() -> float:
 
 
 def summarise(size: str, work: str) -> list[dict]:
-    """A row for each way of the peers', the fastest of `generate` alone and of vLLM's precisions, against ours in the same precision."""
+    """A row for each way of the peers', the fastest of `generate` alone and of vLLM's precisions; ratios repeat by repeat."""
     found = {
         side: {c["repeat"]: c for c in find({"size": size, "work": work, "side": side}, place=CELLS)}
         for side in sides(work)
@@ -250,9 +247,9 @@ def summarise(size: str, work: str) -> list[dict]:
 
     chosen = [*fastest("generate"), *(side for side in speed if side == "generate_batch"), *fastest("vllm")]
     return [
-        row_of(size, work, side, found[own], found[side])
+        row_of(size, work, side, found["ours"], found[side])
         for side in chosen
-        if found[own := "ours-bf16" if side == "vllm-bf16" else "ours-fp32"].keys() & found[side].keys()
+        if found["ours"].keys() & found[side].keys()
     ]
 
 
@@ -263,7 +260,6 @@ def row_of(size: str, work: str, side: str, ours: dict[int, dict], peer: dict[in
     both = sorted(ours.keys() & peer.keys())
     sides = {"ours": [ours[r] for r in both], "peer": [peer[r] for r in both]}
     rates = {name: [c["tokens_per_s"] for c in some] for name, some in sides.items()}
-    own = "bf16" if side == "vllm-bf16" else "fp32"
     is_vllm, words = side in VLLM, side.replace("generate-", "generate, batches of ")
     version = f"vllm {sides['peer'][-1]['versions']['vllm']}" if is_vllm else f"transformers {transformers.__version__}"
     name = (
@@ -272,7 +268,7 @@ def row_of(size: str, work: str, side: str, ours: dict[int, dict], peer: dict[in
         else f"transformers {words}{', its fastest' if work == 'mixed' else ''}"
     )
     return {
-        "work": f"online engine {work} {size}", "setting": f"ours {own}, temperature 1; {name}; {os.cpu_count()} cores",
+        "work": f"online engine {work} {size}", "setting": f"ours fp32, temperature 1; {name}; {os.cpu_count()} cores",
         "unit": "tokens/s", **{name: spread(some) for name, some in rates.items()}, "peer_version": version,
         "ratio": spread([a / b for a, b in zip(rates["ours"], rates["peer"], strict=True)]),
         "memory_mb": {name: round(max(c["memory_mb"] for c in some)) for name, some in sides.items()},

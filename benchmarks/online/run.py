@@ -17,8 +17,7 @@ Why it is fair:
 - On the same completions and rewards the losses of several rounds (and GRPO's norms of gradients), from the same weights on, agree in fp32 to 1e-4,
   or a method is not timed. Ratios leave 1 there: GRPO makes two passes over a round, PPO four, at a high learning rate.
 - Ours is the loop that `fairlead train` runs, with its metrics, its rules and the KL to the reference, which costs a forward of the reference
-  each round also where the loss has none. Its products are what `auto` takes (bf16 where it
-  pays) or fp32, TRL's fp32 or bf16: the fastest of its settings in the same run counts.
+  each round also where the loss has none. Its products are fp32, TRL's fp32 or bf16: the fastest of its settings in the same run counts.
 - With random weights no sample ends early, so both sides write the same number of tokens; the more lengths differ, the more padding costs TRL.
 - Rates are steps by seconds over whole steps: sampling, scoring, reference, update, logging. Warm-up steps come first,
   the one with the longest prompts before all, for steps that need more memory than those before them wait for the kernel to give it.

@@ -2,12 +2,10 @@
 
     python -m benchmarks.online.step_profile                       # model S, two prompts with eight samples of 64 tokens, under a minute
     python -m benchmarks.online.step_profile --prompts 8 --new 128
-    python -m benchmarks.online.step_profile --setting fp32
 
 Rounds are timed as they are, then under torch's profiler, whose seconds are scaled to the former. A phase is a function of the loop; the update is
 split further as `benchmarks.offline.step_profile` does it. `gflop_per_s` of a phase is its own arithmetic by its seconds, `share_of_gemm` that by
-the fastest product in the run's precision, `share_of_copy` the bytes that it must read (weights once a decoding step, keys and
-values) by the rate of a copy.
+the fastest fp32 product, `share_of_copy` the bytes that it must read (weights once a decoding step, keys and values) by the rate of a copy.
 Nothing else should run. Writes benchmarks/results/online_profile.json.
 """
 
@@ -48,7 +46,7 @@ PHASE = "phase: "
 PREFILL, DECODE, DRAW, SAMPLING = "sampling: prompts", "sampling: decoding", "sampling: drawing", "sampling: the rest"
 SCORING, REFERENCE, GAP, UPDATE, REST = (
     "scoring",
-    "reference and old logprobs",
+    "reference forward",
     "engine against trainer",
     "update",
     "metrics, records, the rest",
@@ -70,12 +68,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--setting",
-        choices=("default", "fp32"),
-        default="default",
-        help="default: the precision that `auto` takes here",
-    )
     parser.add_argument("--place", type=Path, default=PLACE, help="folder of the fixed work, made when it is not there")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args(arguments)
@@ -90,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """One row of results."""
-    args.work, args.method, args.repeat, args.agree = args.place / args.size, "grpo", 0, 0
+    args.work, args.method, args.setting, args.repeat, args.agree = args.place / args.size, "grpo", "default", 0, 0
     with tempfile.TemporaryDirectory() as folder:
         plain = ours.make_loop(args, Path(folder))
         ours.run(plain)
@@ -99,16 +91,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     times = plain.clock.steps[args.warmup :]
     mean, found = sum(times) / len(times), sum(seconds.values())
     parts = {name: value * mean / found for name, value in seconds.most_common()}
-    precision = plain.models.policy.arithmetic.precision
-    is_low = precision == "bf16"
-    gemm, copy = machine_limits(precision)
+    gemm, copy = machine_limits()
     needed = {
         name: flop / args.steps / 1e9
-        for name, flop in arithmetic(SHAPES[args.size], trees, a_round=args.prompts, reads_old=is_low).items()
+        for name, flop in arithmetic(SHAPES[args.size], trees, a_round=args.prompts).items()
     }
-    traffic = read_by_decoding(SHAPES[args.size], trees, steps, number_bytes=2 if is_low else 4) / args.steps / 1e9
+    traffic = read_by_decoding(SHAPES[args.size], trees, steps) / args.steps / 1e9
     return {
-        "work": f"online profile grpo {args.size} {args.prompts}x8x{args.new} {precision}", "setting": about, "unit": "s a round",
+        "work": f"online profile grpo {args.size} {args.prompts}x8x{args.new}", "setting": f"fp32; {about}", "unit": "s a round",
         "mean_round_s": round(mean, 4), "num_rounds": len(times), "profiler_slowdown": round(found / args.steps / mean, 3),
         "parts": {name: round(value, 5) for name, value in parts.items()},
         "shares": {name: round(value / mean, 4) for name, value in parts.items()},
@@ -166,12 +156,11 @@ def in_phase(function: Any, phase: str) -> Any:
     return run
 
 
-def arithmetic(shape: dict[str, int], trees: Sequence[Tree], *, a_round: int, reads_old: bool) -> dict[str, float]:
+def arithmetic(shape: dict[str, int], trees: Sequence[Tree], *, a_round: int) -> dict[str, float]:
     """FLOPs of all rounds by phase, or by part of the update.
 
     Args:
         a_round: prompts of a round.
-        reads_old: the trainer computes the old logprobs again, which is then also the look at the engine's.
     """
     layers, head = shape["num_hidden_layers"] * flops.layer_weights(shape), shape["vocab_size"] * shape["hidden_size"]
     prompts = sum(len(tree.prompt_ids) for tree in trees)
@@ -181,11 +170,10 @@ def arithmetic(shape: dict[str, int], trees: Sequence[Tree], *, a_round: int, re
     looked = min(1.0, NUM_GAP_TREES / a_round) * (2.0 * layers * (prompts + sum(firsts)) + 2.0 * head * sum(firsts))
     update = needed_flops(shape, [list(trees)], "grpo")
     return {PREFILL: 2.0 * layers * prompts + 2.0 * head * len(trees), DECODE: 2.0 * (layers + head) * tokens,
-            REFERENCE: forward * (2 if reads_old else 1), GAP: 0.0 if reads_old else looked,
-            **{f"{UPDATE}: {part}": value for part, value in update.items()}}  # fmt: skip
+            REFERENCE: forward, GAP: looked, **{f"{UPDATE}: {part}": value for part, value in update.items()}}  # fmt: skip
 
 
-def read_by_decoding(shape: dict[str, int], trees: Sequence[Tree], steps: int, *, number_bytes: int) -> float:
+def read_by_decoding(shape: dict[str, int], trees: Sequence[Tree], steps: int) -> float:
     """Bytes: all weights a step, and the keys and values before every token."""
     weights = shape["num_hidden_layers"] * flops.layer_weights(shape) + shape["vocab_size"] * shape["hidden_size"]
     width = shape["hidden_size"] // shape["num_attention_heads"] * shape["num_key_value_heads"]
@@ -194,7 +182,7 @@ def read_by_decoding(shape: dict[str, int], trees: Sequence[Tree], steps: int, *
         for tree in trees
         for b in tree.branches
     )
-    return float(number_bytes) * (steps * weights + 2 * shape["num_hidden_layers"] * width * contexts)
+    return 4.0 * (steps * weights + 2 * shape["num_hidden_layers"] * width * contexts)
 
 
 def spent(parts: dict[str, float], name: str) -> float:

@@ -5,6 +5,7 @@ Secrets (invite links, session cookies) are random and kept as SHA-256 only; pas
 
 import hashlib
 import secrets
+import threading
 import time
 from typing import cast
 
@@ -24,6 +25,8 @@ FREE_FAILURES = 5
 """Failed logins of an account or address before the first delay."""
 MAX_DELAY_MS = 15 * 60 * 1000
 _HASHER = argon2.PasswordHasher()
+_HASHING = threading.BoundedSemaphore(2)
+"""A hash takes 64 MiB and a core for some 50 ms: forty logins at once would take 2.5 GB, and the cores from everybody who votes."""
 _NO_ONE = _HASHER.hash(secrets.token_hex(16))  # verified for unknown names, so that they take as long as known ones
 
 
@@ -78,7 +81,7 @@ def accept_invite(database: Database, secret: str, *, name: str, password: str) 
     if not 1 <= len(name) <= 80 or not name.isprintable():
         raise invalid("The name is empty or too long. Choose one of 1 to 80 characters.")
     _check_password(password)
-    password_hash = _HASHER.hash(password)
+    password_hash = _hash(password)
     with database.write() as rows:
         invite = find_invite(rows, secret)
         if rows.scalar(sa.select(Person.id).where(sa.func.lower(Person.name) == name.lower())) is not None:
@@ -124,9 +127,15 @@ def log_in(database: Database, *, name: str, password: str, address: str) -> str
         return _open_session(rows, person.id)
 
 
+def _hash(password: str) -> str:
+    with _HASHING:
+        return _HASHER.hash(password)
+
+
 def _verify(password_hash: str, password: str) -> bool:
     try:
-        return _HASHER.verify(password_hash, password)
+        with _HASHING:
+            return _HASHER.verify(password_hash, password)
     except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
         return False
 

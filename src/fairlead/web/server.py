@@ -12,6 +12,9 @@ from fairlead.web.app import make_app
 from fairlead.web.place import Place
 from fairlead.web.webhooks import Courier
 
+KEEP_ALIVE_S = 75
+"""A rater reads longer than the five seconds after which uvicorn would hang up; browsers and proxies keep a minute."""
+
 
 def run_server(database: Database, *, place: Place, secret_file: Path, allow_local_webhooks: bool = False) -> None:
     """Serve, and deliver to webhooks; requests that are running when it stops are finished."""
@@ -20,7 +23,7 @@ def run_server(database: Database, *, place: Place, secret_file: Path, allow_loc
     courier = Courier(database, server_secret=secret, allow_local=allow_local_webhooks)
     courier.start()
     uvicorn.run(app, host=place.host, port=place.port, log_level="warning", server_header=False, date_header=False,
-                proxy_headers=place.is_secure, timeout_graceful_shutdown=10)  # fmt: skip
+                proxy_headers=place.is_secure, timeout_graceful_shutdown=10, timeout_keep_alive=KEEP_ALIVE_S)  # fmt: skip
     courier.stop()
 
 

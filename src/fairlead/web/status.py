@@ -1,5 +1,9 @@
 """How far a project is: counts that pages and the command line show."""
 
+import math
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -8,6 +12,14 @@ from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.schema import Assignment, Event, Person, Progress, Project, Verdict
 from fairlead.store.annotation.totals import Work
 from fairlead.web.demonstrations.counts import counts_of
+
+_LATEST = 101
+"""Verdicts behind the median time for an item."""
+_EXACT = 500
+"""Wanted items up to which a rater's own are counted each time."""
+_MAX_AGE_S, _MAX_KEPT = 60.0, 10_000
+_COUNTS: dict[tuple[str, str, str], tuple[float, int]] = {}
+_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,27 +91,69 @@ def pace_of(rows: Rows, project: Project, person_id: str, *, since: int) -> Pace
     Args:
         since: milliseconds since 1970 from which `num_today` counts.
     """
+    num_done = rows.scalar(sa.select(sa.func.sum(Work.num)).where(Work.project_id == project.id, Work.person_id == person_id)) or 0  # fmt: skip
     mine = (Verdict.project_id == project.id, Verdict.person_id == person_id)
-    num_done = rows.scalar(sa.select(sa.func.count()).select_from(Verdict).where(*mine)) or 0
-    num_today = rows.scalar(
-        sa.select(sa.func.count()).select_from(Verdict).join(Event, Event.number == Verdict.event_number).where(*mine, Event.at >= since)
-    ) or 0  # fmt: skip
+    latest = rows.execute(
+        sa.select(Verdict.event_number, Verdict.active_ms).where(*mine).order_by(Verdict.event_number.desc()).limit(_LATEST)
+    ).all()  # fmt: skip
+    first = first_event_since(rows, since)
+    num_today = sum(number >= first for number, _ in latest)
+    if num_today == _LATEST:
+        num_today = rows.scalar(sa.select(sa.func.count()).select_from(Verdict).where(*mine, Verdict.event_number >= first)) or 0  # fmt: skip
+    known = sorted(time for _, time in latest if time is not None)
+    return Pace(num_done=num_done, num_today=num_today, num_left=_num_left(rows, project, person_id),
+                median_s=known[len(known) // 2] / 1000 if len(known) >= 5 else None)  # fmt: skip
+
+
+def first_event_since(rows: Rows, since: int) -> int:
+    """Number of the first event at or after a time, by halving: events are numbered as they come. May be a minute old."""
+
+    def find() -> int:
+        low, high = 1, (rows.scalar(sa.select(sa.func.max(Event.number))) or 0) + 1
+        while low < high:
+            middle = (low + high) // 2
+            at = rows.scalar(sa.select(Event.at).where(Event.number >= middle).order_by(Event.number).limit(1))
+            low, high = (low, middle) if at is None or at >= since else (middle + 1, high)
+        return low
+
+    return _kept(rows, ("first event", ""), find)
+
+
+def _num_left(rows: Rows, project: Project, person_id: str) -> int:
+    """Exact in a project with few wanted items; else the wanted ones and those of them that are done are counted once a minute."""
+    is_wanted = (Progress.project_id == project.id) & (
+        (Progress.use == "calibration") | (Progress.num_votes < project.votes_per_item)
+    )
     given = sa.select(Assignment.item_id).where(
         Assignment.item_id == Progress.item_id, Assignment.person_id == person_id, Assignment.state == "done"
     )
-    is_wanted = (Progress.use == "calibration") | (Progress.num_votes < project.votes_per_item)
-    num_left = rows.scalar(
-        sa.select(sa.func.count()).select_from(Progress).where(Progress.project_id == project.id, is_wanted, ~given.exists())
-    ) or 0  # fmt: skip
-    times = rows.scalars(
-        sa.select(Verdict.active_ms)
-        .where(*mine, Verdict.active_ms.is_not(None))
-        .order_by(Verdict.event_number.desc())
-        .limit(101)
-    ).all()
-    known = sorted(time for time in times if time is not None)
-    return Pace(num_done=num_done, num_today=num_today, num_left=num_left,
-                median_s=known[len(known) // 2] / 1000 if len(known) >= 5 else None)  # fmt: skip
+    few = sa.select(Progress.item_id).where(is_wanted).limit(_EXACT + 1).subquery()
+    if (rows.scalar(sa.select(sa.func.count()).select_from(few)) or 0) <= _EXACT:
+        return rows.scalar(sa.select(sa.func.count()).select_from(Progress).where(is_wanted, ~given.exists())) or 0
+    own = sa.select(sa.func.count()).select_from(Assignment).join(Progress, Progress.item_id == Assignment.item_id)
+    own = own.where(
+        Assignment.project_id == project.id, Assignment.person_id == person_id, Assignment.state == "done", is_wanted
+    )
+    wanted = _kept(
+        rows,
+        (project.id, ""),
+        lambda: rows.scalar(sa.select(sa.func.count()).select_from(Progress).where(is_wanted)) or 0,
+    )
+    return max(0, wanted - _kept(rows, (project.id, person_id), lambda: rows.scalar(own) or 0))
+
+
+def _kept(rows: Rows, key: tuple[str, str], make: Callable[[], int]) -> int:
+    """A count that may be a minute old."""
+    place = (str(rows.get_bind().engine.url), *key)
+    with _LOCK:
+        made_at, found = _COUNTS.get(place, (-math.inf, 0))
+    if time.monotonic() - made_at > _MAX_AGE_S:
+        found = make()
+        with _LOCK:
+            if len(_COUNTS) > _MAX_KEPT:
+                _COUNTS.clear()
+            _COUNTS[place] = (time.monotonic(), found)
+    return found
 
 
 def count_people(database: Database) -> dict[str, int]:

@@ -161,6 +161,17 @@ def test_a_failed_transaction_leaves_nothing(database, join):
         assert rows.get(Person, "x") is None
 
 
+def test_a_view_is_of_one_moment(database, project, join):
+    actor = join("ann")
+    count = sa.select(sa.func.count()).select_from(Event)
+    with database.read() as rows:
+        before = rows.scalar(count)
+        verdicts.submit(database, actor, take(database, actor, project).id, vote())
+        assert rows.scalar(count) == before
+    with database.read() as rows:
+        assert rows.scalar(count) == before + 1
+
+
 def test_writers_stand_in_line(database, project, join):
     actors = [join(f"rater {i}") for i in range(4)]
     faults = []

@@ -1,6 +1,8 @@
 """What models write is shown whole, and does nothing."""
 
+import random
 import re
+import time
 
 import pytest
 from web_payloads import PAYLOADS
@@ -54,3 +56,15 @@ def test_differences_are_marked_and_escaped():
     left, right = marked_differences("the <b> cat sat", "the <b> dog sat")
     assert left == "the &lt;b&gt; <mark>cat</mark> sat" and right == "the &lt;b&gt; <mark>dog</mark> sat"
     assert marked_differences("x " * 4000, "y") is None
+    left, right = marked_differences("a  b\n\nc d\n", "a x y\n\nc d e")
+    assert left == "a  <mark>b</mark>\n\nc d" and right == "a <mark>x y</mark>\n\nc d <mark>e</mark>"
+
+
+def test_two_versions_of_a_long_text_are_compared_in_time_for_a_page():
+    draw = random.Random(0)
+    words = draw.choices([f"w{i}" for i in range(500)], [1 / (i + 1) for i in range(500)], k=2500)
+    other = ["changed" if i % 10 == 0 else word for i, word in enumerate(words)]
+    began = time.process_time()
+    left, _ = marked_differences(" ".join(words), " ".join(other))
+    assert time.process_time() - began < 1.0
+    assert 240 <= left.count("<mark>") <= 250 and re.sub("<[^>]*>", "", left) == " ".join(words)

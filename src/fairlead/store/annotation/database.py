@@ -64,8 +64,9 @@ class Database:
     def read(self) -> Generator[Rows]:
         """A view of one moment; nothing that is changed in it is kept."""
         with Rows(self.engine, expire_on_commit=False) as rows:
-            if self.is_sqlite:
-                rows.execute(sa.text("BEGIN"))
+            rows.execute(
+                sa.text("BEGIN" if self.is_sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            )
             yield rows
 
     def close(self) -> None:
@@ -130,7 +131,7 @@ def _url(place: str) -> sa.URL:
 
 def _engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True, pool_size=20, max_overflow=30)
+        return sa.create_engine(url, pool_size=20, max_overflow=30)
     is_new = not Path(str(url.database)).exists()
     engine = sa.create_engine(
         url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}, pool_size=20, max_overflow=30
