@@ -10,10 +10,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 from fairlead.store.annotation.database import Database
+from fairlead.store.annotation.faults import WriterBusy, storage_fault
 from fairlead.web.api import make_api
 from fairlead.web.errors import Refused
 from fairlead.web.guard import BURST, RATE_PER_S, Guard
@@ -55,7 +56,8 @@ def make_app(
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _malformed)
-    app.add_exception_handler(OperationalError, _storage)
+    for fault in (DBAPIError, WriterBusy):
+        app.add_exception_handler(fault, _storage)
     app.add_middleware(Guard, place=place, rate_per_s=rate_per_s, burst=burst)
     return app
 
@@ -86,6 +88,9 @@ def _malformed(request: Request, _error: Exception) -> Response:
 
 def _storage(request: Request, error: Exception) -> Response:
     """A full disk, a locked database, a server that is gone: nothing was stored, and the person is told so."""
-    assert isinstance(error, OperationalError)
-    cause = "the disk is full" if "full" in str(error.orig) else "the database is busy or not reachable"
+    cause = storage_fault(error)
+    if cause is None:
+        raise error
+    if not hasattr(request.state, "actor"):
+        request.state.actor = None  # who asks cannot be looked up now
     return _say(request, 503, "storage", f"Not saved: {cause}. Your vote is kept in this browser and sent again.")

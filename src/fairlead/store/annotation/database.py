@@ -28,9 +28,11 @@ from sqlalchemy.orm import Session as Rows
 from fairlead.core.errors import StoreError, explain
 from fairlead.store.annotation import outside as outside  # its tables belong to the schema
 from fairlead.store.annotation import written as written  # its tables belong to the schema
+from fairlead.store.annotation.faults import WriterBusy
 
-BUSY_TIMEOUT_S = 10.0
-"""How long a writer waits for another process (a backup, an import beside the server) before it says so."""
+BUSY_TIMEOUT_S = 5.0
+"""How long a writer waits for another one of this process, and then for another process (an import beside the server), before it says so.
+A browser waits 15 seconds for an answer."""
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -53,12 +55,22 @@ class Database:
 
     @contextlib.contextmanager
     def write(self) -> Generator[Rows]:
-        """A transaction that is on disk when the block ends, or undone when it raises."""
-        with self._writer, Rows(self.engine, expire_on_commit=False) as rows:
-            if self.is_sqlite:
-                rows.execute(sa.text("BEGIN IMMEDIATE"))
-            yield rows
-            rows.commit()
+        """A transaction that is on disk when the block ends, or undone when it raises.
+
+        Raises:
+            WriterBusy: another one takes too long.
+        """
+        if not self._writer.acquire(timeout=BUSY_TIMEOUT_S):
+            raise WriterBusy(explain("database", None, "is busy with another write", expected=f"an answer within {BUSY_TIMEOUT_S:g} s",
+                                     remedy="Try again"))  # fmt: skip
+        try:
+            with Rows(self.engine, expire_on_commit=False) as rows:
+                if self.is_sqlite:
+                    rows.execute(sa.text("BEGIN IMMEDIATE"))
+                yield rows
+                rows.commit()
+        finally:
+            self._writer.release()
 
     @contextlib.contextmanager
     def read(self) -> Generator[Rows]:
@@ -131,7 +143,9 @@ def _url(place: str) -> sa.URL:
 
 def _engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_size=20, max_overflow=30)
+        engine = sa.create_engine(url, pool_size=20, max_overflow=30)
+        sqlalchemy.event.listen(engine, "connect", _prepare_postgresql)
+        return engine
     is_new = not Path(str(url.database)).exists()
     engine = sa.create_engine(
         url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}, pool_size=20, max_overflow=30
@@ -147,6 +161,14 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None
     for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {setting}")
+
+
+def _prepare_postgresql(connection: Any, _record: object) -> None:
+    """Locks are waited for no longer than on SQLite."""
+    cursor = connection.cursor()
+    cursor.execute(f"SET lock_timeout = {int(1000 * BUSY_TIMEOUT_S)}")
+    connection.commit()
+    cursor.close()
 
 
 def _configuration() -> alembic.config.Config:

@@ -5,10 +5,11 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 from fairlead.core.errors import FairleadError
+from fairlead.store.annotation.faults import WriterBusy, storage_fault
 from fairlead.web.api import people, projects, rating, transfer, webhooks
 from fairlead.web.api.access import TOKEN_BURST, TOKEN_RATE_PER_S
 from fairlead.web.api.models import Refusal
@@ -30,7 +31,8 @@ def make_api(around: Around, *, rate_per_s: float = TOKEN_RATE_PER_S, burst: int
     api.add_exception_handler(FairleadError, _unusable)
     api.add_exception_handler(HTTPException, _http)
     api.add_exception_handler(RequestValidationError, _malformed)
-    api.add_exception_handler(OperationalError, _storage)
+    for fault in (DBAPIError, WriterBusy):
+        api.add_exception_handler(fault, _storage)
     return api
 
 
@@ -63,6 +65,7 @@ def _malformed(_request: Request, error: Exception) -> Response:
 
 
 def _storage(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, OperationalError)
-    cause = "the disk is full" if "full" in str(error.orig) else "the database is busy or not reachable"
+    cause = storage_fault(error)
+    if cause is None:
+        raise error
     return _say(503, "storage", f"Not saved: {cause}. Send it again with the same key.")
