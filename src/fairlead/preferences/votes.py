@@ -27,11 +27,11 @@ from fairlead.preferences.aggregate import (
     PairOutcome,
     RaterOutcome,
     Verdicts,
-    aggregate_pairs,
     rater_outcomes,
     run_method,
 )
 from fairlead.preferences.agreement import read_agreement
+from fairlead.preferences.decisions import aggregate_decided
 from fairlead.preferences.pairs import Candidate, Ledger, Rules, build_preferences, drop_repeats
 from fairlead.preferences.raters import rater_table, read_raters
 from fairlead.stats.aggregation import Aggregate
@@ -230,7 +230,18 @@ def _aggregate_pairs(
     if unknown is not None:
         raise DataError(explain(f"{path}.item", unknown, f"has votes but no texts{nearest(unknown, texts)}", expected="an item of the items file",
                                 remedy="Add its row to the items file"))  # fmt: skip
-    outcome, ledger = aggregate_pairs(verdicts, method=method, gold=gold), Ledger()
+    wrong = next((label for label in (gold or {}).values() if label not in (*WINNERS, "tie", "both_bad")), None)
+    if wrong is not None:
+        raise DataError(
+            explain(
+                "gold.label",
+                wrong,
+                "is no known answer of a pair",
+                expected="a, b, tie or both_bad",
+                remedy="Fix the file",
+            )
+        )
+    outcome, ledger = aggregate_decided(verdicts, gold or {}, method=method), Ledger()
     candidates = [_candidate(name, *text, outcome=outcome.pairs.get(name)) for name, text in texts.items()]
     preferences = drop_repeats(build_preferences(candidates, rules=Rules(), ledger=ledger), ledger)
     if not preferences:

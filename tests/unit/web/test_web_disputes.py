@@ -329,3 +329,21 @@ def test_the_reason_of_an_erased_adjudicator_goes_and_the_decision_stays(databas
     verdicts.rebuild(database)
     with database.read() as rows:
         assert rows.get(Decision, disputed[0]).reason == ""
+
+
+def test_exported_decisions_are_the_known_answers_of_votes_aggregate(database, project, disputed, join, tmp_path):
+    from fairlead.preferences.votes import aggregate_votes
+
+    ada = join("ada", "adjudicator")
+    for number, choice in enumerate(("left", "tie")):
+        ruling = Ruling(key=f"a-key-of-{number}", choice=choice, reason="x", guideline_version=1)
+        adjudication.decide(database, ada, project.id, disputed[number], ruling)
+    exporting.export_project(database, project, tmp_path)
+    decided = {row.values["item"]: row.values["label"] for row in read_rows(tmp_path / "decisions.jsonl")}
+    winner = next(item for item, label in decided.items() if label != "tie")
+    texts = {row.values["item"]: row.values for row in read_rows(tmp_path / "items.jsonl")}
+    for method in ("majority", "one_coin_side_bias"):
+        files = (tmp_path / "votes.jsonl", tmp_path / f"{method}.jsonl")
+        aggregate_votes(*files, method=method, items=tmp_path / "items.jsonl", gold=tmp_path / "decisions.jsonl")
+        chosen = {row.values["chosen"]: row.values["p_chosen"] for row in read_rows(files[1])}
+        assert chosen[texts[winner][decided[winner]]] == 1.0
