@@ -153,3 +153,23 @@ def test_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     assert outcome.code == 130
     assert "Traceback" not in outcome.err
     assert leftovers(tmp_path / "home") == []
+
+
+def test_a_key_that_is_not_there_is_missed_before_anything_runs(tmp_path: Path) -> None:
+    """Of an engine and of a judge, each where the recipe names it; a stage that is not asked for needs none."""
+    server = {"url": "http://127.0.0.1:9/v1", "model": "m", "key_env": "NO_SUCH_KEY"}
+    judged = {
+        "algorithm": "grpo",
+        "rewards": {"components": {"won": {"type": "judge", "endpoint": server}}},
+        "group_size": 2,
+    }
+    for section, place in (
+        ({"completions": {"engine": {"kind": "remote", **server}}}, "completions.engine"),
+        ({"policies": {"judged": judged}}, "policies.judged.rewards.components.won.endpoint"),
+    ):
+        recipe, home = write_recipe(tmp_path / place, section), tmp_path / f"home {place}"
+        for options in ((), ("--dry-run",)):
+            outcome = fairlead("run", recipe, *options, home=home)
+            assert outcome.code != 0 and f"{place}.key_env=NO_SUCH_KEY is not set" in outcome.error, outcome.err
+        assert not list(home.glob("artifacts/*/*"))
+    assert fairlead("sft", recipe, "--dry-run", home=home).code == 0

@@ -2,10 +2,12 @@
 and the environment for a policy."""
 
 import contextlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fairlead.core.engine_section import EngineSection
 from fairlead.core.errors import ConfigError, StoreError, explain
 from fairlead.core.io import read_records
 from fairlead.core.protocols import Environment, Judge
@@ -92,6 +94,27 @@ def check_section(section: ComposeSection, *, where: str, has: Mapping[str, bool
     if section.normalisation == "reference" and not has["completions"]:
         raise ConfigError(explain(f"{where}.normalise_by", "reference", "has no reference samples", expected="a section completions",
                                   remedy="Add it, or use running"))  # fmt: skip
+
+
+def check_keys(config: object, *, where: str) -> None:
+    """The keys of servers that a stage will ask are there.
+
+    Args:
+        where: recipe path of the stage.
+    Raises:
+        ConfigError: the first whose variable is not set.
+    """
+    named: dict[str, str | None] = {}
+    engine, composed = getattr(config, "engine", None), section_of(config)
+    if isinstance(engine, EngineSection):
+        named[f"{where}.engine"] = engine.key_env
+    for name, part in () if composed is None else composed.components.items():
+        if isinstance(part, JudgeComponent) and part.endpoint is not None:
+            named[f"{where}.rewards.components.{name}.endpoint"] = part.endpoint.key_env
+    for place, variable in named.items():
+        if variable is not None and not os.environ.get(variable, "").strip():
+            raise ConfigError(explain(f"{place}.key_env", variable, "is not set", expected="an environment variable that holds the server's key",
+                                      remedy=f"export {variable}=..., or leave key_env out"))  # fmt: skip
 
 
 def find_model(store: ArtifactStore, name: str, *, folders: Sequence[Path]) -> tuple[str, Path]:

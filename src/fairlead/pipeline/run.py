@@ -38,6 +38,7 @@ from fairlead.models.locate import locate_model, resolve_model
 from fairlead.models.memory import PeakMemory
 from fairlead.pipeline.alerts import check_alerts
 from fairlead.pipeline.composing import (
+    check_keys,
     composer_factory,
     environment_factory,
     find_model,
@@ -182,10 +183,15 @@ class Pipeline:
         return self.records
 
     def faults(self, target: str | None = None) -> list[FairleadError]:
-        """Everything that would end the run before its first stage: a device, model, template or files that are not there."""
+        """Everything that would end the run before its first stage: a device, model, template, key or files that are not there."""
         nodes = self._nodes(target)
         found: list[FairleadError] = []
-        for check in (lambda: self.device, lambda: self._check_model(nodes), self._text):
+        keys = [
+            functools.partial(check_keys, n.config, where=n.name)
+            for n, artifact in self.plan(target)
+            if artifact is None
+        ]
+        for check in (lambda: self.device, lambda: self._check_model(nodes), self._text, *keys):
             try:
                 check()
             except FairleadError as error:

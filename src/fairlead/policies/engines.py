@@ -29,6 +29,10 @@ def open_policy_engine(
                             max_length=min(max_length, policy.max_positions),
                             lora_rank=None if lora is None or lora.kind == "dora" else lora.rank)  # fmt: skip
     found = open_vllm(policy.name, settings, max_slots=config.max_slots, on_token=on_token, policy_version=None)
-    found.update_weights(PolicyWeights(policy), 0)
-    found.verify(policy)
+    try:
+        found.update_weights(PolicyWeights(policy), 0)
+        found.verify(policy)
+    except BaseException:  # a process has room for one, and nobody else could close it
+        found.close()
+        raise
     return found

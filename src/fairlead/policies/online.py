@@ -174,14 +174,16 @@ class OnlineLoop:
         )  # fmt: skip
         # Until a round's first optimiser step the state is that of the last round, so sampling and scoring may stop anywhere.
         self.weights = PolicyWeights(models.policy)
+        self.composer: RewardComposer | None = None
+        rewarder, dialogues = self._rewarder(work), work.dialogues(config, self.session.heed)
+        # After everything that may fail: who makes a loop closes its engine, and there is none before it is made.
         self.engine = open_policy_engine(config, models.policy, max_length=work.services.extras["text"].max_length,
                                          on_token=lambda _num: self.session.heed())  # fmt: skip
-        self.composer: RewardComposer | None = None
         self.collector = Collector(
             config=config, models=models, estimator=config.estimator, budget=self.learner, heed=self.session.heed,
             sampler=RoundSampler(
-                config=config, engine=self.engine, rewarder=self._rewarder(work), length_coef=self.length_coef,
-                dialogues=work.dialogues(config, self.session.heed),
+                config=config, engine=self.engine, rewarder=rewarder, length_coef=self.length_coef,
+                dialogues=dialogues,
                 sampling=Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_k=config.top_k,
                                   top_p=config.top_p, min_p=config.min_p, stop_token_ids=self.chat.stop_token_ids, seed=self.services.seed),
             ),
