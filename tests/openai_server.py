@@ -1,5 +1,6 @@
 """A server with the OpenAI API in this process, whose answers a test writes."""
 
+import contextlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,12 +20,15 @@ class Server:
                     number = len(server.requests)
                     server.requests.append((self.path, body, dict(self.headers)))
                 status, headers, data = server.script(number, self.path, body)
-                self.send_response(status)
-                for name, value in {"Content-Length": str(len(data)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                for piece in [data] if isinstance(data, bytes) else data:
-                    self.wfile.write(piece)
+                with contextlib.suppress(
+                    BrokenPipeError, ConnectionResetError
+                ):  # the client may have waited long enough
+                    self.send_response(status)
+                    for name, value in {"Content-Length": str(len(data)), **headers}.items():
+                        self.send_header(name, value)
+                    self.end_headers()
+                    for piece in [data] if isinstance(data, bytes) else data:
+                        self.wfile.write(piece)
 
             def log_message(self, *_):
                 pass
@@ -65,3 +69,36 @@ def said(found, status=200, **headers):
 
 def chat(text, reason="stop"):
     return {"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": reason}]}
+
+
+class ChatServer(Server):
+    """A chat model: `say` makes of a request's body what the model says, or (status, headers, body). Counts 10 tokens read and 2 written."""
+
+    def __init__(self, say, *, usage=True):
+        self.asked = []
+        """Bodies of the requests, with `authorization` and `path`."""
+        one = threading.Lock()
+
+        def script(number, path, body):
+            with one:
+                self.asked.append(
+                    {**body, "path": path, "authorization": self.requests[number][2].get("Authorization")}
+                )
+                answer = say(self.asked[-1])
+            if isinstance(answer, str):
+                counts = {"usage": {"prompt_tokens": 10, "completion_tokens": 2}} if usage else {}
+                return said({**chat(answer), **counts})
+            status, headers, text = answer
+            return status, headers, text.encode()
+
+        super().__init__(script)
+
+
+@contextlib.contextmanager
+def chat_server(say, *, usage=True):
+    """A chat model until the block ends."""
+    server = ChatServer(say, usage=usage)
+    try:
+        yield server
+    finally:
+        server.close()

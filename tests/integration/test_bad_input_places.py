@@ -172,4 +172,4 @@ def test_a_key_that_is_not_there_is_missed_before_anything_runs(tmp_path: Path) 
             outcome = fairlead("run", recipe, *options, home=home)
             assert outcome.code != 0 and f"{place}.key_env=NO_SUCH_KEY is not set" in outcome.error, outcome.err
         assert not list(home.glob("artifacts/*/*"))
-    assert fairlead("sft", recipe, "--dry-run", home=home).code == 0
+    assert fairlead("prompts", recipe, home=home).code == 0

@@ -10,12 +10,12 @@ import micro as micro_run
 import pytest
 from micro import fairlead, folder_of
 
-from chat_server import chat_server
 from conftest import MicroRun
 from fairlead.core.io import write_jsonl
 from fairlead.core.records import Message, StepLabels
 from fairlead.rewards.scored import SCORED_FILE, read_scored
 from fairlead.telemetry.sinks import read_metrics
+from openai_server import chat_server
 
 RULES = {
     "short": {"type": "rule", "rule": {"kind": "length", "max_words": 6}, "weight": 2.0},
@@ -74,7 +74,7 @@ PAIR = {"group_size": 2}
 @pytest.mark.parametrize(("rewards", "more", "message"), [
     ({"components": {"a": {"type": "judge", "judge": "gpt"}}}, PAIR, "policies.ppo.rewards.components.a.judge=gpt is not there"),
     ({"components": {"a": {"type": "judge"}}}, {}, "a.type=judge compares completions of one prompt, and ppo has one completion a prompt"),
-    ({"components": {"a": {"type": "judge", "endpoint": {"url": "host/v1", "model": "m"}}}}, PAIR, "a.endpoint.url=host/v1 is not the address of"),
+    ({"components": {"a": {"type": "judge", "endpoint": {"url": "host/v1", "model": "m"}}}}, PAIR, "a.endpoint.url=host/v1 is no address of"),
     ({"components": {"a": {"type": "judge", "endpoint": {"url": "http://h/v1", "model": "m", "key_env": "K"}}}}, PAIR, "would send the key"),
     ({"components": {"a": {"type": "rule", "rule": {"kind": "lengt"}}}}, {}, "components.a.rule.kind=lengt is not known (did you mean length?)"),
     ({"components": {"a": {"type": "model", "model": "reward_model-0000"}}}, {}, "is neither an artifact nor the folder of a reward model"),

@@ -17,10 +17,10 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from fairlead.core.errors import EngineError, explain
+from fairlead.core.errors import ConfigError, EngineError, explain
 
 _MAX_BYTES = 64 << 20  # of an answer
 _LONGEST_WAIT_S = 60.0
@@ -52,26 +52,26 @@ class JsonClient:
         timeout_s: of one whole answer.
         max_tries: of one request.
         first_wait_s: before the second try; doubled each time, up to a minute, with a random part. A server's Retry-After is obeyed.
+        where: recipe path of the section that names url and key.
+        sleep: between tries, seconds; None waits until `stopped` is set at the latest.
     Raises:
-        EngineError: the address is none that may be asked, the key holds what no header may, or would go in the clear.
+        ConfigError: the address is none that may be asked, the key holds what no header may, or would go in the clear.
     """
 
     def __init__(
-        self, url: str, *, key: str | None, timeout_s: float = 120.0, max_tries: int = 6, first_wait_s: float = _FIRST_WAIT_S
+        self, url: str, *, key: str | None, timeout_s: float = 120.0, max_tries: int = 6, first_wait_s: float = _FIRST_WAIT_S,
+        where: str = "engine", sleep: Callable[[float], object] | None = None,
     ) -> None:  # fmt: skip
-        self.url = check_url(url)
+        if key is not None and not (key.isascii() and key.isprintable() and key):
+            raise ConfigError(explain(f"{where}.key_env", None, "names a variable whose value is no key", expected="printable characters without "
+                                      "line ends", remedy="Set it again"))  # fmt: skip
+        self.url, self._where = check_server(url, where=where, has_key=key is not None), where
         self.max_tries, self.num_retries = max_tries, 0
         self.stopped = threading.Event()
+        self._sleep = sleep or self.stopped.wait
         self._key, self._timeout_s, self._first_wait_s = key, timeout_s, first_wait_s
         self._random = random.Random()
-        if key is not None and not (key.isascii() and key.isprintable() and key):
-            raise EngineError(explain("engine.key_env", None, "names a variable whose value is no key", expected="printable characters without "
-                                      "line ends", remedy="Set it again"))  # fmt: skip
-        parts = urllib.parse.urlsplit(self.url)
-        is_local = parts.hostname in _LOCAL
-        if key is not None and parts.scheme == "http" and not is_local:
-            raise EngineError(explain("engine.url", self.url, "would send the key in the clear", expected="https, or a server on this machine",
-                                      remedy="Use https, or leave engine.key_env out"))  # fmt: skip
+        is_local = urllib.parse.urlsplit(self.url).hostname in _LOCAL
         # No handler of redirects, files or other schemes.
         self._opener = urllib.request.OpenerDirector()
         for handler in (
@@ -99,15 +99,15 @@ class JsonClient:
                     break
                 self.num_retries += 1
                 wait = self._first_wait_s * 2**attempt * (0.5 + self._random.random())
-                self.stopped.wait(min(_LONGEST_WAIT_S, wait if error.wait_s is None else error.wait_s))
-        raise EngineError(explain("engine.url", self.url, f"failed {self.max_tries} times in a row ({why})", expected="a server that answers",
+                self._sleep(min(_LONGEST_WAIT_S, wait if error.wait_s is None else error.wait_s))
+        raise EngineError(explain(f"{self._where}.url", self.url, f"failed {self.max_tries} times in a row ({why})", expected="a server that answers",
                                   remedy="Look at the server; what came so far is kept"))  # fmt: skip
 
     def _once(self, path: str, data: bytes) -> dict[str, Any]:
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "fairlead"}
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
-        request = urllib.request.Request(self.url + path, data=data, headers=headers, method="POST")  # noqa: S310  (http or https: check_url)
+        request = urllib.request.Request(self.url + path, data=data, headers=headers, method="POST")  # noqa: S310  (http or https: check_server)
         ends = time.monotonic() + self._timeout_s
         try:
             with self._opener.open(request, timeout=self._timeout_s) as response:
@@ -122,11 +122,11 @@ class JsonClient:
             raise _Passing(told, _seconds(after))
         raise RefusedError(
             explain(
-                "engine.url",
+                f"{self._where}.url",
                 self.url + path,
                 f"refuses the request ({told})",
                 expected="HTTP 200",
-                remedy=_remedy(status),
+                remedy=_remedy(status, self._where),
             )
         )
 
@@ -145,11 +145,14 @@ class JsonClient:
         return "".join(c if c.isprintable() else " " for c in text)[:_MAX_TOLD]
 
 
-def check_url(url: str) -> str:
+def check_server(url: str, *, where: str, has_key: bool) -> str:
     """The address without a slash at its end.
 
+    Args:
+        where: recipe path of the section that names it.
+        has_key: a key would be sent there.
     Raises:
-        EngineError: not http or https, without a host, or with a password, which would be shown in messages.
+        ConfigError: not http or https, without a host, with a password, which would be shown in messages, or a key would go in the clear.
     """
     try:
         parts = urllib.parse.urlsplit(url)
@@ -157,11 +160,14 @@ def check_url(url: str) -> str:
     except ValueError:
         parts, is_whole = None, False
     if parts is None or not is_whole or parts.query or parts.fragment or any(c.isspace() for c in url):
-        raise EngineError(explain("engine.url", url.split("@")[-1], "is no address of a server", expected="http://HOST/v1 or https://HOST/v1",
+        raise ConfigError(explain(f"{where}.url", url.split("@")[-1], "is no address of a server", expected="http://HOST/v1 or https://HOST/v1",
                                   remedy="Correct it"))  # fmt: skip
     if parts.username is not None or parts.password is not None:
-        raise EngineError(explain("engine.url", parts.hostname, "carries a name or a password", expected="an address alone",
-                                  remedy="Put the key into an environment variable and name it in engine.key_env"))  # fmt: skip
+        raise ConfigError(explain(f"{where}.url", parts.hostname, "carries a name or a password", expected="an address alone",
+                                  remedy="Put the key into an environment variable and name it in key_env"))  # fmt: skip
+    if has_key and parts.scheme == "http" and parts.hostname not in _LOCAL:
+        raise ConfigError(explain(f"{where}.url", url, "would send the key in the clear", expected="https, or a server on this machine",
+                                  remedy="Use https, or leave key_env out"))  # fmt: skip
     return url.rstrip("/")
 
 
@@ -206,11 +212,15 @@ def _seconds(after: str | None) -> float | None:
         return None
 
 
-def _remedy(status: int) -> str:
+def _remedy(status: int, where: str) -> str:
     if 300 <= status < 400:
-        return "Redirects are not followed: give engine.url the address that answers"
+        return f"Redirects are not followed: give {where}.url the address that answers"
     if status in (401, 403):
-        return "Name the environment variable that holds the key in engine.key_env, and set it"
+        return f"Name the environment variable that holds the key in {where}.key_env, and set it"
     if status in (404, 405):
-        return "Check engine.url (it ends in /v1 on most servers), engine.model and engine.api"
-    return "Change what the server names; engine.body adds to or takes from what is sent"
+        return f"Check {where}.url (it ends in /v1 on most servers) and {where}.model" + (
+            " and engine.api" if where == "engine" else ""
+        )
+    return "Change what the server names" + (
+        "; engine.body adds to or takes from what is sent" if where == "engine" else ""
+    )

@@ -22,7 +22,7 @@ from fairlead.core.reward_section import (
 )
 from fairlead.core.services import Services
 from fairlead.core.tool_section import ToolsSection
-from fairlead.engine.chat import check_address
+from fairlead.engine.http import check_server
 from fairlead.feedback.simulated import RaterTraits, SimulatedRater
 from fairlead.models.heads import HEAD_FILE
 from fairlead.rewards.build import Samples, Surroundings, build_composer, check_prompts
@@ -87,7 +87,7 @@ def check_section(section: ComposeSection, *, where: str, has: Mapping[str, bool
         if isinstance(part, VerifierComponent):
             read_section(part.verifier, where=place)
         if isinstance(part, JudgeComponent) and part.endpoint is not None:
-            check_address(part.endpoint.url, where=f"{place}.endpoint.url", has_key=part.endpoint.key_env is not None)
+            check_server(part.endpoint.url, where=f"{place}.endpoint", has_key=part.endpoint.key_env is not None)
         if isinstance(part, JudgeComponent) and part.endpoint is None and (part.judge != SIMULATED or not has["gold"]):
             raise ConfigError(explain(f"{place}.judge", part.judge, "is not there", expected=f"{SIMULATED}, with a section gold, or an endpoint",
                                       remedy="Add gold, name an endpoint, or remove the component"))  # fmt: skip

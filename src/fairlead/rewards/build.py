@@ -133,7 +133,7 @@ def _endpoint(section: JudgeEndpoint, around: Surroundings, *, where: str) -> En
         raise ConfigError(explain(f"{where}.key_env", section.key_env, "is not set", expected="an environment variable with the server's key",
                                   remedy=f"Set {section.key_env}, or leave key_env out"))  # fmt: skip
     chat = ChatEndpoint(url=section.url, model=section.model, key=key, timeout_s=section.timeout_s, retries=section.retries,
-                        max_tokens=section.max_tokens, temperature=section.temperature)  # fmt: skip
+                        max_tokens=section.max_tokens, temperature=section.temperature, where=where)  # fmt: skip
     named = content_hash([section.url, section.model])
     return EndpointJudge(
         chat, section, ScoreCache(None if around.cache is None else around.cache / f"judge-{named}.jsonl")

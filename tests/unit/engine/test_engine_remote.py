@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fairlead.core.errors import EngineError
+from fairlead.core.errors import ConfigError, EngineError
 from fairlead.core.protocols import GenerateRequest, Sampler, Sampling
-from fairlead.engine.http import JsonClient, check_url
+from fairlead.engine.http import JsonClient, check_server
 from fairlead.engine.remote import Question, RemoteEngine, RemoteSettings
 from openai_server import chat, good, said, serving
 
@@ -254,18 +254,18 @@ def test_the_reader_may_stop_while_it_waits(serve):
      "http://host/v1?key=1", "http://host/v1#a"],
 )  # fmt: skip
 def test_addresses_are_http(url):
-    with pytest.raises(EngineError, match="no address of a server"):
-        check_url(url)
+    with pytest.raises(ConfigError, match="no address of a server"):
+        check_server(url, where="engine", has_key=False)
 
 
 def test_an_address_with_a_password_is_refused_without_showing_it():
-    with pytest.raises(EngineError, match="carries a name or a password") as found:
-        check_url("https://me:hunter2@host/v1")
+    with pytest.raises(ConfigError, match="carries a name or a password") as found:
+        check_server("https://me:hunter2@host/v1", where="engine", has_key=False)
     assert "hunter2" not in str(found.value)
-    with pytest.raises(EngineError) as found:
-        check_url("ftp://me:hunter2@host/v1")
+    with pytest.raises(ConfigError) as found:
+        check_server("ftp://me:hunter2@host/v1", where="engine", has_key=False)
     assert "hunter2" not in str(found.value)
-    assert check_url("https://host:8443/v1/") == "https://host:8443/v1"
+    assert check_server("https://host:8443/v1/", where="engine", has_key=True) == "https://host:8443/v1"
 
 
 def test_a_key_that_is_missing_or_none_is_said(monkeypatch):
@@ -273,7 +273,7 @@ def test_a_key_that_is_missing_or_none_is_said(monkeypatch):
     with pytest.raises(EngineError, match=r"engine\.key_env=NO_KEY is not set"):
         RemoteEngine(RemoteSettings(url="http://host/v1", model="m", key_env="NO_KEY"))
     monkeypatch.setenv("NO_KEY", "a\nb")
-    with pytest.raises(EngineError, match="no key") as found:
+    with pytest.raises(ConfigError, match="no key") as found:
         RemoteEngine(RemoteSettings(url="http://host/v1", model="m", key_env="NO_KEY"))
     assert "a\nb" not in str(found.value)
 
@@ -284,7 +284,7 @@ def test_it_needs_no_torch():
 
 
 def test_a_key_does_not_go_in_the_clear_but_to_this_machine():
-    with pytest.raises(EngineError, match="in the clear") as info:
+    with pytest.raises(ConfigError, match="in the clear") as info:
         JsonClient("http://host/v1", key="secret")
     assert "secret" not in str(info.value)
     assert JsonClient("https://host/v1", key="secret").url == "https://host/v1"
