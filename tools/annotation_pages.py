@@ -15,7 +15,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import uvicorn
@@ -178,12 +178,17 @@ def page_routes(app: FastAPI) -> set[str]:
     return {path for path in paths if path not in NOT_PAGES and not path.startswith("/api")}
 
 
-def pair(number: int) -> importing.NewItem:
-    """A question with two answers."""
+Say = Callable[[str], str]
+
+
+def pair(number: int, say: Say = str) -> importing.NewItem:
+    """A question with two answers. Args: say: what stands in place of a text that somebody wrote."""
     turns = (("user", "Hi, I am learning Python."), ("assistant", "Welcome. What would you like to do?"),
              ("user", f"Write me a function that finds the **median** of a list of {number} numbers, please."))  # fmt: skip
-    prompt = Prompt(messages=tuple(Message(role=role, content=text) for role, text in turns))  # pyright: ignore[reportArgumentType]
-    texts = (Completion(prompt_id=prompt.id, text=text, model="m") for text in (FIRST, SECOND))
+    messages = tuple(Message(role=role, content=say(text)) for role, text in turns)  # pyright: ignore[reportArgumentType]
+    prompt = Prompt(messages=messages, slice=say("code"), source=say("forum"), meta={"topic": say("lists")})
+    meta = {"note": say("sampled")}
+    texts = (Completion(prompt_id=prompt.id, text=say(text), model=say("m"), meta=meta) for text in (FIRST, SECOND))
     return importing.NewItem.of(prompt, texts)
 
 
@@ -195,11 +200,15 @@ def join(database: Database, name: str, role: str) -> people.Actor:
     return actor
 
 
-def fill(database: Database) -> dict[str, str]:
-    """A project in the middle of its work and an empty one; return the ids that the paths of `PAGES` name."""
+def fill(database: Database, say: Say = str) -> dict[str, str]:
+    """A project in the middle of its work and an empty one; return the ids that the paths of `PAGES` name.
+
+    Args:
+        say: what stands in place of a text that a model or a person wrote; tests put attacks there.
+    """
     rules = projects.Rules(ties="allowed", both_bad=True)
     project = projects.create_project(database, "helpful", votes_per_item=3, calibration_items=30, rules=rules)
-    importing.add_items(database, project.id, [pair(i) for i in range(3, 103)])
+    importing.add_items(database, project.id, [pair(i, say) for i in range(3, 103)])
     empty = projects.create_project(database, "harmless", rules=rules)
     rng = random.Random(0)
     lead = join(database, "Lea", "admin")
@@ -207,10 +216,10 @@ def fill(database: Database) -> dict[str, str]:
     for name, skill in (("Bob", 0.95), ("Cem", 0.92), ("Dan", 0.9), ("Eva", 0.5)):
         who = join(database, name, "rater")
         for _ in range(30):
-            rate(database, project.id, who, rng, skill)
+            rate(database, project.id, who, rng, skill, say)
     with database.read() as rows:
         raters = calibration.read_calibration(rows, project.id).standings
-    calibration.waive(database, project.id, raters[0].person_id, by=lead.person_id, reason="a linguist")
+    calibration.waive(database, project.id, raters[0].person_id, by=lead.person_id, reason=say("a linguist")[:500])
     webhooks.make_webhook(
         database, lead, project.id, url="https://93.184.215.14/hook", events=["item.finished"], allow_local=False
     )
@@ -236,14 +245,16 @@ def fill(database: Database) -> dict[str, str]:
             **fill_writing(database, {name: join(database, name, "rater") for name in ("Wim", "Ira", "Rio")})}  # fmt: skip
 
 
-def rate(database: Database, project_id: str, who: people.Actor, rng: random.Random, skill: float) -> None:
+def rate(
+    database: Database, project_id: str, who: people.Actor, rng: random.Random, skill: float, say: Say = str
+) -> None:
     """One vote for what most would choose, with the chance `skill`."""
     assignment = queue.next_assignment(database, who, project_id)
     assert isinstance(assignment, queue.Assignment)
     is_a = (sum(assignment.item_id.encode()) % 2 == 0) == (rng.random() < skill)
     sent = verdicts.Submission(
         key=verdicts.new_key(), choice="left" if is_a != is_swapped(assignment.shown) else "right", strength=rng.choice([1, 2, 3]),
-        guideline_version=1, rationale="It answers what was asked.", active_ms=rng.randint(9_000, 60_000),
+        guideline_version=1, rationale=say("It answers what was asked."), active_ms=rng.randint(9_000, 60_000),
     )  # fmt: skip
     verdicts.submit(database, who, assignment.id, sent)
 

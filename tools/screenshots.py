@@ -48,13 +48,19 @@ SHOTS = (
 
 
 @contextlib.contextmanager
-def browser() -> Iterator[webdriver.Chrome]:
-    """Start a browser with an empty profile; both are gone afterwards."""
+def browser(*, log_network: bool = False) -> Iterator[webdriver.Chrome]:
+    """Start a browser with an empty profile; both are gone afterwards.
+
+    Args:
+        log_network: keep every request for `get_log("performance")`.
+    """
     with tempfile.TemporaryDirectory(prefix="screens-", ignore_cleanup_errors=True) as profile:
         options = webdriver.ChromeOptions()
         options.binary_location = str(CHROMIUM)
         for flag in (*FLAGS, f"--user-data-dir={profile}"):
             options.add_argument(flag)
+        if log_network:
+            options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=str(DRIVER)))
         try:
             yield driver

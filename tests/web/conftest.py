@@ -23,16 +23,28 @@ from fairlead.store.annotation.database import open_database
 from fairlead.web import people
 
 
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Any]:
-    """A browser for the tests of one file."""
+def _browser(**options: Any) -> Any:
     missing = [str(path) for path in (screenshots.CHROMIUM, screenshots.DRIVER) if not path.exists()]
     if missing:
         message = f"no browser: {', '.join(missing)} missing (apt-get install chromium chromium-driver)"
         if "browser" in os.environ.get("FAIRLEAD_REQUIRE", ""):
             pytest.fail(message)
         pytest.skip(message)
-    with screenshots.browser() as started:
+    return screenshots.browser(**options)
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Any]:
+    """A browser for the tests of one file."""
+    with _browser() as started:
+        started.set_script_timeout(20)
+        yield started
+
+
+@pytest.fixture(scope="module")
+def watched() -> Iterator[Any]:
+    """A browser that keeps every request, for the tests of one file."""
+    with _browser(log_network=True) as started:
         started.set_script_timeout(20)
         yield started
 

@@ -7,12 +7,15 @@ import zipfile
 import annotation_pages
 import annotation_screens
 import pytest
+import sqlalchemy as sa
 from annotation_pages import PAGES
 from served import PASSWORD, Rater, wait
 from web_example import pairs, vote
 
+from fairlead.store.annotation.schema import Person
 from fairlead.web import people, projects, queue, verdicts
 from fairlead.web.answers import texts_on_screen
+from fairlead.web.policy import Actor
 
 NUM_CALIBRATION, NUM_PRODUCTION = 20, 50
 WHICH = """
@@ -145,6 +148,31 @@ def test_a_screen_reader_meets_the_parts_in_order_and_each_has_a_name(driver, fi
     assert any(role == "textbox" and name.startswith("Why?") for role, name in spoken), spoken
     nameless = [role for role, name in spoken if role in NAMED and not name]
     assert nameless == []
+
+
+def test_an_adjudicator_decides_by_keyboard(driver, served):
+    project = served.project(pairs(3), votes_per_item=2)
+    for name, choice in (("bob", "left"), ("cem", "right")):
+        served.join(name)
+        with served.database.read() as rows:
+            person = rows.scalar(sa.select(Person).where(Person.name == name))
+        who = Actor(person_id=person.id, name=name, role="rater")
+        found = queue.next_assignment(served.database, who, project.id)
+        side = choice if found.shown == "01" else {"left": "right", "right": "left"}[choice]
+        verdicts.submit(served.database, who, found.id, vote(side))
+    served.join("ada", "adjudicator")
+    ada = Rater(driver, served, "ada")
+    driver.get(f"{served.url}/p/{project.id}/disagreements")
+    tab_to(ada, "a.primary")  # decide the next
+    ada.press("\ue007")
+    wait("the pair", lambda: driver.find_elements("css selector", "[name=choice]"))
+    tab_to(ada, "[name=choice]")
+    ada.press(" ", "\t", "It answers what was asked.")
+    tab_to(ada, "button.primary")
+    ada.press("\ue007")
+    wait("the decision", lambda: not driver.find_elements("css selector", "[name=choice]"))
+    driver.get(f"{served.url}/p/{project.id}/disagreements?state=all")
+    assert "decided" in driver.find_element("css selector", "main").text
 
 
 def test_the_live_region_tells_that_a_vote_is_saved(driver, served):

@@ -1,0 +1,83 @@
+"""What people set in their system: forced colours, no motion, large text, wide spacing; on the rating page and on those that share its styles."""
+
+import annotation_screens
+import pytest
+from annotation_pages import PAGES
+
+PAGE = next(page for page in PAGES if page.name == "rate")
+SPACED = """
+for (const e of document.querySelectorAll('body *')) {
+  e.style.setProperty('line-height', '1.5', 'important'); e.style.setProperty('letter-spacing', '0.12em', 'important');
+  e.style.setProperty('word-spacing', '0.16em', 'important');
+  if (e.matches('p')) e.style.setProperty('margin-bottom', '2em', 'important');
+}
+"""
+CUT = """
+return [...document.querySelectorAll('button, .button, .option span, h1, h2, legend, .chip, label, dt, dd, summary, .bar *')]
+  .filter((e) => e.getClientRects().length && !e.closest('.hush, .skip') && getComputedStyle(e).overflow !== 'visible'
+    && (e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1))
+  .concat([...document.querySelectorAll('button, .button, .option span')]
+    .filter((e) => e.getClientRects().length && e.scrollWidth > e.clientWidth + 1))
+  .map((e) => e.outerHTML.slice(0, 90));
+"""
+OVERLAP = """
+const boxes = [...document.querySelectorAll('.prompt, .tabs, .panes, fieldset, .why, .verdict .buttons')]
+  .filter((e) => e.getClientRects().length).map((e) => [e.className || e.tagName, e.getBoundingClientRect()]);
+return boxes.slice(1).map(([, box], i) => [boxes[i][0], Math.round(boxes[i][1].bottom - box.top)]).filter(([, over]) => over > 1);
+"""
+
+
+def media(driver, **features: str) -> None:
+    """As if the system were set so."""
+    named = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": named})
+
+
+def test_forced_colours_leave_what_is_chosen_and_pressed_visible(driver, filled):
+    annotation_screens.visit(driver, *filled, PAGE, width=1280, scheme="light")
+    media(driver, forced_colors="active")
+    try:
+        driver.execute_script("document.querySelectorAll('.option input')[1].checked = true")
+        looks = "return [...document.querySelectorAll('.option span')].map((e) => getComputedStyle(e).backgroundColor)"
+        first, second, *_ = driver.execute_script(looks)
+        assert first != second
+        pressed = "return [...document.querySelectorAll('[aria-pressed]')].filter((e) => e.getClientRects().length).map((e) => [e.getAttribute('aria-pressed'), getComputedStyle(e).outlineStyle])"  # fmt: skip  # noqa: E501
+        assert {("true", "solid"), ("false", "none")} == {tuple(row) for row in driver.execute_script(pressed)}
+    finally:
+        media(driver)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.kept], ids=lambda page: page.name)
+def test_nothing_moves_for_who_wants_no_motion(driver, filled, page):
+    annotation_screens.visit(driver, *filled, page, width=1280, scheme="light")  # which asks for no motion
+    moving = """return [...document.querySelectorAll('*')].filter((e) => {
+      const style = getComputedStyle(e);
+      return style.transitionDuration !== '0s' || style.animationName !== 'none' || style.scrollBehavior === 'smooth';
+    }).map((e) => e.outerHTML.slice(0, 80))"""
+    assert driver.execute_script(moving) == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 450), (853, 600), (1280, 720), (1280, 500), (390, 844)])
+def test_large_text_neither_overlaps_nor_hides_the_verdict(driver, filled, width, height):
+    """A window of 1280 x 900 at 200 % and 150 %, a laptop's, a low one, a phone: every part below the one before, all within reach."""
+    annotation_screens.visit(driver, *filled, PAGE, width=width, scheme="light")
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
+    )
+    assert driver.execute_script(OVERLAP) == []
+    reached = """const e = document.querySelector('.send'); e.scrollIntoView({block: 'center'}); const b = e.getBoundingClientRect();
+      return document.elementFromPoint(b.left + 5, b.top + 5) === e && b.bottom <= innerHeight"""
+    assert driver.execute_script(reached)
+    read = "return [...document.querySelectorAll('.pane.is-front .body')].map((e) => e.clientHeight)"
+    assert min(driver.execute_script(read)) >= 150
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("page", [page for page in PAGES if page.kept], ids=lambda page: page.name)
+def test_wider_spacing_of_text_cuts_nothing_off(driver, filled, page, width):
+    """WCAG 1.4.12."""
+    annotation_screens.visit(driver, *filled, page, width=width, scheme="light")
+    driver.execute_script(SPACED)
+    assert driver.execute_script(CUT) == []
+    assert driver.execute_script("return document.documentElement.scrollWidth") == width
