@@ -11,6 +11,7 @@ Example:
 """
 
 import contextlib
+import dataclasses
 import random
 import socket
 import threading
@@ -42,6 +43,10 @@ from fairlead.web.frames import is_swapped
 from fairlead.web.place import Place
 
 PASSWORD = "a long password"
+CRITERIA = (
+    projects.Criterion(name="correct", question="Is what it says right?", low="wrong", high="right"),
+    projects.Criterion(name="brief", question="Is it as short as it can be?", points=3),
+)
 FIRST = """Here is a function that does it:
 
 ```python
@@ -113,6 +118,16 @@ PAGES = (
     _dialog("flag"),
     _dialog("guideline"),
     _dialog("differences", then="document.querySelector('[data-act=differences]').click()"),
+    Page(name="rate-ranking", route="/p/{project_id}/rate", path="/p/{ranked}/rate", who="Ann", kept=("light", "phone")),
+    Page(name="rate-criteria", route="/p/{project_id}/rate", path="/p/{asked}/rate", who="Ann", kept=("light", "dark")),
+    Page(name="rate-passages", route="/p/{project_id}/rate", path="/p/{asked}/rate", who="Ann", then="""
+        document.querySelector('[data-act=passages]').click();
+        if (document.querySelector('.passages li')) return;  // kept as a draft
+        const pre = document.querySelector('.written'), range = document.createRange();
+        range.setStart(pre.firstChild, 0); range.setEnd(pre.firstChild, Math.min(12, (pre.firstChild.data || '').length));
+        getSelection().removeAllRanges(); getSelection().addRange(range); document.querySelector('[data-act=bad]').click()""", kept=("light",)),
+    Page(name="rate-edit", route="/p/{project_id}/rate", path="/p/{asked}/rate", who="Ann", then="""
+        document.querySelector('.option input').checked = true; document.querySelector('[data-act=edit]').click()"""),
     Page(name="rate-nothing", route="/p/{project_id}/rate", path="/p/{empty}/rate", who="Ann"),
     Page(name="rate-waiting", route="/p/{project_id}/rate", path="/p/{project}/rate", who="Eva"),
     Page(name="mine", route="/p/{project_id}/mine", path="/p/{project}/mine", who="Bob", kept=("light",)),
@@ -192,6 +207,19 @@ def pair(number: int, say: Say = str) -> importing.NewItem:
     return importing.NewItem.of(prompt, texts)
 
 
+def several(num: int, say: Say = str) -> importing.NewItem:
+    """A question with several answers."""
+    prompt = Prompt(messages=(Message(role="user", content=say("How do I keep basil alive on a window sill?")),))
+    advice = (
+        "Water it from below.",
+        "Give it six hours of sun a day.",
+        "Pinch off the tips every week.",
+        "Keep it away from cold glass.",
+    )
+    texts = ("\n\n".join(f"{n + 1}. {line}" for n, line in enumerate(advice[: i + 1])) for i in range(num))
+    return importing.NewItem.of(prompt, (Completion(prompt_id=prompt.id, text=say(text), model="m") for text in texts))
+
+
 def join(database: Database, name: str, role: str) -> people.Actor:
     """Make an account."""
     secret = people.accept_invite(database, people.make_invite(database, role=role), name=name, password=PASSWORD)
@@ -209,6 +237,11 @@ def fill(database: Database, say: Say = str) -> dict[str, str]:
     rules = projects.Rules(ties="allowed", both_bad=True)
     project = projects.create_project(database, "helpful", votes_per_item=3, calibration_items=30, rules=rules)
     importing.add_items(database, project.id, [pair(i, say) for i in range(3, 103)])
+    ranked = projects.create_project(database, "ranked", calibration_items=0, rules=rules)
+    importing.add_items(database, ranked.id, [several(4, say)])
+    asks = dataclasses.replace(rules, criteria=CRITERIA, spans=True, edits=True)
+    asked = projects.create_project(database, "asked", calibration_items=0, rules=asks)
+    importing.add_items(database, asked.id, [pair(2, say)])
     empty = projects.create_project(database, "harmless", rules=rules)
     rng = random.Random(0)
     lead = join(database, "Lea", "admin")
@@ -240,7 +273,8 @@ def fill(database: Database, say: Say = str) -> dict[str, str]:
     )
     spent = projects.create_project(database, "spent", rules=rules)
     budget.set_budget(database, spent.id, budget.Terms(limit_dollars=0.1), by=lead.person_id)
-    return {"project": project.id, "empty": empty.id, "spent": spent.id, "disputed": disputed, "decided": decided,
+    return {"project": project.id, "empty": empty.id, "ranked": ranked.id, "asked": asked.id,
+            "spent": spent.id, "disputed": disputed, "decided": decided,
             "secret": people.make_invite(database, role="rater"), "person": raters[0].person_id,
             **fill_writing(database, {name: join(database, name, "rater") for name in ("Wim", "Ira", "Rio")})}  # fmt: skip
 

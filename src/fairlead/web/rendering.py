@@ -33,6 +33,7 @@ MAX_COMPARED = 3_000
 """Words of a text; longer pairs are not marked, for the comparison takes quadratic time."""
 _WORD = re.compile(r"(\s*)(\S+)")
 _HIDDEN = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\u061c\u00ad\U000e0000-\U000e007f]")
+_UNSEEN = re.compile(f"{_HIDDEN.pattern}|\r")
 _MATHML = frozenset(
     "math mrow mi mn mo ms mtext mspace msup msub msubsup mfrac msqrt mroot mover munder munderover mtable mtr mtd mpadded mphantom".split()  # noqa: SIM905
 )
@@ -62,6 +63,19 @@ def show_hidden(text: str) -> str:
     return _HIDDEN.sub(
         lambda found: found[0] if _is_joiner(text, found) else f"\u27e8U+{ord(found[0]):04X}\u27e9", text
     )
+
+
+def as_written(text: str) -> Markup:
+    """The text itself, with what stands for a hidden character in an element of its own, so that offsets can be counted. A carriage return,
+    which browsers drop, is one too."""
+    parts: list[str] = []
+    at = 0
+    for found in _UNSEEN.finditer(text):
+        if not _is_joiner(text, found):
+            words = "" if found[0] == "\r" else f"\u27e8U+{ord(found[0]):04X}\u27e9"
+            parts += [html.escape(text[at : found.start()]), f'<span class="hidden-character">{words}</span>']
+            at = found.end()
+    return Markup("".join([*parts, html.escape(text[at:])]))  # noqa: S704 - every piece is escaped
 
 
 def _is_joiner(text: str, found: re.Match[str]) -> bool:

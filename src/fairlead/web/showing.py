@@ -3,6 +3,7 @@
 Nothing here names a completion, a model, a length or the canonical order: the page is made from this alone.
 """
 
+import json
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -13,9 +14,11 @@ from fairlead.store.annotation.schema import Assignment, Draft, Flag, Guideline,
 from fairlead.web.importing import texts_of
 from fairlead.web.projects import Rules, current_guideline, rules_of
 from fairlead.web.queue import item_of
-from fairlead.web.rendering import marked_differences, to_html
+from fairlead.web.rendering import as_written, marked_differences, to_html
 
 ROLES = {"system": "Instructions to the assistant", "user": "Person", "assistant": "Assistant", "tool": "Tool"}
+
+_SPAN = ("start", "end", "label", "note")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +73,12 @@ class Side:
     text: Markup
     marked: Markup | None
     """As written, with what the other side lacks in <mark>; None where the texts are too long to compare."""
-    place: int | None
-    """Given before in a ranking, 1 the best; None when none was."""
+    title: str
+    """Left reply, or Reply 3."""
+    written: Markup
+    """As written, to mark passages in; empty where the guideline does not ask for them."""
+    raw: str
+    """To be edited; empty where the guideline does not ask for edits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +91,8 @@ class Shown:
     options: tuple[Option, ...]
     rules: Rules
     guideline_version: int
-    chosen: str
-    """Value of the option given before; empty for a new item."""
-    rationale: str
+    given: dict[str, str]
+    """Fields of the form: a draft, else what was sent before; empty for a new item."""
     flag_note: str
 
 
@@ -114,13 +120,17 @@ def show(rows: Rows, assignment: Assignment) -> Shown:
         rows.get(Draft, assignment.id),
         rows.get(Flag, assignment.id),
     )
-    places = places_before(verdict, assignment) if verdict and num > 2 else [None] * num
+    rules = rules_of(guideline)
     return Shown(
-        assignment_id=assignment.id, guideline_version=guideline.version, rules=rules_of(guideline),
+        assignment_id=assignment.id, guideline_version=guideline.version, rules=rules,
         turns=turns_of(item.prompt),
-        sides=tuple(Side(name=names[i], text=to_html(texts[i]), marked=marked[i], place=places[i]) for i in range(num)),
-        options=options_of(guideline, num=num), chosen=given_before(verdict, assignment) if verdict else "",
-        rationale=draft.fields.get("rationale", "") if draft else verdict.rationale if verdict else "", flag_note=flag.note if flag else "",
+        sides=tuple(
+            Side(name=names[i], title=f"Reply {names[i]}" if num > 2 else f"{names[i]} reply", text=to_html(texts[i]), marked=marked[i],
+                 written=as_written(texts[i]) if rules.spans else Markup(), raw=texts[i] if rules.edits else "")
+            for i in range(num)
+        ),
+        options=options_of(guideline, num=num), flag_note=flag.note if flag else "",
+        given=draft.fields if draft else fields_before(verdict, assignment) if verdict else {},
     )  # fmt: skip
 
 
@@ -145,6 +155,22 @@ def places_before(verdict: Verdict, assignment: Assignment) -> list[int | None]:
     """The place that each reply got, from left to right: 1 the best, equal ones the same; None where none was given."""
     found = {position: rank for rank, tied in enumerate(verdict.ranking, start=1) for position in tied}
     return [found.get(int(digit)) for digit in assignment.shown]
+
+
+def fields_before(verdict: Verdict, assignment: Assignment) -> dict[str, str]:
+    """A stored verdict as the fields of the form that gave it."""
+    at = {int(digit): place for place, digit in enumerate(assignment.shown)}
+    found = {"choice": given_before(verdict, assignment), "rationale": verdict.rationale}
+    if len(assignment.shown) > 2:
+        found |= {f"rank_{i}": str(place) for i, place in enumerate(places_before(verdict, assignment)) if place}
+    for name, ratings in verdict.criteria.items():
+        found |= {f"rate_{name}_{at[position]}": str(rating) for position, rating in enumerate(ratings)}
+    if verdict.spans:
+        spans = [{"place": at[span["completion"]], **{name: span[name] for name in _SPAN}} for span in verdict.spans]
+        found["spans"] = json.dumps(spans)
+    if verdict.edited is not None:
+        found |= {"edit_place": str(at[verdict.edited]), "edit_text": verdict.edited_text}
+    return found
 
 
 def in_words(verdict: Verdict, assignment: Assignment) -> str:

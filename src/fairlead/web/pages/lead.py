@@ -1,6 +1,7 @@
 """The lead's pages: how a project goes, the guideline's next version, people, votes out."""
 
 import shutil
+from collections.abc import Sequence
 from typing import Annotated
 
 import sqlalchemy as sa
@@ -23,6 +24,7 @@ from fairlead.web.status import status_of
 
 router = APIRouter()
 Text = Annotated[str, Form()]
+Texts = Annotated[Sequence[str], Form()]
 
 
 @router.get("/p/{project_id}")
@@ -87,22 +89,36 @@ def edit_page(request: Request, project_id: str, example: str = "") -> Response:
         project=project,
         text=text,
         rules=projects.rules_of(newest),
+        max_criteria=projects.MAX_CRITERIA,
         next_version=newest.version + 1,
         error="",
     )
 
 
+def _criteria(*columns: Sequence[str]) -> tuple[projects.Criterion, ...]:
+    """Rows of the form that have a name."""
+    found: list[projects.Criterion] = []
+    for name, question, points, low, high in zip(*columns, strict=False):
+        if name.strip():
+            found.append(projects.Criterion(name=name.strip(), question=question.strip(), low=low.strip(), high=high.strip(),
+                                            points=int(points) if points.isascii() and points.isdigit() and len(points) < 4 else 0))  # fmt: skip
+    return tuple(found)
+
+
 @router.post("/p/{project_id}/guideline/edit")
 def publish(
     request: Request, project_id: str, text: Text, scale: Text, ties: Text, rationale: Text, csrf: Text = "",
-    both_bad: Annotated[bool, Form()] = False,
+    both_bad: Annotated[bool, Form()] = False, spans: Annotated[bool, Form()] = False, edits: Annotated[bool, Form()] = False,
+    criterion_name: Texts = (), criterion_question: Texts = (), criterion_points: Texts = (), criterion_low: Texts = (), criterion_high: Texts = (),
 ) -> Response:  # fmt: skip
     """Publish the next version."""
     check_csrf(request, csrf)
     who = actor(request)
     policy.may_edit_guideline(who)
     database = around(request).database
-    rules = projects.Rules(scale=scale, ties=ties, both_bad=both_bad, rationale=rationale)
+    given = (criterion_name, criterion_question, criterion_points, criterion_low, criterion_high)
+    rules = projects.Rules(scale=scale, ties=ties, both_bad=both_bad, rationale=rationale, spans=spans, edits=edits,
+                           criteria=_criteria(*given))  # fmt: skip
     try:
         version = projects.publish_guideline(
             database, project_id, text=text.replace("\r\n", "\n"), rules=rules, by=who.person_id
@@ -119,6 +135,7 @@ def publish(
             project=project,
             text=text,
             rules=rules,
+            max_criteria=projects.MAX_CRITERIA,
             next_version=newest.version + 1,
             error=error.message,
         )

@@ -4,7 +4,10 @@ const Keys = (() => {
   const FIXED = {
     skip: ["s", "Skip"], undo: ["u", "Undo the last"], flag: ["f", "Flag"], rationale: ["n", "Write why"], guideline: ["g", "Guideline"],
     differences: ["d", "Differences"], together: ["l", "Scroll together"], prompt: ["c", "Conversation open or closed"], keys: ["?", "This list"],
+    equal: ["=", "The next reply shares the place"], rate: ["r", "Rate what is not rated yet"], passages: ["h", "Mark passages"], good: ["+", "Passage is good"],
+    bad: ["-", "Passage is bad"], edit: ["e", "Edit the best reply"],
   };
+  const ASKED = ["equal", "rate", "passages", "good", "bad", "edit"];  // only where the guideline asks for it
   const LABELS = new Map(), STORE = "fairlead.keys", OFF = "fairlead.single-keys";
   const OWN_USE = ["Escape", "Tab", "Enter", " ", "Shift", "Control", "Alt", "AltGraph", "Meta", "Dead", "Process", "Unidentified", "Home", "End", "PageUp", "PageDown",
     "ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight"];  // they move, scroll, choose or write
@@ -18,7 +21,12 @@ const Keys = (() => {
       LABELS.set(input.value, input.parentElement.innerText.replace(/^\S+\s/, ""));
       given.set(input.value, input.dataset.key);
     });
-    for (const [action, [key]] of Object.entries(FIXED)) given.set(action, key);
+    document.querySelectorAll("[data-put]").forEach((button) => {
+      const name = `put${button.dataset.put}`;
+      LABELS.set(name, `Reply ${button.dataset.name} gets the next place`);
+      given.set(name, button.dataset.key);
+    });
+    for (const [action, [key]] of Object.entries(FIXED)) if (!ASKED.includes(action) || document.querySelector(`[data-act=${action}]`)) given.set(action, key);
     return settle(given);
   }
 

@@ -24,16 +24,13 @@
 
   // ---- what is on the screen
 
-  function begin() {
+  function begin(values = null) {
     item = $(".item");
     shownAt = performance.now(); hiddenMs = 0; hiddenSince = document.hidden ? shownAt : 0; firstKey = null;
     say("");
-    const area = $("textarea[name=rationale]");
-    if (area) {
-      const kept = localStorage.getItem(draftName());
-      if (kept !== null) area.value = kept;
-      area.addEventListener("input", draft);
-    }
+    Answers.begin(values || kept(), draft);
+    const form = $("form.verdict");
+    if (form) { form.addEventListener("input", draft); form.addEventListener("change", draft); }
     stage.querySelectorAll(".prose pre").forEach(addCopy);
     linkScroll();
     showMarks();
@@ -49,7 +46,7 @@
     document.getElementById("progress").textContent = left ? `${done} done, up to ${left} left${minutes}` : `${done} done`;
   }
 
-  function put(html) { stage.innerHTML = policy.createHTML(html); begin(); item.scrollIntoView({ block: "start", behavior: "instant" }); focusFirst(); }
+  function put(html, values = null) { stage.innerHTML = policy.createHTML(html); begin(values); item.scrollIntoView({ block: "start", behavior: "instant" }); focusFirst(); }
 
   // The focus goes to where reading begins, whatever held it in the item before.
   function focusFirst() {
@@ -93,8 +90,9 @@
     input.checked = true;
     const needsWhy = item.dataset.rationale === "required" && !$("textarea[name=rationale]").value.trim();
     if (needsWhy) $("textarea[name=rationale]").focus();
-    else if (atOnce()) send();
+    else if (atOnce() && !Answers.missing()) send();
     else input.focus({ preventScroll: true });
+    draft();
   }
 
   function send(skipReason = "") {
@@ -103,12 +101,14 @@
     if (!skipReason && !form.reportValidity()) return;
     const area = $("textarea[name=rationale]");
     if (!skipReason && item.dataset.rationale === "required" && !area.value.trim()) { area.focus(); say("This guideline asks for a reason: write one or two sentences."); return; }
-    const fields = Object.fromEntries(new FormData(form));
+    const missing = skipReason ? "" : Answers.missing();
+    if (missing) { say(missing); return; }
+    const fields = Object.fromEntries(new FormData(form)), answers = Answers.fields();
     delete fields.csrf;
     Object.assign(fields, { key: newKey(), assignment: item.dataset.assignment, active_ms: Math.round(performance.now() - shownAt - hiddenMs) });
     if (firstKey !== null) fields.first_key_ms = Math.round(firstKey);
     if (skipReason) Object.assign(fields, { choice: "skip", skip_reason: skipReason });
-    last = { html: stage.innerHTML, key: fields.key, assignment: fields.assignment, choice: fields.choice, rationale: fields.rationale || "" };
+    last = { html: stage.innerHTML, key: fields.key, assignment: fields.assignment, answers };
     clearTimeout(draftTimer);
     localStorage.removeItem(draftName());
     Outbox.put(form.getAttribute("action"), fields);
@@ -131,23 +131,24 @@
   }
 
   function restore() {
-    const { html, choice, rationale } = last;
+    const { html, answers } = last;
     last = null;
-    put(html);
-    const input = $(`.option input[value="${choice}"]`), area = $("textarea[name=rationale]");
-    if (input) input.checked = true;
-    if (area && !area.value) area.value = rationale;
+    put(html, answers);
   }
 
   // ---- drafts
 
   const draftName = () => `fairlead.draft.${stage.dataset.who}.${item.dataset.assignment}`;
 
+  function kept() {
+    try { return JSON.parse(localStorage.getItem(draftName()) || "null"); } catch { return null; }
+  }
+
   function draft() {
-    const area = $("textarea[name=rationale]"), assignment = item.dataset.assignment;
-    localStorage.setItem(draftName(), area.value);
+    const assignment = item.dataset.assignment, answers = Answers.fields();
+    localStorage.setItem(draftName(), JSON.stringify(answers));
     clearTimeout(draftTimer);
-    draftTimer = setTimeout(() => Outbox.send(`/a/${assignment}/draft`, { rationale: area.value }).catch(() => {}), 700);
+    draftTimer = setTimeout(() => Outbox.send(`/a/${assignment}/draft`, answers).catch(() => {}), 700);
   }
 
   // ---- reading
@@ -178,7 +179,7 @@
     const frame = document.createElement("div"), button = document.createElement("button");
     button.type = "button"; button.className = "copy"; button.textContent = "Copy";
     button.addEventListener("click", async () => { await navigator.clipboard.writeText(pre.querySelector("code").textContent); button.textContent = "Copied"; });
-    frame.className = "code";
+    frame.className = "code"; pre.tabIndex = 0;  // long lines scroll
     pre.replaceWith(frame);
     frame.append(button, pre);
   }
@@ -190,6 +191,7 @@
     rationale: () => { const area = $("textarea[name=rationale]"); if (area) area.focus(); },
     differences: () => { if ($(".marked")) { marked = !marked; showMarks(); } },
     together: () => { together = !together; showMarks(); },
+    ...Answers.acts(),
     prompt: () => { const details = $(".prompt"); if (details) details.open = !details.open; },
   };
 
@@ -211,6 +213,10 @@
   document.getElementById("keys-reset").addEventListener("click", Keys.reset);
   document.getElementById("at-once").checked = localStorage.getItem("fairlead.at-once") === "yes";
   document.getElementById("at-once").addEventListener("change", (event) => localStorage.setItem("fairlead.at-once", event.target.checked ? "yes" : "no"));
+
+  addEventListener("click", (event) => {  // a pointer too soon was meant for the item before
+    if (event.detail > 0 && tooSoon() && event.target.closest(".ranking, .criteria")) { event.preventDefault(); event.stopImmediatePropagation(); }
+  }, true);
 
   addEventListener("click", (event) => {
     const button = event.target.closest("button");
