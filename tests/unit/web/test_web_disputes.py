@@ -279,6 +279,7 @@ def test_the_discussion_opens_after_the_round_to_those_who_rated_it(app, browser
     assert ann.get(f"/p/{round_.id}/discussion").status_code == 409
     assert lea.post(f"/p/{round_.id}/discussion", state="open").status_code == 303
     shown = ann.get(f"/p/{round_.id}/discussion")
+    assert f"/p/{round_.id}/discussion" in ann.get(f"/p/{round_.id}/mine").text
     assert shown.status_code == 200 and "why bob" in shown.text and not re.search(r">\s*bob\s*<", shown.text)
     assert (
         cem.get(f"/p/{round_.id}/discussion").status_code == 409

@@ -9,7 +9,7 @@ from starlette.datastructures import FormData
 
 from fairlead.store.annotation.database import Rows
 from fairlead.store.annotation.schema import Assignment, Event, Prompt, Verdict
-from fairlead.web import policy, verdicts
+from fairlead.web import discussion, policy, verdicts
 from fairlead.web.answers import SKIP_REASONS
 from fairlead.web.own import own_figures
 from fairlead.web.pages.answering import read_draft, read_submission, text_of
@@ -151,7 +151,17 @@ def own_votes(request: Request, project_id: str) -> Response:
         ]  # fmt: skip
         pace = pace_of(rows, project, who.person_id, since=now_ms() - DAY_MS)
         own = own_figures(rows, project_id, who.person_id, pace=pace)
-    return render(request, "mine.html", project=project, votes=votes, pace=pace, own=own, now=now_ms())
+        has_discussion = discussion.is_open(rows, project_id)
+    return render(
+        request,
+        "mine.html",
+        project=project,
+        votes=votes,
+        pace=pace,
+        own=own,
+        has_discussion=has_discussion,
+        now=now_ms(),
+    )
 
 
 def _beginning(rows: Rows, assignment: Assignment, *, num_chars: int = 90) -> str:
