@@ -9,11 +9,11 @@ Example:
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fairlead.core.records import Completion, Messages, Preference, Prompt, Task, content_hash
+from fairlead.core.records import Completion, Judgment, Messages, Preference, Prompt, Task, content_hash
 from fairlead.preferences.aggregate import PairOutcome
 
 _MAX_MARGIN_P = 0.99  # a few unanimous votes do not show more: beyond it the log-odds measure the model of the raters
@@ -58,6 +58,20 @@ class Candidate:
     outcome: PairOutcome | None
     """None when nobody voted."""
     judgments: tuple[str, ...]
+    ratings: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
+    """By criterion: mean rating of a and of b; rewards with attributes read them (`text.ratings`)."""
+
+
+def mean_ratings(judgments: Iterable[Judgment]) -> dict[str, tuple[float, float]]:
+    """Mean rating of a and of b by each criterion that the votes name; votes without ratings are left out."""
+    given: dict[str, list[tuple[float, float]]] = {}
+    for judgment in judgments:
+        for name, (first, second) in judgment.meta.get("criteria", {}).items():
+            given.setdefault(name, []).append((first, second))
+    return {
+        name: (sum(a for a, _ in pairs) / len(pairs), sum(b for _, b in pairs) / len(pairs))
+        for name, pairs in given.items()
+    }
 
 
 def build_preferences(candidates: Iterable[Candidate], *, rules: Rules, ledger: Ledger) -> list[Preference]:
@@ -85,12 +99,16 @@ def _to_preference(candidate: Candidate, rules: Rules) -> Preference | str:
     is_tie = outcome.p_chosen == 0.5 or outcome.p_chosen < rules.min_posterior
     if is_tie and rules.ties == "drop":
         return "tied"
-    chosen, rejected = (candidate.a, candidate.b) if outcome.p_a >= 0.5 else (candidate.b, candidate.a)
+    is_a = outcome.p_a >= 0.5
+    chosen, rejected = (candidate.a, candidate.b) if is_a else (candidate.b, candidate.a)
+    meta: dict[str, str | float] = {"task_id": candidate.task.id}
+    for name, (first, second) in candidate.ratings.items():
+        meta[f"chosen_{name}"], meta[f"rejected_{name}"] = (first, second) if is_a else (second, first)
     return Preference(
         prompt=prompt.messages, chosen=chosen.text, rejected=rejected.text, p_chosen=outcome.p_chosen, is_tie=is_tie,
         margin=0.0 if is_tie or rules.margin == "off" else log_odds(outcome.p_chosen),
         num_votes=outcome.num_votes, agreement=outcome.agreement, prompt_id=prompt.id, chosen_id=chosen.id, rejected_id=rejected.id,
-        judgments=candidate.judgments, slice=prompt.slice, source=prompt.source, split=prompt.split, meta={"task_id": candidate.task.id},
+        judgments=candidate.judgments, slice=prompt.slice, source=prompt.source, split=prompt.split, meta=meta,
     )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ from fairlead.preferences.pairs import (
     check_pairs,
     drop_repeats,
     follow_prompts,
+    mean_ratings,
     split_by_prompt,
 )
 from fairlead.preferences.raters import read_raters
@@ -146,13 +147,14 @@ class Material:
 
     def candidates(self, votes: VoteReading) -> list[Candidate]:
         """Every task with its votes, in the order of tasks.jsonl."""
-        by_task: dict[str, list[str]] = {}
+        by_task: dict[str, list[Judgment]] = {}
         for judgment in sorted(self.judgments, key=lambda j: j.id):
             if judgment.verdict != "skip":
-                by_task.setdefault(judgment.task_id, []).append(judgment.id)
+                by_task.setdefault(judgment.task_id, []).append(judgment)
         return [
             Candidate(task=task, prompt=self.prompts[task.prompt_id], a=self.completions[task.completion_a],
-                      b=self.completions[task.completion_b], outcome=votes.outcome.pairs.get(task.id), judgments=tuple(by_task.get(task.id, ())))
+                      b=self.completions[task.completion_b], outcome=votes.outcome.pairs.get(task.id),
+                      judgments=tuple(j.id for j in by_task.get(task.id, ())), ratings=mean_ratings(by_task.get(task.id, ())))
             for task in self.tasks.values()
         ]  # fmt: skip
 

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from fairlead.core.errors import DataError, explain
 from fairlead.core.io import write_json, write_jsonl, write_text
-from fairlead.core.records import Judgment, Message, Task
+from fairlead.core.records import Completion, Judgment, Message, Task
 from fairlead.core.records import Verdict as Outcome
 from fairlead.feedback.collected import Comparison, write_collected
 from fairlead.store.annotation.database import Database, Rows
@@ -31,7 +31,7 @@ from fairlead.store.annotation.schema import Assignment, Guideline, Item, Person
 from fairlead.web.decisions import decisions_of
 from fairlead.web.demonstrations.transfer import export_demonstrations
 from fairlead.web.frames import pairs_of, stands_after, verdict_on
-from fairlead.web.importing import texts_of
+from fairlead.web.importing import NewItem, texts_of
 from fairlead.web.projects import get_project
 
 
@@ -162,7 +162,36 @@ def _comparisons(
             if task.id in found:  # a rater who judged the pair in both items is heard once
                 made |= {vote.rater: vote for vote in found[task.id].judgments}
             found[task.id] = Comparison(prompt=texts.prompt, a=a, b=b, task=task, judgments=tuple(made.values()))
+        for comparison in _edited(item, texts, votes):
+            found.setdefault(comparison.task.id, comparison)
     return found.values()
+
+
+def _edited(item: Item, texts: NewItem, votes: Sequence[_Vote]) -> Iterator[Comparison]:
+    """An edited text beats every completion of its item: a vote of the rater who wrote it, on a pair that nobody was shown."""
+    for verdict, assignment, pseudonym in votes:
+        if verdict.edited is None:
+            continue
+        source = texts.completions[verdict.edited].id
+        better = Completion(
+            prompt_id=texts.prompt.id,
+            text=verdict.edited_text,
+            model=f"edited by {pseudonym}",
+            meta={"edited_from": source},
+        )
+        for other in texts.completions:
+            a, b = sorted((better, other), key=lambda completion: completion.id)
+            task = Task(
+                prompt_id=texts.prompt.id,
+                completion_a=a.id,
+                completion_b=b.id,
+                meta={"use": item.use, "edited_from": source},
+            )
+            vote = Judgment(
+                task_id=task.id, rater=pseudonym, rater_kind="human", verdict="a" if a is better else "b", order=assignment.position,
+                guideline_version=str(verdict.guideline_version), meta={"edited": True},
+            )  # fmt: skip
+            yield Comparison(prompt=texts.prompt, a=a, b=b, task=task, judgments=(vote,))
 
 
 def _decision(decision: Decision | None) -> dict[str, Any]:
@@ -197,6 +226,13 @@ def _judgment(
         for name in ("rationale", "skip_reason", "active_ms")
         if (value := getattr(verdict, name)) not in ("", None)
     }
+    sides = dict(zip(pair, ("a", "b"), strict=True))
+    if verdict.criteria:
+        meta["criteria"] = {name: [given[position] for position in pair] for name, given in verdict.criteria.items()}
+    spans = [{"side": sides[span["completion"]], **{name: span[name] for name in ("start", "end", "label", "note")}}
+             for span in verdict.spans if span["completion"] in sides]  # fmt: skip
+    if spans:
+        meta["spans"] = spans
     is_decided = verdict.verdict not in ("skip", "both_bad")
     return Judgment(
         task_id=task_id, rater=pseudonym, rater_kind="human", strength=verdict.strength, order=assignment.position,

@@ -263,3 +263,36 @@ def test_a_pair_keeps_the_id_of_its_comparison():
 
     a, b = item.completions
     assert item.content_id == Task(prompt_id=item.prompt.id, completion_a=a.id, completion_b=b.id).id
+
+
+def test_ratings_passages_and_edits_reach_the_preferences(database, project, join, tmp_path):
+    """edited > chosen > rejected, and of every pair the mean ratings by which reward models with attributes are trained."""
+    version = projects.publish_guideline(database, project.id, text="# All", rules=ASKS, by=None)
+    actor = join("ann")
+    assignment = take(database, actor, project)
+    with database.read() as rows:
+        chosen, rejected = texts_on_screen(rows, assignment)
+    sent = vote("left", guideline_version=version, criteria={"correct": (5, 2), "brief": (3, 1)},
+                spans=(Span(place=1, start=0, end=3, label="bad", note="no"),), edit=Edit(place=0, text="the best of all"))  # fmt: skip
+    verdicts.submit(database, actor, assignment.id, sent)
+    exporting.export_project(database, project, tmp_path / "out")
+    services = Services(work=tmp_path, extras={"find_file": lambda path: tmp_path / path, "scope": "toy"})
+    for name in ("feedback", "preferences"):
+        (tmp_path / name).mkdir()
+    run_feedback(FeedbackConfig(path="out/comparisons.jsonl"), inputs={}, out=tmp_path / "feedback", services=services)
+    given = dict.fromkeys(("feedback", "prompts", "completions"), tmp_path / "feedback")
+    run_preferences(PreferencesConfig(heldout=0.0), inputs=given, out=tmp_path / "preferences", services=services)
+    found = {
+        (row.values["chosen"], row.values["rejected"]): row.values["meta"]
+        for row in read_rows(tmp_path / "preferences" / "preferences.jsonl")
+    }
+    assert set(found) == {(chosen, rejected), ("the best of all", chosen), ("the best of all", rejected)}
+    rated = {name: value for name, value in found[chosen, rejected].items() if name != "task_id"}
+    assert rated == {"chosen_correct": 5.0, "rejected_correct": 2.0, "chosen_brief": 3.0, "rejected_brief": 1.0}
+    spans = [
+        j.meta["spans"]
+        for c in read_collected(tmp_path / "out" / "comparisons.jsonl")
+        for j in c.judgments
+        if "spans" in j.meta
+    ]
+    assert [(span["start"], span["end"], span["label"], span["note"]) for (span,) in spans] == [(0, 3, "bad", "no")]
