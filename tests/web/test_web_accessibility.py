@@ -11,6 +11,9 @@ from fairlead.store.annotation.database import open_database
 from fairlead.web.app import make_app
 from fairlead.web.place import Place
 
+FORMS = """
+return [...document.querySelectorAll('main form')].filter((e) => e.getClientRects().length).map((e) => e.action.replace(/.*[/]/, ''));
+"""
 SMALL = """
 const seen = (e) => e.getClientRects().length && getComputedStyle(e).visibility === 'visible' && !e.closest('.hush');
 const own = (e) => { const b = (e.labels && e.labels.length ? e.labels[0] : e).getBoundingClientRect(); return [b.width, b.height]; };
@@ -31,13 +34,16 @@ def test_every_page_of_the_router_is_in_the_list(tmp_path):
 
 @pytest.mark.parametrize("page", sorted(PAGES, key=lambda page: page.who), ids=lambda page: page.name)
 def test_axe_finds_nothing_and_all_can_be_hit(driver, filled, page):
+    forms: list[list[str]] = []
     for width in (1280, 390):
         visit(driver, *filled, page, width=width, scheme="light")
+        forms.append(driver.execute_script(FORMS))
         found = look(driver)
         annotation_screens.screen(driver, width=width, height=900, scheme="dark")
         found += look(driver)
         assert found == [], f"{page.name}, {width} pixels wide:\n" + "\n".join(found)
         assert driver.execute_script(SMALL) == [], f"{page.name}, {width} pixels wide: less than 44 pixels"
+    assert forms[0] == forms[1], f"{page.name}: forms that a phone does not show"
 
 
 BESIDE = """

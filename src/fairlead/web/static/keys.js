@@ -14,11 +14,14 @@ const Keys = (() => {
   let own = {};
   try { own = JSON.parse(localStorage.getItem(STORE) || "{}"); } catch { own = {}; }
 
+  // A label without its key, which a phone does not show.
+  const words = (label) => [...label.querySelectorAll("span")].flatMap((span) => [...span.childNodes]).filter((node) => node.nodeType === 3).map((node) => node.data.trim()).join(" ").trim();
+
   // The actions that are possible now: the verdicts of the guideline, then the rest.
   function table() {
     const given = new Map();
     document.querySelectorAll(".option input").forEach((input) => {
-      LABELS.set(input.value, input.parentElement.innerText.replace(/^\S+\s/, ""));
+      LABELS.set(input.value, words(input.parentElement));
       given.set(input.value, input.dataset.key);
     });
     document.querySelectorAll("[data-put]").forEach((button) => {
