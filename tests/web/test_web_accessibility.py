@@ -12,7 +12,8 @@ from fairlead.web.app import make_app
 from fairlead.web.place import Place
 
 FORMS = """
-return [...document.querySelectorAll('main form')].filter((e) => e.getClientRects().length).map((e) => e.action.replace(/.*[/]/, ''));
+const shown = [...document.querySelectorAll('main form')].filter((e) => e.getClientRects().length);
+return [...new Set(shown.map((e) => e.action.replace(/.*[/]/, '')))].sort();
 """
 SMALL = """
 const seen = (e) => e.getClientRects().length && getComputedStyle(e).visibility === 'visible' && !e.closest('.hush');

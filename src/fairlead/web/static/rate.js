@@ -182,6 +182,7 @@
     frame.className = "code"; pre.tabIndex = 0;  // long lines scroll
     pre.replaceWith(frame);
     frame.append(button, pre);
+    if (pre.scrollWidth > pre.clientWidth) { pre.tabIndex = 0; pre.setAttribute("role", "region"); pre.setAttribute("aria-label", "Code"); }
   }
 
   // ---- what was pressed
