@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import uvicorn
-from annotation_writing import fill_writing
+from annotation_writing import fill_talking, fill_writing
 from fastapi import FastAPI
 
 from fairlead.core.records import Completion, Message, Prompt
@@ -39,6 +39,7 @@ from fairlead.web import (
     webhooks,
 )
 from fairlead.web.app import make_app
+from fairlead.web.chats.talker import Talker
 from fairlead.web.frames import is_swapped
 from fairlead.web.place import Place
 
@@ -162,6 +163,11 @@ PAGES = (
     Page(name="webhooks", route="/p/{project_id}/webhooks", path="/p/{project}/webhooks", who="Lea"),
     Page(name="webhooks-refused", route="/p/{project_id}/webhooks", path="/p/{empty}/webhooks", who="Lea", then="""
         document.querySelector('main [name=url]').value = 'https://127.0.0.1/'; document.querySelector('main form').submit()"""),
+    Page(name="talk", route="/p/{project_id}/talk", path="/p/{talk}/talk", who="Tom", kept=("light", "dark", "phone")),
+    Page(name="talk-begin", route="/p/{project_id}/talk", path="/p/{talk}/talk?new=true", who="Tom"),
+    Page(name="talk-waiting", route="/p/{project_id}/talk", path="/p/{talk}/talk", who="Ann"),
+    Page(name="talk-say", route="/p/{project_id}/talk", path="/p/{talk}/talk", who="Bob"),
+    Page(name="talk-failed", route="/p/{project_id}/talk", path="/p/{talk}/talk", who="Cem"),
     Page(name="write", route="/p/{project_id}/write", path="/p/{writing}/write", who="Wim", kept=("light", "dark", "phone")),
     Page(name="write-draft", route="/p/{project_id}/write", path="/p/{writing}/write", who="Wim",
          then="document.getElementById('draft').open = true; document.getElementById('guide').open = true"),
@@ -178,6 +184,7 @@ PAGES = (
 )  # fmt: skip
 NOT_PAGES = {
     "/p/{project_id}/next": "a part of the rating page",
+    "/p/{project_id}/talk/state": "a state for the page that waits",
     "/p/{project_id}/export.zip": "a file",
     "/p/{project_id}/guideline/document.md": "a file",
 }
@@ -276,6 +283,7 @@ def fill(database: Database, say: Say = str) -> dict[str, str]:
     return {"project": project.id, "empty": empty.id, "ranked": ranked.id, "asked": asked.id,
             "spent": spent.id, "disputed": disputed, "decided": decided,
             "secret": people.make_invite(database, role="rater"), "person": raters[0].person_id,
+            **fill_talking(database, join(database, "Tom", "rater")),
             **fill_writing(database, {name: join(database, name, "rater") for name in ("Wim", "Ira", "Rio")})}  # fmt: skip
 
 
@@ -294,13 +302,13 @@ def rate(
 
 
 @contextlib.contextmanager
-def serve(database: Database) -> Iterator[str]:
+def serve(database: Database, *, talker: Talker | None = None) -> Iterator[str]:
     """The application on a free port of this machine, without limits on the rate; gives its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     place = Place.of(host="127.0.0.1", port=port, url=None)
-    app = make_app(database, place=place, secret=b"s" * 32, rate_per_s=1e6, burst=10**6)
+    app = make_app(database, place=place, secret=b"s" * 32, rate_per_s=1e6, burst=10**6, talker=talker)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()

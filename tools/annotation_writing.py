@@ -1,9 +1,19 @@
-"""Made-up demonstrations for the pictures and checks of `annotation_pages`."""
+"""Made-up demonstrations and conversations for the pictures and checks of `annotation_pages`."""
 
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from fairlead.core.protocols import ReplyRequest
 from fairlead.core.records import Completion, Message, Prompt
 from fairlead.store.annotation.database import Database
+from fairlead.store.annotation.schema import Person
+from fairlead.store.annotation.talked import ChatTurn
 from fairlead.store.annotation.written import WritingTask
-from fairlead.web import people, projects
+from fairlead.web import people, projects, verdicts
+from fairlead.web.answers import Submission
+from fairlead.web.chats.talker import Talker
+from fairlead.web.chats.talking import say
 from fairlead.web.demonstrations import actions, desk, transfer
 from fairlead.web.verdicts import new_key
 
@@ -55,3 +65,52 @@ def _next(database: Database, who: people.Actor, project_id: str) -> WritingTask
     found = desk.next_task(database, who, project_id)
     assert isinstance(found, WritingTask), found
     return found
+
+
+class TwoGardeners:
+    """A policy that knows two things about tomatoes."""
+
+    name = "gardeners"
+
+    def __init__(self, *, is_broken: bool = False) -> None:
+        self._is_broken = is_broken
+
+    def reply(self, request: ReplyRequest) -> Sequence[Completion]:
+        """Two texts, or the same one twice."""
+        texts = (
+            DRAFT,
+            DRAFT
+            if self._is_broken
+            else "Brown spots have many causes. Can you describe the spots, and how often you water?",
+        )
+        return [Completion(prompt_id=request.prompt.id, text=text, model=self.name, seed=request.seed, sample_index=i)
+                for i, text in enumerate(texts)]  # fmt: skip
+
+
+def fill_talking(database: Database, tom: people.Actor) -> dict[str, str]:
+    """Tom is to choose in his second turn, Ann waits, Bob may say more, and Cem's policy failed."""
+    rules = projects.Rules(ties="allowed", both_bad=True)
+    project = projects.create_project(database, "chat", kind="chat", votes_per_item=1, calibration_items=0, rules=rules)
+    with database.read() as rows:
+        names = {person.name: person.id for person in rows.scalars(sa.select(Person))}
+    for name, is_broken in (("Tom", False), ("Bob", False), ("Cem", True)):
+        who = people.Actor(person_id=names[name], name=name, role="rater")
+        chat = say(database, who, project.id, chat_id="", text=QUESTIONS[0], key=new_key())
+        Talker(database, TwoGardeners(is_broken=is_broken)).answer_next()
+        if not is_broken:
+            _choose_left(database, who, chat)
+        if who.person_id == tom.person_id:
+            say(database, who, project.id, chat_id=chat, text="They are small, with rings.", key=new_key())
+            Talker(database, TwoGardeners()).answer_next()
+    ann = people.Actor(person_id=names["Ann"], name="Ann", role="rater")
+    say(database, ann, project.id, chat_id="", text=QUESTIONS[1], key=new_key())
+    return {"talk": project.id}
+
+
+def _choose_left(database: Database, who: people.Actor, chat: str) -> None:
+    with database.read() as rows:
+        turn = rows.get(ChatTurn, (chat, 0))
+    assert turn is not None and turn.assignment_id is not None, "the policy has answered"
+    verdicts.submit(
+        database, who, turn.assignment_id, Submission(key=new_key(), choice="left", strength=2, guideline_version=1)
+    )

@@ -29,12 +29,24 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8643,
     url: Annotated[str | None, typer.Option(help="Address that raters type, where it is another (https://rate.example.org behind TLS).")] = None,
+    policy: Annotated[Path | None, typer.Option(help="Folder of a policy that raters talk to, two replies a turn.", metavar="FOLDER")] = None,
+    chat: Annotated[str, typer.Option(help="With --policy: project of the conversations, made when it is not there.")] = "chat",
+    template: Annotated[str | None, typer.Option(help="With --policy: chat template (plain, chatml or a file) where its tokenizer has none.")] = None,
+    temperature: Annotated[float, typer.Option(help="With --policy: of its replies.", min=0.01)] = 1.0,
+    max_new_tokens: Annotated[int, typer.Option(help="With --policy: longest reply, tokens.", min=1)] = 256,
     local_webhooks: Annotated[bool, typer.Option("--local-webhooks", help="Let webhooks go to this machine itself, without TLS.")] = False,
 ) -> None:  # fmt: skip
     """Start the application. The first start makes the database and prints the lead's invitation."""
     from fairlead.cli.annotating import serve_pages
 
-    serve_pages(place_of(db), host=host, port=port, url=url, allow_local_webhooks=local_webhooks)
+    sampler = None
+    if policy is not None:
+        from fairlead.cli.annotating import make_chat_project
+        from fairlead.cli.talking import open_policy
+
+        sampler = open_policy(policy, template=template, temperature=temperature, max_new_tokens=max_new_tokens)
+        make_chat_project(place_of(db), chat)
+    serve_pages(place_of(db), host=host, port=port, url=url, allow_local_webhooks=local_webhooks, sampler=sampler)
 
 
 @annotate_app.command("import", epilog="Example: fairlead annotate import pairs.jsonl --project harmless")

@@ -7,13 +7,16 @@ from pathlib import Path
 from fairlead.cli import terminal
 from fairlead.cli.running import as_data
 from fairlead.core.errors import DataError, StoreError, explain
+from fairlead.core.protocols import ReplySampler
 from fairlead.store.annotation.database import Database, open_database
 from fairlead.store.annotation.schema import Project
 from fairlead.web import backup, exporting, importing, people, projects, status
 from fairlead.web.demonstrations import transfer
 
 
-def serve_pages(db: str, *, host: str, port: int, url: str | None, allow_local_webhooks: bool = False) -> None:
+def serve_pages(
+    db: str, *, host: str, port: int, url: str | None, allow_local_webhooks: bool = False, sampler: ReplySampler | None = None
+) -> None:  # fmt: skip
     """Start the server and stay until ctrl-C."""
     from fairlead.web.place import Place
     from fairlead.web.server import run_server
@@ -25,7 +28,28 @@ def serve_pages(db: str, *, host: str, port: int, url: str | None, allow_local_w
             secret = people.make_invite(database, role="admin")
             terminal.say(f"You are the first: make your account at {place.url}/invite/{secret}")
         terminal.say("Next: fairlead annotate import SOURCE, fairlead annotate invite; ctrl-C stops the server, votes stay.")  # fmt: skip
-        run_server(database, place=place, secret_file=_secret_file(db), allow_local_webhooks=allow_local_webhooks)
+        run_server(
+            database,
+            place=place,
+            secret_file=_secret_file(db),
+            allow_local_webhooks=allow_local_webhooks,
+            sampler=sampler,
+        )
+
+
+def make_chat_project(db: str, name: str) -> None:
+    """The project of live conversations, if it is not there.
+
+    Raises:
+        DataError: a project of another kind has the name.
+    """
+    with open_database(db) as database:
+        found = projects.find_project(database, name)
+        if found is None:
+            projects.create_project(database, name, kind="chat", votes_per_item=1, calibration_items=0)
+        elif found.kind != "chat":
+            raise DataError(explain("chat", name, f"is a project of kind {found.kind}", expected="a new name, or a project of conversations",
+                                    remedy="Choose another with --chat"))  # fmt: skip
 
 
 def _secret_file(db: str) -> Path:

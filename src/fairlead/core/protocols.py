@@ -119,6 +119,28 @@ class Sampler(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyRequest:
+    """A conversation to which a policy shall reply."""
+
+    key: str
+    """Names the request; with the seed it decides the samples."""
+    prompt: Prompt
+    num_samples: int
+    seed: int
+
+
+class ReplySampler(Protocol):
+    """A policy that people talk to: texts in, texts out. Used by one thread at a time."""
+
+    name: str
+    """Of its weights, stored with every reply and never shown to a rater."""
+
+    def reply(self, request: ReplyRequest) -> Sequence[Completion]:
+        """Return `num_samples` completions that carry seed and sample index, and in `meta` what else it takes to sample them again."""
+        ...
+
+
 @runtime_checkable
 class RolloutEngine(Sampler, Protocol):
     """A sampler whose weights follow a training policy.

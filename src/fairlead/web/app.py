@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from fairlead.store.annotation.database import Database
 from fairlead.store.annotation.faults import WriterBusy, storage_fault
 from fairlead.web.api import make_api
+from fairlead.web.chats.talker import Talker
 from fairlead.web.errors import Refused
 from fairlead.web.guard import BURST, RATE_PER_S, Guard
 from fairlead.web.pages import (
@@ -28,6 +29,7 @@ from fairlead.web.pages import (
     guidelines,
     lead,
     rating,
+    talking,
     webhooks,
     writing,
 )
@@ -37,7 +39,7 @@ from fairlead.web.place import Place
 
 def make_app(
     database: Database, *, place: Place, secret: bytes, rate_per_s: float = RATE_PER_S, burst: int = BURST,
-    allow_local_webhooks: bool = False,
+    allow_local_webhooks: bool = False, talker: Talker | None = None,
 ) -> FastAPI:  # fmt: skip
     """Build it around an open database.
 
@@ -45,12 +47,28 @@ def make_app(
         secret: key of the CSRF tokens.
         rate_per_s: requests of one address; tests and load generators raise it.
         allow_local_webhooks: for a receiver on this machine.
+        talker: answers in live conversations; None for a server without a policy.
     """
     app = FastAPI(title="Fairlead rating application", docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.around = Around(database=database, place=place, secret=secret, allow_local_webhooks=allow_local_webhooks)
+    app.state.around = Around(
+        database=database, place=place, secret=secret, allow_local_webhooks=allow_local_webhooks, talker=talker
+    )
     app.mount("/static/charts", StaticFiles(packages=[("fairlead.report", "static")]), name="charts")
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
-    for module in (accounts, rating, writing, lead, dashboard, disputes, costs, guidelines, access, webhooks, erasing):
+    for module in (
+        accounts,
+        rating,
+        writing,
+        talking,
+        lead,
+        dashboard,
+        disputes,
+        costs,
+        guidelines,
+        access,
+        webhooks,
+        erasing,
+    ):
         app.include_router(module.router)
     app.mount("/api/v1", make_api(app.state.around), name="api")
     app.add_exception_handler(Refused, _refused)

@@ -195,34 +195,38 @@ def add_items(database: Database, project_id: str, items: Sequence[NewItem], *, 
     with database.write() as rows:
         project = get_project(rows, project_id)
         if project.kind != "comparison":
-            raise invalid("People write replies in this project. Choose a project that compares, or a new name.")
-        known = set(rows.scalars(sa.select(schema.Item.content_id).where(schema.Item.project_id == project_id)))
-        given = {item.content_id: item for item in items}
-        new = {name: item for name, item in given.items() if name not in known}
-        _insert_content(
-            rows, project_id, schema.Prompt, {item.prompt.id: to_dict(item.prompt) for item in new.values()}
-        )
-        _insert_content(rows, project_id, schema.Completion, {c.id: to_dict(c) for item in new.values() for c in item.completions})  # fmt: skip
-        num_calibration = rows.scalar(
-            sa.select(sa.func.count()).select_from(schema.Item).where(schema.Item.project_id == project_id, schema.Item.use == "calibration")
-        ) or 0  # fmt: skip
-        names = list(new)
-        secrets.SystemRandom().shuffle(names)
-        num_more = min(max(0, project.calibration_items - num_calibration), len(names))
-        made = [
-            {"id": new_id(), "project_id": project_id, "content_id": name, "prompt_id": new[name].prompt.id,
-             "completions": [completion.id for completion in new[name].completions],
-             "use": "calibration" if i < num_more else "production", "rank": secrets.randbelow(2**53)}
-            for i, name in enumerate(names)
-        ]  # fmt: skip
-        _insert(rows, schema.Item, made)
-        _insert(rows, schema.Progress, [
-            {"item_id": item["id"], "project_id": project_id, "use": item["use"], "rank": item["rank"], "num_votes": 0, "num_skips": 0,
-             "pattern": ""}
-            for item in made
-        ])  # fmt: skip
-        record(rows, "items.imported", person_id=by, project_id=project_id, content={"items": len(made)})
-        return Added(num_items=len(made), num_calibration=num_more, num_known=len(given) - len(new))
+            raise invalid("In this project people write. Choose a project that compares, or a new name.")
+        return put_items(rows, project, items, by=by)
+
+
+def put_items(rows: Rows, project: schema.Project, items: Sequence[NewItem], *, by: str | None) -> Added:
+    """The same in a transaction that runs already."""
+    project_id = project.id
+    known = set(rows.scalars(sa.select(schema.Item.content_id).where(schema.Item.project_id == project_id)))
+    given = {item.content_id: item for item in items}
+    new = {name: item for name, item in given.items() if name not in known}
+    _insert_content(rows, project_id, schema.Prompt, {item.prompt.id: to_dict(item.prompt) for item in new.values()})
+    _insert_content(rows, project_id, schema.Completion, {c.id: to_dict(c) for item in new.values() for c in item.completions})  # fmt: skip
+    num_calibration = rows.scalar(
+        sa.select(sa.func.count()).select_from(schema.Item).where(schema.Item.project_id == project_id, schema.Item.use == "calibration")
+    ) or 0  # fmt: skip
+    names = list(new)
+    secrets.SystemRandom().shuffle(names)
+    num_more = min(max(0, project.calibration_items - num_calibration), len(names))
+    made = [
+        {"id": new_id(), "project_id": project_id, "content_id": name, "prompt_id": new[name].prompt.id,
+         "completions": [completion.id for completion in new[name].completions],
+         "use": "calibration" if i < num_more else "production", "rank": secrets.randbelow(2**53)}
+        for i, name in enumerate(names)
+    ]  # fmt: skip
+    _insert(rows, schema.Item, made)
+    _insert(rows, schema.Progress, [
+        {"item_id": item["id"], "project_id": project_id, "use": item["use"], "rank": item["rank"], "num_votes": 0, "num_skips": 0,
+         "pattern": ""}
+        for item in made
+    ])  # fmt: skip
+    record(rows, "items.imported", person_id=by, project_id=project_id, content={"items": len(made)})
+    return Added(num_items=len(made), num_calibration=num_more, num_known=len(given) - len(new))
 
 
 def _insert_content(

@@ -39,7 +39,7 @@ Write the reply that you would be glad to receive, as if the assistant had writt
 
 Do not copy from the web or from another assistant. Where a draft is offered, take it only if you would have written it so, and correct it.
 """
-FIRST_TEXTS = {"comparison": FIRST_GUIDELINE, "demonstration": FIRST_STYLE_GUIDE}
+FIRST_TEXTS = {"comparison": FIRST_GUIDELINE, "demonstration": FIRST_STYLE_GUIDE, "chat": FIRST_GUIDELINE}
 """What a new project asks, by its kind."""
 
 
@@ -127,7 +127,7 @@ def create_project(
     """Make a project with its first guideline.
 
     Args:
-        kind: comparison, or demonstration.
+        kind: comparison, demonstration, or chat.
         text: of the guideline; None takes the kind's own.
     """
     if kind not in FIRST_TEXTS:

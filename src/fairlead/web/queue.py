@@ -121,6 +121,11 @@ def _draw_order(before: Collection[str], *, num: int) -> str:
     return min(drawn, key=lambda order: sum(digit == old for shown in before for digit, old in zip(order, shown, strict=True)))  # fmt: skip
 
 
+def hand_out(rows: Rows, project: Project, actor: Actor, item_id: str) -> Assignment:
+    """Give a certain item to a rater, in the running transaction."""
+    return _assign(rows, project, actor, item_id)
+
+
 def own_assignment(rows: Rows, actor: Actor, assignment_id: str) -> Assignment:
     """An assignment of this rater, or a refusal that says no more than that.
 

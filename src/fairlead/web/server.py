@@ -7,8 +7,10 @@ from pathlib import Path
 import uvicorn
 
 from fairlead.core.errors import StoreError, explain
+from fairlead.core.protocols import ReplySampler
 from fairlead.store.annotation.database import Database
 from fairlead.web.app import make_app
+from fairlead.web.chats.talker import Talker
 from fairlead.web.place import Place
 from fairlead.web.webhooks import Courier
 
@@ -16,15 +18,31 @@ KEEP_ALIVE_S = 75
 """A rater reads longer than the five seconds after which uvicorn would hang up; browsers and proxies keep a minute."""
 
 
-def run_server(database: Database, *, place: Place, secret_file: Path, allow_local_webhooks: bool = False) -> None:
-    """Serve, and deliver to webhooks; requests that are running when it stops are finished."""
+def run_server(
+    database: Database,
+    *,
+    place: Place,
+    secret_file: Path,
+    allow_local_webhooks: bool = False,
+    sampler: ReplySampler | None = None,
+) -> None:
+    """Serve, deliver to webhooks, and let the policy answer; requests that are running when it stops are finished.
+
+    Args:
+        sampler: the policy of live conversations.
+    """
     secret = read_secret(secret_file)
-    app = make_app(database, place=place, secret=secret, allow_local_webhooks=allow_local_webhooks)
+    talker = Talker(database, sampler) if sampler else None
+    app = make_app(database, place=place, secret=secret, allow_local_webhooks=allow_local_webhooks, talker=talker)
     courier = Courier(database, server_secret=secret, allow_local=allow_local_webhooks)
     courier.start()
+    if talker:
+        talker.wake()  # what was waiting when the server stopped
     uvicorn.run(app, host=place.host, port=place.port, log_level="warning", server_header=False, date_header=False,
                 proxy_headers=place.is_secure, timeout_graceful_shutdown=10, timeout_keep_alive=KEEP_ALIVE_S)  # fmt: skip
     courier.stop()
+    if talker:
+        talker.stop()
 
 
 def read_secret(path: Path) -> bytes:

@@ -20,6 +20,7 @@ from fairlead.store.annotation.schema import Assignment, Draft, Event, Flag, Ite
 from fairlead.store.annotation.totals import Concord, Work
 from fairlead.web import budget, decisions, totals
 from fairlead.web.answers import MAX_NOTE, Submission, check, check_text
+from fairlead.web.chats import derive as talk
 from fairlead.web.demonstrations import derive
 from fairlead.web.errors import Refused, invalid, missing
 from fairlead.web.events import record
@@ -133,7 +134,7 @@ def same_key(
 
 def apply(rows: Rows, event: Event) -> None:
     """Bring the derived tables up to date with one event; events that derive nothing change nothing here."""
-    for module in (decisions, budget, derive):
+    for module in (decisions, budget, derive, talk):
         if event.kind in module.KINDS:
             module.follow(rows, event)
             return
@@ -196,6 +197,7 @@ def rebuild(database: Database) -> int:
             )
         )
         derive.forget_derived(rows)
+        talk.forget_derived(rows)
         rows.expire_all()
         num = 0
         for event in rows.scalars(sa.select(Event).order_by(Event.number)).all():

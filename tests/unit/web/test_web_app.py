@@ -106,6 +106,7 @@ ROUTES = {
     "GET /people/{u}/erase": "admin", "POST /people/{u}/erase": "admin",
     "GET /p/{p}/webhooks": "lead", "POST /p/{p}/webhooks": "lead", "POST /p/{p}/webhooks/{w}/remove": "lead",
     "GET /p/{p}/write": "rater", "GET /p/{p}/written": "rater", "POST /w/{d}/reply": "rater", "POST /w/{d}/review": "rater",
+    "GET /p/{p}/talk": "rater", "GET /p/{p}/talk/state": "rater", "POST /p/{p}/say": "rater", "POST /p/{p}/again": "rater",
     "POST /w/{d}/skip": "rater", "POST /w/{d}/draft": "rater", "POST /w/{d}/take-back": "rater",
 }  # fmt: skip
 PUBLIC = {"GET /login", "POST /login", "GET /invite/{secret}", "POST /invite/{secret}"}
@@ -195,7 +196,7 @@ def test_roles_and_routes(app, browser, database, project, join, route, role):
         assert answer.status_code == 403
     elif "{a}" in path or "{t}" in path or "{d}" in path:
         assert answer.status_code == 404
-    elif path.endswith(("/undo", "/revoke")) or (route == "GET /p/{p}/discussion" and role != "lead"):
+    elif path.endswith(("/undo", "/revoke", "/say", "/again")) or (route == "GET /p/{p}/discussion" and role != "lead"):
         assert answer.status_code == 409
     elif path.endswith("/override"):
         assert answer.status_code == 422 and "not spent" in answer.text

@@ -28,7 +28,7 @@ class Project(Table):
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     name: Mapped[str] = mapped_column(String(80), unique=True)
     kind: Mapped[str] = mapped_column(String(16))
-    """comparison, or demonstration (`written`)."""
+    """comparison, demonstration (`written`) or chat (`talked`)."""
     state: Mapped[str] = mapped_column(String(12))
     """open, or paused: raters then see why and get no items."""
     votes_per_item: Mapped[int]

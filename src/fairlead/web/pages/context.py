@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from fairlead.store.annotation.database import Database
 from fairlead.web import people
+from fairlead.web.chats.talker import Talker
 from fairlead.web.errors import Refused
 from fairlead.web.place import Place
 from fairlead.web.policy import Actor
@@ -40,6 +41,8 @@ class Around:
     secret: bytes
     allow_local_webhooks: bool = False
     """May webhooks go to this machine itself, without TLS?"""
+    talker: Talker | None = None
+    """Answers in live conversations; None for a server without a policy."""
 
 
 class LogIn(Refused):

@@ -34,8 +34,10 @@ def rate_page(request: Request, project_id: str, a: str = "") -> Response:
     who = actor(request)
     policy.may_rate(who)
     with around(request).database.read() as rows:
-        if get_project(rows, project_id).kind == "demonstration":
-            return see(f"/p/{project_id}/write")
+        kind = get_project(rows, project_id).kind
+        is_talk = kind == "chat" and (not a or own_assignment(rows, who, a).state == "open")
+    if kind == "demonstration" or is_talk:
+        return see(f"/p/{project_id}/{'talk' if is_talk else 'write'}")
     return render(request, "rate.html", **_item(request, who, project_id, assignment_id=a, without=()))
 
 

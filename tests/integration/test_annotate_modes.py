@@ -1,0 +1,192 @@
+"""Demonstrations to SFT, and live conversations with the bundled policy: traced, and through kills of the server."""
+
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import pytest
+from micro import fairlead, write_recipe
+
+pytest.importorskip("fastapi", reason="the extra web is not installed")
+
+from fairlead.cli.talking import open_policy
+from fairlead.core.io import write_jsonl
+from fairlead.core.protocols import ReplyRequest
+from fairlead.core.records import Message, Prompt
+from fairlead.feedback.collected import read_collected
+from fairlead.store.annotation.database import open_database
+from fairlead.web import people
+from fairlead.web.demonstrations import actions, desk
+
+
+def test_demonstrations_from_import_to_a_trained_policy(tmp_path):
+    home, db = tmp_path / "home", tmp_path / "home" / "annotate" / "votes.db"
+    reply = {"role": "assistant", "content": "it sat on the mat"}
+    rows = [{"messages": [{"role": "user", "content": f"the cat number {i}"}, reply]} for i in range(12)]
+    write_jsonl(tmp_path / "asked.jsonl", rows)
+    outcome = fairlead(
+        "annotate",
+        "import",
+        tmp_path / "asked.jsonl",
+        "--kind",
+        "demonstration",
+        "--drafts",
+        "--project",
+        "cats",
+        home=home,
+    )
+    assert outcome.code == 0 and "12 conversations into cats, 12 with a draft" in outcome.out, outcome.err
+    with open_database(db) as database:
+        ann, bob = (people.actor_of(database, join(database, name)) for name in ("ann", "bob"))
+        project = next(iter(read_projects(database)))
+        for who in (ann, bob):
+            while not isinstance(task := desk.next_task(database, who, project), desk.Nothing):
+                key = secrets.token_hex(8)
+                if task.part == "write":
+                    actions.hand_in(
+                        database,
+                        who,
+                        task.id,
+                        actions.Reply(key=key, text="it sat on the red mat and slept", guideline_version=1),
+                    )
+                else:
+                    actions.review(
+                        database, who, task.id, actions.Review(key=key, decision="accept", guideline_version=1)
+                    )
+    assert "12 of 12 conversations" in fairlead("annotate", "status", home=home).out
+    outcome = fairlead("annotate", "export", tmp_path / "out", "--project", "cats", home=home)
+    assert outcome.code == 0 and "12 accepted replies by 1 people" in outcome.out, outcome.err
+    path = str(tmp_path / "out" / "demonstrations.jsonl")
+    recipe = write_recipe(tmp_path, {"sft": {"data": [{"path": path}], "heldout_share": 0.25}}, keep=("prompts", "sft"))
+    outcome = fairlead("run", recipe, home=home)
+    assert outcome.code == 0, outcome.err
+
+
+def join(database, name):
+    return people.accept_invite(
+        database, people.make_invite(database, role="rater"), name=name, password="a long password"
+    )
+
+
+def read_projects(database):
+    import sqlalchemy as sa
+
+    from fairlead.store.annotation.schema import Project
+
+    with database.read() as rows:
+        return list(rows.scalars(sa.select(Project.id)))
+
+
+def test_replies_of_a_policy_can_be_sampled_again():
+    policy = open_policy("bundled", template=None, temperature=1.0, max_new_tokens=12)
+    prompt = Prompt(messages=(Message(role="user", content="tell me a story"),))
+    request = ReplyRequest(key="chat:0:0:0", prompt=prompt, num_samples=2, seed=7)
+    first, again = policy.reply(request), policy.reply(request)
+    assert [each.token_ids for each in first] == [each.token_ids for each in again] and first[0].token_ids != first[
+        1
+    ].token_ids
+    assert {each.model for each in first} == {policy.name} and policy.name.startswith("weights-")
+    other = policy.reply(ReplyRequest(key="chat:1:0:0", prompt=prompt, num_samples=2, seed=8))
+    assert [each.token_ids for each in other] != [each.token_ids for each in first]
+
+
+class Talk:
+    """A rater without a browser."""
+
+    def __init__(self, url, secret):
+        self.url, self.cookie = url, f"fairlead={secret}"
+
+    def get(self, path):
+        request = urllib.request.Request(self.url + path, headers={"cookie": self.cookie})
+        return urllib.request.urlopen(request, timeout=5).read().decode()
+
+    def post(self, path, page, **fields):
+        csrf = re.search(r'name="csrf" content="([^"]+)"', page)[1]
+        body = urllib.parse.urlencode({"csrf": csrf, "key": secrets.token_hex(16), **fields}).encode()
+        headers = {"cookie": self.cookie, "origin": self.url, "accept": "application/json"}
+        return urllib.request.urlopen(
+            urllib.request.Request(self.url + path, data=body, headers=headers), timeout=5
+        ).read()
+
+    def until(self, place, state, limit_s=90):
+        end = time.monotonic() + limit_s
+        while time.monotonic() < end:
+            try:
+                page = self.get(place)
+                if f'data-state="{state}"' in page:
+                    return page
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                pass
+            time.sleep(0.1)
+        raise AssertionError(f"waited in vain for {state}")
+
+
+def test_a_conversation_goes_on_after_kills_and_exports_as_votes(tmp_path):
+    db = tmp_path / "votes.db"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with open_database(db) as database:
+        secret = join(database, "ann")
+
+    def serve():
+        command = [
+            sys.executable,
+            "-m",
+            "fairlead.cli.main",
+            "annotate",
+            "serve",
+            "--db",
+            str(db),
+            "--port",
+            str(port),
+            "--policy",
+            "bundled",
+        ]
+        return subprocess.Popen([*command, "--max-new-tokens", "12"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                env={**os.environ, "FAIRLEAD_HOME": str(tmp_path)})  # fmt: skip
+
+    server = serve()
+    try:
+        ann = Talk(f"http://127.0.0.1:{port}", secret)
+        end = time.monotonic() + 90
+        project = None
+        while project is None and time.monotonic() < end:
+            with open_database(db) as database:
+                project = next(iter(read_projects(database)), None)
+            time.sleep(0.2)
+        place = f"/p/{project}/talk"
+        page = ann.until(place, "say")
+        for turn in range(2):
+            chat = re.search(r'data-chat="([^"]*)"', page)[1]
+            ann.post(f"/p/{project}/say", page, chat=chat, text=f"tell me story number {turn}")
+            server.send_signal(signal.SIGKILL)  # acknowledged, and perhaps being answered
+            server.wait()
+            server = serve()
+            page = ann.until(place, "vote")
+            action = re.search(r'action="(/a/[^"]+/verdict)"', page)[1]
+            ann.post(action, page, choice="left2", guideline_version="1")
+            server.send_signal(signal.SIGKILL)
+            server.wait()
+            server = serve()
+            page = ann.until(place, "say")
+    finally:
+        server.kill()
+        server.wait()
+    assert page.count('class="turn"') == 4
+    outcome = fairlead("annotate", "export", tmp_path / "votes", "--project", "chat", "--db", db, home=tmp_path)
+    assert outcome.code == 0 and "2 votes and 0 skips" in outcome.out, outcome.err
+    found = list(read_collected(tmp_path / "votes" / "comparisons.jsonl"))
+    assert sorted(len(each.prompt.messages) for each in found) == [1, 3]
+    policy = open_policy("bundled", template=None, temperature=1.0, max_new_tokens=12)
+    for each in found:
+        request = ReplyRequest(key=each.a.meta["key"], prompt=each.prompt, num_samples=2, seed=each.a.seed)
+        assert {reply.text for reply in policy.reply(request)} == {each.a.text, each.b.text}
