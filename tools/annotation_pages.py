@@ -27,10 +27,12 @@ from fairlead.core.records import Completion, Message, Prompt
 from fairlead.store.annotation.database import Database
 from fairlead.web import (
     adjudication,
+    anchors,
     budget,
     calibration,
     discussion,
     disputes,
+    drift,
     importing,
     people,
     projects,
@@ -40,6 +42,7 @@ from fairlead.web import (
 )
 from fairlead.web.app import make_app
 from fairlead.web.chats.talker import Talker
+from fairlead.web.events import record
 from fairlead.web.frames import is_swapped
 from fairlead.web.place import Place
 
@@ -153,6 +156,8 @@ PAGES = (
     Page(name="history", route="/p/{project_id}/guideline/history", path="/p/{project}/guideline/history", who="Lea", kept=("light",)),
     Page(name="document", route="/p/{project_id}/guideline/document", path="/p/{project}/guideline/document", who="Ann"),
     Page(name="edit-example", route="/p/{project_id}/guideline/edit", path="/p/{project}/guideline/edit?example={disputed}", who="Lea"),
+    Page(name="steering", route="/p/{project_id}/steering", path="/p/{project}/steering", who="Lea", kept=("light",)),
+    Page(name="steering-empty", route="/p/{project_id}/steering", path="/p/{empty}/steering", who="Lea"),
     Page(name="people", route="/people", path="/people", who="Lea", kept=("light",)),
     Page(name="people-invited", route="/people", path="/people", who="Lea", then="document.querySelector('main form').submit()"),
     Page(name="tokens", route="/tokens", path="/tokens", who="Lea"),
@@ -258,8 +263,16 @@ def fill(database: Database, say: Say = str) -> dict[str, str]:
         for _ in range(30):
             rate(database, project.id, who, rng, skill, say)
     with database.read() as rows:
-        raters = calibration.read_calibration(rows, project.id).standings
+        found = calibration.read_calibration(rows, project.id)
+    assert found is not None, "the project has calibration items"
+    raters = found.standings
     calibration.waive(database, project.id, raters[0].person_id, by=lead.person_id, reason=say("a linguist")[:500])
+    anchors.anchors_from_calibration(database, project.id, by=lead.person_id)
+    with database.write() as rows:
+        facts = {"position": 29, "since": 12, "num": 9, "num_right": 3}
+        drift.follow(
+            rows, record(rows, drift.ALARM, person_id=raters[1].person_id, project_id=project.id, content=facts)
+        )
     webhooks.make_webhook(
         database, lead, project.id, url="https://93.184.215.14/hook", events=["item.finished"], allow_local=False
     )

@@ -61,6 +61,7 @@ def import_texts(
     seed: Annotated[int, typer.Option(help="Which pairs, where there are more than wanted.")] = 0,
     drafts: Annotated[bool, typer.Option("--drafts", help="Demonstrations: offer the replies that SOURCE has as drafts.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Import nothing when a row cannot be used.")] = False,
+    gold: Annotated[bool, typer.Option("--gold", help="The file's answers are known to be right: serve these pairs as hidden anchors.")] = False,
 ) -> None:  # fmt: skip
     """Put texts into a project, which is made when it is not there. What cannot be used is listed with its reason."""
     from fairlead.cli.annotating import import_source, import_wanted
@@ -79,6 +80,7 @@ def import_texts(
         group_size=group_size,
         seed=seed,
         is_strict=strict,
+        is_gold=gold,
     )
 
 

@@ -10,7 +10,7 @@ from fairlead.core.errors import DataError, StoreError, explain
 from fairlead.core.protocols import ReplySampler
 from fairlead.store.annotation.database import Database, open_database
 from fairlead.store.annotation.schema import Project
-from fairlead.web import backup, exporting, importing, people, projects, status
+from fairlead.web import anchors, backup, exporting, importing, people, projects, status
 from fairlead.web.demonstrations import transfer
 
 
@@ -58,7 +58,7 @@ def _secret_file(db: str) -> Path:
 
 def import_source(
     db: str, source: Path, *, project: str, kind: str, votes: int, calibration: int, pairs_per_prompt: int, group_size: int, seed: int,
-    is_strict: bool,
+    is_strict: bool, is_gold: bool = False,
 ) -> None:  # fmt: skip
     """Read, put in, account for the rest."""
     rejects = Path(f"{source.name.split('.')[0]}.rejects.jsonl")
@@ -70,12 +70,17 @@ def import_source(
         target = projects.find_project(database, project) or projects.create_project(
             database, project, kind=kind, votes_per_item=votes, calibration_items=calibration
         )
-        added = importing.add_items(database, target.id, found.items)
-    terminal.say(
-        f"{added.num_items:,} items into {target.name} ({added.num_calibration:,} for calibration), each for {target.votes_per_item} votes."
-    )
-    if added.num_known:
-        terminal.say(f"  {added.num_known:,} are in it already")
+        if is_gold:
+            num_new, num_known = anchors.add_gold(database, target.id, found.items, by=None)
+            terminal.say(f"{num_new:,} hidden anchors into {target.name}, with the answers of the file.")
+        else:
+            added = importing.add_items(database, target.id, found.items)
+            num_known = added.num_known
+            terminal.say(
+                f"{added.num_items:,} items into {target.name} ({added.num_calibration:,} for calibration), each for {target.votes_per_item} votes."
+            )
+    if num_known:
+        terminal.say(f"  {num_known:,} are in it already")
     _say_left_out(found.left_out, rejects)
 
 

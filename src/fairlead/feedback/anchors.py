@@ -113,16 +113,17 @@ class AnchorChoice:
 
 
 def choose_anchor(
-    rule: AnchorRule, *, gold: Sequence[Gold], history: Sequence[Rated], key: Sequence[Hashable]
+    rule: AnchorRule, *, gold: Sequence[Gold], history: Sequence[Rated], key: Sequence[Hashable], now: int | None = None
 ) -> AnchorChoice | None:
     """The anchor to serve next: what was served longest ago, never anything of the last `gap` items; None when nothing is left.
 
     Args:
-        history: all that the rater judged, anchors too, in order.
+        history: all that the rater judged, anchors too, in order; or the part of it from which to choose, with `now`.
         key: names the rater and the moment; draws depend on nothing else.
+        now: items of the rater so far, where `history` is a part; None is its length.
     """
     rng = derived_rng("anchor choice", *key)
-    now = len(history)
+    now = len(history) if now is None else now
     last = {row.item: row for row in history}
     fresh_gold = [g for g in gold if g.item not in last or now - last[g.item].order > rule.gap]
     known = {g.item for g in gold}

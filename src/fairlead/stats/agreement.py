@@ -15,6 +15,7 @@ Example:
 """
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -179,6 +180,19 @@ def leave_one_out_outcomes(votes: Votes) -> dict[str, list[tuple[str, bool]]]:
             (votes.item_names[int(votes.items[i])], bool(is_equal[i]))
         )
     return found
+
+
+def equals_majority_of_others(counts_of_all: Mapping[str, int], own: str) -> bool | None:
+    """Whether a vote is the majority of the OTHERS on its item; None where they tie or there are none. `leave_one_out_outcomes` of one vote.
+
+    Args:
+        counts_of_all: votes of the item by label, the one's own among them.
+    """
+    others = {label: num - (label == own) for label, num in counts_of_all.items()}
+    most = max(others.values(), default=0)
+    if most <= 0 or sum(num == most for num in others.values()) > 1:
+        return None
+    return others.get(own, 0) == most
 
 
 def _against_others(votes: Votes) -> tuple[BoolArray, BoolArray]:

@@ -29,6 +29,7 @@ from fairlead.web.pages import (
     guidelines,
     lead,
     rating,
+    steering,
     talking,
     webhooks,
     writing,
@@ -66,6 +67,7 @@ def make_app(
         costs,
         guidelines,
         access,
+        steering,
         webhooks,
         erasing,
     ):

@@ -11,7 +11,8 @@ from fairlead.web.errors import invalid
 
 MAX_ROWS = 500
 _SHOWN = frozenset({"role", "person", "by", "token", "prefix", "scope", "version", "name", "items", "num", "num_right", "event", "webhook", "url",
-                    "source", "votes", "format", "num_events", "state"})  # fmt: skip
+                    "source", "votes", "format", "num_events", "state",
+                    "round", "kind", "position", "since", "extra", "alarm", "answer", "votes_per_item"})  # fmt: skip
 """Keys of an event's content that the log shows: facts, no free text."""
 
 

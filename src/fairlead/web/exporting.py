@@ -4,6 +4,7 @@
     decisions.jsonl     item, label, reason: what adjudicators said beside the votes; fairlead votes aggregate --gold
     votes.jsonl         item, rater, label, swapped and more: fairlead votes agreement
     items.jsonl         item, prompt, a, b: fairlead votes aggregate --items
+    anchors.jsonl       item, rater, kind, expected, label, correct, order: votes on hidden anchors, which are no votes on the pair
     guideline-N.md      every version that votes name
     manifest.json       rows and SHA-256 of each file
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy as sa
+from sqlalchemy.orm import aliased
 
 from fairlead.core.errors import DataError, explain
 from fairlead.core.io import write_json, write_jsonl, write_text
@@ -28,6 +30,7 @@ from fairlead.feedback.collected import Comparison, write_collected
 from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.leading import Decision
 from fairlead.store.annotation.schema import Assignment, Guideline, Item, Person, Project, Verdict
+from fairlead.store.annotation.steering import Anchor, Check
 from fairlead.web.decisions import decisions_of
 from fairlead.web.demonstrations.transfer import export_demonstrations
 from fairlead.web.frames import pairs_of, stands_after, verdict_on
@@ -58,7 +61,11 @@ def export_project(database: Database, project: Project, out: Path) -> Export:
         comparisons = list(_comparisons(rows, given, decided=decisions_of(rows, project.id)))
         decided = list(_decision_rows(rows, project.id))
         guidelines = list(rows.scalars(sa.select(Guideline).where(Guideline.project_id == project.id)))
-        num_stored = rows.scalar(sa.select(sa.func.count()).select_from(Verdict).where(Verdict.project_id == project.id)) or 0  # fmt: skip
+        num_stored = rows.scalar(
+            sa.select(sa.func.count()).select_from(Verdict).join(Item, Item.id == Verdict.item_id)
+            .where(Verdict.project_id == project.id, Item.use != "anchor")
+        ) or 0  # fmt: skip
+        checks = list(_checks(rows, project.id))
     said = [verdict for _, votes in given for verdict, _, _ in votes]
     if not comparisons:
         raise DataError(
@@ -86,6 +93,8 @@ def export_project(database: Database, project: Project, out: Path) -> Export:
     write_jsonl(out / "votes.jsonl", (_vote_row(vote) for vote in votes))
     write_jsonl(out / "decisions.jsonl", decided)
     write_jsonl(out / "items.jsonl", (_item_row(comparison) for comparison in comparisons))
+    if checks:
+        write_jsonl(out / "anchors.jsonl", checks)
     used = {vote.guideline_version for vote in votes}
     documents = [guideline for guideline in guidelines if str(guideline.version) in used]
     for guideline in documents:
@@ -103,6 +112,7 @@ def export_project(database: Database, project: Project, out: Path) -> Export:
         "votes.jsonl",
         "decisions.jsonl",
         "items.jsonl",
+        *(["anchors.jsonl"] if checks else []),
         *(f"guideline-{g.version}.md" for g in documents),
     ]
     write_json(out / "manifest.json", {
@@ -135,7 +145,7 @@ def _given(rows: Rows, project_id: str) -> list[tuple[Item, list[_Vote]]]:
         sa.select(Item, Verdict, Assignment, Person.pseudonym)
         .join(Verdict, Verdict.item_id == Item.id).join(Assignment, Assignment.id == Verdict.assignment_id)
         .join(Person, Person.id == Verdict.person_id)
-        .where(Item.project_id == project_id).order_by(Item.content_id, Person.pseudonym)
+        .where(Item.project_id == project_id, Item.use != "anchor").order_by(Item.content_id, Person.pseudonym)
     ).all()  # fmt: skip
     grouped: dict[str, tuple[Item, list[_Vote]]] = {}
     for item, verdict, assignment, pseudonym in found:
@@ -239,6 +249,19 @@ def _judgment(
         verdict=cast(Outcome, verdict_on(verdict.ranking, *pair) if is_decided else verdict.verdict),
         swapped=stands_after(assignment.shown, *pair), guideline_version=str(verdict.guideline_version), meta=meta,
     )  # fmt: skip
+
+
+def _checks(rows: Rows, project_id: str) -> Iterator[dict[str, Any]]:
+    root = aliased(Item)
+    found = rows.execute(
+        sa.select(root.content_id, Person.pseudonym, Anchor.kind, Check, Verdict.verdict).select_from(Check)
+        .join(Anchor, Anchor.item_id == Check.item_id).join(root, root.id == Anchor.root_id)
+        .join(Person, Person.id == Check.person_id).join(Verdict, Verdict.assignment_id == Check.assignment_id)
+        .where(Check.project_id == project_id, ~Anchor.is_retired).order_by(Person.pseudonym, Check.position)
+    ).all()  # fmt: skip
+    for pair_id, pseudonym, kind, check, label in found:
+        yield {"item": pair_id, "rater": pseudonym, "kind": kind, "expected": check.expected, "label": label, "correct": check.is_right,
+               "order": check.position}  # fmt: skip
 
 
 def _vote_row(vote: Judgment) -> dict[str, Any]:

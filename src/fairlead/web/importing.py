@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import sqlalchemy as sa
 
@@ -27,6 +27,7 @@ from fairlead.web.errors import invalid
 from fairlead.web.events import record
 from fairlead.web.people import new_id
 from fairlead.web.projects import get_project
+from fairlead.web.rounds import first_round
 
 MAX_TEXT = 400_000
 """Characters of a conversation or a reply; a longer one cannot be read on a screen."""
@@ -41,11 +42,19 @@ class NewItem:
 
     prompt: Prompt
     completions: tuple[Completion, ...]
+    answer: str = ""
+    """What the file says of two: a (the first is better), b or tie; kept only where items come in as anchors. Empty when it does not say."""
 
     @classmethod
-    def of(cls, prompt: Prompt, completions: Iterable[Completion]) -> Self:
-        """Put them in order."""
-        return cls(prompt=prompt, completions=tuple(sorted(completions, key=lambda completion: completion.id)))
+    def of(cls, prompt: Prompt, completions: Iterable[Completion], *, best: str = "", is_tie: bool = False) -> Self:
+        """Put them in order.
+
+        Args:
+            best: text of the better one, where that is known.
+        """
+        ordered = tuple(sorted(completions, key=lambda completion: completion.id))
+        answer = "tie" if is_tie else "" if not best else "a" if ordered[0].text == best else "b"
+        return cls(prompt=prompt, completions=ordered, answer=answer)
 
     @property
     def content_id(self) -> str:
@@ -145,8 +154,15 @@ def _read_file(path: Path, rejects_file: Path, *, group_size: int, seed: int) ->
             found.items = [_new(_prompt(item), [reply.text for reply in item.replies]) for item in reading]
         else:
             reading = read_preferences(path, rejects=rejects)
-            pairs = [(prompt_part(preference), (preference.chosen, preference.rejected)) for preference in reading]
-            found.items = [_new(*pair) for pair in pairs] if group_size == 2 else _join(pairs, group_size=group_size, seed=seed)  # fmt: skip
+            pairs = [
+                (prompt_part(preference), (preference.chosen, preference.rejected), preference.is_tie)
+                for preference in reading
+            ]
+            found.items = (
+                [_new(prompt, texts, best=texts[0], is_tie=is_tie) for prompt, texts, is_tie in pairs]
+                if group_size == 2
+                else _join([pair[:2] for pair in pairs], group_size=group_size, seed=seed)
+            )
         found.faults = [f"{where}: {reason}" for where, reason in rejects.first(NUM_FAULTS)]
     for reason, num in (*reading.report.rejects.items(), *reading.report.skips.items()):
         found.leave_out(f"rows: {reason}", num)
@@ -157,9 +173,10 @@ def _prompt(item: RatedItem) -> Prompt:
     return Prompt(messages=item.prompt, slice=item.slice, source=item.source, split=item.split)
 
 
-def _new(prompt: Prompt, texts: Sequence[str]) -> NewItem:
+def _new(prompt: Prompt, texts: Sequence[str], *, best: str = "", is_tie: bool = False) -> NewItem:
     """Who wrote a text is not taken over: raters could not know, and files that name only some models would tell them apart."""
-    return NewItem.of(prompt, (Completion(prompt_id=prompt.id, text=text, model="unknown") for text in texts))
+    made = (Completion(prompt_id=prompt.id, text=text, model="unknown") for text in texts)
+    return NewItem.of(prompt, made, best=best, is_tie=is_tie)
 
 
 def _join(pairs: Iterable[tuple[Prompt, tuple[str, str]]], *, group_size: int, seed: int) -> list[NewItem]:
@@ -205,28 +222,37 @@ def put_items(rows: Rows, project: schema.Project, items: Sequence[NewItem], *, 
     known = set(rows.scalars(sa.select(schema.Item.content_id).where(schema.Item.project_id == project_id)))
     given = {item.content_id: item for item in items}
     new = {name: item for name, item in given.items() if name not in known}
-    _insert_content(rows, project_id, schema.Prompt, {item.prompt.id: to_dict(item.prompt) for item in new.values()})
-    _insert_content(rows, project_id, schema.Completion, {c.id: to_dict(c) for item in new.values() for c in item.completions})  # fmt: skip
     num_calibration = rows.scalar(
         sa.select(sa.func.count()).select_from(schema.Item).where(schema.Item.project_id == project_id, schema.Item.use == "calibration")
     ) or 0  # fmt: skip
     names = list(new)
     secrets.SystemRandom().shuffle(names)
     num_more = min(max(0, project.calibration_items - num_calibration), len(names))
+    uses = ["calibration" if i < num_more else "production" for i in range(len(names))]
+    made = insert_items(rows, project, [new[name] for name in names], uses)
+    first_round(rows, project_id, [(item["id"], item["rank"]) for item in made if item["use"] == "calibration"])
+    record(rows, "items.imported", person_id=by, project_id=project_id, content={"items": len(made)})
+    return Added(num_items=len(made), num_calibration=num_more, num_known=len(given) - len(new))
+
+
+def insert_items(
+    rows: Rows, project: schema.Project, items: Sequence[NewItem], uses: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Insert items that the project does not have, each for its use, with their texts; return their rows."""
+    _insert_content(rows, project.id, schema.Prompt, {item.prompt.id: to_dict(item.prompt) for item in items})
+    _insert_content(rows, project.id, schema.Completion, {c.id: to_dict(c) for item in items for c in item.completions})
     made = [
-        {"id": new_id(), "project_id": project_id, "content_id": name, "prompt_id": new[name].prompt.id,
-         "completions": [completion.id for completion in new[name].completions],
-         "use": "calibration" if i < num_more else "production", "rank": secrets.randbelow(2**53)}
-        for i, name in enumerate(names)
+        {"id": new_id(), "project_id": project.id, "content_id": item.content_id, "prompt_id": item.prompt.id,
+         "completions": [completion.id for completion in item.completions], "use": use, "rank": secrets.randbelow(2**53)}
+        for item, use in zip(items, uses, strict=True)
     ]  # fmt: skip
     _insert(rows, schema.Item, made)
     _insert(rows, schema.Progress, [
-        {"item_id": item["id"], "project_id": project_id, "use": item["use"], "rank": item["rank"], "num_votes": 0, "num_skips": 0,
-         "pattern": ""}
+        {"item_id": item["id"], "project_id": project.id, "use": item["use"], "rank": item["rank"], "num_votes": 0, "num_skips": 0,
+         "pattern": "", "num_extra": 0, "num_lacking": project.votes_per_item if item["use"] == "production" else 0}
         for item in made
     ])  # fmt: skip
-    record(rows, "items.imported", person_id=by, project_id=project_id, content={"items": len(made)})
-    return Added(num_items=len(made), num_calibration=num_more, num_known=len(given) - len(new))
+    return made
 
 
 def _insert_content(

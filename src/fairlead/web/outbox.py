@@ -42,7 +42,7 @@ def put_finished(rows: Rows, event: Event, item_id: str) -> None:
     assert progress is not None, f"item {item_id} is not there"
     project = rows.get(Project, progress.project_id)
     assert project is not None, f"item {item_id} has no project"
-    if progress.use != "production" or progress.num_votes < project.votes_per_item:
+    if progress.use != "production" or progress.num_lacking > 0:
         return
     if rows.scalar(sa.select(Webhook.id).where(Webhook.project_id == project.id).limit(1)) is None:
         return

@@ -17,6 +17,7 @@ MAX_GUIDELINE = 200_000  # characters
 MAX_CRITERIA, MAX_POINTS = 3, 10
 MAX_QUESTION, MAX_END = 200, 40  # characters
 _CRITERION = re.compile(r"[a-z][a-z0-9_]{0,29}")
+MAX_REASON = 500  # characters
 FIRST_GUIDELINE = """# Which reply is better?
 
 Read the conversation, then both replies to the end. Choose the reply that you would rather have received.
@@ -138,8 +139,8 @@ def create_project(
     with database.write() as rows:
         if rows.scalar(sa.select(Project.id).where(Project.name == name)) is not None:
             raise invalid(f"There is a project {name} already. Choose another name.")
-        project = Project(id=new_id(), name=name, kind=kind, state="open", votes_per_item=votes_per_item,
-                          calibration_items=calibration_items, created_at=now_ms())  # fmt: skip
+        project = Project(id=new_id(), name=name, kind=kind, state="open", votes_per_item=votes_per_item, calibration_items=calibration_items,
+                          state_reason="", watched_from=0, steering={}, created_at=now_ms())  # fmt: skip
         rows.add(project)
         rows.flush()
         record(rows, "project.created", person_id=by, project_id=project.id, content={"name": name, "kind": kind})
@@ -192,13 +193,31 @@ def get_guideline(rows: Rows, project_id: str, version: int) -> Guideline:
     return found
 
 
-def set_project_state(database: Database, project_id: str, *, state: str, by: str | None) -> None:
-    """Pause or resume; raters get no new items while paused."""
+def set_project_state(database: Database, project_id: str, *, state: str, by: str | None, reason: str = "") -> None:
+    """Pause or resume; raters get no new items while paused. Opening what paused by itself asks for a reason, which is kept."""
     if state not in ("open", "paused"):
         raise invalid(f"{state} is no state of a project. Choose open or paused.")
     with database.write() as rows:
-        get_project(rows, project_id).state = state
-        record(rows, f"project.{state}", person_id=by, project_id=project_id, content={})
+        project = get_project(rows, project_id)
+        if state == "open" and project.state_reason:
+            reason = checked_reason(reason, why="Opening a project that paused by itself")
+        event = record(rows, f"project.{state}", person_id=by, project_id=project_id, content={"reason": reason} if reason else {})  # fmt: skip
+        if state == "open" and project.state_reason:
+            project.watched_from = event.number
+        project.state = state
+        project.state_reason = ""
+
+
+def checked_reason(reason: str, *, why: str) -> str:
+    """A reason that somebody gave, cleaned.
+
+    Raises:
+        Refused: there is none, or it is too long.
+    """
+    cleaned = reason.strip()
+    if not 1 <= len(cleaned) <= MAX_REASON or "\0" in cleaned:
+        raise invalid(f"{why} needs a reason of at most {MAX_REASON} characters. Write one.")
+    return cleaned
 
 
 def find_project(database: Database, name: str) -> Project | None:

@@ -68,14 +68,14 @@ def status_of(rows: Rows, project: Project) -> Status:
         return Status(name=project.name, kind=project.kind, state=project.state, votes_per_item=1, num_items=counts.num_all, num_votes=0,
                       num_skips=counts.num_skips, num_finished=counts.by_state["accepted"], num_calibration=0, num_wanted=0,
                       num_raters=counts.num_authors)  # fmt: skip
-    is_production, lacking = Progress.use == "production", project.votes_per_item - Progress.num_votes
+    is_production, lacking = Progress.use == "production", Progress.num_lacking
     totals = rows.execute(
         sa.select(
             sa.func.count(), sa.func.coalesce(sa.func.sum(Progress.num_votes), 0), sa.func.coalesce(sa.func.sum(Progress.num_skips), 0),
-            sa.func.coalesce(sa.func.sum(sa.case((is_production & (Progress.num_votes >= project.votes_per_item), 1), else_=0)), 0),
+            sa.func.coalesce(sa.func.sum(sa.case((is_production & (Progress.num_lacking <= 0), 1), else_=0)), 0),
             sa.func.coalesce(sa.func.sum(sa.case((is_production, 0), else_=1)), 0),
             sa.func.coalesce(sa.func.sum(sa.case((is_production & (lacking > 0), lacking), else_=0)), 0),
-        ).where(Progress.project_id == project.id)
+        ).where(Progress.project_id == project.id, Progress.use != "anchor")
     ).one()  # fmt: skip
     num_raters = rows.scalar(
         sa.select(sa.func.count(Work.person_id.distinct())).where(Work.project_id == project.id, Work.num > 0, Work.choice != "skip")
@@ -121,9 +121,7 @@ def first_event_since(rows: Rows, since: int) -> int:
 
 def _num_left(rows: Rows, project: Project, person_id: str) -> int:
     """Exact in a project with few wanted items; else the wanted ones and those of them that are done are counted once a minute."""
-    is_wanted = (Progress.project_id == project.id) & (
-        (Progress.use == "calibration") | (Progress.num_votes < project.votes_per_item)
-    )
+    is_wanted = (Progress.project_id == project.id) & ((Progress.use == "calibration") | (Progress.num_lacking > 0))
     given = sa.select(Assignment.item_id).where(
         Assignment.item_id == Progress.item_id, Assignment.person_id == person_id, Assignment.state == "done"
     )

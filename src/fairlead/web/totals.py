@@ -72,6 +72,8 @@ def count(
     if now is not None:
         changed[now] += 1
     progress.pattern = write_pattern(changed)
+    if progress.use == "anchor":  # votes on anchors say nothing of how raters agree on pairs
+        return
     del labels["skip"], changed["skip"]
     for (person_id, label, others), num in _shifts(rows, assignment, labels, changed, was=was, now=now).items():
         if num:
@@ -154,9 +156,9 @@ def labels_of_items(rows: Rows, project_id: str, *, uses: Sequence[str] = ()) ->
     """Count items by their labels, skips left out.
 
     Args:
-        uses: production, calibration and so on; all where empty.
+        uses: production, calibration and so on; all but hidden anchors where empty.
     """
-    of = [Progress.project_id == project_id, *([Progress.use.in_(uses)] if uses else [])]
+    of = [Progress.project_id == project_id, Progress.use.in_(uses) if uses else Progress.use != "anchor"]
     found = rows.execute(sa.select(Progress.pattern, sa.func.count()).where(*of).group_by(Progress.pattern)).all()
     merged: Counter[tuple[tuple[str, int], ...]] = Counter()
     num_skips = 0

@@ -16,9 +16,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from fairlead.store.annotation.database import Database, Rows
-from fairlead.store.annotation.schema import Assignment, Draft, Event, Flag, Item, Progress, Verdict
+from fairlead.store.annotation.schema import Assignment, Draft, Event, Flag, Item, Progress, Project, Verdict
+from fairlead.store.annotation.steering import Check
 from fairlead.store.annotation.totals import Concord, Work
-from fairlead.web import budget, decisions, totals
+from fairlead.web import anchors, budget, decisions, drift, rounds, totals
 from fairlead.web.answers import MAX_NOTE, Submission, check, check_text
 from fairlead.web.chats import derive as talk
 from fairlead.web.demonstrations import derive
@@ -29,6 +30,7 @@ from fairlead.web.outbox import put_finished
 from fairlead.web.people import now_ms
 from fairlead.web.policy import Actor
 from fairlead.web.queue import LEASE_MS, own_assignment
+from fairlead.web.steering import forget_derived
 
 MAX_DRAFT = 100_000
 """Characters of a field of a draft."""
@@ -66,6 +68,8 @@ def submit(database: Database, actor: Actor, assignment_id: str, submission: Sub
                        key=submission.key, content=content)  # fmt: skip
         apply(rows, event)
         put_finished(rows, event, assignment.item_id)
+        if rows.get(Check, assignment_id) is not None:
+            drift.watch(rows, assignment)
         rows.execute(sa.delete(Draft).where(Draft.assignment_id == assignment_id))
         return Saved(event_number=event.number, is_repeat=False)
 
@@ -134,11 +138,8 @@ def same_key(
 
 def apply(rows: Rows, event: Event) -> None:
     """Bring the derived tables up to date with one event; events that derive nothing change nothing here."""
-    for module in (decisions, budget, derive, talk):
-        if event.kind in module.KINDS:
-            module.follow(rows, event)
-            return
     if event.kind not in (_SUBMITTED, _WITHDRAWN, _FLAGGED):
+        _follow(rows, event)
         return
     assignment = rows.get(Assignment, event.assignment_id)
     if assignment is None:
@@ -162,6 +163,7 @@ def apply(rows: Rows, event: Event) -> None:
     if event.kind == _WITHDRAWN:
         assignment.state, assignment.leased_until = "open", event.at + LEASE_MS
         totals.count(rows, assignment, progress, before=counted, after=None)
+        anchors.check(rows, assignment, progress, None)
         return
     said = as_stored(event.content, shown=assignment.shown)
     rows.add(Verdict(
@@ -173,6 +175,7 @@ def apply(rows: Rows, event: Event) -> None:
     assignment.state = "done"
     _count(progress, said["verdict"], 1)
     totals.count(rows, assignment, progress, before=counted, after=(said["verdict"], event))
+    anchors.check(rows, assignment, progress, said["verdict"])
 
 
 def _count(progress: Progress, verdict: str, by: int) -> None:
@@ -180,6 +183,16 @@ def _count(progress: Progress, verdict: str, by: int) -> None:
         progress.num_skips += by
     else:
         progress.num_votes += by
+        progress.num_lacking -= by
+
+
+def _follow(rows: Rows, event: Event) -> None:
+    """Events about anything but verdicts."""
+    for module in (decisions, budget, derive, talk, rounds, anchors, drift):
+        if event.kind in module.KINDS:
+            module.follow(rows, event)
+    if event.kind == rounds.OPENED:
+        drift.follow_round(rows, event)
 
 
 def rebuild(database: Database) -> int:
@@ -190,14 +203,28 @@ def rebuild(database: Database) -> int:
         for table in (Verdict, Flag, Progress, Work, Concord):
             rows.execute(sa.delete(table))
         rows.execute(sa.update(Assignment).values(state="open"))
+        wanted = sa.case((Item.use == "production", Project.votes_per_item), else_=0)
         rows.execute(
             sa.insert(Progress).from_select(
-                ["item_id", "project_id", "use", "rank", "num_votes", "num_skips", "pattern"],
-                sa.select(Item.id, Item.project_id, Item.use, Item.rank, sa.literal(0), sa.literal(0), sa.literal("")),
+                [
+                    "item_id",
+                    "project_id",
+                    "use",
+                    "rank",
+                    "num_votes",
+                    "num_skips",
+                    "num_extra",
+                    "num_lacking",
+                    "pattern",
+                ],
+                sa.select(
+                    Item.id, Item.project_id, Item.use, Item.rank, *[sa.literal(0)] * 3, wanted, sa.literal("")
+                ).join(Project, Project.id == Item.project_id),
             )
         )
-        derive.forget_derived(rows)
-        talk.forget_derived(rows)
+        forget_derived(rows)
+        for module in (rounds, anchors, drift, derive, talk):
+            module.forget_derived(rows)
         rows.expire_all()
         num = 0
         for event in rows.scalars(sa.select(Event).order_by(Event.number)).all():

@@ -108,13 +108,16 @@ ROUTES = {
     "GET /p/{p}/write": "rater", "GET /p/{p}/written": "rater", "POST /w/{d}/reply": "rater", "POST /w/{d}/review": "rater",
     "GET /p/{p}/talk": "rater", "GET /p/{p}/talk/state": "rater", "POST /p/{p}/say": "rater", "POST /p/{p}/again": "rater",
     "POST /w/{d}/skip": "rater", "POST /w/{d}/draft": "rater", "POST /w/{d}/take-back": "rater",
+    "GET /p/{p}/steering": "lead", "POST /p/{p}/steering": "lead", "POST /p/{p}/scale": "lead", "POST /p/{p}/rounds": "lead",
+    "POST /p/{p}/alarms/{n}": "lead", "POST /p/{p}/anchors": "lead",
 }  # fmt: skip
 PUBLIC = {"GET /login", "POST /login", "GET /invite/{secret}", "POST /invite/{secret}"}
 FIELDS = {
     "key": "a-key-of-the-matrix", "choice": "left2", "guideline_version": "1", "state": "open", "text": "# x", "scale": "binary", "ties": "forced",
     "rationale": "off", "role": "rater", "note": "x", "reason": "unclear", "name": "x", "scope": "read", "decision": "accept",
     "dollars_per_vote": "0.3", "dollars": "1", "kind": "ai",
-    "url": "https://93.184.215.14/x", "events": "alarm",
+    "url": "https://93.184.215.14/x", "events": "alarm", "act": "close",
+    "votes_per_item": "2", "anchor_per_cent": "7.5", "every_items": "500", "every_days": "14", "cap_before_round": "50", "pilot_raters": "10",
 }  # fmt: skip
 
 
@@ -127,6 +130,7 @@ def test_every_route_is_in_the_table(app):
         "{webhook_id}": "{w}",
         "{item_id}": "{i}",
         "{task_id}": "{d}",
+        "{number}": "{n}",
     }
     found = set()
     for route in [
@@ -173,6 +177,7 @@ def test_roles_and_routes(app, browser, database, project, join, route, role):
         "t": token,
         "w": hook.id,
         "i": assignment.item_id,
+        "n": 1,
         "d": task,
     }
     place = path.format(**ids)
@@ -194,12 +199,14 @@ def test_roles_and_routes(app, browser, database, project, join, route, role):
         assert answer.status_code == 401 if route != "GET /" else answer.headers["location"] == "/login"
     elif order.index(role) < order.index(ROUTES[route]):
         assert answer.status_code == 403
-    elif "{a}" in path or "{t}" in path or "{d}" in path:
+    elif any(part in path for part in ("{a}", "{t}", "{d}", "{n}")):
         assert answer.status_code == 404
     elif path.endswith(("/undo", "/revoke", "/say", "/again")) or (route == "GET /p/{p}/discussion" and role != "lead"):
         assert answer.status_code == 409
     elif path.endswith("/override"):
         assert answer.status_code == 422 and "not spent" in answer.text
+    elif path.endswith("/rounds"):
+        assert answer.status_code == 422 and "there are 11" in answer.text
     else:
         assert answer.status_code in (200, 303), answer.text
 

@@ -5,7 +5,7 @@ import sqlalchemy as sa
 from web_example import pairs, take, vote
 
 from fairlead.store.annotation.schema import Assignment, Event, Progress
-from fairlead.web import calibration, importing, projects, queue, verdicts
+from fairlead.web import calibration, importing, projects, queue, rounds, verdicts
 from fairlead.web.errors import Refused
 from fairlead.web.frames import is_swapped
 
@@ -57,7 +57,7 @@ def test_the_first_rater_waits_for_others_and_passing_is_recorded_once(database,
     for _ in range(2):
         assert isinstance(queue.next_assignment(database, ann, calibrated.id), Assignment)
     with database.read() as rows:
-        assert rows.scalar(sa.select(sa.func.count()).select_from(Event).where(Event.kind == calibration.PASSED)) == 1
+        assert rows.scalar(sa.select(sa.func.count()).select_from(Event).where(Event.kind == rounds.PASSED)) == 1
 
 
 def test_a_lead_lets_somebody_in_with_a_reason(database, calibrated, join):

@@ -194,8 +194,11 @@ def derived(database):
     with database.engine.connect() as connection:
         return {
             name: sorted(map(tuple, connection.execute(sa.select(Table.metadata.tables[name]))))
-            for name in ("verdicts", "flags", "progress")
-        }, sorted(map(tuple, connection.execute(sa.text("SELECT id, state FROM assignments"))))
+            for name in ("verdicts", "flags", "progress", "checks", "alarms", "rounds", "round_items", "anchors")
+        }, [sorted(map(tuple, connection.execute(sa.text(query)))) for query in (
+            "SELECT id, state FROM assignments",
+            "SELECT person_id, num_given, side_lead, num_production, passed_round, is_waived FROM raters",
+        )]  # fmt: skip
 
 
 def test_state_is_derived_from_events(database, project, join):

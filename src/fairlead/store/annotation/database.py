@@ -27,6 +27,7 @@ from sqlalchemy.orm import Session as Rows
 
 from fairlead.core.errors import StoreError, explain
 from fairlead.store.annotation import outside as outside  # its tables belong to the schema
+from fairlead.store.annotation import steering as steering  # its tables belong to the schema
 from fairlead.store.annotation import talked as talked  # its table belongs to the schema
 from fairlead.store.annotation import written as written  # its tables belong to the schema
 from fairlead.store.annotation.faults import WriterBusy

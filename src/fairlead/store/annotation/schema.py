@@ -32,8 +32,14 @@ class Project(Table):
     state: Mapped[str] = mapped_column(String(12))
     """open, or paused: raters then see why and get no items."""
     votes_per_item: Mapped[int]
+    state_reason: Mapped[str] = mapped_column(String(500))
+    """Why it was paused by itself; opening it again then asks for a reason. Empty otherwise."""
     calibration_items: Mapped[int]
     """Items that every rater votes on before any other; 0 for none."""
+    watched_from: Mapped[int] = mapped_column(Number)
+    """Number of the event after which votes count for the rolling kappa: the last opening after a pause that it caused."""
+    steering: Mapped[dict[str, Any]]
+    """What `web.steering.Steering` is set to where it differs from its defaults."""
     created_at: Mapped[int] = mapped_column(Number)
 
 
@@ -93,7 +99,7 @@ class Item(Table):
     completions: Mapped[list[Any]]
     """Ids in canonical order, which is that of the ids."""
     use: Mapped[str] = mapped_column(String(12))
-    """production, or calibration: rated by everybody, before production."""
+    """production, calibration (rated by everybody, before production), or anchor (`steering.Anchor`)."""
     rank: Mapped[int] = mapped_column(Number)
     """Random at import; items are handed out in its order."""
     __table_args__ = (UniqueConstraint("project_id", "content_id"),)
@@ -203,7 +209,7 @@ class Verdict(Table):
     __tablename__ = "verdicts"
     assignment_id: Mapped[str] = mapped_column(ForeignKey("assignments.id"), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
-    item_id: Mapped[str] = mapped_column(ForeignKey("items.id"), index=True)
+    item_id: Mapped[str] = mapped_column(ForeignKey("items.id"))
     person_id: Mapped[str] = mapped_column(ForeignKey("people.id"))
     event_number: Mapped[int] = mapped_column(Number)
     verdict: Mapped[str] = mapped_column(String(12))
@@ -226,7 +232,11 @@ class Verdict(Table):
     guideline_version: Mapped[int]
     active_ms: Mapped[int | None]
     """From shown to submitted, as the browser measured it."""
-    __table_args__ = (Index("verdicts_of_person", "project_id", "person_id", "event_number"),)
+    __table_args__ = (
+        Index("verdicts_of_person", "project_id", "person_id", "event_number"),
+        Index("verdicts_of_item", "item_id", "verdict"),
+        Index("verdicts_in_order", "project_id", "event_number"),
+    )
 
 
 class Progress(Table):
@@ -239,10 +249,14 @@ class Progress(Table):
     rank: Mapped[int] = mapped_column(Number)
     num_votes: Mapped[int]
     num_skips: Mapped[int]
+    num_extra: Mapped[int]
+    """Votes that this item asks for beyond the project's."""
+    num_lacking: Mapped[int]
+    """Votes still wanted; below 0 where more were given. 0 for calibration items and anchors before their votes."""
     pattern: Mapped[str] = mapped_column(String(200))
     """How often the item got each label, as `a:2 b:1 skip:1`; labels in order, those that nobody gave left out."""
     __table_args__ = (
-        Index("progress_in_order", "project_id", "use", "num_votes", "rank"),
+        Index("progress_in_order", "project_id", "use", "num_lacking", "rank"),
         Index("progress_by_pattern", "project_id", "use", "pattern"),
     )
 

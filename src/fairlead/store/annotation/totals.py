@@ -73,7 +73,8 @@ SELECT project_id, person_id, label, others, COUNT(*) FROM (
     JOIN (SELECT item_id, verdict, COUNT(*) AS n FROM verdicts WHERE verdict <> 'skip' GROUP BY item_id, verdict) u ON u.item_id = s.item_id
     WHERE s.verdict <> 'skip' GROUP BY s.assignment_id
   ) m ON m.assignment_id = v.assignment_id
-  WHERE m.top > 0 AND t.n - CASE WHEN t.verdict = v.verdict THEN 1 ELSE 0 END = m.top
+  WHERE v.item_id NOT IN (SELECT id FROM items WHERE "use" = 'anchor')
+    AND m.top > 0 AND t.n - CASE WHEN t.verdict = v.verdict THEN 1 ELSE 0 END = m.top
   GROUP BY v.assignment_id
 ) AS votes WHERE ties = 1 GROUP BY project_id, person_id, label, others
 """

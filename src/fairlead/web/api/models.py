@@ -79,6 +79,8 @@ class StateSent(Sent):
     """Pause or open a project; disable a person or let them in again."""
 
     state: Literal["open", "paused", "active", "disabled"]
+    reason: str = ""
+    """Needed where a project that paused by itself is opened again."""
 
 
 class GuidelineSent(Sent):
@@ -170,7 +172,7 @@ class NextShown(BaseModel):
 
     assignment: AssignmentShown | None
     reason: str
-    """Empty with an item; else paused, finished, waiting or calibration."""
+    """Empty with an item; else paused, finished, waiting, calibration, cap or pilot."""
 
 
 class SavedShown(BaseModel):

@@ -65,7 +65,7 @@ def get_project(who: Who, data: Data, project_id: str) -> ProjectShown:
 def set_state(who: Who, data: Data, project_id: str, sent: StateSent) -> ProjectShown:
     """Pause or open again."""
     policy.may_change_project(who)
-    projects.set_project_state(data, project_id, state=sent.state, by=who.person_id)
+    projects.set_project_state(data, project_id, state=sent.state, by=who.person_id, reason=sent.reason)
     with data.read() as rows:
         return _shown(projects.get_project(rows, project_id))
 
@@ -105,14 +105,14 @@ def list_items(
 ) -> ItemsShown:
     """Items with their counts, a page at a time.
 
-    `sort` is rank, num_votes or num_skips; `use` is production or calibration, or both when left out; `after` is `next` of the page before.
+    `sort` is rank, num_votes or num_skips; `use` is production, calibration or anchor, or all when left out; `after` is `next` of the page before.
     """
     policy.may_see_votes(who)
     column = _SORTS.get(sort)
     if column is None:
         raise invalid(f"sort is not one of {', '.join(_SORTS)}. Choose one of them.")
-    if use not in ("", "production", "calibration"):
-        raise invalid("use is not production or calibration. Choose one of them, or leave it out.")
+    if use not in ("", "production", "calibration", "anchor"):
+        raise invalid("use is not production, calibration or anchor. Choose one of them, or leave it out.")
     asked = sa.select(Progress).where(Progress.project_id == project_id)
     if use:
         asked = asked.where(Progress.use == use)
@@ -187,8 +187,8 @@ def _values(sent: Any) -> dict[str, Any]:
 
 
 @router.get("/projects/{project_id}/calibration")
-def get_calibration(who: Who, data: Data, project_id: str) -> calibration.Round:
-    """Who has passed."""
+def get_calibration(who: Who, data: Data, project_id: str) -> calibration.RoundReading | None:
+    """Who has passed the newest round; null without one."""
     policy.may_see_votes(who)
     with data.read() as rows:
         projects.get_project(rows, project_id)

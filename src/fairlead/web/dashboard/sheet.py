@@ -159,7 +159,8 @@ def _verdicts(rows: Rows, project_id: str, changed: list[str] | None) -> list[An
         sa.select(Verdict.assignment_id, Verdict.item_id, Verdict.person_id, Verdict.verdict, Verdict.strength, Assignment.shown,
                   Assignment.position, Event.at, Verdict.active_ms, Verdict.guideline_version)
         .join(Assignment, Assignment.id == Verdict.assignment_id).join(Event, Event.number == Verdict.event_number)
-        .where(Verdict.project_id == project_id).order_by(Verdict.event_number)
+        .join(Item, Item.id == Verdict.item_id)
+        .where(Verdict.project_id == project_id, Item.use != "anchor").order_by(Verdict.event_number)
     )  # fmt: skip
     if changed is None:
         return list(rows.execute(query).all())

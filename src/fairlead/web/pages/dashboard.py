@@ -52,7 +52,7 @@ def calibration_page(request: Request, project_id: str) -> Response:
     """Where each rater stands, and what the test does to raters of each true agreement."""
     project = project_for_lead(request, project_id)
     with around(request).database.read() as rows:
-        found = read_calibration(rows, project_id) if project.calibration_items else None
+        found = read_calibration(rows, project_id)
     standings = [(standing, standing_gauge(standing, TEST)) for standing in found.standings] if found else []
     charts = [draw_chart(chart, chart_id=f"test-{number}") for number, chart in enumerate(curve_charts(TEST))]
     return render(request, "calibration.html", project=project, calibration=found, standings=standings, test=TEST, charts=charts,

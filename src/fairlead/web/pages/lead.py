@@ -50,12 +50,12 @@ def overview(request: Request, project_id: str) -> Response:
 
 
 @router.post("/p/{project_id}/state")
-def set_state(request: Request, project_id: str, state: Text, csrf: Text = "") -> Response:
+def set_state(request: Request, project_id: str, state: Text, reason: Text = "", csrf: Text = "") -> Response:
     """Pause or open again."""
     check_csrf(request, csrf)
     who = actor(request)
     policy.may_change_project(who)
-    projects.set_project_state(around(request).database, project_id, state=state, by=who.person_id)
+    projects.set_project_state(around(request).database, project_id, state=state, by=who.person_id, reason=reason)
     return see(f"/p/{project_id}")
 
 
