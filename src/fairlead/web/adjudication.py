@@ -13,7 +13,7 @@ from markupsafe import Markup
 from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.leading import Decision
 from fairlead.store.annotation.schema import Assignment, Flag, Item, Verdict
-from fairlead.web import decisions
+from fairlead.web import anchors, decisions
 from fairlead.web.answers import check_text
 from fairlead.web.dashboard.sheet import sheet_of
 from fairlead.web.disputes import Wanted, drawn_for, order_of
@@ -185,6 +185,20 @@ def decide(database: Database, actor: Actor, project_id: str, item_id: str, ruli
         )
         decisions.follow(rows, event)
         return event.number
+
+
+def make_anchor(database: Database, actor: Actor, project_id: str, item_id: str) -> None:
+    """Serve a decided pair as a hidden anchor from now on: the decision is the expected answer.
+
+    Raises:
+        Refused: it is not decided, or not for one of the replies or a tie, or it is an anchor already.
+    """
+    with database.write() as rows:
+        item = _item(rows, project_id, item_id)
+        decision = rows.get(Decision, item_id)
+        if decision is None:
+            raise Refused(409, "undecided", "An anchor needs a known answer. Decide the pair first.")
+        anchors.make_anchor_in(rows, item, answer=decision.verdict, by=actor.person_id, source="decision")
 
 
 def revoke(database: Database, actor: Actor, project_id: str, item_id: str, *, key: str) -> None:

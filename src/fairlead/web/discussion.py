@@ -6,7 +6,9 @@ The lead opens it; until then, and for anybody who still has items of the round 
 import sqlalchemy as sa
 
 from fairlead.store.annotation.database import Database, Rows
-from fairlead.store.annotation.schema import Assignment, Event, Item, Person, Progress, Verdict
+from fairlead.store.annotation.schema import Assignment, Event, Item, Person, Verdict
+from fairlead.store.annotation.steering import RoundItem
+from fairlead.web import rounds
 from fairlead.web.adjudication import Case, case_of
 from fairlead.web.errors import Refused
 from fairlead.web.events import record
@@ -22,33 +24,41 @@ def set_discussion(database: Database, project_id: str, *, is_open: bool, by: st
     """Open or close it, on record."""
     with database.write() as rows:
         get_project(rows, project_id)
-        record(rows, OPENED if is_open else CLOSED, person_id=by, project_id=project_id, content={})
+        newest = rounds.current_round(rows, project_id, None)
+        content = {"round": newest.number if newest else 0}
+        record(rows, OPENED if is_open else CLOSED, person_id=by, project_id=project_id, content=content)
 
 
 def is_open(rows: Rows, project_id: str) -> bool:
-    """Did a lead open it last? Only leads' events are searched, by the index of persons."""
+    """Did a lead open the newest round last? Only leads' events are searched, by the index of persons."""
     leads = sa.select(Person.id).where(Person.role.in_(ROLES[2:]))
     newest = rows.scalar(
-        sa.select(Event.kind).where(Event.project_id == project_id, Event.person_id.in_(leads), Event.kind.in_((OPENED, CLOSED)))
+        sa.select(Event).where(Event.project_id == project_id, Event.person_id.in_(leads), Event.kind.in_((OPENED, CLOSED)))
         .order_by(Event.number.desc()).limit(1)
     )  # fmt: skip
-    return newest == OPENED
+    round_ = rounds.current_round(rows, project_id, None)
+    return (
+        newest is not None
+        and newest.kind == OPENED
+        and newest.content.get("round", 0) == (round_.number if round_ else 0)
+    )
 
 
 def require_finished(rows: Rows, project_id: str, person_id: str) -> None:
     """Refuse a reader who may still be asked to rate an item of the round."""
-    given = sa.select(Assignment.id).where(
-        Assignment.item_id == Progress.item_id, Assignment.person_id == person_id, Assignment.state == "done"
-    )
-    lacking = rows.scalar(
-        sa.select(sa.func.count()).select_from(Progress)
-        .where(Progress.project_id == project_id, Progress.use == "calibration", ~given.exists())
+    round_ = rounds.current_round(rows, project_id, None)
+    if round_ is None:
+        return
+    in_hand = rows.scalar(
+        sa.select(Assignment.id).join(RoundItem, RoundItem.item_id == Assignment.item_id)
+        .where(RoundItem.project_id == project_id, RoundItem.number == round_.number, Assignment.person_id == person_id, Assignment.state == "open")
+        .limit(1)
     )  # fmt: skip
-    if lacking:
+    if in_hand is not None or rounds.next_in_round(rows, round_, person_id) is not None:
         raise Refused(
             409,
             "not_finished",
-            f"You have {lacking} calibration items left. Rate them first; then the discussion is yours to read.",
+            "You have calibration items left. Rate them first; then the discussion is yours to read.",
         )
 
 
@@ -62,10 +72,13 @@ def read_discussion(rows: Rows, actor: Actor, project_id: str) -> list[Case]:
         if not is_open(rows, project_id):
             raise Refused(409, "closed", "The discussion is not open yet. The lead opens it when the round is done.")
         require_finished(rows, project_id, actor.person_id)
-    votes = (Verdict.verdict != "skip", Verdict.project_id == project_id, Progress.use == "calibration")
+    round_ = rounds.current_round(rows, project_id, None)
+    if round_ is None:
+        return []
+    of_round = (RoundItem.project_id == project_id, RoundItem.number == round_.number, Verdict.verdict != "skip")
     num_labels = sa.func.count(Verdict.verdict.distinct())
     found = rows.scalars(
-        sa.select(Item).join(Verdict, Verdict.item_id == Item.id).join(Progress, Progress.item_id == Item.id).where(*votes)
+        sa.select(Item).join(Verdict, Verdict.item_id == Item.id).join(RoundItem, RoundItem.item_id == Item.id).where(*of_round)
         .group_by(Item.id).having(num_labels > 1).order_by(num_labels.desc(), sa.func.count().desc(), Item.rank).limit(MAX_CASES)
     ).all()  # fmt: skip
     return [case_of(rows, item, actor.person_id) for item in found]

@@ -95,6 +95,7 @@ ROUTES = {
     "GET /p/{p}": "lead", "GET /p/{p}/agreement": "lead", "GET /p/{p}/raters": "lead", "GET /p/{p}/calibration": "lead",
     "GET /p/{p}/disagreements": "adjudicator", "GET /p/{p}/adjudicate": "adjudicator", "GET /p/{p}/items/{i}": "adjudicator",
     "POST /p/{p}/items/{i}/decision": "adjudicator", "POST /p/{p}/items/{i}/revoke": "adjudicator",
+    "POST /p/{p}/items/{i}/anchor": "lead",
     "GET /p/{p}/discussion": "rater", "POST /p/{p}/discussion": "lead",
     "GET /p/{p}/labels": "lead", "GET /p/{p}/costs": "lead", "POST /p/{p}/costs": "lead", "POST /p/{p}/costs/payment": "lead",
     "POST /p/{p}/costs/override": "lead", "GET /p/{p}/guideline/history": "lead",
@@ -201,7 +202,9 @@ def test_roles_and_routes(app, browser, database, project, join, route, role):
         assert answer.status_code == 403
     elif any(part in path for part in ("{a}", "{t}", "{d}", "{n}")):
         assert answer.status_code == 404
-    elif path.endswith(("/undo", "/revoke", "/say", "/again")) or (route == "GET /p/{p}/discussion" and role != "lead"):
+    elif path.endswith(("/undo", "/revoke", "/say", "/again", "/anchor")) or (
+        route == "GET /p/{p}/discussion" and role != "lead"
+    ):
         assert answer.status_code == 409
     elif path.endswith("/override"):
         assert answer.status_code == 422 and "not spent" in answer.text

@@ -260,3 +260,15 @@ def test_pages_without_votes_teach(browser, project):
     for path in ("", "/agreement", "/raters", "/calibration"):
         answer = lea.get(f"/p/{project.id}{path}")
         assert answer.status_code == 200 and 'class="empty"' in answer.text
+
+
+def test_answers_on_hidden_anchors_are_drawn_under_the_level_of_the_alarm(database, project, join):
+    """Evidence goes up by log(.35 / .20) for a wrong answer; ten in a row are beyond the level of 4."""
+    ann = join("ann")
+    for _ in range(4):
+        verdicts.submit(database, ann, take(database, ann, project).id, vote("left"))
+    found = sheet.sheet_of(database, project.id).value
+    for answers, is_out in (([True] * 6, False), ([True] * 6 + [False] * 10, True)):
+        (spark,) = raters.read_raters(found, anchors={ann.person_id: answers}).cards[0].sparks
+        assert spark.is_out is is_out and spark.words == f"{sum(answers)} of {len(answers)} right"
+    assert raters.read_raters(found).cards[0].sparks == ()

@@ -9,7 +9,8 @@ from web_example import pairs, take, vote
 
 from fairlead.core.io import read_rows
 from fairlead.store.annotation.leading import Decision
-from fairlead.store.annotation.schema import Assignment, Event, Item, Verdict
+from fairlead.store.annotation.schema import Assignment, Event, Item, Person, Verdict
+from fairlead.store.annotation.steering import Anchor
 from fairlead.web import adjudication, disputes, exporting, importing, projects, verdicts
 from fairlead.web.adjudication import Ruling
 from fairlead.web.errors import Refused
@@ -348,3 +349,32 @@ def test_exported_decisions_are_the_known_answers_of_votes_aggregate(database, p
         aggregate_votes(*files, method=method, items=tmp_path / "items.jsonl", gold=tmp_path / "decisions.jsonl")
         chosen = {row.values["chosen"]: row.values["p_chosen"] for row in read_rows(files[1])}
         assert chosen[texts[winner][decided[winner]]] == 1.0
+
+
+def test_a_decided_pair_becomes_an_anchor_whose_answer_is_the_decision(browser, database, project, disputed):
+    lea = browser("lea", "lead")
+    place = f"/p/{project.id}/items/{disputed[0]}"
+    assert lea.post(f"{place}/anchor").status_code == 409 and "Make it an anchor" not in lea.get(place).text
+    ruling = {"choice": "left", "reason": "it is right", "key": "decide-once", "guideline_version": "1"}
+    assert lea.post(f"{place}/decision", **ruling).status_code == 303
+    assert "Make it an anchor" in lea.get(place).text
+    assert lea.post(f"{place}/anchor").status_code == 303
+    with database.read() as rows:
+        decision, anchor = rows.get(Decision, disputed[0]), rows.scalar(sa.select(Anchor))
+        assert (anchor.root_id, anchor.answer, anchor.kind) == (disputed[0], decision.verdict, "gold")
+    assert lea.post(f"{place}/anchor").status_code == 422, "it is one already"
+
+
+def test_a_pair_in_hand_keeps_its_rater_from_the_discussion(browser, database, round_):
+    """Whoever has an item of the round on screen has not rated it yet."""
+    browser("lea", "lead").post(f"/p/{round_.id}/discussion", state="open")
+    dan = browser("dan")
+    with database.read() as rows:
+        num = len(rows.scalars(sa.select(Item.id).where(Item.project_id == round_.id, Item.use == "calibration")).all())
+        who = Actor(person_id=rows.scalar(sa.select(Person.id).where(Person.name == "dan")), name="dan", role="rater")
+    for _ in range(num - 1):
+        vote_for(database, who, round_, "a")
+    last = take(database, who, round_)
+    assert dan.get(f"/p/{round_.id}/discussion").status_code == 409
+    verdicts.submit(database, who, last.id, vote("left", rationale="why dan"))
+    assert dan.get(f"/p/{round_.id}/discussion").status_code == 200

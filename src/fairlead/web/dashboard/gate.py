@@ -1,9 +1,11 @@
 """The calibration test drawn: what it does to raters of each true agreement."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from fairlead.core.summary import Chart, Series, Threshold
-from fairlead.stats.sequential import Sprt, operating_curve
+from fairlead.stats.sequential import Sprt, operating_curve, read_sequence
 from fairlead.web.calibration import Standing
 from fairlead.web.dashboard.gauges import Gauge, Measure, draw
 
@@ -30,6 +32,33 @@ def curve_charts(test: Sprt) -> tuple[Chart, Chart]:
         thresholds=(Threshold(label="at most", value=float(test.cap), kind="stop"),),
     )  # fmt: skip
     return chances, lengths
+
+
+MAX_PATHS = 6
+"""Raters in one chart; more lines cannot be told apart."""
+
+
+def evidence_chart(test: Sprt, answers: Mapping[str, Sequence[bool]]) -> Chart | None:
+    """How the evidence of each rater ran, those furthest from a decision first: the test ends at a bound."""
+    if not answers:
+        return None
+    paths = {name: read_sequence(test, given).path.tolist() for name, given in answers.items() if given}
+    shown = sorted(paths, key=lambda name: abs(paths[name][-1]))[:MAX_PATHS]
+    low, high = test.bounds
+    series = tuple(
+        Series(
+            label=name,
+            role="people",
+            points=((0.0, 0.0), *((float(i), value) for i, value in enumerate(paths[name], start=1))),
+        )
+        for name in shown
+    )
+    more = "" if len(shown) == len(paths) else f" ({len(shown)} of {len(paths)} raters, the least decided)"
+    return Chart(
+        question=f"How near is each rater to a decision?{more}", x_label="calibration pairs with a majority of others", y_label="evidence, nats",
+        series=series,
+        thresholds=(Threshold(label="passes above", value=high, kind="target"), Threshold(label="fails below", value=low, kind="stop")),
+    )  # fmt: skip
 
 
 def standing_gauge(standing: Standing, test: Sprt) -> Gauge:

@@ -1,6 +1,7 @@
 """What votes become under each way of adding them up, side by side: labels, posteriors, and what each says of the raters.
 
-Rater reliability is shown here; no pair is weighed by it unless the recipe names the method. Decisions of adjudicators are held fixed.
+Rater reliability is shown here; no pair is weighed by it unless the recipe names the method. Decisions of adjudicators and answers of
+anchors are held fixed.
 """
 
 import math
@@ -18,6 +19,7 @@ from fairlead.preferences.decisions import aggregate_decided
 from fairlead.stats.rater_bradley_terry import RaterRanking, comparisons_from_rows, rater_bradley_terry
 from fairlead.store.annotation.database import Database
 from fairlead.store.annotation.schema import Item
+from fairlead.store.annotation.steering import Anchor
 from fairlead.web.dashboard.keeping import Kept, keep
 from fairlead.web.dashboard.sheet import LABELS, Sheet, sheet_of
 from fairlead.web.decisions import decisions_of
@@ -93,10 +95,14 @@ def labels_of(database: Database, project_id: str) -> Kept[LabelsReading]:
 def _read(database: Database, project_id: str) -> LabelsReading:
     sheet = sheet_of(database, project_id).value
     with database.read() as rows:
-        decided = {name: decision.verdict for name, decision in decisions_of(rows, project_id).items()}
+        anchors = rows.execute(
+            sa.select(Anchor.root_id, Anchor.answer).where(Anchor.project_id == project_id, Anchor.kind == "gold", ~Anchor.is_retired)
+        ).all()  # fmt: skip
+        known = {row[0]: row[1] for row in anchors}
+        known |= {name: decision.verdict for name, decision in decisions_of(rows, project_id).items()}
         found = rows.execute(sa.select(Item.id, Item.completions).where(Item.project_id == project_id)).all()
         sides = {item_id: (completions[0], completions[1]) for item_id, completions in found}
-    return read_labels(sheet, sides=sides, decided=decided)
+    return read_labels(sheet, sides=sides, decided=known)
 
 
 def read_labels(sheet: Sheet, *, sides: Mapping[str, tuple[str, str]], decided: Mapping[str, str]) -> LabelsReading:
@@ -104,7 +110,7 @@ def read_labels(sheet: Sheet, *, sides: Mapping[str, tuple[str, str]], decided: 
 
     Args:
         sides: completion ids of an item; Bradley-Terry gives a completion of several pairs one score.
-        decided: verdicts of adjudicators by item.
+        decided: what is known by item: answers of anchors, verdicts of adjudicators.
     """
     verdicts = verdicts_of(sheet)
     known = {name: verdict for name, verdict in decided.items() if name in sides}

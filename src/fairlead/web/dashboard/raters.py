@@ -4,17 +4,22 @@ Nothing here weighs or removes a vote. A picture outside its range is a reason t
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import sqlalchemy as sa
 
 from fairlead.preferences import raters as panel
 from fairlead.stats.agreement import rater_agreement
 from fairlead.stats.arrays import FloatArray
+from fairlead.stats.drift import bernoulli_cusum
 from fairlead.stats.intervals import Interval, undefined, wilson
 from fairlead.stats.numerics import two_sided_z
 from fairlead.store.annotation.database import Database
-from fairlead.web.dashboard.gauges import Gauge, Measure, Spark, draw
+from fairlead.store.annotation.steering import Anchor, Check
+from fairlead.web import drift
+from fairlead.web.dashboard.gauges import Gauge, Measure, Spark, draw, draw_spark
 from fairlead.web.dashboard.keeping import Kept, keep
 from fairlead.web.dashboard.sheet import LABELS, Sheet, sheet_of
 
@@ -68,11 +73,40 @@ class RatersReading:
 
 def raters_of(database: Database, project_id: str) -> Kept[RatersReading]:
     """At most a minute old."""
-    return keep(database, project_id, "raters", lambda: read_raters(sheet_of(database, project_id).value))
+    return keep(database, project_id, "raters", lambda: _read(database, project_id))
 
 
-def read_raters(sheet: Sheet) -> RatersReading:
-    """Measure every rater against the panel."""
+def _read(database: Database, project_id: str) -> RatersReading:
+    with database.read() as rows:
+        found = rows.execute(
+            sa.select(Check.person_id, Check.is_right).join(Anchor, Anchor.item_id == Check.item_id)
+            .where(Check.project_id == project_id, Check.is_right.is_not(None), ~Anchor.is_retired).order_by(Check.person_id, Check.position)
+        ).all()  # fmt: skip
+    answers: dict[str, list[bool]] = {}
+    for person_id, is_right in found:
+        answers.setdefault(person_id, []).append(bool(is_right))
+    return read_raters(sheet_of(database, project_id).value, anchors=answers)
+
+
+def _anchor_spark(answers: Sequence[bool]) -> Spark:
+    """Evidence of drift along the hidden anchors, as `web.drift` adds it up."""
+    run = bernoulli_cusum(answers, p0=drift.P0, p1=drift.P1, h=drift.LEVEL)
+    words = f"{sum(answers)} of {len(answers)} right"
+    return draw_spark(
+        "Hidden anchors: evidence of drift",
+        run.path.tolist(),
+        limit=drift.LEVEL,
+        words=words,
+        is_out=run.alarm is not None,
+    )
+
+
+def read_raters(sheet: Sheet, *, anchors: Mapping[str, Sequence[bool]] | None = None) -> RatersReading:
+    """Measure every rater against the panel.
+
+    Args:
+        anchors: answers on hidden anchors by person id, in order: right or not.
+    """
     votes = sheet.votes()
     agreement = rater_agreement(votes) if votes.num_raters else {}
     readings = panel.read_raters(votes, orders=sheet.positions[sheet.is_vote], outcomes={})
@@ -96,9 +130,10 @@ def read_raters(sheet: Sheet) -> RatersReading:
         known = agreement.get(name, undefined("no votes", n=0))
         values = (known, _left(sheet, number), _longer(sheet, number), times[number], varieties[number])
         gauges = tuple(draw(measure, value) for measure, value in zip(measures, values, strict=True))
+        answers = (anchors or {}).get(sheet.rater_ids[number], ())
         cards.append(RaterCard(
             person_id=sheet.rater_ids[number], name=name, num_votes=int((own & sheet.is_vote).sum()), num_skips=int((own & ~sheet.is_vote).sum()),
-            gauges=gauges, sparks=(), remarks=remarks.get(name, ()),
+            gauges=gauges, sparks=(_anchor_spark(answers),) if answers else (), remarks=remarks.get(name, ()),
         ))  # fmt: skip
     cards.sort(key=lambda card: (-card.num_out, card.name.lower()))
     shown = measures if math.isfinite(median_s) else (AGREES, LEFT, LONGER, entropy)

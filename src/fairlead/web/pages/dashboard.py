@@ -7,11 +7,11 @@ from fairlead.report.charts import draw_chart
 from fairlead.stats.published import REFERENCE_ROWS
 from fairlead.stats.sequential import operating_curve
 from fairlead.store.annotation.schema import Project
-from fairlead.web import policy
-from fairlead.web.calibration import TEST, read_calibration
+from fairlead.web import policy, rounds
+from fairlead.web.calibration import TEST, outcomes_of, read_calibration
 from fairlead.web.dashboard.agreement import agreement_of, rolling_chart
 from fairlead.web.dashboard.criteria import criteria_of
-from fairlead.web.dashboard.gate import curve_charts, standing_gauge
+from fairlead.web.dashboard.gate import curve_charts, evidence_chart, standing_gauge
 from fairlead.web.dashboard.raters import raters_of
 from fairlead.web.pages.context import actor, around, render
 from fairlead.web.projects import get_project
@@ -53,7 +53,15 @@ def calibration_page(request: Request, project_id: str) -> Response:
     project = project_for_lead(request, project_id)
     with around(request).database.read() as rows:
         found = read_calibration(rows, project_id)
+        round_ = rounds.current_round(rows, project_id, None)
+        answers = (
+            {each.name: outcomes_of(rows, round_, each.person_id) for each in found.standings}
+            if found and round_
+            else {}
+        )
     standings = [(standing, standing_gauge(standing, TEST)) for standing in found.standings] if found else []
-    charts = [draw_chart(chart, chart_id=f"test-{number}") for number, chart in enumerate(curve_charts(TEST))]
+    evidence = evidence_chart(TEST, answers)
+    drawn = (*([evidence] if evidence else []), *curve_charts(TEST))
+    charts = [draw_chart(chart, chart_id=f"test-{number}") for number, chart in enumerate(drawn)]
     return render(request, "calibration.html", project=project, calibration=found, standings=standings, test=TEST, charts=charts,
                   curve=operating_curve(TEST, [TEST.p0, 0.70, TEST.p1]))  # fmt: skip

@@ -94,6 +94,16 @@ def revoke(request: Request, project_id: str, item_id: str, key: Text, csrf: Tex
     return see(f"/p/{project_id}/items/{item_id}")
 
 
+@router.post("/p/{project_id}/items/{item_id}/anchor")
+def make_anchor(request: Request, project_id: str, item_id: str, csrf: Text = "") -> Response:
+    """Serve a decided pair as a hidden anchor."""
+    check_csrf(request, csrf)
+    who = actor(request)
+    policy.may_change_project(who)
+    adjudication.make_anchor(around(request).database, who, project_id, item_id)
+    return see(f"/p/{project_id}/steering")
+
+
 @router.get("/p/{project_id}/discussion")
 def discussion_page(request: Request, project_id: str) -> Response:
     """The disagreements of the calibration round, after it."""
