@@ -67,7 +67,7 @@
     const share = area().querySelector("[data-act=equal]");
     if (share) { share.setAttribute("aria-pressed", String(shares)); share.disabled = !groups.length; }
     const left = selects().length - number.size, order = groups.map((group) => group.map(named).join(" = ")).join(" > ");
-    area().querySelector(".order").textContent = !number.size ? "Best first: press the number of a reply." : left ? `${order}; ${left} without a place` : order;
+    area().querySelector(".order").textContent = !number.size ? "Best first: choose a reply, or press its number." : left ? `${order}; ${left} without a place` : order;
   }
 
   function check() {
