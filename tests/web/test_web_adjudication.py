@@ -13,9 +13,7 @@ from fairlead.web.frames import is_swapped
 
 def disputes(served, num):
     """A project whose first `num` pairs two raters judge differently; the rest alike."""
-    project = served.project(pairs(5), rules=projects.Rules(ties="allowed", both_bad=True))
-    with served.database.write() as rows:
-        rows.get(type(project), project.id).votes_per_item = 2
+    project = served.project(pairs(5), rules=projects.Rules(ties="allowed", both_bad=True), votes_per_item=2)
     raters = []
     for name in ("ann", "bob"):
         secret = people.accept_invite(

@@ -63,8 +63,11 @@ def test_from_the_login_to_the_export_by_keyboard(driver, served, tmp_path):
     served.join("ann")
     ann = Rater(driver, served, "ann")
     mine: list[str] = []
-    for number in range(NUM_CALIBRATION + NUM_PRODUCTION):
+    num_items = NUM_CALIBRATION + NUM_PRODUCTION
+    for number in range(2 * num_items):
         key = driver.execute_script(WHICH)
+        if not key and number >= num_items:  # some of them were own pairs again, with the sides exchanged
+            break
         assert key, f"no item after {number} votes: {driver.execute_script('return document.body.innerText')}"
         if number == NUM_CALIBRATION + 10:
             ann.offline(True)
@@ -84,7 +87,7 @@ def test_from_the_login_to_the_export_by_keyboard(driver, served, tmp_path):
             assert ann.vote(key) == mine[-1]
     wait("the end", lambda: "You have rated everything" in driver.page_source)
     wait("the chip", lambda: ann.chip == "All votes are saved")
-    assert len(set(mine)) == NUM_CALIBRATION + NUM_PRODUCTION
+    assert num_items <= len(set(mine)) == len(mine) <= 1.2 * num_items
     tab_to(ann, ".nothing a")  # to the list of own votes, where the newest stands first
     ann.press("\ue007")
     wait("own votes", lambda: driver.current_url.endswith("/mine"))
@@ -218,7 +221,7 @@ def test_a_draft_is_kept_at_once_here_and_within_a_second_there(driver, served):
     ann.press("n")
     for number in range(3):
         ann.press(str(number))
-        assert driver.execute_script(DRAFT).endswith(str(number))
+        assert json.loads(driver.execute_script(DRAFT))["rationale"].endswith(str(number))
         wait("the draft", lambda number=number: driver.execute_script("return window.took.length") == number + 1)
     assert min(driver.execute_script("return window.took")) <= 1000  # the machine may pause for something else
 

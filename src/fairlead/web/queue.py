@@ -102,13 +102,14 @@ def _next_item(rows: Rows, project: Project, rater: Rater) -> _Next | Nothing:
             return _Next(item_id=item_id, use="calibration")
         if not is_let_in(rows, rater, newest):
             return Nothing(reason="calibration")
+    item_id = _lacking_item(rows, project.id, rater.person_id)
+    if isinstance(item_id, Nothing):
+        return item_id
+    if newest is not None:
         if rater.num_production >= settings.cap_before_round and not rounds.has_passed(rows, project.id):
             return Nothing(reason="cap")
         if rater.num_production == 0 and not settings.scaled_because and _num_begun(rows, project.id) >= settings.pilot_raters:  # fmt: skip
             return Nothing(reason="pilot")
-    item_id = _lacking_item(rows, project.id, rater.person_id)
-    if isinstance(item_id, Nothing):
-        return item_id
     return _anchor_instead(rows, rater, settings) or _Next(item_id=item_id, use="production")
 
 

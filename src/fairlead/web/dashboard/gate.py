@@ -20,7 +20,7 @@ def curve_charts(test: Sprt) -> tuple[Chart, Chart]:
         return Series(label=label, role=role, points=tuple(zip(_SHARES.tolist(), values.tolist(), strict=True)))  # pyright: ignore[reportArgumentType]
 
     chances = Chart(
-        question=f"Whom does the test pass? ({test.p0:.0%} against {test.p1:.0%})", x_label="true agreement with the others",
+        question=f"Whom does the test pass? ({round(100 * test.p0)} % against {round(100 * test.p1)} %)", x_label="true agreement with the others",
         y_label="chance", y_zero=True,
         series=(line("passes", "people", curve.passes), line("fails", "reward", curve.fails),
                 line("undecided", "reference", curve.undecided)),
