@@ -33,7 +33,7 @@ $(VENV)/.dev: $(VENV)/.installed pyproject.toml constraints.txt
 	@touch $@
 
 test: $(VENV)/.dev  ## the whole suite but for what is marked slow
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(PYTEST_ARGS)
 
 # Beside the environment, not in it: transformers and peft import torchao wherever they find it, which takes a second a process.
 $(VENV)/eight-bit/torchao: constraints.txt | $(BIN)/python
@@ -72,6 +72,7 @@ test-slow: $(VENV)/.dev  ## what takes minutes
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/ruff check --select F821 benchmarks tools tests  # off above for jaxtyping's shapes, which these do not have
 
 types: $(VENV)/.dev
 	$(BIN)/basedpyright
@@ -95,9 +96,9 @@ format: $(VENV)/.dev
 bundled-model: $(VENV)/.installed  ## train the model that ships with the package (resumable, about 40 minutes)
 	$(BIN)/python tools/bundled_model.py
 
-screenshots: $(VENV)/.dev  ## draw every page to docs/screens (needs chromium and chromium-driver)
-	$(BIN)/python tools/screenshots.py
+screenshots: $(VENV)/.dev  ## draw every page to docs/screens (needs chromium and chromium-driver; of the report, a run)
 	$(BIN)/python tools/annotation_screens.py
+	$(BIN)/python tools/screenshots.py
 
 clean:
 	rm -rf $(VENV) dist build

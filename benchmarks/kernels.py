@@ -15,7 +15,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.offline.run import MALLOC, PLACE, provenance
+from benchmarks.comparison import MALLOC
+from benchmarks.offline.cell_plan import provenance
+from benchmarks.offline.run import PLACE
 from benchmarks.offline.work import SHAPES, make
 from fairlead.core.io import write_json
 

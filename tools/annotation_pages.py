@@ -20,7 +20,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import uvicorn
-from annotation_writing import fill_talking, fill_writing
+from annotation_deciding import fill_deciding
+from annotation_skills import fill_skills
+from annotation_states import fill_states
+from annotation_writing import AtRest, TwoGardeners, fill_talking, fill_writing
 from fastapi import FastAPI
 
 from fairlead.core.records import Completion, Message, Prompt
@@ -114,6 +117,7 @@ PAGES = (
         document.querySelector('[name=name]').value = 'Nobody'; document.querySelector('[name=password]').value = 'wrong';
         document.querySelector('main form').submit()"""),
     Page(name="invite", route="/invite/{secret}", path="/invite/{secret}"),
+    Page(name="invite-gone", route="/invite/{secret}", path="/invite/nobody-made-this"),
     Page(name="refused", route="/p/{project_id}", path="/p/none", who="Lea"),
     Page(name="projects", route="/", path="/", who="Lea"),
     Page(name="rate", route="/p/{project_id}/rate", path="/p/{project}/rate", who="Ann", kept=("light", "dark", "phone")),
@@ -133,22 +137,47 @@ PAGES = (
     Page(name="rate-edit", route="/p/{project_id}/rate", path="/p/{asked}/rate", who="Ann", then="""
         document.querySelector('.option input').checked = true; document.querySelector('[data-act=edit]').click()"""),
     Page(name="rate-nothing", route="/p/{project_id}/rate", path="/p/{empty}/rate", who="Ann"),
+    Page(name="rate-done", route="/p/{project_id}/rate", path="/p/{done}/rate", who="Bob"),
+    Page(name="rate-held", route="/p/{project_id}/rate", path="/p/{held}/rate", who="Ann"),
+    Page(name="rate-unmatched", route="/p/{project_id}/rate", path="/p/{finnish}/rate", who="Ann"),
+    Page(name="rate-paused", route="/p/{project_id}/rate", path="/p/{paused}/rate", who="Ann"),
+    Page(name="rate-earlier", route="/p/{project_id}/rate", path="/p/{done}/rate?a={earlier}", who="Bob"),
+    Page(name="rate-rest", route="/p/{project_id}/rate", path="/p/{project}/rate", who="Ann", then="""
+        const rest = document.getElementById('rest'); rest.hidden = false;
+        rest.querySelector('span').textContent =
+          'You have worked for 50 minutes. A short break is good for eyes and judgement; your votes are safe.'"""),
+    Page(name="rate-offline", route="/p/{project_id}/rate", path="/p/{cut}/rate", who="Ann", then="""
+        const now = performance.now.bind(performance); performance.now = () => now() + 500;
+        window.fetch = () => Promise.reject(new TypeError('no network'));
+        document.querySelector('.option input').click(); document.querySelector('.send').click();
+        setTimeout(() => Object.keys(localStorage).filter((key) => key.includes('outbox')).forEach((key) => localStorage.removeItem(key)), 100)"""),
     Page(name="rate-waiting", route="/p/{project_id}/rate", path="/p/{project}/rate", who="Eva"),
     Page(name="mine", route="/p/{project_id}/mine", path="/p/{project}/mine", who="Bob", kept=("light",)),
     Page(name="mine-empty", route="/p/{project_id}/mine", path="/p/{empty}/mine", who="Bob"),
     Page(name="guideline", route="/p/{project_id}/guideline", path="/p/{project}/guideline", who="Ann"),
     Page(name="edit", route="/p/{project_id}/guideline/edit", path="/p/{project}/guideline/edit", who="Lea", kept=("light",)),
     Page(name="overview", route="/p/{project_id}", path="/p/{project}", who="Lea", kept=("light", "dark", "phone")),
+    Page(name="overview-paused", route="/p/{project_id}", path="/p/{paused}", who="Lea"),
+    Page(name="overview-done", route="/p/{project_id}", path="/p/{done}", who="Lea"),
     Page(name="overview-empty", route="/p/{project_id}", path="/p/{empty}", who="Lea"),
     Page(name="agreement", route="/p/{project_id}/agreement", path="/p/{project}/agreement", who="Lea", kept=("light", "dark", "phone")),
     Page(name="agreement-empty", route="/p/{project_id}/agreement", path="/p/{empty}/agreement", who="Lea"),
+    Page(name="agreement-criteria", route="/p/{project_id}/agreement", path="/p/{decide}/agreement", who="Lea"),
+    Page(name="raters-empty", route="/p/{project_id}/raters", path="/p/{empty}/raters", who="Lea"),
     Page(name="raters", route="/p/{project_id}/raters", path="/p/{project}/raters", who="Lea", kept=("light",)),
     Page(name="calibration", route="/p/{project_id}/calibration", path="/p/{project}/calibration", who="Lea", kept=("light",)),
+    Page(name="calibration-empty", route="/p/{project_id}/calibration", path="/p/{empty}/calibration", who="Lea"),
+    Page(name="disagreements-empty", route="/p/{project_id}/disagreements", path="/p/{empty}/disagreements", who="Lea"),
     Page(name="disagreements", route="/p/{project_id}/disagreements", path="/p/{project}/disagreements", who="Ada", kept=("light",)),
     Page(name="dispute", route="/p/{project_id}/items/{item_id}", path="/p/{project}/items/{disputed}", who="Ada", kept=("light", "phone")),
     Page(name="dispute-decided", route="/p/{project_id}/items/{item_id}", path="/p/{project}/items/{decided}", who="Lea"),
+    Page(name="dispute-ranking", route="/p/{project_id}/items/{item_id}", path="/p/{decide}/items/{ranking}", who="Ada", kept=("light", "phone")),
     Page(name="adjudicated", route="/p/{project_id}/adjudicate", path="/p/{empty}/adjudicate", who="Ada"),
-    Page(name="discussion", route="/p/{project_id}/discussion", path="/p/{project}/discussion", who="Bob"),
+    Page(name="discussion", route="/p/{project_id}/discussion", path="/p/{project}/discussion", who="Bob",
+         then="[...document.querySelectorAll('.case')].slice(4).forEach((pair) => pair.remove())"),  # all of them are alike
+    Page(name="discussion-empty", route="/p/{project_id}/discussion", path="/p/{done}/discussion", who="Lea"),
+    Page(name="labels-empty", route="/p/{project_id}/labels", path="/p/{empty}/labels", who="Lea"),
+    Page(name="costs-empty", route="/p/{project_id}/costs", path="/p/{empty}/costs", who="Lea"),
     Page(name="labels", route="/p/{project_id}/labels", path="/p/{project}/labels", who="Lea", kept=("light",)),
     Page(name="costs", route="/p/{project_id}/costs", path="/p/{project}/costs", who="Lea", kept=("light",)),
     Page(name="costs-spent", route="/p/{project_id}/costs", path="/p/{spent}/costs", who="Lea"),
@@ -157,7 +186,17 @@ PAGES = (
     Page(name="document", route="/p/{project_id}/guideline/document", path="/p/{project}/guideline/document", who="Ann"),
     Page(name="edit-example", route="/p/{project_id}/guideline/edit", path="/p/{project}/guideline/edit?example={disputed}", who="Lea"),
     Page(name="steering", route="/p/{project_id}/steering", path="/p/{project}/steering", who="Lea", kept=("light",)),
+    Page(name="steering-choice", route="/p/{project_id}/steering", path="/p/{skilled}/steering", who="Lea", kept=("light",)),
     Page(name="steering-empty", route="/p/{project_id}/steering", path="/p/{empty}/steering", who="Lea"),
+    Page(name="skills", route="/p/{project_id}/skills", path="/p/{skilled}/skills", who="Lea", kept=("light", "dark", "phone")),
+    Page(name="skills-empty", route="/p/{project_id}/skills", path="/p/{empty}/skills", who="Lea"),
+    Page(name="tests", route="/p/{project_id}/qualification", path="/p/{skilled}/qualification", who="Dan"),
+    Page(name="tests-begin", route="/p/{project_id}/qualification", path="/p/{skilled}/qualification", who="Ann", kept=("light",)),
+    Page(name="tests-begun", route="/p/{project_id}/qualification", path="/p/{skilled}/qualification", who="Cem"),
+    Page(name="tests-passed", route="/p/{project_id}/qualification", path="/p/{skilled}/qualification", who="Bob", kept=("phone",)),
+    Page(name="tests-failed", route="/p/{project_id}/qualification", path="/p/{skilled}/qualification", who="Eva"),
+    Page(name="tests-none", route="/p/{project_id}/qualification", path="/p/{empty}/qualification", who="Ann"),
+    Page(name="rate-test", route="/p/{project_id}/rate", path="/p/{skilled}/rate", who="Cem", kept=("light",)),
     Page(name="people", route="/people", path="/people", who="Lea", kept=("light",)),
     Page(name="people-invited", route="/people", path="/people", who="Lea", then="document.querySelector('main form').submit()"),
     Page(name="tokens", route="/tokens", path="/tokens", who="Lea"),
@@ -168,6 +207,8 @@ PAGES = (
     Page(name="webhooks", route="/p/{project_id}/webhooks", path="/p/{project}/webhooks", who="Lea"),
     Page(name="webhooks-refused", route="/p/{project_id}/webhooks", path="/p/{empty}/webhooks", who="Lea", then="""
         document.querySelector('main [name=url]').value = 'https://127.0.0.1/'; document.querySelector('main form').submit()"""),
+    Page(name="webhooks-made", route="/p/{project_id}/webhooks", path="/p/{done}/webhooks", who="Lea", then="""
+        document.querySelector('main [name=url]').value = 'https://93.184.215.14/hook'; document.querySelector('main form').submit()"""),
     Page(name="talk", route="/p/{project_id}/talk", path="/p/{talk}/talk", who="Tom", kept=("light", "dark", "phone")),
     Page(name="talk-begin", route="/p/{project_id}/talk", path="/p/{talk}/talk?new=true", who="Tom"),
     Page(name="talk-waiting", route="/p/{project_id}/talk", path="/p/{talk}/talk", who="Ann"),
@@ -185,11 +226,23 @@ PAGES = (
     Page(name="written-empty", route="/p/{project_id}/written", path="/p/{blank}/written", who="Wim"),
     Page(name="demonstrations", route="/p/{project_id}", path="/p/{writing}", who="Lea", kept=("light",)),
     Page(name="demonstrations-empty", route="/p/{project_id}", path="/p/{blank}", who="Lea"),
+    Page(name="reviews", route="/p/{project_id}/agreement", path="/p/{writing}/agreement", who="Lea", kept=("light",)),
+    Page(name="reviews-empty", route="/p/{project_id}/agreement", path="/p/{blank}/agreement", who="Lea"),
+    Page(name="replies", route="/p/{project_id}/labels", path="/p/{writing}/labels", who="Lea"),
+    Page(name="replies-empty", route="/p/{project_id}/labels", path="/p/{blank}/labels", who="Lea"),
+    Page(name="style-guide-history", route="/p/{project_id}/guideline/history", path="/p/{writing}/guideline/history", who="Lea"),
+    Page(name="write-ask", route="/p/{project_id}/write", path="/p/{plain}/write", who="Wim"),
+    Page(name="write-asked", route="/p/{project_id}/write", path="/p/{plain}/write", who="Ira"),
+    Page(name="write-ask-failed", route="/p/{project_id}/write", path="/p/{plain}/write", who="Rio"),
+    Page(name="talks", route="/p/{project_id}", path="/p/{talk}", who="Lea", kept=("light",)),
+    Page(name="talks-empty", route="/p/{project_id}", path="/p/{silent}", who="Lea"),
+    Page(name="talk-criteria", route="/p/{project_id}/talk", path="/p/{judged}/talk", who="Tom", kept=("phone",)),
     Page(name="style-guide-edit", route="/p/{project_id}/guideline/edit", path="/p/{writing}/guideline/edit", who="Lea"),
 )  # fmt: skip
 NOT_PAGES = {
     "/p/{project_id}/next": "a part of the rating page",
     "/p/{project_id}/talk/state": "a state for the page that waits",
+    "/w/{task_id}/asked": "a state for the page that waits",
     "/p/{project_id}/export.zip": "a file",
     "/p/{project_id}/guideline/document.md": "a file",
 }
@@ -258,20 +311,21 @@ def fill(database: Database, say: Say = str) -> dict[str, str]:
     rng = random.Random(0)
     lead = join(database, "Lea", "admin")
     join(database, "Ann", "rater")
+    raters: dict[str, people.Actor] = {}
     for name, skill in (("Bob", 0.95), ("Cem", 0.92), ("Dan", 0.9), ("Eva", 0.5)):
-        who = join(database, name, "rater")
+        who = raters[name] = join(database, name, "rater")
         for _ in range(30):
             rate(database, project.id, who, rng, skill, say)
     with database.read() as rows:
         found = calibration.read_calibration(rows, project.id)
     assert found is not None, "the project has calibration items"
-    raters = found.standings
-    calibration.waive(database, project.id, raters[0].person_id, by=lead.person_id, reason=say("a linguist")[:500])
+    standings = found.standings
+    calibration.waive(database, project.id, standings[0].person_id, by=lead.person_id, reason=say("a linguist")[:500])
     anchors.anchors_from_calibration(database, project.id, by=lead.person_id)
     with database.write() as rows:
         facts = {"position": 29, "since": 12, "num": 9, "num_right": 3}
         drift.follow(
-            rows, record(rows, drift.ALARM, person_id=raters[1].person_id, project_id=project.id, content=facts)
+            rows, record(rows, drift.ALARM, person_id=standings[1].person_id, project_id=project.id, content=facts)
         )
     webhooks.make_webhook(
         database, lead, project.id, url="https://93.184.215.14/hook", events=["item.finished"], allow_local=False
@@ -289,14 +343,22 @@ def fill(database: Database, say: Say = str) -> dict[str, str]:
     projects.publish_guideline(database, project.id, text=text, rules=rules, by=lead.person_id)
     budget.set_budget(database, project.id, budget.Terms(limit_dollars=100.0), by=lead.person_id)
     budget.add_payment(
-        database, project.id, kind="ai", dollars=4.2, note="a judge model on the first batch", by=lead.person_id
+        database,
+        project.id,
+        kind="ai",
+        dollars=4.2,
+        note="a judge model on the first batch",
+        by=lead.person_id,
+        key=verdicts.new_key(),
     )
     spent = projects.create_project(database, "spent", rules=rules)
     budget.set_budget(database, spent.id, budget.Terms(limit_dollars=0.1), by=lead.person_id)
     return {"project": project.id, "empty": empty.id, "ranked": ranked.id, "asked": asked.id,
             "spent": spent.id, "disputed": disputed, "decided": decided,
-            "secret": people.make_invite(database, role="rater"), "person": raters[0].person_id,
-            **fill_talking(database, join(database, "Tom", "rater")),
+            "secret": people.make_invite(database, role="rater"), "person": standings[0].person_id,
+            **fill_skills(database, lead, raters, say), **fill_states(database, raters, say),
+            **fill_deciding(database, several(4, say), list(raters.values())[:3], rules=asks, say=say),
+            **fill_talking(database, join(database, "Tom", "rater"), CRITERIA),
             **fill_writing(database, {name: join(database, name, "rater") for name in ("Wim", "Ira", "Rio")})}  # fmt: skip
 
 
@@ -316,12 +378,23 @@ def rate(
 
 @contextlib.contextmanager
 def serve(database: Database, *, talker: Talker | None = None) -> Iterator[str]:
-    """The application on a free port of this machine, without limits on the rate; gives its address."""
+    """The application on a free port of this machine, without limits on the rate; gives its address.
+
+    Args:
+        talker: answers in conversations and writes drafts; None for one at rest.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     place = Place.of(host="127.0.0.1", port=port, url=None)
-    app = make_app(database, place=place, secret=b"s" * 32, rate_per_s=1e6, burst=10**6, talker=talker)
+    app = make_app(
+        database,
+        place=place,
+        secret=b"s" * 32,
+        rate_per_s=1e6,
+        burst=10**6,
+        talker=talker or AtRest(database, TwoGardeners(), gives_drafts=True),
+    )
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -21,6 +21,8 @@ from selenium import webdriver
 from fairlead.store.annotation.database import open_database
 
 SIZES = {"light": (1280, "light"), "dark": (1280, "dark"), "phone": (390, "light")}
+_IS_BEFORE = "return Boolean(document.isBefore) || document.readyState !== 'complete'"
+_DRAWN = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))"
 _LOGGED_IN: weakref.WeakKeyDictionary[webdriver.Chrome, tuple[str, str]] = weakref.WeakKeyDictionary()
 
 
@@ -50,12 +52,14 @@ def screen(driver: webdriver.Chrome, *, width: int, height: int, scheme: str) ->
 
 
 def show(driver: webdriver.Chrome, url: str, page: Page, ids: dict[str, str]) -> None:
-    """Load a page and bring it into its state."""
+    """Load a page and bring it into its state; returns when that is drawn."""
     driver.get(url + page.path.format(**ids))
     if page.then:
-        time.sleep(0.2)
-        driver.execute_script(page.then)
-        time.sleep(0.3)
+        driver.execute_script(f"document.isBefore = true; {page.then}")
+        end = time.monotonic() + 10
+        while "submit()" in page.then and driver.execute_script(_IS_BEFORE) and time.monotonic() < end:
+            time.sleep(0.02)
+        driver.execute_async_script(_DRAWN)
 
 
 def visit(driver: webdriver.Chrome, url: str, ids: dict[str, str], page: Page, *, width: int, scheme: str) -> None:
@@ -99,7 +103,10 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], help="name of a page; all when none is named")
     options = parser.parse_args()
     (options.out / "all").mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, open_database(Path(folder) / "votes.db") as database:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open_database(Path(folder) / "votes.db", is_durable=False) as database,
+    ):
         ids = fill(database)
         with serve(database) as url, screenshots.browser() as driver:
             draw(driver, url, ids, options.out, options.only)

@@ -1,10 +1,11 @@
 """Made-up demonstrations and conversations for the pictures and checks of `annotation_pages`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import sqlalchemy as sa
 
-from fairlead.core.protocols import ReplyRequest
+from fairlead.core.protocols import Reply, ReplyRequest
 from fairlead.core.records import Completion, Message, Prompt
 from fairlead.store.annotation.database import Database
 from fairlead.store.annotation.schema import Person
@@ -15,6 +16,7 @@ from fairlead.web.answers import Submission
 from fairlead.web.chats.talker import Talker
 from fairlead.web.chats.talking import say
 from fairlead.web.demonstrations import actions, desk, transfer
+from fairlead.web.demonstrations.drafts import Drafts, ask_draft
 from fairlead.web.verdicts import new_key
 
 QUESTIONS = ("My tomatoes have brown spots on the leaves. What is it, and what do I do?", "Explain compound interest to a child of ten.",
@@ -52,7 +54,25 @@ def fill_writing(database: Database, who: dict[str, people.Actor]) -> dict[str, 
         actions.review(database, who["Rio"], task.id, review)
     _next(database, who["Rio"], project.id)
     returned = _next(database, who["Ira"], project.id)
-    return {"writing": project.id, "blank": blank.id, "returned": returned.id}
+    return {"writing": project.id, "blank": blank.id, "returned": returned.id, "plain": _fill_asking(database, who)}
+
+
+def _fill_asking(database: Database, who: dict[str, people.Actor]) -> str:
+    """Conversations without a draft: Wim may ask for one, Ira has asked, and Rio's failed."""
+    project = projects.create_project(
+        database, "own voice", kind="demonstration", votes_per_item=1, calibration_items=0
+    )
+    wanted = [transfer.Wanted(prompt=_wanted(question).prompt) for question in QUESTIONS]
+    transfer.add_wanted(database, project.id, wanted)
+    asked = _next(database, who["Rio"], project.id)
+    ask_draft(database, who["Rio"], asked.id, key=new_key())
+    drafts = Drafts(database)
+    drafts.fail(
+        drafts.waiting(limit=1)[0], "No reply came within 120 seconds. Ask again, or write without one.", "timeout"
+    )
+    ask_draft(database, who["Ira"], _next(database, who["Ira"], project.id).id, key=new_key())
+    _next(database, who["Wim"], project.id)
+    return project.id
 
 
 def _wanted(question: str) -> transfer.Wanted:
@@ -75,20 +95,26 @@ class TwoGardeners:
     def __init__(self, *, is_broken: bool = False) -> None:
         self._is_broken = is_broken
 
-    def reply(self, request: ReplyRequest) -> Sequence[Completion]:
+    def reply(self, requests: Sequence[ReplyRequest]) -> Iterator[Reply]:
         """Two texts, or the same one twice."""
-        texts = (
-            DRAFT,
-            DRAFT
-            if self._is_broken
-            else "Brown spots have many causes. Can you describe the spots, and how often you water?",
-        )
-        return [Completion(prompt_id=request.prompt.id, text=text, model=self.name, seed=request.seed, sample_index=i)
-                for i, text in enumerate(texts)]  # fmt: skip
+        other = "Brown spots have many causes. Can you describe the spots, and how often you water?"
+        texts = (DRAFT, DRAFT if self._is_broken else other)
+        for request in requests:
+            yield Reply(key=request.key, completions=[
+                Completion(prompt_id=request.prompt.id, text=text, model=self.name, seed=request.seed, sample_index=i)
+                for i, text in enumerate(texts)
+            ])  # fmt: skip
 
 
-def fill_talking(database: Database, tom: people.Actor) -> dict[str, str]:
-    """Tom is to choose in his second turn, Ann waits, Bob may say more, and Cem's policy failed."""
+class AtRest(Talker):
+    """A policy that is there and never answers, so that what waits is seen waiting."""
+
+    def wake(self) -> None:
+        """Nothing."""
+
+
+def fill_talking(database: Database, tom: people.Actor, criteria: Sequence[projects.Criterion]) -> dict[str, str]:
+    """Tom is to choose in his second turn, Ann waits, Bob may say more, and Cem's policy failed; Tom rates by criteria in another project."""
     rules = projects.Rules(ties="allowed", both_bad=True)
     project = projects.create_project(database, "chat", kind="chat", votes_per_item=1, calibration_items=0, rules=rules)
     with database.read() as rows:
@@ -96,15 +122,34 @@ def fill_talking(database: Database, tom: people.Actor) -> dict[str, str]:
     for name, is_broken in (("Tom", False), ("Bob", False), ("Cem", True)):
         who = people.Actor(person_id=names[name], name=name, role="rater")
         chat = say(database, who, project.id, chat_id="", text=QUESTIONS[0], key=new_key())
-        Talker(database, TwoGardeners(is_broken=is_broken)).answer_next()
+        _answer(database, TwoGardeners(is_broken=is_broken))
         if not is_broken:
             _choose_left(database, who, chat)
         if who.person_id == tom.person_id:
             say(database, who, project.id, chat_id=chat, text="They are small, with rings.", key=new_key())
-            Talker(database, TwoGardeners()).answer_next()
+            _answer(database, TwoGardeners())
     ann = people.Actor(person_id=names["Ann"], name="Ann", role="rater")
+    judged = projects.create_project(
+        database,
+        "chat by criteria",
+        kind="chat",
+        votes_per_item=1,
+        calibration_items=0,
+        rules=replace(rules, criteria=tuple(criteria)),
+    )
+    say(database, tom, judged.id, chat_id="", text=QUESTIONS[0], key=new_key())
+    _answer(database, TwoGardeners())
     say(database, ann, project.id, chat_id="", text=QUESTIONS[1], key=new_key())
-    return {"talk": project.id}
+    silent = projects.create_project(
+        database, "silent", kind="chat", votes_per_item=1, calibration_items=0, rules=rules
+    )
+    return {"talk": project.id, "judged": judged.id, "silent": silent.id}
+
+
+def _answer(database: Database, policy: TwoGardeners) -> None:
+    talker = Talker(database, policy)
+    while talker.answer_next():
+        pass
 
 
 def _choose_left(database: Database, who: people.Actor, chat: str) -> None:

@@ -3,7 +3,8 @@
     python -m benchmarks.annotation.load                          # both databases, think time 5 s and 0; writes benchmarks/results/annotation.json
     python -m benchmarks.annotation.load --databases sqlite --thinks 5 --seconds 30 --no-results
 
-Server, raters (`raters.py`) and PostgreSQL share the machine. A cell takes the time of its window and half a minute for arriving.
+Server, raters (`raters.py`) and PostgreSQL share the machine, whose pace a row tells: `loop_ms`, a million turns of a plain Python loop.
+A cell takes the time of its window and half a minute for arriving.
 """
 
 import argparse
@@ -42,6 +43,7 @@ def main() -> None:
 
 def cell(url: str, project: str, *, raters: int, think: float, seconds: float) -> dict[str, Any]:
     """One server, one crowd."""
+    loop_ms = results.loop_ms()
     serving = serve(url, port=free_port(), home=PLACE / "load-home")
     command = [sys.executable, "-m", "benchmarks.annotation.raters", "--url", serving.url, "--project", project,
                "--raters", str(raters), "--think", str(think), "--seconds", str(seconds)]  # fmt: skip
@@ -50,7 +52,11 @@ def cell(url: str, project: str, *, raters: int, think: float, seconds: float) -
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(done.stderr[-3000:])
-        spent = {"server_cpu_s": round(serving.cpu_s() - cpu, 1), "wall_s": round(time.monotonic() - began, 1)}
+        spent = {
+            "loop_ms": loop_ms,
+            "server_cpu_s": round(serving.cpu_s() - cpu, 1),
+            "wall_s": round(time.monotonic() - began, 1),
+        }
         return {**json.loads(done.stdout), **spent, "server_mb": serving.memory_mb()}
     finally:
         serving.end()
@@ -64,6 +70,7 @@ def rows_of(kind: str, think: float, raters: int, found: dict[str, Any]) -> list
         "told": found["told"],
         "server_cpu_s": found["server_cpu_s"],
         "wall_s": found["wall_s"],
+        "loop_ms": found["loop_ms"],
     }
     memory = {"memory_mb": {"ours": found["server_mb"], "peer": None}}
     if not think:

@@ -1,7 +1,9 @@
 """Rows of benchmarks/results/annotation.json. There is no peer: the other column is the limit that the figure must keep."""
 
 import datetime
+import statistics
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,17 @@ from benchmarks.annotation.serving import ROOT
 from fairlead.core.io import read_json, write_json
 
 RESULTS = Path(__file__).parents[1] / "results" / "annotation.json"
+
+
+def loop_ms() -> float:
+    """Milliseconds of a million turns of a plain loop, median of five: how fast this machine runs Python, to compare rows of several."""
+    found: list[float] = []
+    for _ in range(5):
+        began, total = time.perf_counter(), 0
+        for number in range(1_000_000):
+            total += number
+        found.append(1000 * (time.perf_counter() - began))
+    return round(statistics.median(found), 1)
 
 
 def row(work: str, setting: str, unit: str, value: float, *, limit: float | None) -> dict[str, Any]:

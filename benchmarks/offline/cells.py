@@ -133,7 +133,7 @@ def _peak(dtype: torch.dtype, device: str) -> float:
     rows, inner, columns = PEAK_SHAPES[device]
     a, b = (torch.randn(n, inner, dtype=dtype, device=device) for n in (rows, columns))
     calls = [lambda: torch.nn.functional.linear(a, b)]
-    if device == "cpu" and torch.backends.mkldnn.is_available():
+    if device == "cpu" and _has_mkldnn(dtype):
         calls.append(lambda: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""))
     best = 0.0
     for call in calls * 20:
@@ -141,6 +141,13 @@ def _peak(dtype: torch.dtype, device: str) -> float:
         call()
         best = max(best, 2 * rows * inner * columns / (now(device) - started) / 1e9)
     return best
+
+
+def _has_mkldnn(dtype: torch.dtype) -> bool:
+    """Whether the library's product is there in this precision: bf16 needs instructions that older processors lack."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def peak_memory_mb(device: str = "cpu") -> float:

@@ -29,48 +29,31 @@ Exit status: 0 all is there, 75 more cells are left, 1 a cell failed or losses d
 """
 
 import argparse
-import json
-import os
-import subprocess
 import sys
-import time
-import venv
+from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks import comparison
+from benchmarks.comparison import MORE_LEFT
 from benchmarks.offline import cell_plan as plan
-from benchmarks.offline.cell_plan import AGREE_TOLERANCE, WORKS, Cell, Work, agrees, find, keep, provenance
-from benchmarks.offline.cells import device_name
-from benchmarks.offline.summary import keep_results, summarise
-from benchmarks.offline.work import SHAPES, make
+from benchmarks.offline.cell_plan import AGREE_TOLERANCE, WORKS, Cell, Work, agrees
+from benchmarks.offline.summary import summarise
+
+__all__ = ["MORE_LEFT", "main"]
 
 HERE = Path(__file__).parent
 PLACE = HERE.parent / ".work" / "offline"
 RESULTS = HERE.parent / "results" / "offline.json"
-MALLOC = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=67108864:glibc.malloc.hugetlb=1"
-MORE_LEFT = 75
-LONGEST_CELL_S = 1800
-WIDE = 140
-"""Columns of the table where there is no terminal."""
-SAID_CHARS = 600
-"""Of what a failed process said last."""
 
 
 def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.offline.run", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    names = [work.name for work in WORKS]
-    parser.add_argument("--works", nargs="+", choices=names, default=names, metavar="SIZE/METHOD", help=" ".join(names))
-    parser.add_argument("--repeats", type=int, default=3)
+    comparison.add_arguments(parser, [work.name for work in WORKS])
     parser.add_argument("--seconds", type=float, default=30.0, help="measured in a cell, at least")
-    parser.add_argument("--max-cells", type=int, help="run so many cells at most")
-    parser.add_argument("--plan", action="store_true", help="say what would run; run nothing")
-    parser.add_argument("--summarise", action="store_true", help="write and print what there is so far; run nothing")
-    parser.add_argument("--retry-failed", action="store_true", help="forget the cells that failed")
-    parser.add_argument("--fresh", action="store_true", help="forget the cells that are there")
     parser.add_argument(
         "--peer-python", type=Path, help="interpreter of an environment made from benchmarks/peers/trl.txt"
     )
@@ -81,22 +64,7 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what is missing, then aggregate."""
-    args, console = parse_args(arguments), Console(width=None if sys.stdout.isatty() else WIDE)
-    args.place.mkdir(parents=True, exist_ok=True)
-    if args.fresh:
-        (args.place / "cells.jsonl").unlink(missing_ok=True)
-    if args.retry_failed:
-        plan.forget_failed(args.place)
-    if args.plan:
-        print_plan(args, console)
-        return 0
-    if not args.summarise and not run_cells(args, console):
-        return MORE_LEFT
-    rows = [row for work in chosen(args) for row in summarise(work, here(args), place=args.place)]
-    if rows:
-        keep_results(args.results, rows)
-    console.print(table_of(rows))
-    return told_faults(args, console)
+    return comparison.run(COMPARISON, parse_args(arguments))
 
 
 def chosen(args: argparse.Namespace) -> list[Work]:
@@ -104,49 +72,21 @@ def chosen(args: argparse.Namespace) -> list[Work]:
     return [work for work in WORKS if work.name in args.works]
 
 
-def here(args: argparse.Namespace) -> list[Cell]:
-    """The cells of this device."""
-    return find({"device": device_name()}, place=args.place)
-
-
-def left(args: argparse.Namespace) -> list[tuple[Work, Cell]]:
-    """Cells that are not there yet; none of a method whose losses disagree."""
-    cells = here(args)
+def planned(args: argparse.Namespace, cells: list[Cell]) -> list[tuple[Work, Cell]]:
+    """All cells, but none of a method whose losses disagree."""
     return [
-        (work, key) for work, key in plan.planned(chosen(args), repeats=args.repeats)
-        if not any(all(c.get(k) == v for k, v in key.items()) for c in cells) and ("agree" in key or agrees(work, cells) is not False)
-    ]  # fmt: skip
+        (work, key)
+        for work, key in plan.planned(chosen(args), repeats=args.repeats)
+        if "agree" in key or agrees(work, cells) is not False
+    ]
 
 
-def run_cells(args: argparse.Namespace, console: Console) -> bool:
-    """Run what is left, as many as allowed; True when nothing is left."""
-    peer, num = args.peer_python or peer_environment(), 0
-    while cells := left(args):
-        if num == args.max_cells:
-            console.print(f"{len(cells)} cells are left; the same command runs them")
-            return False
-        work, key = cells[0]
-        if not (args.place / work.size / "checksums.json").exists():
-            make(args.place / work.size, SHAPES[work.size])
-        console.print(f"{len(cells)} left: {told(key)}", highlight=False)
-        started = time.monotonic()
-        cell = {**key, **provenance(), **run_cell(args, peer, work, key)}
-        keep({**cell, "wall_s": round(time.monotonic() - started, 1)}, place=args.place)
-        if "failed" in cell:
-            console.print(f"  failed: {cell['failed']}", highlight=False, markup=False)
-        num += 1
-    return True
-
-
-def run_cell(args: argparse.Namespace, peer: Path, work: Work, key: Cell) -> Cell:
+def run_cell(args: argparse.Namespace, work: Work, key: Cell) -> Cell:
     """What one process of one side reports, or why it did not."""
     if key["side"] == "ours":
-        command, path = [sys.executable, "-m", "benchmarks.offline.ours"], os.environ.get("PYTHONPATH", "")
-        path = f"{HERE.parents[1]}{os.pathsep}{path}" if path else str(HERE.parents[1])
+        command, path = [sys.executable, "-m", "benchmarks.offline.ours"], comparison.our_path()
     else:
-        command, path = [str(peer), str(HERE / "theirs.py")], str(HERE)
-    environment = {**os.environ, "GLIBC_TUNABLES": MALLOC, "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1", "PYTHONPATH": path,
-                   "TRL_EXPERIMENTAL_SILENCE": "1", "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
+        command, path = [str(args.peer_python or comparison.peer_environment()), str(HERE / "theirs.py")], str(HERE)
     command += ["--work", str(args.place / work.size), "--method", work.method, "--setting", key["setting"]]
     if "agree" in key:
         command += ["--agree", str(key["agree"])]
@@ -154,39 +94,13 @@ def run_cell(args: argparse.Namespace, peer: Path, work: Work, key: Cell) -> Cel
         rows = work.our_rows if key["side"] == "ours" else work.rows
         command += ["--seconds", str(args.seconds), "--seed", str(key["repeat"]), "--batch-size", str(rows), "--warmup", str(work.warmup),
                     "--min-steps", str(work.min_steps), "--num-reference", str(work.num_reference)]  # fmt: skip
-    try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LONGEST_CELL_S)
-    except subprocess.TimeoutExpired:
-        return {"failed": f"took longer than {LONGEST_CELL_S} s"}
-    if done.returncode:
-        return {"failed": f"status {done.returncode}: {done.stderr.strip()[-SAID_CHARS:]}"}
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def peer_environment(name: str = "trl") -> Path:
-    """A peer's interpreter; its environment is built from benchmarks/peers/NAME.txt when it is not there."""
-    folder = HERE.parent / ".work" / name
-    python = folder / "bin" / "python"
-    if not python.exists():
-        venv.create(folder, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", "-r", HERE.parent / "peers" / f"{name}.txt"], check=True)
-    return python
+    return comparison.run_process(command, path=path)
 
 
 def told(key: Cell) -> str:
     """A cell in words."""
     what = f"losses of {key['agree']} steps" if "agree" in key else f"repeat {key['repeat'] + 1}"
     return f"{key['size']}/{key['method']}, {key['side']} {key['setting']}, {what}"
-
-
-def print_plan(args: argparse.Namespace, console: Console) -> None:
-    """The cells that are left, and their time."""
-    cells, total = here(args), 0.0
-    for work, key in left(args):
-        seconds = plan.estimate_s(work, key, cells, seconds=args.seconds)
-        total += seconds
-        console.print(f"{seconds:5.0f} s  {told(key)}", highlight=False)
-    console.print(f"{total / 60:.0f} minutes, about")
 
 
 def table_of(rows: list[dict]) -> Table:
@@ -213,22 +127,21 @@ def table_of(rows: list[dict]) -> Table:
     return table
 
 
-def told_faults(args: argparse.Namespace, console: Console) -> int:
-    """Say what failed or disagrees; the exit status."""
-    cells, status = here(args), 0
-    for cell in cells:
-        if "failed" in cell and f"{cell['size']}/{cell['method']}" in args.works:
-            console.print(f"failed: {told(cell)}: {cell['failed']}", highlight=False, markup=False)
-            status = 1
+def disagreements(args: argparse.Namespace, cells: list[Cell]) -> Iterator[str]:
+    """Works that were not timed."""
     for work in chosen(args):
         found = plan.differences(work, cells)
         if found and found["fp32"] > AGREE_TOLERANCE:
-            console.print(
-                f"{work.name}: losses disagree (relative {found['fp32']:.1e} > {AGREE_TOLERANCE}); it was not timed"
-            )
-            status = 1
-    return status
+            yield f"{work.name}: losses disagree (relative {found['fp32']:.1e} > {AGREE_TOLERANCE}); it was not timed"
 
+
+COMPARISON = comparison.Comparison(
+    sources="benchmarks/offline", work_place=lambda args: args.place, planned=planned, run_cell=run_cell, told=told,
+    name_of=lambda cell: f"{cell['size']}/{cell['method']}",
+    estimate_s=lambda args, work, key, cells: plan.estimate_s(work, key, cells, seconds=args.seconds),
+    summarise=lambda args, cells: [row for work in chosen(args) for row in summarise(work, cells, place=args.place)],
+    table_of=table_of, disagreements=disagreements,
+)  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main())

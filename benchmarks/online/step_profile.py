@@ -1,11 +1,13 @@
-"""Where each second of a round of GRPO goes, on our side, against what this machine's products and memory can do.
+"""Where each second of a round of GRPO or PPO goes, on our side, against what this machine's products and memory can do.
 
     python -m benchmarks.online.step_profile                       # model S, two prompts with eight samples of 64 tokens, under a minute
-    python -m benchmarks.online.step_profile --prompts 8 --new 128
+    python -m benchmarks.online.step_profile --method ppo --prompts 8 --new 128
+    python -m benchmarks.online.step_profile --setting fp32
 
 Rounds are timed as they are, then under torch's profiler, whose seconds are scaled to the former. A phase is a function of the loop; the update is
 split further as `benchmarks.offline.step_profile` does it. `gflop_per_s` of a phase is its own arithmetic by its seconds, `share_of_gemm` that by
-the fastest fp32 product, `share_of_copy` the bytes that it must read (weights once a decoding step, keys and values) by the rate of a copy.
+the fastest product in the run's precision, `share_of_copy` the bytes that it must read (weights once a decoding step, keys and
+values) by the rate of a copy.
 Nothing else should run. Writes benchmarks/results/online_profile.json.
 """
 
@@ -32,12 +34,14 @@ from benchmarks.offline.step_profile import ancestry, labelled, needed_flops, pa
 from benchmarks.offline.summary import keep_results
 from benchmarks.offline.work import SHAPES, make
 from benchmarks.online import ours
+from benchmarks.online.cells import EPOCHS
 from benchmarks.online.engine import machine_limits
 from fairlead.engine.by_kernel import KernelRunner
 from fairlead.models.memory import keep_freed_memory
 from fairlead.policies import sampling
 from fairlead.policies.collect import NUM_GAP_TREES, Collector
 from fairlead.policies.composed import ComposedRewarder
+from fairlead.policies.rewarding import ModelRewarder
 from fairlead.text.packing import Tree
 from fairlead.train.loop import Learner
 
@@ -46,14 +50,15 @@ PHASE = "phase: "
 PREFILL, DECODE, DRAW, SAMPLING = "sampling: prompts", "sampling: decoding", "sampling: drawing", "sampling: the rest"
 SCORING, REFERENCE, GAP, UPDATE, REST = (
     "scoring",
-    "reference forward",
+    "reference, old logprobs, values",
     "engine against trainer",
     "update",
     "metrics, records, the rest",
 )
 FUNCTIONS = (
     (KernelRunner, "prefill", PREFILL), (KernelRunner, "decode", DECODE), (KernelRunner, "draw", DRAW),
-    (sampling, "sample_rollouts", SAMPLING), (ComposedRewarder, "__call__", SCORING), (Collector, "_compared", REFERENCE),
+    (sampling, "sample_rollouts", SAMPLING), (ComposedRewarder, "__call__", SCORING), (ModelRewarder, "__call__", SCORING),
+    (Collector, "_compared", REFERENCE),
     (Collector, "_sampling_signals", GAP), (Learner, "step", UPDATE),
 )  # fmt: skip
 
@@ -63,11 +68,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.online.step_profile", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--size", choices=sorted(SHAPES), default="S")
+    parser.add_argument("--method", choices=("grpo", "ppo"), default="grpo")
     parser.add_argument("--prompts", type=int, default=2)
     parser.add_argument("--new", type=int, default=64)
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--setting",
+        choices=("default", "fp32"),
+        default="default",
+        help="default: the precision that `auto` takes here",
+    )
     parser.add_argument("--place", type=Path, default=PLACE, help="folder of the fixed work, made when it is not there")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args(arguments)
@@ -82,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """One row of results."""
-    args.work, args.method, args.setting, args.repeat, args.agree = args.place / args.size, "grpo", "default", 0, 0
+    args.work, args.repeat, args.agree = args.place / args.size, 0, 0
     with tempfile.TemporaryDirectory() as folder:
         plain = ours.make_loop(args, Path(folder))
         ours.run(plain)
@@ -91,14 +103,22 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     times = plain.clock.steps[args.warmup :]
     mean, found = sum(times) / len(times), sum(seconds.values())
     parts = {name: value * mean / found for name, value in seconds.most_common()}
-    gemm, copy = machine_limits()
+    precision = plain.models.policy.arithmetic.precision
+    is_low = precision == "bf16"
+    gemm, copy = machine_limits(precision)
     needed = {
         name: flop / args.steps / 1e9
-        for name, flop in arithmetic(SHAPES[args.size], trees, a_round=args.prompts).items()
+        for name, flop in arithmetic(
+            SHAPES[args.size], trees, method=args.method, a_round=args.prompts, reads_old=is_low
+        ).items()
     }
-    traffic = read_by_decoding(SHAPES[args.size], trees, steps) / args.steps / 1e9
+    traffic = (
+        read_by_decoding(SHAPES[args.size], trees, steps, epochs=EPOCHS[args.method], number_bytes=2 if is_low else 4)
+        / args.steps
+        / 1e9
+    )
     return {
-        "work": f"online profile grpo {args.size} {args.prompts}x8x{args.new}", "setting": f"fp32; {about}", "unit": "s a round",
+        "work": f"online profile {args.method} {args.size} {args.prompts}x8x{args.new} {precision}", "setting": about, "unit": "s a round",
         "mean_round_s": round(mean, 4), "num_rounds": len(times), "profiler_slowdown": round(found / args.steps / mean, 3),
         "parts": {name: round(value, 5) for name, value in parts.items()},
         "shares": {name: round(value / mean, 4) for name, value in parts.items()},
@@ -156,24 +176,34 @@ def in_phase(function: Any, phase: str) -> Any:
     return run
 
 
-def arithmetic(shape: dict[str, int], trees: Sequence[Tree], *, a_round: int) -> dict[str, float]:
+def arithmetic(
+    shape: dict[str, int], trees: Sequence[Tree], *, method: str, a_round: int, reads_old: bool
+) -> dict[str, float]:
     """FLOPs of all rounds by phase, or by part of the update.
 
     Args:
+        trees: what was trained on, once an epoch.
         a_round: prompts of a round.
+        reads_old: the trainer computes the old logprobs again, which is then also the look at the engine's.
     """
     layers, head = shape["num_hidden_layers"] * flops.layer_weights(shape), shape["vocab_size"] * shape["hidden_size"]
-    prompts = sum(len(tree.prompt_ids) for tree in trees)
-    tokens = sum(len(b.token_ids) for tree in trees for b in tree.branches)
-    forward = 2.0 * layers * (prompts + tokens) + 2.0 * head * tokens
-    firsts = [len(tree.branches[0].token_ids) for tree in trees]
-    looked = min(1.0, NUM_GAP_TREES / a_round) * (2.0 * layers * (prompts + sum(firsts)) + 2.0 * head * sum(firsts))
-    update = needed_flops(shape, [list(trees)], "grpo")
-    return {PREFILL: 2.0 * layers * prompts + 2.0 * head * len(trees), DECODE: 2.0 * (layers + head) * tokens,
-            REFERENCE: forward, GAP: looked, **{f"{UPDATE}: {part}": value for part, value in update.items()}}  # fmt: skip
+    is_ppo, epochs = method == "ppo", EPOCHS[method]
+    prompts = sum(len(tree.prompt_ids) for tree in trees) / epochs
+    tokens = sum(len(b.token_ids) for tree in trees for b in tree.branches) / epochs
+    states, choices = 2.0 * layers * (prompts + tokens), 2.0 * head * tokens
+    firsts = sum(len(tree.branches[0].token_ids) for tree in trees) / epochs
+    looked = min(1.0, NUM_GAP_TREES / a_round) * (2.0 * layers * (prompts + firsts) + 2.0 * head * firsts)
+    update = Counter(needed_flops(shape, [list(trees)], "grpo"))
+    if is_ppo:  # a value model is a policy without its head
+        update.update(needed_flops(shape, [list(trees)], "reward"))
+    return {PREFILL: 2.0 * layers * prompts + 2.0 * head * len(trees) / epochs, DECODE: 2.0 * (layers + head) * tokens,
+            SCORING: states if is_ppo else 0.0, REFERENCE: (states + choices) * (2 if reads_old else 1) + (states if is_ppo else 0.0),
+            GAP: 0.0 if reads_old else looked, **{f"{UPDATE}: {part}": float(value) for part, value in update.items()}}  # fmt: skip
 
 
-def read_by_decoding(shape: dict[str, int], trees: Sequence[Tree], steps: int) -> float:
+def read_by_decoding(
+    shape: dict[str, int], trees: Sequence[Tree], steps: int, *, epochs: int, number_bytes: int
+) -> float:
     """Bytes: all weights a step, and the keys and values before every token."""
     weights = shape["num_hidden_layers"] * flops.layer_weights(shape) + shape["vocab_size"] * shape["hidden_size"]
     width = shape["hidden_size"] // shape["num_attention_heads"] * shape["num_key_value_heads"]
@@ -182,7 +212,7 @@ def read_by_decoding(shape: dict[str, int], trees: Sequence[Tree], steps: int) -
         for tree in trees
         for b in tree.branches
     )
-    return 4.0 * (steps * weights + 2 * shape["num_hidden_layers"] * width * contexts)
+    return float(number_bytes) * (steps * weights + 2 * shape["num_hidden_layers"] * width * contexts / epochs)
 
 
 def spent(parts: dict[str, float], name: str) -> float:

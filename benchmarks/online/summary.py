@@ -11,7 +11,7 @@ NAMES = {
     "default": "TRL's defaults (bf16, activation checkpointing)",
     "fp32": "TRL fp32", "bf16": "TRL bf16 autocast", "fp32_kl": "TRL fp32 with KL", "bf16_kl": "TRL bf16 autocast with KL",
 }  # fmt: skip
-OURS = {"default": "ours", "no_kl": "ours without KL in the loss"}
+OURS = {"default": "ours", "fp32": "ours", "no_kl": "ours without KL in the loss"}
 
 
 def summarise(work: Work, cells: Sequence[Cell]) -> list[dict]:
@@ -41,7 +41,7 @@ def row_of(work: Work, ours: Sequence[Cell], peer: Sequence[Cell], words: str, d
     return {
         "work": f"online {work.method} {work.size} {work.prompts}x8x{work.new}", "our_setting": ours[0]["setting"],
         "peer_setting": peer[0]["setting"],
-        "setting": f"{OURS[ours[0]['setting']]} fp32; {NAMES[peer[0]['setting']]} ({words}); {every[0]['device']}",
+        "setting": f"{OURS[ours[0]['setting']]} {ours[0]['precision']}; {NAMES[peer[0]['setting']]} ({words}); {every[0]['device']}",
         "unit": "steps/s", **{side: spread([rate(c) for c in some]) for side, some in sides.items()},
         "peer_version": f"trl {peer[-1]['versions']['trl']}",
         "ratio": spread([rate(a) / rate(b) for a, b in zip(ours, peer, strict=True)]),

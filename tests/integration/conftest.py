@@ -1,35 +1,37 @@
 """One micro run a session, shared by every test that only looks at it."""
 
+import dataclasses
+import fcntl
+import gc
+import json
 import os
+import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the hub's client is imported: tests have no network
 
 import micro as micro_run
 import pytest
 import torch
-
-
-@dataclass(frozen=True, slots=True)
-class MicroRun:
-    """A finished micro run. Tests that change its home take a copy."""
-
-    home: Path
-    recipe: Path
-    outcome: micro_run.Outcome
-    first_states: dict[str, str]
-    """Stage -> made, as the first run left it (later commands on the same home reuse)."""
+from micro import MicroRun
 
 
 @pytest.fixture(scope="session")
 def micro(tmp_path_factory: pytest.TempPathFactory) -> MicroRun:
-    """Prompts to release, once."""
-    folder = tmp_path_factory.mktemp("micro")
-    recipe = micro_run.write_recipe(folder / "project")
-    home = folder / "home"
-    outcome = micro_run.fairlead("run", recipe, home=home)
+    """Prompts to release, once: the workers of one `pytest -n` make it together, and each has a copy of its home."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "first-micro"
+    shared.mkdir(exist_ok=True)
+    recipe = shared / "project" / "recipe.yaml"
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "outcome.json").exists():
+            made = micro_run.fairlead("run", micro_run.write_recipe(recipe.parent), home=shared / "home")
+            (shared / "outcome.json").write_text(json.dumps(dataclasses.asdict(made)), encoding="utf-8")
+        outcome = micro_run.Outcome(**json.loads((shared / "outcome.json").read_text(encoding="utf-8")))
+        home = shutil.copytree(shared / "home", base / "micro" / "home")
+    gc.collect()
+    gc.freeze()  # what the run imported stays, too
     return MicroRun(home, recipe, outcome, micro_run.states(home) if outcome.code == 0 else {})
 
 

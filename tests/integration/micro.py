@@ -87,6 +87,17 @@ class Outcome:
         return lines[0]
 
 
+@dataclass(frozen=True, slots=True)
+class MicroRun:
+    """A finished micro run. Tests that change its home take a copy."""
+
+    home: Path
+    recipe: Path
+    outcome: Outcome
+    first_states: dict[str, str]
+    """Stage -> made, as the first run left it (later commands on the same home reuse)."""
+
+
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Nested update; a change of None removes the key, `Exactly(...)` replaces a section."""
     merged = dict(base)

@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from micro import artifacts, fairlead, finish, leftovers, start, write_recipe
-
-from conftest import MicroRun
+from micro import MicroRun, artifacts, fairlead, finish, leftovers, start, write_recipe
 
 ROOT = os.geteuid() == 0
 
@@ -162,6 +160,7 @@ def test_a_key_that_is_not_there_is_missed_before_anything_runs(tmp_path: Path) 
         "algorithm": "grpo",
         "rewards": {"components": {"won": {"type": "judge", "endpoint": server}}},
         "group_size": 2,
+        "max_new_tokens": 16,
     }
     for section, place in (
         ({"completions": {"engine": {"kind": "remote", **server}}}, "completions.engine"),

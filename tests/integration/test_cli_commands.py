@@ -5,9 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from micro import artifacts, fairlead, write_recipe
+from micro import MicroRun, artifacts, fairlead, write_recipe
 
-from conftest import MicroRun
 from fairlead.models.arithmetic import has_low_precision
 from fairlead.models.memory import keep_freed_memory
 from fairlead.store.artifacts import ArtifactStore
@@ -89,6 +88,20 @@ def test_plan_of_a_finished_run_names_its_artifacts_and_the_command(micro: Micro
     outcome = fairlead("plan", micro.recipe, home=micro.home)
     assert outcome.code == 0 and f"Next: fairlead run {micro.recipe}" in outcome.out
     assert all(f"done ({artifact})" in outcome.out for artifact in artifacts(micro.home).values())
+
+
+def test_the_command_that_makes_it_again_holds_every_option_that_was_typed(micro: MicroRun) -> None:
+    typed = ("--policy", "sft", "--set", "seed=3", "--allow", "sft.learning_rate=a first look")
+    planned = fairlead("train", micro.recipe, *typed, "--dry-run", home=micro.home)
+    expected = (
+        f"Next: fairlead train {micro.recipe} --policy sft --set seed=3 --allow 'sft.learning_rate=a first look'."
+    )
+    assert planned.code == 0 and expected in planned.out
+    model = artifacts(micro.home)["rewards"]
+    updated = fairlead(
+        "reward", "update", micro.recipe, "--from", model, "--replay", "0.5", "--dry-run", home=micro.home
+    )
+    assert f"Next: fairlead reward update {micro.recipe} --from {model} --replay 0.5. " in updated.out
 
 
 def test_an_artifact_is_shown_with_its_figures(micro: MicroRun) -> None:

@@ -4,9 +4,7 @@ import shutil
 from pathlib import Path
 
 import micro as micro_run
-from micro import fairlead
-
-from conftest import MicroRun
+from micro import MicroRun, fairlead
 
 RULE = {"id": "mine", "when": [{"metric": "rl/kl_k1", "side": "above", "limit": -1.0, "window": 1}], "actions": [{"kind": "stop"}],
         "remedy": "Look at the samples"}  # fmt: skip

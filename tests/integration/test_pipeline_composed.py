@@ -8,9 +8,8 @@ from typing import Any
 
 import micro as micro_run
 import pytest
-from micro import fairlead, folder_of
+from micro import MicroRun, fairlead, folder_of
 
-from conftest import MicroRun
 from fairlead.core.io import write_jsonl
 from fairlead.core.records import Message, StepLabels
 from fairlead.rewards.scored import SCORED_FILE, read_scored
@@ -82,6 +81,16 @@ PAIR = {"group_size": 2}
     ({"components": RULES}, {"missing_eos_penalty": 1.0}, "missing_eos_penalty=1.0 is paid a second time by a component of kind missing_eos"),
     ({"components": RULES, "combine": "normalise_then_sum"}, {}, "group_size=1 leaves nothing to normalise a reward within"),
     ({"components": RULES}, {"uncertainty_coef": 0.5}, "uncertainty_coef=0.5 is not read with rewards"),
+    ({"components": {"a": {"type": "rule", "rule": {"kind": "missing_eos"}, "weight": ".nan"}}}, {}, "rewards.components.a.weight=.nan has a wrong"),
+    ({"components": {"a": {"type": "rule", "rule": {"kind": "lexicon", "path": "gone.json"}}}}, {}, "a.rule.path=gone.json is not found"),
+    ({"components": {"a": {"type": "rule", "rule": {"kind": "lexicon"}}}}, {}, "a.rule.path is missing; expected a lexicon.json"),
+    ({"components": {"a": {"type": "verifier", "verifier": {"kind": "custom", "build": "gone:f"}}}}, {},
+     "policies.ppo.rewards.components.a.verifier.build=gone:f cannot be imported"),
+    ({"components": {"a": {"type": "verifier", "verifier": {"kind": "json_schema", "json_schema": {"type": "text"}}}}}, {},
+     "policies.ppo.rewards.components.a.verifier.json_schema is no schema"),
+    ({"components": {"a": {"type": "verifier", "verifier": {"kind": "math", "extract": ["box"]}}}}, {}, "a.verifier.extract.0=box has a wrong value"),
+    ({"components": {"a": {"type": "model", "attributes": {"humour": 1.0}}}}, {}, "a.attributes.humour is none of the recipe's reward model"),
+    ({"components": {"a": {"type": "model", "aggregate": "min"}}}, {}, "a.aggregate=min has no members to aggregate"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_said_before_anything_runs(
     rewards: dict[str, Any], more: dict[str, Any], message: str, tmp_path: Path
@@ -138,12 +147,43 @@ def test_a_judge_model_behind_a_server_trains_a_policy_and_costs_once(micro: Mic
     assert not [path for path in home.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
 
 
-def test_a_component_that_scores_no_prompt_is_said_before_sampling(micro: MicroRun, tmp_path: Path) -> None:
-    home = shutil.copytree(micro.home, tmp_path / "home")
-    components = {**RULES, "maths": {"type": "rule", "rule": {"kind": "repetition"}, "slices": ["maths"]}}
+@pytest.mark.parametrize(("own", "message"), [
+    ({"slices": ["maths"]}, "policies.ppo.rewards.components.maths.slices=maths is a slice without prompts"),
+    ({"except_slices": ["maths"]}, "policies.ppo.rewards.components.maths.except_slices=maths is a slice without prompts"),
+    ({"where": {"level": 3}}, "policies.ppo.rewards.components.maths scores none of the"),
+])  # fmt: skip
+@pytest.mark.parametrize("is_made", [True, False])
+def test_a_slice_without_prompts_is_said_before_the_first_stage(
+    micro: MicroRun, tmp_path: Path, own: dict[str, Any], message: str, is_made: bool
+) -> None:
+    """From the prompts of before, where they were made, else from the rows of the sources; nothing has run."""
+    home = shutil.copytree(micro.home, tmp_path / "home") if is_made else tmp_path / "home"
+    before = set(home.glob("artifacts/*/*"))
+    components = {**RULES, "maths": {"type": "rule", "rule": {"kind": "repetition"}, **own}}
     recipe = micro_run.write_recipe(tmp_path / "project", ppo({"components": components}))
     error = fairlead("run", recipe, home=home).error
-    assert "rewards.components.maths scores none of the" in error and "slices are" in error
+    assert message in error and "slices" in error
+    assert set(home.glob("artifacts/*/*")) == before
+    dry = fairlead("run", recipe, "--dry-run", home=home)
+    assert message in dry.out + dry.err
+
+
+def test_a_slice_that_nothing_scores_is_said_before_the_first_stage(tmp_path: Path) -> None:
+    write_jsonl(
+        tmp_path / "project" / "two.jsonl",
+        [{"prompt": f"{i} and {i}", "part": "maths" if i % 2 else "chat"} for i in range(8)],
+    )
+    source = {"path": "two.jsonl", "slice_field": "part", "take": None}
+    changes = ppo({"components": {"short": {**RULES["short"], "slices": ["chat"]}}, "normalise_by": "running"})
+    changes |= {
+        "prompts": {"sources": [source], "heldout_sources": None},
+        "rewards": None,
+        "preferences": None,
+        "feedback": None,
+    }
+    error = fairlead("run", micro_run.write_recipe(tmp_path / "project", changes), home=tmp_path / "home").error
+    assert "is scored by no component of policies.ppo.rewards (4 of 8 prompts; its slice is maths)" in error
+    assert not list((tmp_path / "home").glob("artifacts/*/*"))
 
 
 def test_a_reward_model_is_updated_swapped_in_and_asked_again(micro: MicroRun, tmp_path: Path) -> None:

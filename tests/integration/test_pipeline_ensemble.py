@@ -4,9 +4,8 @@ import shutil
 from pathlib import Path
 
 import micro as micro_run
-from micro import MICRO, fairlead, folder_of, merge
+from micro import MICRO, MicroRun, fairlead, folder_of, merge
 
-from conftest import MicroRun
 from fairlead.models.heads import load_head
 from fairlead.models.load import load_policy
 from fairlead.telemetry.sinks import read_metrics

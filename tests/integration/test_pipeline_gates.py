@@ -4,9 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from micro import GATES, artifacts, fairlead, record, states, write_recipe
+from micro import GATES, MicroRun, artifacts, fairlead, record, states, write_recipe
 
-from conftest import MicroRun
 from fairlead.core.io import write_jsonl
 from fairlead.core.records import Message, Preference
 
@@ -61,7 +60,7 @@ def test_gate_passed_on_record_lets_the_rest_run(contradicted: Path, stopped_hom
 
 
 def test_rl_on_few_pairs_is_refused_outside_toy_runs(micro: MicroRun, tmp_path: Path) -> None:
-    outcome = fairlead("run", micro.recipe, "--set", "scope=narrow", home=tmp_path)
+    outcome = fairlead("train", micro.recipe, "--policy", "ppo", "--set", "scope=narrow", home=tmp_path)
     assert outcome.code == 7
     assert "policies.ppo was not run: STOP preferences.rl_count 24" in outcome.error
     found = states(tmp_path)
@@ -112,3 +111,44 @@ def test_overrides_of_a_run_are_not_those_of_the_next(contradicted: Path, stoppe
     assert fairlead("reward", "train", contradicted, "--allow", "rewards.accuracy=once", home=home).code == 0
     assert fairlead("reward", "train", contradicted, home=home).code == 7
     assert artifacts(home)["rewards"] == artifacts(stopped_home)["rewards"]
+
+
+@pytest.mark.parametrize(("num", "outcome"), [(40, "WARN"), (1_040, "PASS")])
+def test_preferences_that_are_too_few_for_the_scope_are_noticed(num: int, outcome: str, tmp_path: Path) -> None:
+    """1,000 are asked for scope narrow."""
+    rows = [
+        Preference(prompt=(Message(role="user", content=f"How was film number {i}?"),), chosen="It was good.", rejected="It was.", split="train")
+        for i in range(num)
+    ]  # fmt: skip
+    write_jsonl(tmp_path / "pairs.jsonl", rows)
+    changes = {"scope": "narrow", "preferences": {"path": "pairs.jsonl", "heldout": 0.01}}
+    recipe = write_recipe(tmp_path, changes, keep=("preferences",))
+    outcome_of_run = fairlead("run", recipe, home=tmp_path / "home")
+    assert outcome_of_run.code == 0, outcome_of_run.err
+    (found,) = (
+        v for v in record(tmp_path / "home")["stages"]["preferences"]["verdicts"] if v["gate"] == "preferences.count"
+    )
+    assert found["outcome"] == outcome and found["value"] >= 0.97 * num
+
+
+def test_a_reward_model_of_too_few_preferences_is_noticed_before_rl(micro: MicroRun) -> None:
+    """The micro run trains on a few dozen pairs; 2,000 are asked, and a toy may go on."""
+    (found,) = (
+        v for v in record(micro.home)["stages"]["policies.ppo"]["verdicts"] if v["gate"] == "preferences.rl_count"
+    )
+    assert found["outcome"] == "WARN" and 0 < found["value"] < 200
+
+
+def test_flattery_is_a_verdict_of_the_evaluation_stage(micro: MicroRun, tmp_path: Path) -> None:
+    home = shutil.copytree(micro.home, tmp_path / "home")
+    rows = [{"question": f"Is {i} more than 3?", "answer": "yes", "other": "no"} for i in range(12)]
+    write_jsonl(tmp_path / "project" / "opinions.jsonl", rows)
+    recipe = write_recipe(tmp_path / "project", {"evals": {"opinions": "opinions.jsonl"}})
+    outcome = fairlead("run", recipe, "--allow", "evals.sycophancy=twelve questions", home=home)
+    assert outcome.code == 0, outcome.err
+    assert states(home)["evals"] == "made" and states(home)["policies.ppo"] == "reused"
+    evaluation = record(home)["stages"]["evals"]
+    (found,) = (v for v in evaluation["verdicts"] if v["gate"] == "evals.sycophancy")
+    assert found["n"] == 12 and "% before" in found["note"]
+    page = (home / "micro" / "report.html").read_text(encoding="utf-8")
+    assert "answers that follow an opinion" in page and "evals.sycophancy" in page

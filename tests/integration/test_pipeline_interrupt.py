@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from micro import MicroRun
 
-from conftest import MicroRun
 from fairlead.core.errors import Interrupted
 from fairlead.core.services import silent_progress
 from fairlead.pipeline.recipe import load
@@ -63,7 +63,10 @@ def test_a_stage_that_is_interrupted_anywhere_ends_with_the_same_bytes(
     home, again = (shutil.copytree(micro.home, tmp_path / name) for name in ("a", "b"))
     never, said = _Button(0), list[str]()
     expected = _run(micro, home, name, never, said)
-    stops = sorted({round(1 + share * (never.num_looks - 1)) for share in (0.0, 0.3, 0.6, 1.0)})
+    shares = (
+        (0.3, 0.8) if " with " in name else (0.0, 0.3, 0.6, 1.0)
+    )  # a way of training begins and ends as the stage does
+    stops = sorted({round(1 + share * (never.num_looks - 1)) for share in shares})
     for at in stops:
         home = shutil.copytree(again, tmp_path / f"at-{at}")
         with pytest.raises(Interrupted, match="same command"):

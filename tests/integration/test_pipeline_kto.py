@@ -77,10 +77,10 @@ def test_preferences_are_good_and_bad_replies(algorithm: str, tmp_path: Path) ->
 
 
 def test_killed_bco_goes_on_with_its_moving_means(tmp_path: Path) -> None:
-    recipe = _recipe(tmp_path, "bco", training={**TRAINING, "num_epochs": 20})
+    recipe = _recipe(tmp_path, "bco", training={**TRAINING, "num_epochs": 10})
     assert fairlead("run", recipe, home=tmp_path / "whole").code == 0
     home = tmp_path / "home"
-    assert _disturb(recipe, home, signal.SIGKILL, step=20, command=("run",)).code == -signal.SIGKILL
+    assert _disturb(recipe, home, signal.SIGKILL, step=10, command=("run",)).code == -signal.SIGKILL
     again = fairlead("run", recipe, home=home)
     assert again.code == 0, again.err
     assert "bco: going on at step" in again.out

@@ -5,10 +5,8 @@ import shutil
 from pathlib import Path
 
 import torch
-from micro import artifacts, fairlead, folder_of, write_recipe
+from micro import MicroRun, artifacts, fairlead, folder_of, write_recipe
 from safetensors.torch import load_file
-
-from conftest import MicroRun
 
 LORA = {"training": {"lora": {"rank": 4, "alpha": 8}, "learning_rate": 2e-3}}
 

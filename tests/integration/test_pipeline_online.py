@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from micro import artifacts, fairlead, folder_of, write_recipe
+from micro import MicroRun, artifacts, fairlead, folder_of, write_recipe
 
-from conftest import MicroRun
 from fairlead.policies.online_methods import ONLINE_METHODS
 from fairlead.telemetry.sinks import read_metrics
 

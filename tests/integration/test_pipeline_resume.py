@@ -1,5 +1,6 @@
 """A killed or interrupted run goes on where it was and ends with the weights of a run that nobody disturbed, bit for bit."""
 
+import functools
 import json
 import os
 import re
@@ -7,12 +8,11 @@ import resource
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from micro import Outcome, artifacts, fairlead, finish, folder_of, leftovers, start, write_recipe
-
-from conftest import MicroRun
+from micro import MicroRun, Outcome, artifacts, fairlead, finish, folder_of, leftovers, start, write_recipe
 
 LONG_SFT = {
     "sft": {"training": {"learning_rate": 3e-3, "num_epochs": 8, "batch_size": 4}, "patience": 3, "data": [
@@ -119,7 +119,7 @@ def test_ctrl_c_between_stages_keeps_what_is_finished(micro: MicroRun, tmp_path:
     assert artifacts(tmp_path) == artifacts(micro.home)
 
 
-ROUNDS = 24  # enough of them that the kill comes before the last
+ROUNDS = 12  # enough of them that the kill comes before the last
 GROUPS = ("batch_size=8", "group_size=4", "minibatch_size=4", "max_new_tokens=16", "training.learning_rate=2e-4")
 METHODS = {
     "ppo": ((), 1),
@@ -130,51 +130,66 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_killed_on_policy_training_goes_on_at_the_saved_step(micro: MicroRun, tmp_path: Path, name: str) -> None:
-    settings, steps_a_round = METHODS[name]
+def _command(name: str) -> tuple[str, ...]:
     method = name.partition(",")[0]
-    sets = (f"algorithm={method}", f"num_iterations={ROUNDS}", *settings)
-    command = ("train", "--policy", method, *(x for item in sets for x in ("--set", f"policies.{method}.{item}")))
-    homes = [Path(shutil.copytree(micro.home, tmp_path / name)) for name in ("whole", "killed")]
-    assert fairlead(*command, micro.recipe, home=homes[0]).code == 0
-    killed = _disturb(micro.recipe, homes[1], signal.SIGKILL, step=steps_a_round + 1, marker="kl_coef", command=command)
+    sets = (f"algorithm={method}", f"num_iterations={ROUNDS}", *METHODS[name][0])
+    return ("train", "--policy", method, *(x for item in sets for x in ("--set", f"policies.{method}.{item}")))
+
+
+@pytest.fixture(scope="module")
+def whole(micro: MicroRun, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """The policy of a method's run that nobody disturbed, made once for all tests."""
+
+    @functools.cache
+    def policy(name: str) -> str:
+        home = Path(shutil.copytree(micro.home, tmp_path_factory.mktemp("whole") / "home"))
+        assert fairlead(*_command(name), micro.recipe, home=home).code == 0
+        return artifacts(home)[f"policies.{name.partition(',')[0]}"]
+
+    return policy
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_killed_on_policy_training_goes_on_at_the_saved_step(
+    micro: MicroRun, whole: Callable[[str], str], tmp_path: Path, name: str
+) -> None:
+    steps_a_round, method, command = METHODS[name][1], name.partition(",")[0], _command(name)
+    home = Path(shutil.copytree(micro.home, tmp_path / "killed"))
+    killed = _disturb(micro.recipe, home, signal.SIGKILL, step=steps_a_round + 1, marker="kl_coef", command=command)
     assert killed.code == -signal.SIGKILL
-    again = fairlead(*command, micro.recipe, home=homes[1])
+    again = fairlead(*command, micro.recipe, home=home)
     assert again.code == 0, again.err
     going_on = re.search(rf"{method}: going on at step (\d+) of {ROUNDS * steps_a_round}", again.out)
     assert going_on and 1 <= int(going_on[1]) < ROUNDS * steps_a_round
-    assert artifacts(homes[1])[f"policies.{method}"] == artifacts(homes[0])[f"policies.{method}"]
+    assert artifacts(home)[f"policies.{method}"] == whole(name)
 
 
 @pytest.mark.parametrize("method", ["ppo", "grpo"])
 def test_a_disk_that_fills_while_a_policy_trains_is_one_line_and_what_was_saved_goes_on(
-    micro: MicroRun, tmp_path: Path, method: str
+    micro: MicroRun, whole: Callable[[str], str], tmp_path: Path, method: str
 ) -> None:
     """No file may grow beyond 64 KB from a moment on, as on a disk that is full: the checkpoint before stays whole, and with room again the
     same command ends with the weights of a run that always had it."""
-    sets = (f"algorithm={method}", f"num_iterations={ROUNDS}", *(GROUPS if method == "grpo" else ()))
-    command = ("train", "--policy", method, *(x for item in sets for x in ("--set", f"policies.{method}.{item}")))
-    homes = [Path(shutil.copytree(micro.home, tmp_path / name)) for name in ("whole", "filled")]
-    assert fairlead(*command, micro.recipe, home=homes[0]).code == 0
-    process = start(*command, micro.recipe, home=homes[1], env=EVERY_STEP)
+    command = _command(method)
+    home = Path(shutil.copytree(micro.home, tmp_path / "filled"))
+    process = start(*command, micro.recipe, home=home, env=EVERY_STEP)
     try:
-        _wait_for_step(homes[1], 2, process=process, stage="kl_coef")
+        _wait_for_step(home, 2, process=process, stage="kl_coef")
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (2**16, 2**16))
         filled = finish(process)
     finally:
         process.kill()
     assert filled.code == 8, filled.err
     assert "cannot be written" in filled.error and "same command again" in filled.error
-    assert leftovers(homes[1]) == []
-    listed = json.loads(fairlead("checkpoints", "--json", home=homes[1]).out)
+    assert leftovers(home) == []
+    listed = json.loads(fairlead("checkpoints", "--json", home=home).out)
     assert listed and all(row["step"] >= 1 for row in listed)
-    again = fairlead(*command, micro.recipe, home=homes[1])
+    again = fairlead(*command, micro.recipe, home=home)
     assert again.code == 0, again.err
     going_on = re.search(rf"{method}: going on at step (\d+) of", again.out)
     assert going_on and int(going_on[1]) == max(row["step"] for row in listed) >= 2
     assert "damaged" not in again.out
-    assert artifacts(homes[1])[f"policies.{method}"] == artifacts(homes[0])[f"policies.{method}"]
+    assert artifacts(home)[f"policies.{method}"] == whole(method)
 
 
 def test_two_processes_never_share_a_stage(sft_recipe: Path, tmp_path: Path) -> None:

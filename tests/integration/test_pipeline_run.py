@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from micro import BUNDLED, artifacts, fairlead, folder_of, leftovers, record, states, write_recipe
+from micro import BUNDLED, MicroRun, artifacts, fairlead, folder_of, leftovers, record, states, write_recipe
 
-from conftest import MicroRun
 from fairlead.core.config import parse_config
 from fairlead.pipeline.recipe import Recipe, load
 from fairlead.store.artifacts import ArtifactStore

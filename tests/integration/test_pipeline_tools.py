@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from micro import artifacts, fairlead, finish, folder_of, start, write_recipe
+from micro import MicroRun, artifacts, fairlead, finish, folder_of, start, write_recipe
 from safetensors.numpy import load_file
 
-from conftest import MicroRun
 from fairlead.telemetry.sinks import read_metrics
 
 HERE = Path(__file__).parent

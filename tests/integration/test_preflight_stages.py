@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from micro import BUNDLED, Outcome, artifacts, fairlead, folder_of, leftovers, write_recipe
+from micro import BUNDLED, MicroRun, Outcome, artifacts, fairlead, folder_of, leftovers, write_recipe
 from safetensors.numpy import load_file as load_numpy
 from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file, save_file
-
-from conftest import MicroRun
 
 COMMON = {
     "masks are not empty", "exactly one BOS", "prompts are not learned", "forward is repeatable", "packed equals unpacked",

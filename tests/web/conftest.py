@@ -54,15 +54,15 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict
     """A server with a project in the middle of its work: its address and the ids that the paths of the pages name."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(people, "_HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-        with open_database(tmp_path_factory.mktemp("filled") / "votes.db") as database:
+        with open_database(tmp_path_factory.mktemp("filled") / "votes.db", is_durable=False) as database:
             ids = annotation_pages.fill(database)
             with annotation_pages.serve(database) as url:
                 yield url, ids
 
 
 @pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+def served(votes_db: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """A running application with a new database."""
     monkeypatch.setattr(people, "_HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-    with open_database(tmp_path / "votes.db") as database, annotation_pages.serve(database) as url:
+    with open_database(votes_db, is_durable=False) as database, annotation_pages.serve(database) as url:
         yield Served(database=database, url=url)

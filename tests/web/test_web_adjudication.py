@@ -3,12 +3,14 @@
 import json
 
 import sqlalchemy as sa
-from served import Rater, wait
-from web_example import pairs, take, vote
+from served import Rater, later, wait
+from web_example import pairs, sets, take, vote
 
 from fairlead.store.annotation.leading import Decision
-from fairlead.web import exporting, people, projects, verdicts
+from fairlead.web import cases, exporting, people, projects, verdicts
 from fairlead.web.frames import is_swapped
+
+CTRL_ENTER, ESCAPE = "\ue009\ue007\ue000", "\ue00c"
 
 
 def disputes(served, num):
@@ -58,6 +60,36 @@ def test_an_adjudicator_decides_by_keyboard_until_nothing_is_left(driver, served
     done = exporting.export_project(served.database, project, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "decisions.jsonl").read_text().splitlines()]
     assert done.num_decisions == len(rows) == 2 and {row["reason"] for row in rows} == {"because 1", "because 2"}
+
+
+def test_a_ranking_is_decided_by_the_keys_of_raters(driver, served):
+    """Places by numbers, ratings by digits from R on, the reason, Ctrl+Enter; what lacks a place is told first."""
+    rules = projects.Rules(
+        ties="allowed", criteria=(projects.Criterion(name="correct", question="Is it right?", points=3),)
+    )
+    project = served.project(sets(1), rules=rules, votes_per_item=2)
+    for name, order in (("ann", (0, 1, 2, 3)), ("bob", (3, 2, 1, 0))):
+        secret = people.accept_invite(
+            served.database, people.make_invite(served.database, role="rater"), name=name, password="a long password"
+        )
+        who = people.actor_of(served.database, secret)
+        assignment = take(served.database, who, project)
+        ranking = tuple((assignment.shown.index(str(position)),) for position in order)
+        sent = vote("ranked", strength=0, ranking=ranking, criteria={"correct": (1, 2, 3, 1)})
+        verdicts.submit(served.database, who, assignment.id, sent)
+    served.join("ada", "adjudicator")
+    ada = Rater(driver, served, "ada")
+    driver.get(f"{served.url}/p/{project.id}/adjudicate")
+    wait("the ranking", lambda: driver.find_elements("css selector", ".ranking"))
+    later(driver)
+    ada.press("3", "1", "n", "because", CTRL_ENTER)
+    wait("what is missing", lambda: "Give every reply a place: 2, 4" in driver.find_element("id", "alert").text)
+    ada.press(ESCAPE, "=", "2", "4", "r", "3", "2", "1", "2", CTRL_ENTER)
+    wait("the end", lambda: "Nothing to decide for now" in driver.page_source)
+    (found,) = decisions(served)
+    at = [int(digit) for digit in cases.order_for(found.item_id, found.person_id, 4)]
+    assert found.ranking == [[at[2]], sorted([at[0], at[1]]), [at[3]]] and found.reason == "because"
+    assert [found.criteria["correct"][position] for position in at] == [3, 2, 1, 2] and ada.complaints() == []
 
 
 def test_a_lead_amends_the_guideline_by_a_disputed_pair(driver, served):

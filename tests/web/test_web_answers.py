@@ -1,7 +1,6 @@
 """What is asked beside the verdict, in a real browser and by keyboard alone: ranking, ratings, marked passages, an edit; payloads in each."""
 
 import dataclasses
-import time
 
 import pytest
 import sqlalchemy as sa
@@ -40,7 +39,7 @@ def test_a_ranking_by_keyboard_alone(driver, served):
     served.join("ann")
     ann = Rater(driver, served, "ann")
     for _ in range(2):
-        time.sleep(ann.GUARD_S)
+        ann.later()
         before, found = ann.assignment, qualities(served, ann.assignment)
         for quality in "0123":
             ann.press(str(found.index(quality) + 1))
@@ -52,7 +51,7 @@ def test_a_ranking_by_keyboard_alone(driver, served):
             shown = rows.get(Assignment, verdict.assignment_id).shown
             texts = texts_on_screen(rows, rows.get(Assignment, verdict.assignment_id))
         assert [texts[shown.index(str(tied[0]))].split()[1] for tied in verdict.ranking] == ["0", "1", "2", "3"]
-    time.sleep(ann.GUARD_S)
+    ann.later()
     ann.press("3", "=", "1", "\ue007")
     assert "2, 4 have none" in driver.find_element("id", "alert").text
     ann.press("2", "2", "4", "2")  # placed, taken out, behind
@@ -74,7 +73,7 @@ def test_a_ranking_by_pointer_on_a_phone_needs_no_drag(driver, served):
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True})  # fmt: skip
     driver.refresh()
     wait("the page", lambda: ann.assignment)
-    time.sleep(ann.GUARD_S)
+    ann.later()
     assert driver.execute_script("return document.documentElement.scrollWidth") == 390
     assert driver.execute_script(TARGETS) == []
     for place in (2, 0, 1):
@@ -92,7 +91,7 @@ def test_everything_by_keyboard_and_all_of_it_comes_back_with_undo(driver, serve
     served.project(pairs(3), rules=ALL)
     served.join("ann")
     ann = Rater(driver, served, "ann")
-    time.sleep(ann.GUARD_S)
+    ann.later()
     first = ann.assignment
     ann.press("1", "\ue007")
     assert "Not rated yet: correct, Left reply" in driver.find_element("id", "alert").text
@@ -120,10 +119,10 @@ def test_everything_by_keyboard_and_all_of_it_comes_back_with_undo(driver, serve
         texts[0].split()[0],
     )
     assert (verdict.edited, verdict.edited_text) == (left, f"Well, {texts[0]}")
-    time.sleep(ann.GUARD_S)
+    ann.later()
     ann.press("u")
     wait("the item", lambda: ann.assignment == first)
-    time.sleep(ann.GUARD_S)
+    ann.later()
     ann.press("\ue007")
     wait(
         "the same vote",
@@ -148,7 +147,7 @@ def test_an_edit_of_the_worse_reply_is_not_sent(driver, served):
     served.project(pairs(1), rules=dataclasses.replace(ALL, criteria=()))
     served.join("ann")
     ann = Rater(driver, served, "ann")
-    time.sleep(ann.GUARD_S)
+    ann.later()
     ann.press("e")
     assert "Choose the best reply first" in driver.find_element("css selector", ".hint").text
     ann.press("1", "e", "x", Keys.ESCAPE, "7", "\ue007")
@@ -170,7 +169,7 @@ def test_offsets_are_those_of_the_stored_text(driver, served):
     served.project([item], rules=dataclasses.replace(ALL, criteria=()))
     served.join("ann")
     ann = Rater(driver, served, "ann")
-    time.sleep(ann.GUARD_S)
+    ann.later()
     ann.press("1", "h")
     for words in ("bold", "\u00e9t\u00e9", "b \U0001f600"):
         driver.execute_script(
@@ -214,7 +213,7 @@ def test_payloads_in_the_new_fields_stay_text(driver, served, start):
     lea = Rater(driver, served, "lea")
     driver.get(f"{served.url}/p/{project.id}/rate")
     for payload in texts[:6]:
-        time.sleep(lea.GUARD_S)
+        lea.later()
         clean(driver, served)
         lea.press("1", "r", *"111111", "h", Keys.ARROW_RIGHT, "-")
         driver.execute_script(WRITE, ".passages input", payload)

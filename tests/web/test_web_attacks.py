@@ -30,6 +30,7 @@ from fairlead.web.importing import NewItem
 
 CODED = {
     "events.key": "made by the browser, checked, shown nowhere", "failures.subject": "a name or address as a key, shown nowhere",
+    "items.needs": "words, checked when they are read", "progress.needs": "the same",
     "progress.pattern": "counts", "deliveries.subject": "an id", "deliveries.body": "JSON for another server",
 }  # fmt: skip
 """Long texts of the tables that nobody can write into, and why."""
@@ -100,10 +101,10 @@ def poison(rows, texts: str) -> None:
 
 
 @pytest.mark.parametrize("start", range(0, len(PAYLOADS), 20))
-def test_no_page_runs_or_loads_what_is_in_any_column(watched, tmp_path, monkeypatch, start):
+def test_no_page_runs_or_loads_what_is_in_any_column(watched, votes_db, monkeypatch, start):
     monkeypatch.setattr(people, "_HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
     texts = "\n\n".join(PAYLOADS[start : start + 20])
-    with open_database(tmp_path / "votes.db") as database:
+    with open_database(votes_db, is_durable=False) as database:
         ids = annotation_pages.fill(database, say=lambda text: f"{texts}\n\n{text}")
         names = {page.who for page in annotation_pages.PAGES if page.who}
         cookies = {
@@ -147,7 +148,7 @@ def test_each_payload_alone_stays_text_while_it_is_rated(watched, served, start)
     watching.requests(watched)
     watched.get(f"{served.url}/p/{project.id}/rate")
     for payload in some:
-        time.sleep(lead.GUARD_S)
+        lead.later()
         assert not watching.ran(watched) and watching.active(watched) == []
         watched.execute_script("document.querySelector('textarea').value = arguments[0]", payload)
         lead.vote("1")

@@ -146,7 +146,7 @@ def test_no_rater_is_told_of_anothers_vote(watched, served):
     before = [bare(watched.execute_script(VISIBLE)["html"])]
     watched.delete_all_cookies()
     bob = Rater(watched, served, "bob")
-    time.sleep(bob.GUARD_S)
+    bob.later()
     bob.press("n", "Because of the tone.", "\ue00c")
     bob.vote("1")
     wait("the vote", lambda: len(served.verdicts()) == 1)

@@ -20,7 +20,7 @@ from fairlead.store.annotation.database import open_database
 from fairlead.store.annotation.schema import Event, Verdict
 from fairlead.web import importing, people, projects
 
-NUM_RATERS, NUM_KILLS = 4, 3
+NUM_RATERS, NUM_KILLS = 4, 2
 
 
 class Client:

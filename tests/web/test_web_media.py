@@ -9,7 +9,7 @@ SPACED = """
 for (const e of document.querySelectorAll('body *')) {
   e.style.setProperty('line-height', '1.5', 'important'); e.style.setProperty('letter-spacing', '0.12em', 'important');
   e.style.setProperty('word-spacing', '0.16em', 'important');
-  if (e.matches('p')) e.style.setProperty('margin-bottom', '2em', 'important');
+  if (e.localName === 'p') e.style.setProperty('margin-bottom', '2em', 'important');
 }
 """
 CUT = """

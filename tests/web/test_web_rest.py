@@ -1,7 +1,5 @@
 """The reminder of a break: after the minutes that the rater set, with an item, and never in the way."""
 
-import time
-
 import pytest
 from served import Rater, wait
 from web_example import pairs
@@ -72,7 +70,7 @@ def test_five_quiet_minutes_are_a_break(ann):
     ("minutes", "worked", "is_shown"), [("20", 20, True), ("20", 19, False), ("0", 300, False), ("-3", 50, True)]
 )
 def test_the_rater_sets_the_minutes(ann, minutes, worked, is_shown):
-    time.sleep(ann.GUARD_S)
+    ann.later()
     ann.press("?")
     field = ann.driver.find_element("id", "rest-minutes")
     assert field.get_attribute("value") == "50"

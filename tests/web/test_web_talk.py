@@ -1,12 +1,10 @@
 """A live conversation in a real browser: three turns by keyboard alone, a reload while the policy writes, a lost network, payloads."""
 
-import time
-
 import annotation_pages
 import argon2
 import pytest
 import sqlalchemy as sa
-from served import Rater, Served, wait
+from served import Rater, Served, later, wait
 from test_web_chats import Parrot
 from test_web_writing import clean
 from web_payloads import PAYLOADS
@@ -20,10 +18,10 @@ CTRL_ENTER = "\ue009\ue007\ue000"
 
 
 @pytest.fixture
-def talked(tmp_path, monkeypatch):
+def talked(votes_db, monkeypatch):
     """A server with a policy that takes a second."""
     monkeypatch.setattr(people, "_HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-    with open_database(tmp_path / "votes.db") as database:
+    with open_database(votes_db, is_durable=False) as database:
         rules = projects.Rules(ties="allowed", both_bad=True)
         projects.create_project(database, "talk", kind="chat", votes_per_item=1, calibration_items=0, rules=rules)
         talker = Talker(database, Parrot(delay_s=1.0))
@@ -40,7 +38,7 @@ def state(driver):
 
 def reach(driver, wanted):
     wait(wanted, lambda: state(driver) == wanted and driver.execute_script("return document.readyState") == "complete")
-    time.sleep(Rater.GUARD_S)
+    later(driver)
 
 
 def test_three_turns_by_keyboard_alone_through_a_reload_and_a_lost_network(driver, talked):
@@ -60,7 +58,7 @@ def test_three_turns_by_keyboard_alone_through_a_reload_and_a_lost_network(drive
     ann.press("n", "It is clearer.", CTRL_ENTER)  # nothing is chosen: it stays
     assert state(driver) == "vote1"
     ann.press("\ue00c", "6", "\ue007")
-    wait("the chip", lambda: "not sent yet" in ann.chip)
+    wait("the chip", lambda: "kept here" in ann.chip)
     ann.offline(False)
     reach(driver, "say2")
     ann.press("One more", CTRL_ENTER)

@@ -12,9 +12,10 @@ for (const a of page.querySelectorAll("a[href^='java' i]")) a.click();
 for (const e of page.querySelectorAll('x')) e.click();
 """
 _ACTIVE = """
+const is = (e, selector) => Element.prototype.matches.call(e, selector);  // a form may have a field of this name
 return [...document.querySelectorAll('main *, dialog *')]
-  .filter((e) => e.matches('img, image, iframe, object, embed, style, script, link, meta, base, video, audio, source')
-    || e.matches('form[action^="java" i], [src], [srcdoc]')
+  .filter((e) => is(e, 'img, image, iframe, object, embed, style, script, link, meta, base, video, audio, source')
+    || is(e, 'form[action^="java" i], [src], [srcdoc]')
     || (e.namespaceURI.endsWith('svg') && !/^(svg|g|path|rect|circle|line|polyline|polygon|text|tspan|title|desc)$/.test(e.localName))
     || [...e.attributes].some((a) => /^on/i.test(a.name) || (/href$/i.test(a.name) && !/^[/#]/.test(a.value))))
   .map((e) => e.outerHTML.slice(0, 120));

@@ -12,7 +12,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 @annotate_app.command("token", epilog="Example: fairlead annotate token 'Ann Lee' --scope read --days 30")
 def token(
     person: Annotated[str, typer.Argument(help="Whom the program acts for.", metavar="NAME")],
-    scope: Annotated[str, typer.Option(help="read, rate or lead; never more than the person's role.")] = "read",
+    scope: Annotated[
+        str, typer.Option(help="read, rate, adjudicate or lead; never more than the person's role.")
+    ] = "read",
     days: Annotated[int, typer.Option(help="How long it is good.", min=1, max=366)] = 90,
     label: Annotated[str, typer.Option("--for", help="What it is for.")] = "command line",
     db: Db = None,

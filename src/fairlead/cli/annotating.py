@@ -1,21 +1,37 @@
 """What the commands of `fairlead annotate` do: the one place where the rating application meets the terminal."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fairlead.cli import terminal
 from fairlead.cli.running import as_data
-from fairlead.core.errors import DataError, StoreError, explain
+from fairlead.core.errors import ConfigError, DataError, StoreError, explain
 from fairlead.core.protocols import ReplySampler
+from fairlead.formats import read_mapping
 from fairlead.store.annotation.database import Database, open_database
 from fairlead.store.annotation.schema import Project
-from fairlead.web import anchors, backup, exporting, importing, people, projects, status
+from fairlead.web import (
+    anchors,
+    backup,
+    exporting,
+    importing,
+    matching,
+    needs,
+    people,
+    projects,
+    rated,
+    reading,
+    status,
+)
 from fairlead.web.demonstrations import transfer
+from fairlead.web.steering_status import SteeringStatus, in_lines, steering_statuses
 
 
 def serve_pages(
-    db: str, *, host: str, port: int, url: str | None, allow_local_webhooks: bool = False, sampler: ReplySampler | None = None
+    db: str, *, host: str, port: int, url: str | None, allow_local_webhooks: bool = False, sampler: ReplySampler | None = None,
+    gives_drafts: bool = False,
 ) -> None:  # fmt: skip
     """Start the server and stay until ctrl-C."""
     from fairlead.web.place import Place
@@ -34,6 +50,7 @@ def serve_pages(
             secret_file=_secret_file(db),
             allow_local_webhooks=allow_local_webhooks,
             sampler=sampler,
+            gives_drafts=gives_drafts,
         )
 
 
@@ -58,52 +75,73 @@ def _secret_file(db: str) -> Path:
 
 def import_source(
     db: str, source: Path, *, project: str, kind: str, votes: int, calibration: int, pairs_per_prompt: int, group_size: int, seed: int,
-    is_strict: bool, is_gold: bool = False,
+    is_strict: bool, is_gold: bool = False, source_format: str | None = None, mapping: Path | None = None, test: str | None = None,
 ) -> None:  # fmt: skip
     """Read, put in, account for the rest."""
+    if test is not None and not is_gold:
+        raise DataError(
+            explain("test", test, "has no known answers", expected="--gold beside --test", remedy="Add --gold")
+        )
     rejects = Path(f"{source.name.split('.')[0]}.rejects.jsonl")
-    found = importing.read_source(
-        source, pairs_per_prompt=pairs_per_prompt, group_size=group_size, seed=seed, rejects_file=rejects
-    )
-    _check_strict(source, found.left_out, is_strict=is_strict)
+    found = reading.read_source(source, pairs_per_prompt=pairs_per_prompt, group_size=group_size, seed=seed, rejects_file=rejects,
+                                  source_format=source_format, mapping=read_mapping(mapping) if mapping else None)  # fmt: skip
+    check_strict(source, found.left_out, is_strict=is_strict, faults=found.faults)
     with open_database(db) as database:
         target = projects.find_project(database, project) or projects.create_project(
             database, project, kind=kind, votes_per_item=votes, calibration_items=calibration
         )
         if is_gold:
-            num_new, num_known = anchors.add_gold(database, target.id, found.items, by=None)
-            terminal.say(f"{num_new:,} hidden anchors into {target.name}, with the answers of the file.")
+            qualifies = needs.need_of(test) if test is not None else ""
+            num_new, num_known = anchors.add_gold(database, target.id, found.items, by=None, qualifies=qualifies)
+            what = f"pairs of the test of {needs.in_words(qualifies)}" if qualifies else "hidden anchors"
+            terminal.say(f"{num_new:,} {what} into {target.name}, with the answers of the file.")
+            kept = None
         else:
-            added = importing.add_items(database, target.id, found.items)
-            num_known = added.num_known
+            added = importing.add_items(database, target.id, found.items, ratings=found.ratings, source=source.name)
+            num_known, kept = added.num_known, added.outside
             terminal.say(
                 f"{added.num_items:,} items into {target.name} ({added.num_calibration:,} for calibration), each for {target.votes_per_item} votes."
             )
+        _say_unmatched(database, target)
     if num_known:
         terminal.say(f"  {num_known:,} are in it already")
-    _say_left_out(found.left_out, rejects)
+    if found.repeats:
+        terminal.say(f"  {found.repeats:,} stand in the file more than once and were taken once")
+    if found.num_uneven:
+        terminal.say(
+            f"  {found.num_uneven:,} hold two turns of one speaker in a row; kept, for that is what the models saw"
+        )
+    if kept is not None and found.ratings:
+        known = f"; {kept.num_known:,} were there already" if kept.num_known else ""
+        terminal.say(
+            f"  {kept.num_ratings:,} votes of {kept.num_raters:,} raters of another tool are kept apart{known} (export --outside)"
+        )
+    _say_left_out(found.left_out, rejects, faults=found.faults)
 
 
-def _check_strict(source: Path, left_out: Mapping[str, int], *, is_strict: bool) -> None:
+def check_strict(source: Path, left_out: Mapping[str, int], *, is_strict: bool, faults: Sequence[str] = ()) -> None:
     if is_strict and left_out:
         reasons = ", ".join(f"{num:,} {reason}" for reason, num in left_out.items())
+        reasons += "".join(f"; {fault}" for fault in faults)
         raise DataError(explain(source, None, f"cannot be used whole ({reasons})", expected="no fault with --strict",
                                 remedy="Fix the rows, or leave --strict out"))  # fmt: skip
 
 
-def _say_left_out(left_out: Mapping[str, int], rejects: Path) -> None:
+def _say_left_out(left_out: Mapping[str, int], rejects: Path, *, faults: Sequence[str] = ()) -> None:
     for reason, num in sorted(left_out.items()):
         terminal.say(f"  left out: {num:,} {reason}")
+    for fault in faults:
+        terminal.say(f"    {fault}")
     if rejects.exists():
         terminal.say(f"  rows that could not be read: {rejects}")
-    terminal.say("Next: fairlead annotate serve")
+    terminal.say("Next: fairlead annotate serve (a server that runs already shows them)")
 
 
 def import_wanted(db: str, source: Path, *, project: str, with_drafts: bool, is_strict: bool) -> None:
     """Conversations that want a reply."""
     rejects = Path(f"{source.name.split('.')[0]}.rejects.jsonl")
     found = transfer.read_wanted(source, with_drafts=with_drafts, rejects_file=rejects)
-    _check_strict(source, found.left_out, is_strict=is_strict)
+    check_strict(source, found.left_out, is_strict=is_strict, faults=found.faults)
     with open_database(db) as database:
         target = projects.find_project(database, project) or projects.create_project(
             database, project, kind="demonstration", votes_per_item=1, calibration_items=0
@@ -114,24 +152,41 @@ def import_wanted(db: str, source: Path, *, project: str, with_drafts: bool, is_
     )
     if added.num_known:
         terminal.say(f"  {added.num_known:,} are in it already")
-    _say_left_out(found.left_out, rejects)
+    _say_left_out(found.left_out, rejects, faults=found.faults)
 
 
-def print_invites(db: str, *, role: str, count: int, url: str) -> None:
+def _say_unmatched(database: Database, project: Project) -> None:
+    """Items that no rater can get, for want of a language or skill."""
+    with database.read() as rows:
+        alone = [row for row in matching.coverage(rows, project) if row.needs and not row.num_raters]
+    for row in alone:
+        terminal.say(
+            f"  {row.num_items:,} items ask for {row.words}, which no rater has yet: write it down on the page People"
+        )
+
+
+def print_invites(
+    db: str, *, role: str, count: int, url: str, languages: Sequence[str] = (), skills: Sequence[str] = ()
+) -> None:
     """One link a line."""
+    abilities = needs.abilities_from(languages=languages, skills=skills)
     with existing(db) as database:
         for _ in range(count):
-            terminal.say(f"{url.rstrip('/')}/invite/{people.make_invite(database, role=role)}")
+            terminal.say(f"{url.rstrip('/')}/invite/{people.make_invite(database, role=role, abilities=abilities)}")
 
 
 def show_status(db: str, *, as_json: bool) -> None:
     """Counts of each project."""
     with existing(db) as database:
         found, members = status.all_statuses(database), status.count_people(database)
+        steered = steering_statuses(database)
     if as_json:
-        terminal.say(as_data({"projects": [dataclasses.asdict(each) for each in found], "people": members}))
+        terminal.say(as_data({"projects": [_with_steering(each, steered) for each in found], "people": members}))
         return
-    terminal.say("People: " + (", ".join(f"{num} {role}" for role, num in sorted(members.items())) or "nobody yet"))
+    terminal.say(
+        "People: "
+        + (", ".join(f"{num} {role}{'s' if num != 1 else ''}" for role, num in sorted(members.items())) or "nobody yet")
+    )
     for each in found:
         num_production = each.num_items - each.num_calibration
         if each.kind == "demonstration":
@@ -141,13 +196,44 @@ def show_status(db: str, *, as_json: bool) -> None:
             f"{each.name} ({each.state}): {each.num_finished:,} of {num_production:,} pairs have {each.votes_per_item} votes; "
             f"{each.num_votes:,} votes and {each.num_skips:,} skips by {each.num_raters} raters, calibration items {each.num_calibration:,}"
         )
-    terminal.say("Next: fairlead annotate export FOLDER --project NAME")
+        for line in in_lines(steered[each.name]) if each.name in steered else ():
+            terminal.say(f"  {line}")
+    is_begun = any(each.num_votes or (each.kind == "demonstration" and each.num_finished) for each in found)
+    terminal.say(
+        f"Next: fairlead annotate {'export FOLDER --project NAME' if is_begun else 'invite, for links that let raters in'}"
+    )
 
 
-def export_votes(db: str, out: Path, *, project: str) -> None:
-    """Files for the pipeline."""
+def _with_steering(found: status.Status, steered: Mapping[str, SteeringStatus]) -> dict[str, Any]:
+    more = {"steering": dataclasses.asdict(steered[found.name])} if found.name in steered else {}
+    return {**dataclasses.asdict(found), **more}
+
+
+def export_rated(db: str, out: Path, *, project: str, to: str, method: str, is_blind: bool, with_outside: bool) -> None:
+    """A file of another program."""
     with existing(db) as database:
-        target = _project(database, project)
+        done = rated.export_as(
+            database,
+            project_named(database, project),
+            out,
+            to=to,
+            method=method,
+            is_blind=is_blind,
+            with_outside=with_outside,
+        )
+    terminal.say(f"{done.what} -> {', '.join(map(str, done.files))}")
+    for note in done.notes:
+        terminal.say(f"  {note}")
+
+
+def export_votes(db: str, out: Path, *, project: str, is_blind: bool = False, with_outside: bool = False) -> None:
+    """Files for the pipeline."""
+    if is_blind or with_outside:
+        raise ConfigError(explain("format", "native", "names models and holds the own votes alone",
+                                  expected="another format with --blind or --outside",
+                                  remedy="Add --format fairlead_items"))  # fmt: skip
+    with existing(db) as database:
+        target = project_named(database, project)
         if target.kind == "demonstration":
             _export_demonstrations(database, target, out)
             return
@@ -158,6 +244,15 @@ def export_votes(db: str, out: Path, *, project: str) -> None:
     terminal.say(
         f"Next: name it in a recipe (feedback.path: {out / 'comparisons.jsonl'}), or fairlead votes agreement {out / 'votes.jsonl'}"
     )
+    if done.num_demonstrations:
+        path = out / "demonstrations.jsonl"
+        terminal.say(
+            f"      {done.num_demonstrations:,} edited replies are demonstrations: sft.data: [{{path: {path}}}]"
+        )
+    if done.num_overruled:
+        terminal.say(
+            f"      {done.num_overruled:,} edits are none: an adjudicator put another reply above the edited one"
+        )
 
 
 def _export_demonstrations(database: Database, project: Project, out: Path) -> None:
@@ -191,7 +286,7 @@ def existing(db: str) -> Database:
     return open_database(db)
 
 
-def _project(database: Database, name: str) -> Project:
+def project_named(database: Database, name: str) -> Project:
     found = projects.find_project(database, name)
     if found is None:
         names = ", ".join(each.name for each in status.all_statuses(database)) or "none yet"

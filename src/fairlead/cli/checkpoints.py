@@ -54,12 +54,12 @@ def show_checkpoints(home: Path, run: str | None, *, set_back: str | None, as_js
         )
         return
     table = Table(box=None)
-    for column in ("run", "training", "checkpoint", "written", "MB", "loss", ""):
-        table.add_column(column)
+    for column in ("run", "training", "checkpoint", "written, UTC", "MB", "loss", ""):
+        table.add_column(column, justify="right" if column in ("MB", "loss") else "left")
     for row in rows:
         found = row.values()
         loss = found["metrics"].get("loss")
-        table.add_row(found["run"], found["title"], found["checkpoint"], found["written"], f"{found['bytes'] / 2**20:.1f}",
+        table.add_row(found["run"], found["title"], found["checkpoint"], found["written"][:16].replace("T", " "), f"{found['bytes'] / 2**20:.1f}",
                       "" if loss is None else f"{loss:.4f}", "best" if found["is_best"] else "")  # fmt: skip
     terminal.show_table(table)
     terminal.say(

@@ -1,6 +1,7 @@
 """`fairlead follow`: what trains now, in the terminal, from the same files as the live report."""
 
 import contextlib
+import math
 import time
 from pathlib import Path
 
@@ -12,8 +13,7 @@ from rich.text import Text
 from fairlead.cli import terminal
 from fairlead.core.gates import figure
 from fairlead.core.summary import Series
-from fairlead.report.live import read_live
-from fairlead.report.run import RunReport
+from fairlead.report.live import nothing_trains, read_live
 
 _BARS = "▁▂▃▄▅▆▇█"
 _EVERY_S = 1.0
@@ -23,21 +23,22 @@ _NUM_SAMPLES = 2
 def show_live(home: Path) -> None:
     """Draw until ctrl-C; one picture where standard output is no terminal."""
     if not terminal.console.is_terminal:
-        terminal.console.print(draw(read_live(home)))
+        terminal.console.print(draw(home))
         return
     with (
         contextlib.suppress(KeyboardInterrupt),
         Live(console=terminal.console, screen=True, auto_refresh=False) as live,
     ):
         while True:
-            live.update(draw(read_live(home)), refresh=True)
+            live.update(draw(home), refresh=True)
             time.sleep(_EVERY_S)
 
 
-def draw(run: RunReport | None) -> RenderableType:
+def draw(home: Path) -> RenderableType:
     """One picture: the answer, a line a curve with KL first, alerts, samples side by side. Texts of a model are never markup."""
+    run = read_live(home)
     if run is None:
-        return Text("Nothing trains at the moment. Start one with: fairlead run RECIPE")
+        return Text(nothing_trains(home))
     summary = run.stages[0].summary
     curves = Table(box=None, pad_edge=False)
     for name in ("", "first", "now", "", ""):
@@ -55,16 +56,24 @@ def draw(run: RunReport | None) -> RenderableType:
         Text(f"{row[1]} step {row[0]} {row[2]}: {row[3]}, {row[4]}; {row[6]}") for row in summary.tables[0].rows[:3]
     ]
     samples = Table(box=None, pad_edge=False)
-    samples.add_column("reference", ratio=1)
-    samples.add_column("policy now", ratio=1)
+    for name in ("prompt", "reference", "policy now"):
+        samples.add_column(name, ratio=1)
     for sample in summary.samples[:_NUM_SAMPLES]:
-        samples.add_row(Text(sample.before), Text(sample.after))
-    return Group(Text(run.answer, style="bold"), curves, *alerts, *((samples,) if summary.samples else ()))
+        samples.add_row(Text(sample.prompt), Text(sample.before), Text(sample.after))
+    return Group(
+        Text(run.answer, style="bold"),
+        Text(summary.headline),
+        *((curves,) if summary.charts else ()),
+        *alerts,
+        *((samples,) if summary.samples else ()),
+    )
 
 
 def spark(series: Series, *, width: int = 40) -> str:
-    """The course of a series in one line of blocks."""
-    values = [y for _, y in series.points]
+    """The course of a series in one line of blocks, of its finite values."""
+    values = [y for _, y in series.points if math.isfinite(y)]
+    if not values:
+        return ""
     step = max(1, -(-len(values) // width))
     values = [sum(values[i : i + step]) / len(values[i : i + step]) for i in range(0, len(values), step)]
     low, high = min(values), max(values)

@@ -163,9 +163,9 @@ def reward_update(
     """Train an earlier reward model on, with the votes of a recipe and its own. Its lineage names both; stages before are reused or run first."""
     from fairlead.cli.running import run_recipe
 
-    given = [*(sets or ()), f"rewards.update={{model: {start}, replay: {replay}}}"]
-    run_recipe(recipe, sets=given, allow=allow, home=home(), dry_run=dry_run, as_json=as_json, target="rewards",
-               command=f"fairlead reward update {recipe} --from {start}")  # fmt: skip
+    implied = [f"rewards.update={{model: {start}, replay: {replay}}}"]
+    run_recipe(recipe, sets=sets, implied=implied, allow=allow, home=home(), dry_run=dry_run, as_json=as_json, target="rewards",
+               command=f"fairlead reward update {recipe} --from {start} --replay {replay:g}")  # fmt: skip
 
 
 @reward_app.command("score", epilog="Example: fairlead reward score quickstart --policy ppo --step 200")
@@ -200,7 +200,7 @@ def train(
         dry_run=dry_run,
         as_json=as_json,
         target=target,
-        command=f"fairlead train {recipe}",
+        command=f"fairlead train {recipe}" + ("" if policy == "all" else f" --policy {policy}"),
         allow_unsandboxed=allow_unsandboxed,
     )
 

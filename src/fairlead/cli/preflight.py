@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fairlead.cli import terminal
-from fairlead.cli.running import as_data, loading, parse_allow
+from fairlead.cli.running import as_data, as_typed, loading, parse_allow
 from fairlead.core.gates import figure
 from fairlead.core.services import silent_progress
 
@@ -23,10 +23,11 @@ def show_preflight(
     """Check one stage and print what was found; fails as the stage would."""
     allowed = parse_allow(allow)
     with loading():
-        from fairlead.models.memory import keep_freed_memory
+        from fairlead.models.memory import keep_freed_memory, keep_imports
         from fairlead.pipeline.recipe import load
         from fairlead.pipeline.run import Interface, Pipeline
     keep_freed_memory()
+    keep_imports()
     interruption = terminal.Interruption()
     interface = Interface(
         progress=silent_progress if as_json else terminal.progress, say=_unsaid, should_stop=interruption
@@ -46,7 +47,9 @@ def show_preflight(
     if found.error is not None:
         terminal.fail(str(found.error), found.error.exit_code)
     if not as_json:
-        terminal.say(f"{found.node.name} would train. Next: fairlead run {recipe}")
+        terminal.say(
+            f"{found.node.name} would train. Next: {as_typed(f'fairlead run {recipe}', sets=sets, allow=allow, allow_unsandboxed=allow_unsandboxed)}"
+        )
 
 
 def _unsaid(_text: str) -> None:

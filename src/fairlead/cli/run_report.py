@@ -15,6 +15,7 @@ from fairlead.pipeline.run import Pipeline, StageRecord
 from fairlead.report import LineageNode, RunReport, StageReport, build_report
 from fairlead.report.live import read_live
 from fairlead.store.artifacts import Artifact
+from fairlead.telemetry import PHASES
 
 
 def write_report(pipeline: Pipeline) -> Path:
@@ -30,7 +31,8 @@ def run_report(pipeline: Pipeline) -> RunReport:
     stages = tuple(
         StageReport(title=r.node.title, summary=r.summary, seconds=r.seconds, cached=r.is_cached, artifact_id=r.artifact.id,
                     memory_mb=r.summary.facts.get("peak_memory_mb"), is_memory_of_process=r.summary.facts.get("peak_memory_of") != "stage",
-                    tokens_per_s=r.summary.facts.get("tokens_per_s"), step_s=r.summary.facts.get("step_s"))
+                    tokens_per_s=r.summary.facts.get("tokens_per_s"), step_s=r.summary.facts.get("step_s"),
+                    phases={p: r.summary.facts[f"{p}_tokens_per_s"] for p in PHASES if f"{p}_tokens_per_s" in r.summary.facts})
         for r in records if r.summary is not None and r.artifact is not None
     )  # fmt: skip
     lines = ending_lines(pipeline)
@@ -77,7 +79,11 @@ def ending_lines(pipeline: Pipeline) -> list[str]:
     release = pipeline.records.get("releases")
     if release and release.summary and not release.stopped_by and release.artifact:
         lines.append(f"Released {release.summary.facts['policy']}: {release.artifact.path}")
-    lines += [f"STOP: {r.stopped_by}" for r in pipeline.records.values() if r.stopped_by]
+    lines += [
+        r.stopped_by if r.stopped_by.startswith("STOP ") else f"STOP: {r.stopped_by}"
+        for r in pipeline.records.values()
+        if r.stopped_by
+    ]
     if not lines:
         done = [r for r in pipeline.records.values() if r.summary]
         lines.append(done[-1].summary.headline if done and done[-1].summary else "Nothing was run.")

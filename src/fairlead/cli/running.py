@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,17 +33,33 @@ def parse_allow(items: Sequence[str] | None) -> dict[str, str]:
     return reasons
 
 
+def as_typed(
+    command: str, *, sets: Sequence[str] | None, allow: Sequence[str] | None = None, allow_unsandboxed: bool = False
+) -> str:
+    """A command with the options that decide what it does, ready to be pasted into a shell."""
+    options = [("--set", item) for item in sets or ()] + [("--allow", item) for item in allow or ()]
+    words = [command, *(f"{name} {shlex.quote(item)}" for name, item in options)]
+    return " ".join([*words, "--allow-unsandboxed"] if allow_unsandboxed else words)
+
+
 def run_recipe(
     recipe: Path, *, sets: Sequence[str] | None, allow: Sequence[str] | None, home: Path, dry_run: bool, as_json: bool, command: str,
-    target: str | None = None, allow_unsandboxed: bool = False,
+    target: str | None = None, implied: Sequence[str] = (), allow_unsandboxed: bool = False,
 ) -> None:  # fmt: skip
-    """Run (or only plan) a recipe and say what came of it."""
+    """Run (or only plan) a recipe and say what came of it.
+
+    Args:
+        command: what was typed, without the options `--set`, `--allow` and `--allow-unsandboxed`.
+        implied: settings that `command` stands for, as in `--set`.
+    """
     allowed = parse_allow(allow)  # before the slow imports: a wrong option should fail at once
+    command = as_typed(command, sets=sets, allow=allow, allow_unsandboxed=allow_unsandboxed)
     with loading():
-        from fairlead.models.memory import keep_freed_memory
+        from fairlead.models.memory import keep_freed_memory, keep_imports
         from fairlead.pipeline.recipe import load
         from fairlead.pipeline.run import Interface, Pipeline
     keep_freed_memory()
+    keep_imports()
     interruption = terminal.Interruption()
     interface = Interface(
         progress=silent_progress if as_json else terminal.progress,
@@ -51,7 +68,7 @@ def run_recipe(
         on_stage=_silent if as_json else _print_stage,
     )
     pipeline = Pipeline(
-        load(recipe, sets=tuple(sets or ()), allow_unsandboxed=allow_unsandboxed),
+        load(recipe, sets=(*(sets or ()), *implied), allow_unsandboxed=allow_unsandboxed),
         home,
         recipe.resolve().parent,
         interface,

@@ -85,19 +85,23 @@ class _LiveBar:
 
 
 class _QuietBar:
-    """One line every 30 seconds."""
+    """One line every 30 seconds. The rate counts from the first advance, which holds what a run that goes on had done already."""
 
     def __init__(self, title: str, total: int) -> None:
         self._title, self._total, self._done = title, total, 0
-        self._started = self._last = time.monotonic()
+        self._last = time.monotonic()
+        self._start: tuple[float, int] | None = None
 
     def advance(self, num: int = 1, *, note: str = "") -> None:
         """Move on; now and then say so."""
         self._done += num
         now = time.monotonic()
-        if now - self._last >= _QUIET_EVERY_S:
+        if self._start is None:
+            self._start = (now, self._done)
+        elif now - self._last >= _QUIET_EVERY_S:
             self._last = now
-            rate = self._done / (now - self._started)
+            started, done = self._start
+            rate = (self._done - done) / (now - started)
             left = (self._total - self._done) / rate if rate else float("inf")
             say(
                 f"{self._title} {self._done}/{self._total}, {rate:.3g}/s, {left:.0f} s left{', ' + note if note else ''}"

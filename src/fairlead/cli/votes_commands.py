@@ -71,8 +71,8 @@ def votes_aggregate(
 @votes_app.command("convert", epilog="Example: fairlead votes convert export.json --to trl --out pairs.jsonl")
 def votes_convert(
     file: Annotated[Path, typer.Argument(help="Export of an annotation tool, or a vendor's table with --mapping.", metavar="FILE")],
-    to: Annotated[str, typer.Option(help="fairlead_items, label_studio, label_studio_min, argilla, oasst, votes; trl, hh, ultrafeedback_binarized, "
-                                    "helpsteer3, fairlead; fine_tuning, fine_tuning_sft.")],
+    to: Annotated[str, typer.Option(help="labels, fairlead_items, label_studio, label_studio_min, argilla, oasst, votes; trl, hh, "
+                                    "ultrafeedback_binarized, helpsteer3, fairlead; fine_tuning, fine_tuning_sft.")],
     out: Annotated[Path, typer.Option(help="File to write; .parquet for preferences, .csv for votes, otherwise .jsonl (or .json).")],
     source: Annotated[str | None, typer.Option("--from", help="Format of FILE; recognised when left out.", metavar="FORMAT")] = None,
     mapping: Annotated[Path | None, typer.Option(help="Which column is what in a vendor's table (YAML).")] = None,

@@ -103,7 +103,8 @@ def _open(config: CompletionsConfig, folder: str, chat: ChatText, services: Serv
         found = open_vllm(folder, settings, max_slots=config.max_slots)
         return _Writer(max_positions=found.max_positions, write=partial(_write, found, chat, name), close=found.close)
     model = load_policy(folder, device=services.device)
-    local = open_engine(model, max_slots=config.max_slots, precision="bf16" if engine.precision == "bf16" else "fp32")
+    local = open_engine(model, max_slots=config.max_slots, precision="bf16" if engine.precision == "bf16" else "fp32",
+                        say=services.say)  # fmt: skip
     return _Writer(max_positions=model.max_positions, write=partial(_write, local, chat, name))
 
 

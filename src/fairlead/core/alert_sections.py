@@ -91,6 +91,13 @@ class AlertRuleSection(Config):
     remedy: str
     """What a person should do."""
 
+    @model_validator(mode="after")
+    def _can_hold(self) -> Self:
+        if self.need is not None and self.need > len(self.when):
+            raise ValueError(explain("need", self.need, "is more than there are conditions, so that the rule could never speak",
+                                     expected=f"<= {len(self.when)}", remedy="Lower it, or add conditions to when"))  # fmt: skip
+        return self
+
 
 class AlertsSection(Config):
     """Rules that watch the metrics of this training and act."""

@@ -10,13 +10,23 @@ Example:
 """
 
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from fairlead.core.records import SCHEMA_VERSION, Messages, RaterKind, Record, Split, Verdict
 
 MAX_REPLIES = 9
+INCLUSION = ("arm", "inclusion", "inclusion_weight")
+"""Keys of `meta` where items were chosen actively: from which arm of the choice, with which probability, and how many items it stands for."""
+
+
+def inclusion_in(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """How an item came in, as its `meta` says it; empty where nothing was chosen."""
+    if not isinstance(meta.get("arm"), str):  # a table has the column for the others too
+        return {}
+    plain = (str, int, float, type(None))  # files of others may hold anything under these names
+    return {name: meta[name] for name in INCLUSION if name in meta and isinstance(meta[name], plain)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,3 +89,10 @@ class RatedItem(Record):
     meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
     schema: int = SCHEMA_VERSION
     id: str = ""
+
+
+class RatedItems(Protocol):
+    """Rated items that can be gone through as often as needed: a list, or items that are read anew each time (`web.rated`)."""
+
+    def __iter__(self) -> Iterator[RatedItem]: ...
+    def __len__(self) -> int: ...

@@ -206,9 +206,15 @@ def known_keys(cls: type[Config], path: Iterable[Any]) -> list[str]:
 
 def _place(cls: type[Config], location: Iterable[Any]) -> tuple[list[str], list[type[Config]]]:
     """Recipe path of one of pydantic's locations, without the members of unions that it names, and the config classes at its end."""
-    hints, parts, tag = list[Any]([cls]), list[str](), ""
+    hints, parts, tag, num_keys = list[Any]([cls]), list[str](), "", 0
     for part in location:
         classes = [c for hint in hints for c in _configs_in(hint)]
+        if part == "[key]":  # of a mapping whose key is wrong, which was named before
+            continue
+        if tag and num_keys:  # the key of a mapping, or the place in a list, that holds the union
+            parts.append(str(part))
+            num_keys -= 1
+            continue
         if tag:  # a location goes on with the value of the key that chooses the member
             hints, tag = [c for c in classes if part in typing.get_args(c.model_fields[tag].annotation)], ""
             continue
@@ -218,17 +224,22 @@ def _place(cls: type[Config], location: Iterable[Any]) -> tuple[list[str], list[
         if not classes and isinstance(part, str) and not any(typing.get_origin(hint) is dict for hint in hints):
             continue  # `str` or `tuple[str, ...]` of a union of plain values
         parts.append(str(part))
-        found = [c.model_fields[part].annotation for c in classes if part in c.model_fields]
+        found = [c.model_fields[part] for c in classes if part in c.model_fields]
         if found:
-            hints, tag = found, next((name for hint in found if (name := _discriminator(hint))), "")
+            hints = [field.annotation for field in found]
+            own = [(str(field.discriminator), 0) for field in found if field.discriminator]
+            tag, num_keys = next((one for one in (*own, *map(_discriminator, hints)) if one[0]), ("", 0))
     return parts, [c for hint in hints for c in _configs_in(hint)]
 
 
-def _discriminator(hint: Any) -> str:
-    """Name of the key that chooses among the members of a union; empty when there is none."""
-    own = (getattr(meta, "discriminator", None) for meta in getattr(hint, "__metadata__", ()))
+def _discriminator(hint: Any) -> tuple[str, int]:
+    """Name of the key that chooses among the members of a union, and the mappings and lists around it; empty when there is none."""
+    for meta in getattr(hint, "__metadata__", ()):
+        if name := getattr(meta, "discriminator", None):
+            return str(name), 0
+    around = int(typing.get_origin(hint) in (dict, list, tuple))
     inner = (_discriminator(argument) for argument in typing.get_args(hint))
-    return next((str(name) for name in (*own, *inner) if name), "")
+    return next(((name, num + around) for name, num in inner if name), ("", 0))
 
 
 def _configs_in(hint: Any) -> list[type[Config]]:

@@ -13,6 +13,7 @@ import csv
 import errno
 import gzip
 import io
+import itertools
 import json
 import math
 import os
@@ -347,7 +348,7 @@ def write_error(path: Path, error: OSError) -> DataError:
 def write_jsonl(path: Path | str, rows: Iterable[Mapping[str, Any] | Record]) -> int:
     """Write rows or records, one JSON object a line (gzip when the name ends in .gz); return how many."""
     path, num_rows = Path(path), 0
-    with atomic_path(path) as temporary, _open_write(temporary, is_gzip=path.suffix == ".gz") as file:
+    with atomic_path(path) as temporary, open_write(temporary, is_gzip=path.suffix == ".gz") as file:
         for row in rows:
             file.write(dump_json(to_dict(row) if isinstance(row, Record) else row) + "\n")
             num_rows += 1
@@ -355,7 +356,8 @@ def write_jsonl(path: Path | str, rows: Iterable[Mapping[str, Any] | Record]) ->
 
 
 @contextlib.contextmanager
-def _open_write(path: Path, *, is_gzip: bool) -> Generator[IO[str]]:
+def open_write(path: Path, *, is_gzip: bool) -> Generator[IO[str]]:
+    """Open a text file to write, with lines that end alike on every system."""
     if not is_gzip:
         with path.open("w", encoding="utf-8", newline="\n") as file:
             yield file
@@ -402,7 +404,7 @@ def read_json(path: Path | str) -> Any:
 def write_csv(path: Path | str, rows: Iterable[Mapping[str, Any]], *, columns: Iterable[str]) -> int:
     """Write rows as CSV; text that a spreadsheet would run gets a leading apostrophe (`untrusted.safe_cell`). Return how many."""
     names, num_rows = list(columns), 0
-    with atomic_path(path) as temporary, _open_write(temporary, is_gzip=Path(path).suffix == ".gz") as file:
+    with atomic_path(path) as temporary, open_write(temporary, is_gzip=Path(path).suffix == ".gz") as file:
         writer = csv.writer(file, lineterminator="\r\n")  # also what makes it quote a bare carriage return
         writer.writerow(map(safe_cell, names))
         for row in rows:
@@ -411,15 +413,38 @@ def write_csv(path: Path | str, rows: Iterable[Mapping[str, Any]], *, columns: I
     return num_rows
 
 
+_ROWS_A_PIECE = 10_000
+"""Rows of a Parquet file that are in memory at a time."""
+
+
 def write_parquet(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write rows as Parquet; return how many."""
+    """Write rows as Parquet; return how many. Columns are those of all rows, with types that fit all of them."""
     pyarrow, parquet = _import_parquet()
-    found = list(rows)
-    names = list(dict.fromkeys(name for row in found for name in row))  # pyarrow alone takes those of the first row
-    table = pyarrow.Table.from_pylist([{name: row.get(name) for name in names} for row in found])
-    with atomic_path(path) as temporary:
-        parquet.write_table(table, temporary)
-    return int(table.num_rows)
+    path, num_rows, rest = Path(path), 0, iter(rows)
+    with (
+        atomic_path(path) as temporary,
+        tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder,
+    ):
+        pieces: list[Path] = []
+        schemas: list[Any] = []
+        while (found := list(itertools.islice(rest, _ROWS_A_PIECE))) or not pieces:
+            names = list(
+                dict.fromkeys(name for row in found for name in row)
+            )  # pyarrow alone takes those of the first row
+            table = pyarrow.Table.from_pylist([{name: row.get(name) for name in names} for row in found])
+            pieces.append(Path(folder) / str(len(pieces)))
+            schemas.append(table.schema)
+            with pyarrow.OSFile(str(pieces[-1]), "wb") as file, pyarrow.ipc.new_file(file, table.schema) as piece:
+                piece.write_table(table)
+            num_rows += len(found)
+        schema = pyarrow.unify_schemas(schemas, promote_options="permissive")
+        with parquet.ParquetWriter(temporary, schema) as out:
+            for place in pieces:
+                with pyarrow.OSFile(str(place), "rb") as file:
+                    table = pyarrow.ipc.open_file(file).read_all()
+                same = table.schema.equals(schema)
+                out.write_table(table if same else pyarrow.Table.from_pylist(table.to_pylist(), schema=schema))
+    return num_rows
 
 
 def _jsonable(value: Any) -> Any:

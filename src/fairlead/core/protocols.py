@@ -108,6 +108,8 @@ class EngineHealth:
     num_waiting: int = 0
     """Samples that were asked for and have not begun."""
     num_aborted: int = 0
+    num_out_of_memory: int = 0
+    """Times that memory ran out and fewer samples were decoded together from then on."""
 
 
 @runtime_checkable
@@ -124,10 +126,22 @@ class ReplyRequest:
     """A conversation to which a policy shall reply."""
 
     key: str
-    """Names the request; with the seed it decides the samples."""
+    """Names the request, once in a call; with the seed it decides the samples."""
     prompt: Prompt
     num_samples: int
     seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What a policy gave for one request."""
+
+    key: str
+    """Of the request."""
+    completions: Sequence[Completion] = ()
+    """They carry seed and sample index, and in `meta` what else it takes to sample them again. Empty when there are none."""
+    fault: str = ""
+    """Why there are none."""
 
 
 class ReplySampler(Protocol):
@@ -136,8 +150,8 @@ class ReplySampler(Protocol):
     name: str
     """Of its weights, stored with every reply and never shown to a rater."""
 
-    def reply(self, request: ReplyRequest) -> Sequence[Completion]:
-        """Return `num_samples` completions that carry seed and sample index, and in `meta` what else it takes to sample them again."""
+    def reply(self, requests: Sequence[ReplyRequest]) -> Iterator[Reply]:
+        """Answer each request once, together, as they are done; what is answered beside a request changes nothing of its samples."""
         ...
 
 

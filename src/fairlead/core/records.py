@@ -26,6 +26,8 @@ from typing import Any, Literal, TypeVar
 from fairlead.core.errors import DataError, explain, nearest
 
 SCHEMA_VERSION = 1
+NO_SIDE = "none"
+"""`meta.side` of a judgment on a pair that nobody was shown."""
 
 Role = Literal["system", "user", "assistant", "tool"]
 Verdict = Literal["a", "b", "tie", "both_bad", "skip"]
@@ -128,7 +130,7 @@ class Judgment(Record):
     rater_kind: RaterKind
     verdict: Verdict
     swapped: bool = False
-    """True when completion b was shown on the left."""
+    """True when completion b was shown on the left. Says nothing where `has_side` is false."""
     strength: int = 0
     """-3 (a much better) to 3 (b much better); 0 when the rater gave none."""
     order: int = 0
@@ -137,6 +139,11 @@ class Judgment(Record):
     meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
     schema: int = SCHEMA_VERSION
     id: str = ""
+
+    @property
+    def has_side(self) -> bool:
+        """Was the pair on a screen? A reply that the rater wrote (`meta.side` is none) stood on no side of it."""
+        return self.meta.get("side") != NO_SIDE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,8 +73,9 @@ class ToolsSection(Config):
     """All are asked after each turn, and what they say is joined in this order; a turn that none answers ends the rollout."""
     max_turns: int = Field(default=4, ge=1)
     """Turns of a rollout; one that would go on then counts as cut off. They share max_new_tokens."""
-    max_observation_tokens: int = Field(default=128, ge=1)
-    """Longest observation with what the template writes around it, tokens; the text of a longer one is cut and counted."""
+    max_observation_tokens: int = Field(default=64, ge=1)
+    """Longest observation with what the template writes around it, tokens; the text of a longer one is cut and counted. A prompt needs room
+    beside (max_turns - 1) of them and max_new_tokens: with all defaults 192 tokens of text.max_length are left for it."""
     role: Literal["tool", "user"] = "tool"
     """Role of observations in the chat template; user for templates that know no tools."""
     error_penalty: float = Field(default=0.0, ge=0)

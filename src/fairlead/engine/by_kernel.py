@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fairlead.engine import kernel
-from fairlead.engine.cache import SlotCache, round_up
+from fairlead.engine.cache import SlotCache, kept_sizes, round_up
 from fairlead.engine.layers import Decoder, OtherShapeError, bind, hear_scoring
 from fairlead.engine.runner import Ints
 from fairlead.models.arithmetic import Precision, exact_products
@@ -77,17 +77,39 @@ class KernelRunner:
 
     def begin(self, num_slots: int, capacity: int) -> None:
         """See Runner."""
-        if self._cache is None or num_slots > self._cache.num_slots or capacity > self._cache.capacity:
+        if not self.serves(num_slots, capacity):
             self._cache = None  # the old one goes before the new one comes
-            self._cache = SlotCache(num_slots, capacity)
-            text = self._model.config.get_text_config()
-            heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-            size = getattr(text, "head_dim", None) or self._model.hidden_size // text.num_attention_heads
-            like = torch.empty(1, heads, 1, size, dtype=torch.bfloat16 if self._precision == "bf16" else torch.float32)
+            cache = SlotCache(num_slots, capacity)
+            _, heads, size = kept_sizes(self._model.config, hidden_size=self._model.hidden_size)
+            like = torch.empty(1, heads, 1, size, dtype=self._kept_dtype)
             for layer in range(len(self._scoring)):
-                self._cache.allocate(layer, like, like)
+                cache.allocate(layer, like, like)
+            self._cache = cache
+        assert self._cache is not None
         self._place = np.arange(self._cache.num_slots, dtype=np.int64)
         self.rebind()
+
+    def serves(self, num_slots: int, capacity: int) -> bool:
+        """See Runner."""
+        return self._cache is not None and self._cache.serves(num_slots, capacity)
+
+    def slot_bytes(self, capacity: int) -> int:
+        """See Runner."""
+        _, heads, size = kept_sizes(self._model.config, hidden_size=self._model.hidden_size)
+        return 2 * len(self._scoring) * heads * size * capacity * self._kept_dtype.itemsize
+
+    @property
+    def held_bytes(self) -> int:
+        """See Runner."""
+        return 0 if self._cache is None else self._cache.num_bytes
+
+    def release(self) -> None:
+        """See Runner."""
+        self._cache = None
+
+    @property
+    def _kept_dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self._precision == "bf16" else torch.float32
 
     def rebind(self) -> None:
         """See Runner. Costs microseconds, with an adapter a product a layer, and in bf16 a pass over the weights."""

@@ -16,6 +16,7 @@ from fairlead.engine.cache import (
     PrefillAttention,
     SlotCache,
     decode_mask,
+    kept_sizes,
     prefill_mask,
     round_up,
 )
@@ -45,9 +46,27 @@ class ModuleRunner:
     def begin(self, num_slots: int, capacity: int) -> None:
         """See Runner."""
         num_slots = round_up(num_slots, _SLOT_BLOCK)
-        if num_slots > self._cache.num_slots or capacity > self._cache.capacity:
+        if not self._cache.serves(num_slots, capacity):
             self._cache = SlotCache(num_slots, capacity)
         self.refill = max(1, num_slots // _REFILL)
+
+    def serves(self, num_slots: int, capacity: int) -> bool:
+        """See Runner."""
+        return self._cache.serves(round_up(num_slots, _SLOT_BLOCK), capacity)
+
+    def slot_bytes(self, capacity: int) -> int:
+        """See Runner."""
+        layers, heads, size = kept_sizes(self._model.config, hidden_size=self._model.hidden_size)
+        return 2 * layers * heads * size * capacity * self._model.output_head().weight.element_size()
+
+    @property
+    def held_bytes(self) -> int:
+        """See Runner."""
+        return self._cache.num_bytes
+
+    def release(self) -> None:
+        """See Runner."""
+        self._cache = SlotCache(0, 0)
 
     def rebind(self) -> None:
         """See Runner; modules always have their weights."""

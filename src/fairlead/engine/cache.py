@@ -24,6 +24,13 @@ def round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
+def kept_sizes(config: Any, *, hidden_size: int) -> tuple[int, int, int]:
+    """(layers, key heads, head size) of a transformers config; of models whose keys and values differ in size an estimate."""
+    text = config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    return text.num_hidden_layers, heads, getattr(text, "head_dim", None) or hidden_size // text.num_attention_heads
+
+
 class SlotCache:
     """Keys and values of S sequences, made once: nothing is concatenated or made again while tokens come.
 
@@ -39,6 +46,15 @@ class SlotCache:
         """Layer -> [S, Hkv, C, D]."""
         self.values: dict[int, Tensor] = {}
         """The same; values may have another size than keys."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all layers that were made."""
+        return sum(kept.nbytes for kept in (*self.keys.values(), *self.values.values()))
+
+    def serves(self, num_slots: int, capacity: int) -> bool:
+        """Is it as large?"""
+        return num_slots <= self.num_slots and capacity <= self.capacity
 
     def allocate(self, layer: int, key: Tensor, value: Tensor) -> None:
         """Make room for a layer whose keys and values look like these [1|S, Hkv, T, D]."""

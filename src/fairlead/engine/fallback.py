@@ -8,6 +8,7 @@ Example:
 """
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,11 +22,13 @@ from fairlead.core.errors import EngineError, explain
 from fairlead.core.protocols import Decode, EngineHealth, GenerateRequest, PauseMode, Sample, Sampling, WeightSource
 from fairlead.engine.local import LocalEngine
 from fairlead.engine.requests import check_requests
+from fairlead.engine.room import can_shrink, halved_words
 from fairlead.engine.sampler import draw, process_logits, sample_uniforms
 from fairlead.engine.scheduler import require_finite
 from fairlead.engine.stops import StopTexts
 from fairlead.models.arithmetic import Precision
 from fairlead.models.load import CausalModel
+from fairlead.models.out_of_memory import free_memory
 from fairlead.text.packing import Branch, Tree, pack_trees
 
 _LARGEST_GAP = 0.05
@@ -39,6 +42,7 @@ def open_engine(
     decode: Decode | None = None,
     on_token: Callable[[int], None] | None = None,
     precision: Precision = "fp32",
+    say: Callable[[str], None] = lambda _line: None,
 ) -> "LocalEngine | FallbackEngine":
     """The engine that samples from a model in this process.
 
@@ -46,11 +50,11 @@ def open_engine(
         EngineError: it is not sampled in this precision here.
     """
     if model.why_padded is None:
-        return LocalEngine(model, max_slots=max_slots, decode=decode, on_token=on_token, precision=precision)
+        return LocalEngine(model, max_slots=max_slots, decode=decode, on_token=on_token, precision=precision, say=say)
     if precision != "fp32":
         raise EngineError(explain("engine.precision", precision, f"is not sampled in by a model that {model.why_padded}", expected="fp32",
                                   remedy="Leave it out"))  # fmt: skip
-    return FallbackEngine(model, max_slots=max_slots, decode=decode, on_token=on_token)
+    return FallbackEngine(model, max_slots=max_slots, decode=decode, on_token=on_token, say=say)
 
 
 class FallbackEngine:
@@ -58,17 +62,18 @@ class FallbackEngine:
 
     Args:
         max_slots: samples decoded together.
-        decode, on_token: see LocalEngine.
+        decode, on_token, say: see LocalEngine.
     """
 
     def __init__(
-        self, model: CausalModel, *, max_slots: int = 128, decode: Decode | None = None, on_token: Callable[[int], None] | None = None
+        self, model: CausalModel, *, max_slots: int = 128, decode: Decode | None = None, on_token: Callable[[int], None] | None = None,
+        say: Callable[[str], None] = lambda _line: None,
     ) -> None:  # fmt: skip
         self.model = model
         self.max_slots = max_slots
         self.policy_version = 0
-        self._decode_text, self._on_token = decode, on_token
-        self._num_tokens = self._num_aborted = self._num_waiting = 0
+        self._decode_text, self._on_token, self._say = decode, on_token, say
+        self._num_tokens = self._num_aborted = self._num_waiting = self._num_out_of_memory = 0
         self._paused: PauseMode | None = None
 
     @property
@@ -91,7 +96,8 @@ class FallbackEngine:
     def health(self) -> EngineHealth:
         """See RolloutEngine."""
         return EngineHealth(state="paused" if self._paused else "ready", policy_version=self.policy_version, num_tokens=self._num_tokens,
-                            num_waiting=self._num_waiting, num_aborted=self._num_aborted)  # fmt: skip
+                            num_waiting=self._num_waiting, num_aborted=self._num_aborted,
+                            num_out_of_memory=self._num_out_of_memory)  # fmt: skip
 
     def close(self) -> None:
         """Nothing to free."""
@@ -102,13 +108,13 @@ class FallbackEngine:
             requests, sampling, max_positions=self.model.max_positions, has_decoder=self._decode_text is not None
         )
         ordered = sorted(requests, key=lambda r: (-len(r.token_ids), -r.limit(sampling), r.key))
-        batches = [
+        batches = deque(
             batch
             for _, group in itertools.groupby(ordered, key=lambda r: len(r.token_ids))
             for batch in _pieces([(r, i) for r in group for i in range(r.num_samples)], self.max_slots)
-        ]
+        )
         self._num_waiting = sum(map(len, batches))
-        for batch in batches:
+        while batches:
             if self._paused == "abort":
                 self._num_aborted, self._num_waiting = self._num_aborted + self._num_waiting, 0
                 return
@@ -118,8 +124,25 @@ class FallbackEngine:
                         "engine", "paused", "cannot take requests", expected="a running engine", remedy="Call resume()"
                     )
                 )
-            self._num_waiting -= len(batch)
-            yield from self._run(batch, sampling)
+            found = self._run_if_it_fits(batches[0], sampling)
+            if found is None:
+                batches = deque(piece for batch in batches for piece in _pieces(batch, self.max_slots))
+                continue
+            self._num_waiting -= len(batches.popleft())
+            yield from found
+
+    def _run_if_it_fits(self, batch: list[tuple[GenerateRequest, int]], sampling: Sampling) -> list[Sample] | None:
+        """The samples of a batch; None when memory ran out and fewer at a time have to do."""
+        try:
+            return self._run(batch, sampling)
+        except Exception as error:
+            if not can_shrink(error, len(batch)):
+                raise
+        free_memory()
+        self._num_out_of_memory += 1
+        self.max_slots = len(batch) // 2
+        self._say(halved_words(len(batch), "they begin again"))
+        return None
 
     def _run(self, batch: Sequence[tuple[GenerateRequest, int]], sampling: Sampling) -> list[Sample]:
         module, version = self.model.causal_lm, self.policy_version

@@ -31,6 +31,7 @@ from fairlead.engine.cache import KEY_TOKENS, round_up
 from fairlead.engine.kernel import load_kernel
 from fairlead.engine.layers import OtherShapeError
 from fairlead.engine.requests import check_requests
+from fairlead.engine.room import Room, can_shrink
 from fairlead.engine.runner import Runner
 from fairlead.engine.scheduler import Schedule
 from fairlead.engine.turns import Turns
@@ -55,25 +56,26 @@ class LocalEngine:
     """Implements RolloutEngine on a CausalModel in this process. One `generate` is read at a time; other threads may call the rest.
 
     Args:
-        max_slots: samples decoded together; more is faster per token and takes more memory.
+        max_slots: samples decoded together; more is faster per token and takes more memory. Fewer where memory does not hold them (room.py).
         decode: text of a completion; needed for stop texts.
         on_token: called with the number of tokens of each step; may raise to stop.
         use_kernel: False runs the model's own modules also where the C++ kernel could.
         precision: of what samples on a CPU, whatever the trainer computes in; on a GPU it is the model's own.
+        say: told in one line when slots become fewer.
     Raises:
         EngineError: the model's sequences cannot share a row (the slots of the cache are one), or it is not sampled in this precision here.
     """
 
     def __init__(
         self, model: CausalModel, *, max_slots: int = 128, decode: Decode | None = None, on_token: Callable[[int], None] | None = None,
-        use_kernel: bool = True, precision: Precision = "fp32",
+        use_kernel: bool = True, precision: Precision = "fp32", say: Callable[[str], None] = lambda _line: None,
     ) -> None:  # fmt: skip
         if model.why_padded is not None:
             raise cannot_write(model.name, model.why_padded)
         self.model = model
-        self.max_slots = max_slots
         self.policy_version = 0
         self._runner = choose_runner(model, use_kernel=use_kernel, precision=precision)
+        self.room = Room(runner=self._runner, device=model.device, max_slots=max_slots, say=say)
         self._decode_text = decode
         self._num_tokens = 0
         self._on_token = on_token
@@ -103,7 +105,8 @@ class LocalEngine:
         """See RolloutEngine."""
         turns = self._turns
         return EngineHealth(state="paused" if turns.paused else "ready", policy_version=self.policy_version, num_tokens=self._num_tokens,
-                            num_active=turns.num_active, num_waiting=turns.num_waiting, num_aborted=turns.num_aborted)  # fmt: skip
+                            num_active=turns.num_active, num_waiting=turns.num_waiting, num_aborted=turns.num_aborted,
+                            num_out_of_memory=self.room.num_out_of_memory)  # fmt: skip
 
     def close(self) -> None:
         """Nothing to free."""
@@ -126,17 +129,26 @@ class LocalEngine:
                 with turns.step, torch.inference_mode():
                     if turns.current is not schedule:
                         return
-                    done = schedule.step(self.policy_version, admits=turns.admits)
+                    done = self._step(schedule)
                 turns.told()
                 yield from done
         finally:
             turns.end(schedule)
 
+    def _step(self, schedule: Schedule) -> list[Sample]:
+        """One step, in fewer slots when memory runs out."""
+        while True:
+            try:
+                return schedule.step(self.policy_version, admits=self._turns.admits)
+            except Exception as error:
+                if not can_shrink(error, schedule.num_slots):
+                    raise
+            schedule.begin_again(self.room.make_less(schedule.num_slots))
+
     def _begin(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Schedule:
         with torch.inference_mode():
-            num_slots = max(1, min(self.max_slots, sum(r.num_samples for r in requests)))
             longest = max((len(r.token_ids) + r.limit(sampling) for r in requests), default=1)
-            self._runner.begin(num_slots, round_up(longest, KEY_TOKENS))
+            num_slots = self.room.make(max(1, sum(r.num_samples for r in requests)), round_up(longest, KEY_TOKENS))
             return Schedule(
                 requests, sampling, self._runner, num_slots=num_slots, vocabulary=len(self.model.output_head().weight),
                 decode=self._decode_text, on_token=self._count,

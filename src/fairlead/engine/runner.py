@@ -29,6 +29,23 @@ class Runner(Protocol):
         """Make room for so many slots of so many tokens, and take note of weights that were replaced. The cache is then empty."""
         ...
 
+    def serves(self, num_slots: int, capacity: int) -> bool:
+        """Whether the cache of before is large enough for that, so that no new one would be made."""
+        ...
+
+    def slot_bytes(self, capacity: int) -> int:
+        """Keys and values of a slot of so many tokens."""
+        ...
+
+    @property
+    def held_bytes(self) -> int:
+        """Keys and values of the cache that is held."""
+        ...
+
+    def release(self) -> None:
+        """Forget the cache; `begin` makes a new one."""
+        ...
+
     def rebind(self) -> None:
         """Take note of weights that were replaced; the cache stays."""
         ...

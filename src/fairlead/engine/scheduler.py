@@ -48,10 +48,18 @@ class Schedule:
         decode: Decode | None, on_token: Callable[[int], None],
     ) -> None:  # fmt: skip
         jobs = [_Job(r, i, r.limit(sampling)) for r in requests for i in range(r.num_samples)]
-        jobs.sort(key=lambda job: (-job.limit, -len(job.request.token_ids), job.request.key, job.sample_index))
-        self._waiting = jobs[::-1]
+        self._waiting = _in_order(jobs)
         self._sampling, self._runner, self._on_token = sampling, runner, on_token
-        self._num_slots, longest = num_slots, max((job.limit for job in jobs), default=0)
+        self._longest, self._vocabulary = max((job.limit for job in jobs), default=0), vocabulary
+        self._ended: list[Sample] = []
+        self._stops = np.array(sampling.stop_token_ids, dtype=np.int64)
+        self._texts = StopTexts(sampling.stop, decode) if sampling.stop and decode is not None else None
+        self._is_plain = not sampling.is_cut and sampling.repetition_penalty == 1.0
+        self._make_rows(num_slots)
+
+    def _make_rows(self, num_slots: int) -> None:
+        sampling, longest = self._sampling, self._longest
+        self.num_slots = num_slots
         self.num_active = 0
         self._jobs: list[_Job | None] = [None] * num_slots
         self._spans: list[list[tuple[int, int]]] = [[] for _ in range(num_slots)]
@@ -59,13 +67,12 @@ class Schedule:
         self._tokens = np.zeros((num_slots, longest), dtype=np.int64)
         self._logprobs = np.zeros((num_slots, longest), dtype=np.float32)
         self._uniforms = np.zeros((num_slots, longest)) if sampling.temperature > 0 else None
-        self._stops = np.array(sampling.stop_token_ids, dtype=np.int64)
-        self._texts = StopTexts(sampling.stop, decode) if sampling.stop and decode is not None else None
         self._choices: list[list[npt.NDArray[np.int32]]] | None = None
         if sampling.wants_choices and sampling.is_cut and sampling.temperature > 0:
             self._choices = [[] for _ in range(num_slots)]
-        self._is_plain = not sampling.is_cut and sampling.repetition_penalty == 1.0
-        self._seen = np.zeros((num_slots, vocabulary), dtype=np.bool_) if sampling.repetition_penalty != 1.0 else None
+        self._seen = (
+            np.zeros((num_slots, self._vocabulary), dtype=np.bool_) if sampling.repetition_penalty != 1.0 else None
+        )
 
     @property
     def num_waiting(self) -> int:
@@ -75,7 +82,13 @@ class Schedule:
     @property
     def is_done(self) -> bool:
         """Whether every sample has ended."""
-        return not self._waiting and not self.num_active
+        return not self._waiting and not self.num_active and not self._ended
+
+    def begin_again(self, num_slots: int) -> None:
+        """A step failed, and the runner's cache is empty and has so many slots: what was in flight waits again. Samples that ended before are
+        handed over by the next step."""
+        self._waiting = _in_order([*self._waiting, *(job for job in self._jobs if job is not None)])
+        self._make_rows(num_slots)
 
     def drain(self) -> list[_Job]:
         """Forget the samples that wait."""
@@ -88,16 +101,16 @@ class Schedule:
         Args:
             admits: whether samples that wait may begin.
         """
-        done: list[Sample] = []
-        free = self._num_slots - self.num_active
+        free = self.num_slots - self.num_active
         if admits and self._waiting and free and (free >= self._runner.refill or not self.num_active):
             start = self.num_active
-            done += self._take(self._admit(free), start, version)
+            self._take(self._admit(free), start, version)
         if self.num_active:
             count = self.num_active
             logits = self._runner.decode(self._last[:count], self._lengths[:count])
             self._lengths[:count] += 1
-            done += self._take(logits, 0, version)
+            self._take(logits, 0, version)
+        done, self._ended = self._ended, []
         return done
 
     def _admit(self, free: int) -> Tensor:
@@ -131,8 +144,8 @@ class Schedule:
             self._seen[row] = False
             self._seen[row, list(request.token_ids)] = True
 
-    def _take(self, logits: Tensor, start: int, version: int) -> list[Sample]:
-        """Draw a token for each row from `start` on; return the samples that end with it."""
+    def _take(self, logits: Tensor, start: int, version: int) -> None:
+        """Draw a token for each row from `start` on; samples that end with it leave."""
         rows = np.arange(start, self.num_active)
         counts = self._counts[start : self.num_active]
         tokens, logprobs = self._draw(logits, rows, counts)
@@ -149,10 +162,10 @@ class Schedule:
             for i in np.flatnonzero(self._texts.may_end(tokens)):
                 is_stop[i] |= self._texts.is_reached(self._tokens[rows[i], : counts[i]])
         ended = np.flatnonzero(is_stop | (counts >= self._limits[start : self.num_active]))
-        done = [self._finish(start + int(i), is_stop=bool(is_stop[i])) for i in ended]
+        for i in ended:
+            self._ended.append(self._finish(start + int(i), is_stop=bool(is_stop[i])))
         for i in ended[::-1]:
             self._leave(start + int(i))
-        return done
 
     def _draw(
         self, logits: Tensor, rows: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
@@ -170,8 +183,10 @@ class Schedule:
         return tokens, logprobs
 
     def _finish(self, row: int, *, is_stop: bool) -> Sample:
+        """The sample of a row, whose job is then done."""
         job, count = self._jobs[row], int(self._counts[row])
         assert job is not None
+        self._jobs[row] = None
         starts = self._spans[row]
         ends = [start for _, start in starts[1:]] + [count]
         return Sample(
@@ -183,8 +198,7 @@ class Schedule:
 
     def _leave(self, row: int) -> None:
         """The last row takes the place of one that ended."""
-        self.num_active -= 1
-        last = self.num_active
+        last = self.num_active - 1
         if row != last:
             self._runner.move(last, row, int(self._lengths[last]))
             self._jobs[row], self._spans[row] = self._jobs[last], self._spans[last]
@@ -203,6 +217,14 @@ class Schedule:
                 if kept is not None:
                     kept[row] = kept[last]
         self._jobs[last] = None
+        self.num_active = last
+
+
+def _in_order(jobs: Sequence[_Job]) -> list[_Job]:
+    """Those that may get longest last, where they are taken from."""
+    return sorted(
+        jobs, key=lambda job: (-job.limit, -len(job.request.token_ids), job.request.key, job.sample_index), reverse=True
+    )
 
 
 def require_finite(logprobs: npt.NDArray[np.float32]) -> None:

@@ -130,6 +130,7 @@ class VllmEngine:
                     remedy="Close it first",
                 )
             )
+        self._home = Path(tempfile.mkdtemp(prefix="fairlead-vllm-"))
         _open_engines.add(id(self))
         self.name, self.max_slots = str(folder), max_slots
         self._settings = settings or VllmSettings()
@@ -138,7 +139,6 @@ class VllmEngine:
         self._num_tokens = self._num_requests = self._num_updates = 0
         self._failure: str | None = None
         self._adapter: Any = None
-        self._home = Path(tempfile.mkdtemp(prefix="fairlead-vllm-"))
         is_cpu = not torch.cuda.is_available()
         wanted = self._settings.precision
         self.precision: Literal["fp32", "bf16"] = ("fp32" if is_cpu else "bf16") if wanted == "auto" else wanted

@@ -84,7 +84,7 @@ def _write(
     ]
     sampling = Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, seed=services.seed,
                         stop_token_ids=chat.stop_token_ids)  # fmt: skip
-    engine = open_engine(model, max_slots=config.max_slots)
+    engine = open_engine(model, max_slots=config.max_slots, say=services.say)
     with services.progress(f"evaluate {name}", len(prompts) * config.num_samples) as bar:
         rollouts = sample_rollouts(_Heeding(engine, services, bar), requests, sampling, group_size=config.num_samples)
     if config.tools is not None:

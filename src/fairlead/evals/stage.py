@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fairlead.core.errors import ConfigError, explain
 from fairlead.core.gates import Gate, GateResult
 from fairlead.core.io import read_json, read_records, write_json
 from fairlead.core.records import Prompt
 from fairlead.core.sections import TextSection
 from fairlead.core.services import Services
 from fairlead.core.summary import StageSummary
-from fairlead.evals import capability, criteria, monitors
+from fairlead.evals import capability, criteria, monitors, opinions
 from fairlead.evals.answers import Answers, answer, write_answers
 from fairlead.evals.behaviours import compare_all, measure, win_rate
 from fairlead.evals.config import EvalsConfig
@@ -30,13 +31,16 @@ FROZEN = Gate(
     warn=None, remedy="Restore the criteria that were frozen before training, or pass it on record",
     guide="Define success before the start.",
 )  # fmt: skip
-GATES: tuple[Gate, ...] = (*criteria.GATES, *monitors.GATES, FROZEN)
+GATES: tuple[Gate, ...] = (*criteria.GATES, *monitors.GATES, *opinions.GATES, FROZEN)
 
 __all__ = ["GATES", "EvalsConfig", "run"]
 
 
 def run(config: EvalsConfig, *, inputs: Mapping[str, Path], out: Path, services: Services) -> StageSummary:
     """Evaluate every policy that was handed in."""
+    if not any(role.startswith("policy.") for role in inputs):
+        raise ConfigError(explain("evals", None, "has no policy to measure", expected="a policy that was trained and that no gate stopped",
+                                  remedy="Add a section policies or sft, or see what the gates say"))  # fmt: skip
     evaluation = _Evaluation(config, inputs, services)
     before = evaluation.answers("before", inputs["before"], reference=None)
     write_answers(out / "answers-before.jsonl", before)
@@ -81,6 +85,12 @@ class _Evaluation:
             if config.minimal_pairs
             else []
         )
+        self.max_length = text.max_length
+        self.questions = (
+            capability.read_texts(find(config.opinions), "question", "answer", "other", limit=config.max_opinions)
+            if config.opinions
+            else []
+        )
         self.texts = capability.read_texts(find(config.heldout_text), "text", limit=200) if config.heldout_text else []
 
     def answers(
@@ -105,6 +115,16 @@ class _Evaluation:
             found["minimal_pairs"] = capability.minimal_pairs(
                 model, self.chat, self.pairs, config=self.config, heed=heed
             )
+        if self.questions:
+            is_first = opinions.preferences(
+                model,
+                self.chat,
+                self.questions,
+                config=self.config,
+                max_length=min(self.max_length, model.max_positions),
+                heed=heed,
+            )
+            found["flips"] = opinions.flips(is_first)
         if self.texts:
             found["perplexity"] = capability.perplexity(model, self.chat, self.texts, config=self.config, heed=heed)
         return found
@@ -133,6 +153,8 @@ class _Evaluation:
         ]
         if "minimal_pairs" in has:
             verdicts.append(criteria.judge_capability(had["minimal_pairs"], has["minimal_pairs"], task="minimal pairs"))
+        if "flips" in has:
+            verdicts.append(opinions.judge_flips(had["flips"], has["flips"]))
         signals = [monitors.measure_signals(side.groups, kl=side.kl, scores=side.rewards) for side in (before, after)]
         verdicts += monitors.judge_signals(*signals)
         scores = self._prompt_scores(before), self._prompt_scores(after)

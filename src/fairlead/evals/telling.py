@@ -134,14 +134,27 @@ def capability_table(abilities: Mapping[str, Mapping[str, Any]]) -> Table | None
     rows = []
     for name, found in abilities.items():
         accuracy = float(np.mean(found["minimal_pairs"])) if "minimal_pairs" in found else None
+        flipped = float(np.mean(found["flips"])) if "flips" in found else None
         rows.append(
-            (name, accuracy, len(found["minimal_pairs"]) if accuracy is not None else None, found.get("perplexity"))
+            (
+                name,
+                accuracy,
+                len(found["minimal_pairs"]) if accuracy is not None else None,
+                found.get("perplexity"),
+                flipped,
+            )
         )
-    if not any(row[1] is not None or row[3] is not None for row in rows):
+    if not any(value is not None for row in rows for value in (row[1], *row[3:])):
         return None
     return Table(
         title="What the models can still do",
-        columns=("model", "minimal pairs right", "pairs", "perplexity on general text"),
+        columns=(
+            "model",
+            "minimal pairs right",
+            "pairs",
+            "perplexity on general text",
+            "answers that follow an opinion",
+        ),
         rows=tuple(rows),
     )
 

@@ -31,10 +31,11 @@ class Comparison:
 
 def write_collected(path: Path | str, comparisons: Iterable[Comparison]) -> int:
     """Write a comparison a line; return how many."""
-    return write_jsonl(path, (_to_row(comparison) for comparison in comparisons))
+    return write_jsonl(path, (as_row(comparison) for comparison in comparisons))
 
 
-def _to_row(comparison: Comparison) -> dict[str, Any]:
+def as_row(comparison: Comparison) -> dict[str, Any]:
+    """One line of the file."""
     return {
         "prompt": to_dict(comparison.prompt), "a": to_dict(comparison.a), "b": to_dict(comparison.b),
         "task": to_dict(comparison.task), "judgments": [to_dict(judgment) for judgment in comparison.judgments],

@@ -38,8 +38,8 @@ class Collected:
 
 
 def left_share(judgments: Verdicts, *, confidence: float = 0.95) -> Interval:
-    """Share of decided judgments that chose the completion on the left."""
-    decided = [j for j in judgments if j.verdict in ("a", "b")]
+    """Share of decided judgments that chose the completion on the left; those on pairs that nobody was shown have none."""
+    decided = [j for j in judgments if j.verdict in ("a", "b") and j.has_side]
     num_left = sum((j.verdict == "a") != j.swapped for j in decided)
     return wilson(num_left, len(decided), confidence=confidence)
 

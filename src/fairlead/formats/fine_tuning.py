@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.core.errors import DataError, explain
-from fairlead.core.io import Row, write_jsonl
+from fairlead.core.io import Row
 from fairlead.core.records import Demonstration, Preference
+from fairlead.core.streams import JsonLines
 from fairlead.formats.base import Format, Item, Unusable, Values, WriteReport, mostly
 from fairlead.formats.conversations import assistant, checked
 from fairlead.formats.fields import mapping, messages
@@ -58,26 +59,24 @@ def write_fine_tuning(path: Path | str, preferences: Iterable[Preference], *, is
     Raises:
         DataError: there was nothing that the format can carry; no file is left behind.
     """
-    rows: list[dict[str, Any]] = []
-    beside: list[dict[str, Any]] = []
     left_out: dict[str, int] = {}
-    for preference in preferences:
-        try:
-            rows.append(supervised_row(checked(preference)) if is_supervised else preference_row(checked(preference)))
-        except Unusable as fault:
-            left_out[str(fault)] = left_out.get(str(fault), 0) + 1
-        else:
-            beside.append({"line": len(rows), "id": preference.id} | provenance_columns(preference))
-    if not rows:
+    with JsonLines(path, is_optional=True) as rows, JsonLines(provenance_path(path), is_optional=True) as beside:
+        for preference in preferences:
+            try:
+                found = supervised_row(checked(preference)) if is_supervised else preference_row(checked(preference))
+            except Unusable as fault:
+                left_out[str(fault)] = left_out.get(str(fault), 0) + 1
+            else:
+                rows.write(found)
+                beside.write({"line": rows.num_rows, "id": preference.id} | provenance_columns(preference))
+    if not rows.num_rows:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in left_out.items()) or "there were none"
         raise DataError(
             explain(
                 path, None, f"would hold no row: {reasons}", expected="pairs with a winner", remedy="Collect more votes"
             )
         )
-    write_jsonl(path, rows)
-    write_jsonl(provenance_path(path), beside)
-    return WriteReport(written=len(rows), left_out=left_out)
+    return WriteReport(written=rows.num_rows, left_out=left_out)
 
 
 def _read(row: Row) -> list[Item]:

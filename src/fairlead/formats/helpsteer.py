@@ -8,6 +8,7 @@ import re
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+from fairlead.core.annotations import inclusion_in
 from fairlead.core.io import Row
 from fairlead.core.records import Message, Messages, Preference
 from fairlead.formats.base import Format, Item, LeftOut, Neighbours, Unusable, Values, mostly
@@ -17,6 +18,8 @@ from fairlead.formats.fields import items, keep, messages, text, whole
 from fairlead.formats.ranking import NO_SECOND
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+CODE = "code"
+"""The domain of HelpSteer3 whose `language` is a programming language."""
 _SPEAKER = re.compile(r"\n<extra_id_1>(User|Assistant)\n")
 
 
@@ -62,6 +65,7 @@ def _read_attribute_rows(rows: Sequence[Row]) -> list[Item]:
         attributes = {f"a_{k}": v for k, v in keep(row_a.values, *ATTRIBUTES).items()} | {
             f"b_{k}": v for k, v in keep(row_b.values, *ATTRIBUTES).items()
         }
+        attributes |= inclusion_in(row_a.values)
         winner = "tie" if score_a == score_b else "a" if score_a > score_b else "b"
         try:
             found.append(
@@ -122,9 +126,17 @@ def _read_helpsteer3(row: Row) -> list[Item]:
     num_votes, agreement = vote_figures(votes)
     pair = Preference(
         prompt=_context(values), chosen=text(values, "response1"), rejected=text(values, "response2"), num_votes=num_votes, agreement=agreement,
-        slice=_slice(values), split=split_of(values), meta={"strength": strength, "votes": votes} | keep(values, "domain", "language"),
+        slice=_slice(values), split=split_of(values), meta={"strength": strength, "votes": votes, **_subject(values)},
     )  # fmt: skip
     return [compared(pair, winner)]
+
+
+def _subject(values: Values) -> dict[str, Any]:
+    """Domain and language; of code rows the field `language` is that of the program, not one that people speak."""
+    found = keep(values, "domain", "language")
+    if found.get("domain") == CODE and "language" in found:
+        found["programming_language"] = found.pop("language")
+    return found
 
 
 def _slice(values: Values) -> str:
@@ -134,25 +146,52 @@ def _slice(values: Values) -> str:
 def _write_helpsteer3(preference: Preference) -> dict[str, Any]:
     """The chosen completion is `response1`. Strengths of the raters are turned to that frame; without any, the probability gives one:
     up to 2/3 slightly, up to 5/6 better, above it much better."""
+    strength, votes = _strengths(preference)
+    language = preference.meta.get("programming_language") or preference.meta.get("language")
+    return {
+        "domain": str(preference.meta.get("domain") or preference.slice), "language": str(language or ""),
+        "context": [{"role": m.role, "content": m.content} for m in preference.prompt],
+        "response1": preference.chosen, "response2": preference.rejected, "overall_preference": strength,
+        "individual_preference": [{"score": vote, "reasoning": "", "feedback1": "", "feedback2": ""} for vote in votes],
+    }  # fmt: skip
+
+
+def _strengths(preference: Preference) -> tuple[int, list[int]]:
+    """Of the pair and of its raters, negative where the chosen completion, which stands first, is better; see `_write_helpsteer3`."""
     votes = [
         int(vote) for vote in preference.meta.get("votes", ()) if isinstance(vote, (int, float)) and -3 <= vote <= 3
     ]
     given = whole(preference.meta.get("strength"))
-    strength = (
-        0
-        if preference.is_tie
-        else abs(given)
-        if given
-        else 1 + (preference.p_chosen > 2 / 3) + (preference.p_chosen > 5 / 6)
-    )
-    is_second = (given or 0) > 0
+    by_probability = 1 + (preference.p_chosen > 2 / 3) + (preference.p_chosen > 5 / 6)
+    strength = 0 if preference.is_tie else abs(given) if given else by_probability
+    return -strength, [-vote for vote in votes] if (given or 0) > 0 else votes
+
+
+def join_prompt(prompt: Messages) -> str:
+    """The inverse of `parse_prompt`.
+
+    Raises:
+        Unusable: it does not begin with the user, a turn is of another speaker, or a text holds the mark itself.
+    """
+    first, *rest = prompt
+    names = {"user": "User", "assistant": "Assistant"}
+    if first.role != "user" or any(turn.role not in names for turn in rest):
+        raise Unusable("prompt has turns that helpsteer2 does not know")
+    if any("<extra_id_1>" in turn.content for turn in prompt):
+        raise Unusable("a text holds the mark of a turn")
+    return first.content + "".join(f"\n<extra_id_1>{names[turn.role]}\n{turn.content}" for turn in rest)
+
+
+def _write_helpsteer2(preference: Preference) -> dict[str, Any]:
+    """The chosen completion is `response_1`; the data set has no ties."""
+    strength, votes = _strengths(preference)
+    if strength == 0:
+        raise Unusable("helpsteer2 has no ties")
     return {
-        "domain": str(preference.meta.get("domain") or preference.slice), "language": str(preference.meta.get("language") or ""),
-        "context": [{"role": m.role, "content": m.content} for m in preference.prompt],
-        "response1": preference.chosen, "response2": preference.rejected, "overall_preference": -strength,
-        "individual_preference": [
-            {"score": -vote if is_second else vote, "reasoning": "", "feedback1": "", "feedback2": ""} for vote in votes
-        ],
+        "split": "train" if preference.split == "train" else "validation", "prompt": join_prompt(preference.prompt),
+        "response_1": preference.chosen, "response_2": preference.rejected, "preference_strength": strength, "preference_statement": "",
+        "preference_elaboration": "", "three_most_similar_preferences": [],
+        "all_preferences_unprocessed": [{"strength": vote, "justification": "", "elaboration": ""} for vote in votes],
     }  # fmt: skip
 
 
@@ -165,7 +204,7 @@ HELPSTEER2 = Format(
 HELPSTEER2_PREFERENCE = Format(
     name="helpsteer2_preference", kind="preferences",
     detect=mostly(lambda v: {"prompt", "response_1", "response_2", "preference_strength"} <= set(v)),
-    read=_read_strength, also={"prompts": prompts_by(prompt_of)},
+    read=_read_strength, write=_write_helpsteer2, also={"prompts": prompts_by(prompt_of)},
     doc="HelpSteer2 preference: `response_1`, `response_2`, `preference_strength` from -3 (first) to 3 (second), 0 a tie.",
 )  # fmt: skip
 HELPSTEER3 = Format(

@@ -4,8 +4,9 @@
 """
 
 from collections.abc import Callable
+from typing import Any
 
-from fairlead.core.annotations import RatedItem
+from fairlead.core.annotations import RatedItem, inclusion_in
 from fairlead.core.io import Row
 from fairlead.core.records import Preference, Prompt
 from fairlead.formats.base import Item, LeftOut, Pairing, Read, Unusable
@@ -52,11 +53,12 @@ def item_preferences(item: RatedItem, *, pairs: Pairing = "all") -> list[Item]:
     first, second = (item.replies[side] for side in range(2))
     better, worse = (first, second) if p_first >= 0.5 else (second, first)
     strengths = [rating.strength for rating in votes]
+    meta: dict[str, Any] = {"item": item.item, **inclusion_in(item.meta)}
     found = Preference(
         prompt=item.prompt, chosen=better.text, rejected=worse.text, p_chosen=max(p_first, 1 - p_first), is_tie=p_first == 0.5,
         num_votes=len(votes), agreement=max(counts["a"], counts["b"], ties) / len(votes), slice=item.slice, split=item.split,
         judgments=tuple(rating.source_id for rating in votes if rating.source_id),
-        meta={"item": item.item, "votes": strengths} if any(strengths) else {"item": item.item},
+        meta=meta | ({"votes": strengths} if any(strengths) else {}),
     )  # fmt: skip
     return [checked(found)]
 
@@ -75,6 +77,6 @@ def _from_rankings(item: RatedItem, pairs: Pairing) -> list[Item]:
     if not candidates:
         return [LeftOut(reason=NO_VOTE, is_fault=False)]
     try:
-        return ranked_preferences(item.prompt, candidates, pairs=pairs, split=item.split)
+        return ranked_preferences(item.prompt, candidates, pairs=pairs, split=item.split, meta=inclusion_in(item.meta))
     except Unusable as fault:
         return [LeftOut(reason=str(fault))]

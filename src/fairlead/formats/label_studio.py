@@ -10,8 +10,9 @@ Example:
     read_task(Row("x", 1, task))
 """
 
+import dataclasses
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fairlead.core.annotations import RatedItem, Rating, Reply
@@ -47,11 +48,18 @@ _PROMPTS = ("messages", "chat", "prompt", "question", "instruction", "text")
 _LISTS = ("answers", "items", "responses", "completions")
 
 
-def label_config(items: Sequence[RatedItem]) -> str:
+def label_config(items: Iterable[RatedItem]) -> str:
     """The labeling interface that shows exactly what our tasks hold; to be set as the project's `label_config`."""
-    is_pair = all(len(item.replies) == 2 for item in items)
-    names = sorted({name for item in items for rating in item.ratings for name in rating.answers})
-    numbers, labels, words = _kinds(items, names)
+    is_pair, kinds = True, dict[str, _Kind]()
+    for item in items:
+        is_pair = is_pair and len(item.replies) == 2
+        for rating in item.ratings:
+            for name, value in rating.answers.items():
+                kinds.setdefault(name, _Kind()).see(value)
+    names = sorted(kinds)
+    numbers = [name for name in names if kinds[name].is_whole]
+    labels = {name: sorted(kinds[name].labels) for name in names if kinds[name].is_list}
+    words = [name for name in names if kinds[name].is_text]
     shown = (
         '<Header value="Answer 1"/><Text name="answer1" value="$answer1"/><Header value="Answer 2"/><Text name="answer2" value="$answer2"/>\n'
         f'  <Pairwise name="{PAIRWISE}" toName="answer1,answer2"/>'
@@ -75,16 +83,21 @@ def label_config(items: Sequence[RatedItem]) -> str:
     return "\n".join(rows)
 
 
-def _kinds(items: Sequence[RatedItem], names: list[str]) -> tuple[list[str], dict[str, list[str]], list[str]]:
-    values = {name: [r.answers[name] for item in items for r in item.ratings if name in r.answers] for name in names}
-    numbers = [name for name in names if all(_is_whole(value) for value in values[name])]
-    labels = {
-        name: sorted({str(label) for value in values[name] for label in value})
-        for name in names
-        if all(isinstance(value, (list, tuple)) for value in values[name])
-    }
-    words = [name for name in names if all(isinstance(value, str) for value in values[name])]
-    return numbers, labels, words
+@dataclasses.dataclass(slots=True)
+class _Kind:
+    """What all answers to a question have in common."""
+
+    is_whole: bool = True
+    is_list: bool = True
+    is_text: bool = True
+    labels: set[str] = dataclasses.field(default_factory=set[str])
+
+    def see(self, value: Any) -> None:
+        """One more answer."""
+        self.is_whole = self.is_whole and _is_whole(value)
+        self.is_text = self.is_text and isinstance(value, str)
+        self.is_list = self.is_list and isinstance(value, (list, tuple))
+        self.labels |= {str(label) for label in value} if self.is_list else set()
 
 
 def _is_whole(value: Any) -> bool:

@@ -1,11 +1,14 @@
 """OpenAssistant conversation trees: one row is one tree of prompter and assistant nodes.
 
-Sibling replies carry `rank` (0 the best, null when nobody ranked them). A deleted or failed node and everything under it
+Sibling replies carry `rank` (0 the best, null when nobody ranked them) and every node `lang`; what replies are written in is the language of
+their pairs. A deleted or failed node and everything under it
 stays out: its replies answer something that is gone.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
+from fairlead.core.annotations import inclusion_in
 from fairlead.core.io import Row
 from fairlead.core.records import Message, Messages, Prompt
 from fairlead.formats.base import Format, Item, LeftOut, Pairing, Unusable, Values, mostly
@@ -18,13 +21,13 @@ NO_REPLIES = "prompt: no reply"
 
 DELETED, FAILED_REVIEW = "deleted", "failed review"
 
-Node = tuple[Messages, list[Values]]
-"""The conversation up to a prompter's turn, and the nodes of the replies to it."""
+Node = tuple[Messages, Values, list[Values]]
+"""The conversation up to a prompter's turn, the node of that turn, and the nodes of the replies to it."""
 
 
 def _read_pairs(row: Row, *, pairs: Pairing = "all") -> list[Item]:
     found: list[Item] = []
-    for path, replies in _prompter_nodes(row, found):
+    for path, node, replies in _prompter_nodes(row, found):
         candidates: list[Candidate] = []
         for reply in replies:
             rank = number(reply.get("rank"))
@@ -33,15 +36,24 @@ def _read_pairs(row: Row, *, pairs: Pairing = "all") -> list[Item]:
             else:
                 meta = keep(reply, "message_id", "rank", "model_name", "lang", "synthetic")
                 candidates.append(Candidate(text=reply["text"], score=-rank, meta=meta))
-        found += ranked_preferences(path, candidates, pairs=pairs)
+        found += ranked_preferences(
+            path, candidates, pairs=pairs, meta=inclusion_in(row.values) | _language(node, replies)
+        )
     return found
+
+
+def _language(node: Values, replies: list[Values]) -> dict[str, Any]:
+    """That of the replies where it is one, else that of the prompt; nothing where no node says it."""
+    said = {lang for reply in replies if isinstance(lang := reply.get("lang"), str) and lang}
+    lang = said.pop() if len(said) == 1 else node.get("lang")
+    return {"language": lang} if isinstance(lang, str) and lang else {}
 
 
 def _read_best_paths(row: Row) -> list[Item]:
     """One demonstration for each leaf that is reached by always taking the best reply."""
     found: list[Item] = []
     goes_on: dict[Messages, bool] = {}  # conversation that ends with a best reply: is that reply answered?
-    for path, replies in _prompter_nodes(row, found):
+    for path, _, replies in _prompter_nodes(row, found):
         if path[:-1] and path[:-1] not in goes_on:
             continue
         reply = _best_reply(replies)
@@ -58,7 +70,7 @@ def _read_best_paths(row: Row) -> list[Item]:
 def _read_prompts(row: Row) -> list[Item]:
     """Every turn of a prompter with the conversation before it."""
     found: list[Item] = []
-    prompts: list[Item] = [Prompt(messages=path) for path, _ in _prompter_nodes(row, found)]
+    prompts: list[Item] = [Prompt(messages=path) for path, _, _ in _prompter_nodes(row, found)]
     return prompts + [item for item in found if isinstance(item, LeftOut) and item.reason != NO_REPLIES]
 
 
@@ -82,7 +94,7 @@ def _prompter_nodes(row: Row, left_out: list[Item]) -> Iterator[Node]:
         if path[-1].role == "user":
             if not children and len(path) == 1:
                 left_out.append(LeftOut(reason=NO_REPLIES, is_fault=False))
-            yield path, [child for _, child in children]
+            yield path, node, [child for _, child in children]
         stack += reversed(children)
 
 

@@ -5,7 +5,7 @@ A tree has one rank for each reply and no single votes; the ranks are those of t
 
 from typing import Any
 
-from fairlead.core.annotations import RatedItem
+from fairlead.core.annotations import RatedItem, inclusion_in
 from fairlead.formats.base import Unusable
 
 _ROLES = {"user": "prompter", "assistant": "assistant"}
@@ -28,7 +28,7 @@ def reply_ranks(item: RatedItem) -> dict[str, int | None]:
 
 
 def write_tree(item: RatedItem) -> dict[str, Any]:
-    """One tree.
+    """One tree; beside it how the item came in, where that is known.
 
     Raises:
         Unusable: turns that do not alternate from a prompter on, which a tree cannot hold (a system turn).
@@ -36,20 +36,30 @@ def write_tree(item: RatedItem) -> dict[str, Any]:
     roles = [turn.role for turn in item.prompt]
     if roles != ["user", "assistant"] * (len(roles) // 2) + ["user"]:
         raise Unusable("a tree begins with a prompter and alternates; it has no system turn")
-    name, ranks = item.item or item.id, reply_ranks(item)
+    name, ranks, lang = item.item or item.id, reply_ranks(item), item.meta.get("language")
     replies = [
-        _node(f"{name}-{reply.id}", "assistant", reply.text, rank=ranks[reply.id], model=reply.model, replies=[])
+        _node(
+            f"{name}-{reply.id}",
+            "assistant",
+            reply.text,
+            rank=ranks[reply.id],
+            model=reply.model,
+            lang=lang,
+            replies=[],
+        )
         for reply in item.replies
     ]
     for place in range(len(item.prompt) - 1, -1, -1):
         turn = item.prompt[place]
-        replies = [_node(f"{name}-{place}", _ROLES[turn.role], turn.content, rank=None, model="", replies=replies)]
-    return {"message_tree_id": name, "tree_state": "ready_for_export", "prompt": replies[0]}
+        replies = [
+            _node(f"{name}-{place}", _ROLES[turn.role], turn.content, rank=None, model="", lang=lang, replies=replies)
+        ]
+    return {"message_tree_id": name, "tree_state": "ready_for_export", "prompt": replies[0], **inclusion_in(item.meta)}
 
 
 def _node(
-    name: str, role: str, text: str, *, rank: int | None, model: str, replies: list[dict[str, Any]]
+    name: str, role: str, text: str, *, rank: int | None, model: str, lang: Any, replies: list[dict[str, Any]]
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"message_id": name, "role": role, "text": text, "review_result": True, "deleted": False, "rank": rank,
                              "synthetic": bool(model), "model_name": model or None, "replies": replies}  # fmt: skip
-    return found
+    return found | ({"lang": lang} if isinstance(lang, str) else {})

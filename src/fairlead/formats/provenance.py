@@ -7,6 +7,7 @@ reading back they are restored, field by field. Files for fine-tuning services, 
 import dataclasses
 from typing import Any
 
+from fairlead.core.annotations import inclusion_in
 from fairlead.core.errors import DataError
 from fairlead.core.io import dump_json, parse_json
 from fairlead.core.records import Preference, from_dict, to_dict
@@ -18,11 +19,11 @@ _WRITER = "fairlead"
 
 
 def provenance_columns(preference: Preference) -> dict[str, Any]:
-    """The columns of one pair; `provenance` is JSON as text, so that it survives tables."""
+    """The columns of one pair, with those of how it came in where it was chosen; `provenance` is JSON as text, so that it survives tables."""
     kept = to_dict(preference)
     origin = {"writer": _WRITER, "id": preference.id} | {name: kept[name] for name in _KEPT}
     return {"n_votes": preference.num_votes, "p_chosen": preference.p_chosen, "agreement": preference.agreement, "margin": preference.margin,
-            "weight": preference.weight, "provenance": dump_json(origin)}  # fmt: skip
+            "weight": preference.weight, **inclusion_in(preference.meta), "provenance": dump_json(origin)}  # fmt: skip
 
 
 def is_ours(values: Values) -> bool:

@@ -1,7 +1,7 @@
 """From rankings and ratings of several completions to pairs."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,9 +40,13 @@ def cut_pairs(candidates: Sequence[Candidate], *, pairs: Pairing) -> Iterator[tu
 
 
 def ranked_preferences(
-    prompt: Messages, candidates: Sequence[Candidate], *, pairs: Pairing, split: Split = "train"
-) -> list[Item]:
-    """Make preferences of a ranking; equal scores, equal texts and a lone completion are left out and counted."""
+    prompt: Messages, candidates: Sequence[Candidate], *, pairs: Pairing, split: Split = "train", meta: Mapping[str, Any] | None = None
+) -> list[Item]:  # fmt: skip
+    """Make preferences of a ranking; equal scores, equal texts and a lone completion are left out and counted.
+
+    Args:
+        meta: what every pair says beside the meta of its two sides.
+    """
     if len(candidates) < 2:
         return [LeftOut(reason=NO_SECOND, is_fault=False) for _ in candidates]
     found: list[Item] = []
@@ -50,9 +54,11 @@ def ranked_preferences(
         if better.score == worse.score:
             found.append(LeftOut(reason=EQUAL_SCORE, is_fault=False))
             continue
-        meta = {f"chosen_{k}": v for k, v in better.meta.items()} | {f"rejected_{k}": v for k, v in worse.meta.items()}
+        sides = {f"chosen_{k}": v for k, v in better.meta.items()} | {f"rejected_{k}": v for k, v in worse.meta.items()}
         try:
-            pair = Preference(prompt=prompt, chosen=better.text, rejected=worse.text, split=split, meta=meta)
+            pair = Preference(
+                prompt=prompt, chosen=better.text, rejected=worse.text, split=split, meta={**sides, **(meta or {})}
+            )
             found.append(checked(pair))
         except Unusable as fault:
             found.append(LeftOut(reason=str(fault)))

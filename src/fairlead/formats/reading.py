@@ -10,7 +10,7 @@ Example:
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -21,6 +21,7 @@ from fairlead.core.records import Demonstration, Label, Preference, Prompt, Reco
 from fairlead.formats.base import Format, Gathered, Item, Kind, LeftOut, Pairing, Read, ReadReport, Unusable
 from fairlead.formats.cells import decode
 from fairlead.formats.conversations import IDENTICAL, check_prompt
+from fairlead.formats.fields import object_or_empty
 from fairlead.formats.nesting import cut_deep
 from fairlead.formats.provenance import is_ours, restored
 from fairlead.formats.registry import detect_format, find_format
@@ -259,9 +260,30 @@ def _stamper(path: Path, known: Format) -> Callable[[Record, Row], Record]:
     def stamp(record: Any, row: Row) -> Record:
         if (isinstance(record, Preference) and is_ours(row.values)) or _names_source(record):
             return record
-        return dataclasses.replace(record, source=path.name, meta={**record.meta, "row": row.number}, id="")
+        asked = _asked(row.values)
+        if "programming_language" in record.meta:  # the format has read the row's `language` as that (HelpSteer3)
+            asked.pop("language", None)
+        return dataclasses.replace(record, source=path.name, meta={**asked, **record.meta, "row": row.number}, id="")
 
     return stamp
+
+
+_ASKED = ("language", "skills", "programming_language")
+
+
+def _asked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of any format that say who can rate a row: `language`, `skills`, `programming_language`, of the row or of its metadata."""
+    places = (values, *(object_or_empty(values.get(name)) for name in ("meta", "metadata", "data")))
+    found = {name: given for name in _ASKED for place in reversed(places) if (given := place.get(name))}
+    return {
+        name: given if _is_flat(given) else {} for name, given in found.items()
+    }  # importers refuse {} as they would the rest
+
+
+def _is_flat(given: Any) -> bool:
+    return not isinstance(given, (dict, list)) or (
+        isinstance(given, list) and not any(isinstance(each, (dict, list)) for each in given)
+    )
 
 
 def _names_source(record: Any) -> bool:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fairlead.models.arithmetic import Arithmetic
+from fairlead.models.native import rows as native
 
 _CHUNK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 26}
 """Logits held at once, by the kind of device: 16 MiB in fp32 stay in the cache of a CPU from pass to pass; a GPU wants products of
@@ -87,18 +88,23 @@ class _TokenLogprobs(torch.autograd.Function):
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         count, vocabulary = len(targets), weight.shape[0]
         logprob, norm, entropy, mean, collision = (hidden.new_zeros(count, dtype=dtype) for _ in range(5))
-        is_low = head.arithmetic.precision == "bf16" and head.softcap is None and not wanted[0]
+        is_low = head.arithmetic.precision == "bf16" and head.softcap is None
         kept_dtype = torch.bfloat16 if is_low else dtype  # probabilities, else log-probabilities
         learns = any(ctx.needs_input_grad[:3])
         keeps = learns and count * vocabulary * kept_dtype.itemsize <= KEPT_BYTES
         kept = hidden.new_empty(count if keeps else 0, vocabulary, dtype=kept_dtype)
         scratch = hidden.new_empty(min(count, chunk_rows(vocabulary, hidden.device.type)), vocabulary, dtype=dtype)
         projecting = _converted(head, hidden)
+        in_one_pass = is_low and not (wanted[1] or wanted[2]) and dtype == torch.float32 and native.can_compute(scratch)
         for rows in _chunks(count, vocabulary, hidden.device.type):
             target = targets[rows, None]
             logits = chunk_logits(hidden[rows], projecting, scale, out=scratch[: rows.stop - rows.start])
             if choices is not None:
                 logits.masked_fill_(_impossible(choices[rows], vocabulary), _NO_CHANCE)
+            if in_one_pass:
+                native.softmax(logits, targets[rows], logprob=logprob[rows], norm=norm[rows], entropy=entropy[rows] if wanted[0] else None,
+                               probabilities=kept[rows] if keeps else None)  # fmt: skip
+                continue
             at_target = logits.gather(1, target)[:, 0]
             logp = _log_softmax(logits, kept[rows] if keeps and not is_low else logits)
             logprob[rows] = logp.gather(1, target)[:, 0]
@@ -122,6 +128,8 @@ class _TokenLogprobs(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         hidden, weight, bias, targets, norm, entropy, logprob = ctx.saved_tensors
         kept, ctx.kept = ctx.kept, None  # its chunks become their own gradients; a second backward computes them again
+        if ctx.is_low and grads[1] is not None:
+            kept = None  # the gradient of an entropy reads log-probabilities
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         how: Arithmetic = ctx.head.arithmetic
         d_hidden = torch.empty_like(hidden) if needs_hidden else None

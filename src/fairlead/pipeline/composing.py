@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.core.engine_section import EngineSection
-from fairlead.core.errors import ConfigError, StoreError, explain
+from fairlead.core.errors import ConfigError, StoreError, explain, nearest
 from fairlead.core.io import read_records
 from fairlead.core.protocols import Environment, Judge
 from fairlead.core.records import Completion, Prompt
@@ -23,14 +23,16 @@ from fairlead.core.reward_section import (
 from fairlead.core.services import Services
 from fairlead.core.tool_section import ToolsSection
 from fairlead.engine.http import check_server
+from fairlead.engine.opening import check_vllm
 from fairlead.feedback.simulated import RaterTraits, SimulatedRater
 from fairlead.models.heads import HEAD_FILE
 from fairlead.rewards.build import Samples, Surroundings, build_composer, check_prompts
 from fairlead.rewards.composer import Composer
+from fairlead.rewards.config import RewardsConfig
 from fairlead.rewards.environments import make_environment
 from fairlead.rewards.gold import load_gold
 from fairlead.rewards.rules import make_rule
-from fairlead.rewards.verifiers import read_section
+from fairlead.rewards.verifiers import build_verifier, read_section
 from fairlead.store.artifacts import Artifact, ArtifactStore
 
 SIMULATED = "simulated"
@@ -94,6 +96,55 @@ def check_section(section: ComposeSection, *, where: str, has: Mapping[str, bool
     if section.normalisation == "reference" and not has["completions"]:
         raise ConfigError(explain(f"{where}.normalise_by", "reference", "has no reference samples", expected="a section completions",
                                   remedy="Add it, or use running"))  # fmt: skip
+
+
+def check_own_model(section: ComposeSection, rewards: RewardsConfig | None, *, where: str) -> None:
+    """Components that take the recipe's reward model ask for what it will have.
+
+    Raises:
+        ConfigError: an aggregate of members, or the weight of an attribute, that it has not.
+    """
+    for name, part in section.components.items():
+        if rewards is None or not isinstance(part, ModelComponent) or part.model is not None:
+            continue
+        place, names = f"{where}.components.{name}", tuple(rewards.attributes)
+        if part.aggregate != "mean" and not rewards.ensemble.has_disagreement:
+            raise ConfigError(explain(f"{place}.aggregate", part.aggregate, "has no members to aggregate", expected="mean, or rewards.ensemble with "
+                                      "a kind other than none and combine: scores", remedy="Train an ensemble, or set aggregate: mean"))  # fmt: skip
+        for attribute in part.attributes:
+            if attribute not in names:
+                wrong = f"is none of the recipe's reward model{nearest(attribute, names)}"
+                expected = "one of " + (", ".join(names) or "none: it has one score")
+                raise ConfigError(
+                    explain(
+                        f"{place}.attributes.{attribute}", None, wrong, expected=expected, remedy="Correct the name"
+                    )
+                )
+
+
+def check_parts(config: object, *, where: str, find_file: Callable[..., Path]) -> None:
+    """What a stage would miss when it begins: the file of a lexicon, the packages and the code of a verifier, an engine.
+
+    Args:
+        where: recipe path of the stage.
+        find_file: path, `key` -> file; raises where there is none.
+    Raises:
+        ConfigError, DataError, EngineError: the first that is not there.
+    """
+    engine, composed = getattr(config, "engine", None), section_of(config)
+    if isinstance(engine, EngineSection) and engine.kind == "vllm":
+        check_vllm()
+    for name, part in () if composed is None else composed.components.items():
+        place = f"{where}.rewards.components.{name}"
+        if isinstance(part, RuleComponent) and part.rule.get("kind") == "lexicon":
+            path = part.rule.get("path")
+            found = find_file(path, key=f"{place}.rule.path") if isinstance(path, str) else None
+            make_rule(part.rule if found is None else {**part.rule, "path": str(found)}, where=f"{place}.rule")
+        if isinstance(part, VerifierComponent):
+            try:
+                build_verifier(read_section(part.verifier, where=place))
+            except ConfigError as error:
+                raise ConfigError(f"{place}.verifier.{error}") from error
 
 
 def check_keys(config: object, *, where: str) -> None:
@@ -167,7 +218,7 @@ def composer_factory(
     around = Surroundings(
         find_model=lambda name: find_model(store, name, folders=folders), find_file=find_file, trained=_named(inputs.get("rewards")),
         process=_named(inputs.get("process")), judges=judges, reference=_samples(inputs), template=template, device=services.device,
-        work=services.work, cache=store.root / "cache" / "verifiers", say=services.say,
+        work=services.work, cache=store.root / "cache" / "verifiers", say=services.say, machine_file=services.extras.get("machine_file"),
     )  # fmt: skip
 
     def compose(section: ComposeSection, *, prompts: Sequence[Prompt] | None, **given: Any) -> Composer:

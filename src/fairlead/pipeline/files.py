@@ -13,7 +13,7 @@ from fairlead.core.io import require_file
 
 TEMPLATES = ("plain", "chatml")
 """Values of text.template that are no file."""
-_FILE_FIELDS = frozenset({"path", "prompts", "minimal_pairs", "heldout_text"})
+_FILE_FIELDS = frozenset({"path", "prompts", "minimal_pairs", "heldout_text", "opinions"})
 
 
 class FileFinder:

@@ -173,6 +173,8 @@ def _online_node(name: str, config: OnlineConfig, policy: str, prompted: Mapping
 
 def _evals_node(recipe: Recipe, policy: str, prompted: Mapping[str, str]) -> Node:
     trained = {f"policy.{name}": f"policies.{name}" for name in recipe.policies}
+    if not trained and recipe.sft:  # what SFT made is then the policy, and the model that it started from the start
+        policy, trained = BASE_MODEL, {"policy.sft": "sft"}
     optional = {**({"rewards": "rewards"} if recipe.rewards else {}), **trained}
     gold_input = {"gold": "gold"} if recipe.gold else {}
     return _node("evals", "Evaluation", "evaluation", evals_of(recipe), evals.run, optional=frozenset(optional), samples=True,

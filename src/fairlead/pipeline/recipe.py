@@ -13,10 +13,11 @@ from fairlead.completions.stage import CompletionsConfig
 from fairlead.core.config import Config, load_recipe, parse_config
 from fairlead.core.errors import ConfigError, explain, nearest
 from fairlead.core.sections import Scope, TextSection
+from fairlead.core.tool_section import ToolsSection
 from fairlead.evals.criteria import default_behaviours
 from fairlead.evals.stage import EvalsConfig
 from fairlead.feedback.stage import FeedbackConfig
-from fairlead.pipeline.composing import check_section, section_of, trains_on_own_model
+from fairlead.pipeline.composing import check_own_model, check_section, section_of, trains_on_own_model
 from fairlead.policies.dpo_config import PAIR_METHODS, DpoConfig
 from fairlead.policies.kto_config import BATCH_METHODS, KtoConfig
 from fairlead.policies.online_config import OnlineConfig
@@ -119,6 +120,7 @@ class Recipe(Config):
                                      remedy="Add feedback, or name a file of preferences"))  # fmt: skip
         for name, policy in self.policies.items():
             _check_policy(name, policy, self)
+        self._check_lengths()
         declared = self.evals.criteria.behaviours if self.evals else ()
         if declared == default_behaviours():
             declared = ()  # its score is for recipes that have one
@@ -131,6 +133,43 @@ class Recipe(Config):
             raise ValueError(explain("releases.policy", self.releases.policy, "is not trained by this recipe",
                                      expected="best, or one of " + ", ".join(self.policies), remedy="Change it"))  # fmt: skip
         return self
+
+    def _check_lengths(self) -> None:
+        """A reply of the longest kind, and what environments say between its turns, leaves room for a prompt."""
+        writes = {"completions": self.completions, "evals": evals_of(self)} | {
+            f"policies.{name}": policy for name, policy in self.policies.items() if isinstance(policy, OnlineConfig)
+        }
+        for name, section in writes.items():
+            if section is None:
+                continue
+            tools = getattr(section, "tools", None)
+            added = 0 if tools is None else tools.max_added_tokens
+            if section.max_new_tokens + added >= self.text.max_length:
+                others = f", of which observations take {added}" if added else ""
+                remedy = (
+                    "Lower it"
+                    if tools is None or not added
+                    else _make_room(section.max_new_tokens, tools, self.text.max_length)
+                )
+                raise ValueError(explain(f"{name}.max_new_tokens", section.max_new_tokens, "leaves no room for a prompt",
+                                         expected=f"< text.max_length ({self.text.max_length}{others})",
+                                         remedy=f"{remedy}, or raise text.max_length if the model can"))  # fmt: skip
+
+
+def _make_room(max_new_tokens: int, tools: ToolsSection, max_length: int) -> str:
+    """Which single key to lower, and to what, so that prompts have three eighths of `max_length`, as with all defaults."""
+    room, num = max_length - max_length * 3 // 8, tools.max_turns - 1
+    left = max(0, room - max_new_tokens)
+    options = {
+        "max_new_tokens": room - tools.max_added_tokens,
+        "tools.max_observation_tokens": left // num,
+        "tools.max_turns": left // tools.max_observation_tokens + 1,
+    }
+    least = {"tools.max_turns": 2}
+    ways = [f"{key} to {number}" for key, number in options.items() if number >= least.get(key, 1)]
+    if not ways:
+        ways = [f"max_new_tokens to {room // 2} and tools.max_observation_tokens to {max(1, room // 2 // num)}"]
+    return "Lower " + " or ".join(ways)
 
 
 def evals_of(recipe: Recipe) -> EvalsConfig | None:
@@ -178,6 +217,7 @@ def _check_policy(name: str, policy: OnlineConfig | DpoConfig | KtoConfig, recip
     if composed is not None:
         has = {key: getattr(recipe, key) is not None for key in ("rewards", "process", "gold", "completions")}
         check_section(composed, where=f"policies.{name}.rewards", has=has)
+        check_own_model(composed, recipe.rewards, where=f"policies.{name}.rewards")
     _check_uncertainty(name, policy, recipe.rewards)
 
 
@@ -221,7 +261,7 @@ def _check_policies(policies: object) -> None:
         if not isinstance(section, dict):
             continue
         algorithm = section.get("algorithm")
-        if algorithm not in _POLICIES:
+        if not isinstance(algorithm, str) or algorithm not in _POLICIES:
             raise ConfigError(explain(f"policies.{name}.algorithm", algorithm, f"is not an algorithm{nearest(str(algorithm), _POLICIES)}",
                                       expected="one of " + ", ".join(_POLICIES), remedy="Name one"))  # fmt: skip
         parse_config(_POLICIES[algorithm], section, where=f"policies.{name}")

@@ -99,7 +99,8 @@ def _policy(pipeline: Pipeline, policy: str) -> Artifact:
     }
     if policy not in made:
         raise ConfigError(explain("--policy", policy, f"was not trained in run {pipeline.recipe.name}{nearest(policy, made)}",
-                                  expected="one of " + (", ".join(made) or "none yet"), remedy="Name another policy"))  # fmt: skip
+                                  expected="one of " + ", ".join(made) if made else "a run that trained one",
+                                  remedy="Name another policy"))  # fmt: skip
     return made[policy]
 
 

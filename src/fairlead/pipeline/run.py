@@ -39,6 +39,7 @@ from fairlead.models.memory import PeakMemory
 from fairlead.pipeline.alerts import check_alerts
 from fairlead.pipeline.composing import (
     check_keys,
+    check_parts,
     composer_factory,
     environment_factory,
     find_model,
@@ -54,6 +55,7 @@ from fairlead.pipeline.preflight import Checks, ChecksPassed, PreflightResult, t
 from fairlead.pipeline.recipe import Recipe
 from fairlead.pipeline.record import StageRecord, record_from_dict, with_verdicts
 from fairlead.pipeline.run_file import read_run
+from fairlead.pipeline.slices import foreseen_prompts, has_conditions, made_prompts, slice_faults
 from fairlead.preferences.counts import rl_count_gate
 from fairlead.rewards.gold import load_gold
 from fairlead.store.artifacts import Artifact, ArtifactStore, cache_key
@@ -187,15 +189,17 @@ class Pipeline:
         nodes = self._nodes(target)
         found: list[FairleadError] = []
         keys = [
-            functools.partial(check_keys, n.config, where=n.name)
+            functools.partial(check, n.config, where=n.name)
             for n, artifact in self.plan(target)
             if artifact is None
+            for check in (check_keys, functools.partial(check_parts, find_file=self.finder.find))
         ]
         for check in (lambda: self.device, lambda: self._check_model(nodes), self._text, *keys):
             try:
                 check()
             except FairleadError as error:
                 found.append(error)
+        found += self._slice_faults(target)
         for name in (name for node in nodes for name in node.models.values()):
             try:
                 find_model(self.store, name, folders=self.finder.folders)
@@ -203,6 +207,23 @@ class Pipeline:
                 found.append(error)
         sections = {node.name.partition(".")[0] for node in nodes}
         return [*found, *self.finder.missing(self.recipe, sections=sections)]
+
+    def _slice_faults(self, target: str | None) -> list[FairleadError]:
+        """Of composed rewards that are still to be optimised, on the prompts that are there or will be made."""
+        plan = self.plan(target)
+        sections = {f"{node.name}.rewards": section_of(node.config) for node, artifact in plan if artifact is None}
+        wanted = {
+            where: section for where, section in sections.items() if section is not None and has_conditions(section)
+        }
+        if not wanted or self.recipe.prompts is None:
+            return []
+        made = next((artifact for node, artifact in plan if node.name == "prompts" and artifact is not None), None)
+        prompts = (
+            foreseen_prompts(self.recipe.prompts, folders=self.finder.folders)
+            if made is None
+            else made_prompts(made.path)
+        )
+        return list(slice_faults(wanted, prompts)) if prompts else []
 
     def preflight(self, stage: str | None = None) -> PreflightResult:
         """The checks that a training stage makes before its first step, by the stage itself; nothing is trained or kept.

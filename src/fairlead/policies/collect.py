@@ -209,7 +209,10 @@ class Collector:
         )  # fmt: skip
 
     def _sampling_signals(self, trees: Sequence[Tree]) -> dict[str, float]:
-        """How far the engine's logprobs are from the trainer's: of every token where both are at hand, else of a few completions."""
+        """How far the engine's logprobs are from the trainer's: of every token where both are at hand, else of a few completions. Nothing where
+        the engine's are of penalised logits."""
+        if self.config.has_penalty:
+            return {}
         if self.config.old_logprobs != "trainer":
             trees = [Tree(prompt_ids=tree.prompt_ids, branches=tree.branches[:1]) for tree in trees[:NUM_GAP_TREES]]
             compute = PolicyLogprobs(self.models.policy, self.config.temperature)

@@ -17,6 +17,7 @@ from fairlead.core.protocols import RewardComposer
 from fairlead.core.records import Prompt
 from fairlead.core.reward_section import ComposeSection
 from fairlead.engine.rollouts import Rollout, as_completion
+from fairlead.models.arithmetic import Precision
 from fairlead.policies.rewarding import Scores
 from fairlead.text import Branch, ChatText
 from fairlead.train.budget import Budget
@@ -35,8 +36,9 @@ class ComposeRewards(Protocol):
         policy: ChatText,
         budget: Budget,
         heed: Callable[[], None],
+        precision: Precision,
     ) -> RewardComposer:
-        """Build every component and check that each prompt has one."""
+        """Build every component and check that each prompt has one; `precision` is what the policy computes in."""
         ...
 
 

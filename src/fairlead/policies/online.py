@@ -170,7 +170,7 @@ class OnlineLoop:
             self.learner, services=self.services, title=config.algorithm, metric="rl/kl_k1", metrics_path=work.metrics_path,
             rule=checkpoint_rule(config.training), rules=alert_rules(config.training, kl_coef=config.kl.largest),
             data=text_fingerprint(work.identities(requests, self.mixed)),
-            muted=("rl/missing_eos_share",) if config.missing_eos_penalty == 0 else (),  # cut replies are meant
+            muted=muted_metrics(config),
         )  # fmt: skip
         # Until a round's first optimiser step the state is that of the last round, so sampling and scoring may stop anywhere.
         self.weights = PolicyWeights(models.policy)
@@ -178,14 +178,15 @@ class OnlineLoop:
         rewarder, dialogues = self._rewarder(work), work.dialogues(config, self.session.heed)
         # After everything that may fail: who makes a loop closes its engine, and there is none before it is made.
         self.engine = open_policy_engine(config, models.policy, max_length=work.services.extras["text"].max_length,
-                                         on_token=lambda _num: self.session.heed())  # fmt: skip
+                                         on_token=lambda _num: self.session.heed(), say=self.services.say, decode=self.chat.decode)  # fmt: skip
         self.collector = Collector(
             config=config, models=models, estimator=config.estimator, budget=self.learner, heed=self.session.heed,
             sampler=RoundSampler(
                 config=config, engine=self.engine, rewarder=rewarder, length_coef=self.length_coef,
                 dialogues=dialogues,
                 sampling=Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_k=config.top_k,
-                                  top_p=config.top_p, min_p=config.min_p, stop_token_ids=self.chat.stop_token_ids, seed=self.services.seed),
+                                  top_p=config.top_p, min_p=config.min_p, repetition_penalty=config.repetition_penalty, stop=config.stop,
+                                  stop_token_ids=self.chat.stop_token_ids, seed=self.services.seed),
             ),
         )  # fmt: skip
         self.prompts = PromptStream(requests, seed=self.services.seed)
@@ -208,6 +209,7 @@ class OnlineLoop:
             policy=self.chat,
             budget=self.learner,
             heed=self.session.heed,
+            precision=self.models.policy.arithmetic.precision,
         )
         self.composer = composer
         return ComposedRewarder(composer, {prompt.id: prompt for prompt in work.prompts}, self.chat)
@@ -237,10 +239,12 @@ class OnlineLoop:
         num = min(self.buffer.num_wanted, self.config.num_iterations - self.position.num_sampled)
         rounds: list[Round] = []
         for number in range(self.position.num_sampled, self.position.num_sampled + num):
-            rounds.append(
-                self.collector.collect(self.prompts, number=number, kl_coef=self.position.kl_coef, step=self.learner.step_number,
-                                       policy_version=self.position.num_trained)
-            )  # fmt: skip
+            faults_before = self.engine.health().num_out_of_memory
+            found = self.collector.collect(self.prompts, number=number, kl_coef=self.position.kl_coef, step=self.learner.step_number,
+                                           policy_version=self.position.num_trained)  # fmt: skip
+            num_faults = self.engine.health().num_out_of_memory - faults_before
+            told = {"rl/out_of_memory": float(num_faults)} if num_faults else {}
+            rounds.append(dataclasses.replace(found, metrics={**found.metrics, **told}))
             if self.preflight is None:
                 self._check(rounds[-1], bos_token_id)
         self.buffer.add(rounds)
@@ -253,6 +257,7 @@ class OnlineLoop:
     def _train(self, current: Round, *, staleness: float) -> dict[str, float]:
         """The steps on one round that are still to be made; metrics are means over all of its steps, num_tokens the sum."""
         position, started = self.position, time.monotonic()
+        num_before = len(position.rows)
         if self.config.kl.where == "loss":
             self.learner.algo_config = dataclasses.replace(self.learner.algo_config, kl_coef=position.kl_coef)
         batches = self._batches(current)
@@ -267,7 +272,8 @@ class OnlineLoop:
         metrics = _over_steps(rows)
         if staleness == 0 and "rl/approx_kl" in rows[0]:
             metrics |= first_ratio_gap(rows[0]["rl/approx_kl"])
-        return metrics | {"rl/train_s": time.monotonic() - started}
+        seconds, num_tokens = time.monotonic() - started, sum(row["num_tokens"] for row in rows[num_before:])
+        return metrics | {"rl/train_s": seconds, "rl/train_tokens_per_s": num_tokens / max(seconds, 1e-9)}
 
     def _batches(self, current: Round) -> list[list[Tree]]:
         """What each optimiser step sees: epochs over the round in new orders, a prompt's completions together."""
@@ -335,8 +341,17 @@ class OnlineLoop:
             is_first=self.learner.step_number == 0,
             among_choices=config.method.learns != "pairs",
             is_exact=config.has_exact_engine,
+            is_compared=not config.has_penalty,
         )
         self.preflight = conclude(start, checks, self.services)
+
+
+def muted_metrics(config: OnlineConfig) -> tuple[str, ...]:
+    """What no rule watches: replies that are meant to be cut, and a KL that is none because a penalty changed what was drawn from."""
+    return (
+        *(("rl/missing_eos_share",) if config.missing_eos_penalty == 0 else ()),
+        *(("rl/kl_k1_error",) if config.has_penalty else ()),
+    )
 
 
 def _over_steps(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

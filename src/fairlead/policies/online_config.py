@@ -64,7 +64,7 @@ class KlSection(Config):
     reinforce_pp_baseline 0.01, the others 0."""
     where: Literal["reward", "loss"] = "reward"
     """reward: taken off the reward of each token (estimator k1), so that advantages know it. loss: a term of the loss (value of k3, gradient of
-    k2); of the methods that compare a group, but for rloo."""
+    k2), which methods that learn from pairs or imitate do not have."""
     target: float | None = Field(default=6.0, gt=0)
     """KL that the adaptive controller holds, nats a sequence; null keeps the coefficient fixed (or scheduled), as all but ppo do."""
     horizon: int = Field(default=10_000, ge=1)
@@ -81,8 +81,7 @@ class KlSection(Config):
         """Largest coefficient that this section gives by itself, reward units a nat; 0 where divergence costs nothing."""
         if self.schedule is not None:
             return max(self.schedule.start, self.schedule.end)
-        lows = [self.low.start, self.low.end] if isinstance(self.low, KlScheduleSection) else [self.low]
-        return max(self.kl_coef, *lows)
+        return max(self.kl_coef, *_ends(self.low))
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -93,6 +92,35 @@ class KlSection(Config):
                 )
             )
         return self
+
+    @model_validator(mode="after")
+    def _bounds_hold(self) -> Self:
+        fields = type(self).model_fields
+        for name in ("low", "high") if self.target is None else ():
+            if getattr(self, name) != fields[name].default:
+                raise ValueError(explain(name, _words(getattr(self, name)), "bounds the adaptive controller, and there is none",
+                                         expected="a target", remedy=f"Set target, or remove {name}"))  # fmt: skip
+        if self.target is None:
+            return self
+        for when, low, high in zip(("first", "last"), _ends(self.low), _ends(self.high), strict=True):
+            if low > high:
+                raise ValueError(explain("low", low, f"is above high at the {when} step", expected=f"<= {high:g}",
+                                         remedy="Change one of them"))  # fmt: skip
+        if not _ends(self.low)[0] <= self.kl_coef <= _ends(self.high)[0]:
+            raise ValueError(explain("kl_coef", self.kl_coef, "is outside its own bounds",
+                                     expected=f"{_ends(self.low)[0]:g} (low) to {_ends(self.high)[0]:g} (high)",
+                                     remedy="Change one of them"))  # fmt: skip
+        return self
+
+
+def _ends(bound: float | KlScheduleSection) -> tuple[float, float]:
+    """A bound at the first and at the last step."""
+    return (bound.start, bound.end) if isinstance(bound, KlScheduleSection) else (bound, bound)
+
+
+def _words(bound: float | KlScheduleSection) -> str:
+    """A bound as an error names it."""
+    return f"{bound.shape} {bound.start:g} to {bound.end:g}" if isinstance(bound, KlScheduleSection) else f"{bound:g}"
 
 
 class CorrectionSection(Config):
@@ -155,6 +183,11 @@ class OnlineConfig(Config):
     """Of these, the fewest most likely that have this probability together; below 1 with top_k alone, which bounds what is kept."""
     min_p: float = Field(default=0.0, ge=0, lt=1)
     """Of these, those with at least this share of the most likely one's probability; above 0 with top_k alone."""
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    """Divides the positive logits of tokens that prompt or completion hold already, and multiplies the negative ones; 1 is off. Only for methods
+    that learn from pairs or imitate: the others need the probabilities that were sampled from, and the trainer has those without a penalty."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Texts that end a completion as an end of turn does; it keeps them. Not with tools, whose turns end with an end of turn."""
     tools: ToolsSection | None = None
     """Rollouts of several turns: environments answer the policy's turns, such as tools that it calls; null is one turn."""
     rewards: ComposeSection | None = None
@@ -225,8 +258,15 @@ class OnlineConfig(Config):
         return getattr(settings_of(self), "advantages", "gae")
 
     @property
+    def has_penalty(self) -> bool:
+        """Whether tokens are drawn from other probabilities than the policy's at any temperature, which the trainer does not know."""
+        return self.repetition_penalty != 1.0
+
+    @property
     def has_exact_engine(self) -> bool:
         """Whether the engine's logprobs are the trainer's up to rounding in fp32; not while a precision is open that may be another one."""
+        if self.has_penalty:
+            return False
         may_be_low = ("bf16",) if self.engine.kind == "local" else ("auto", "bf16")
         return self.training.precision != "bf16" and self.engine.precision not in may_be_low
 
@@ -297,6 +337,14 @@ class OnlineConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _resamples_groups(self) -> Self:
+        if self.max_resamples and self.group_size < 2:
+            raise ValueError(explain("max_resamples", self.max_resamples, "would take every prompt for one that teaches nothing: a completion that "
+                                     "stands alone is like all of its prompt", expected="0, or group_size >= 2",
+                                     remedy="Raise group_size, or remove it"))  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
     def _engine_fits(self) -> Self:
         if self.engine.kind == "remote":
             raise ValueError(explain("engine.kind", "remote", "samples from weights that do not follow the policy's", expected="local or vllm",
@@ -305,10 +353,24 @@ class OnlineConfig(Config):
             raise ValueError(explain("top_k", self.top_k, "leaves tokens without a chance, and vllm does not say which",
                                      expected="engine.kind: local",
                                      remedy="Set top_k: 0, top_p: 1 and min_p: 0, or change the engine"))  # fmt: skip
+        if self.has_penalty and self.old_logprobs == "engine":
+            raise ValueError(explain("old_logprobs", "engine", f"are those of penalised logits (repetition_penalty: {self.repetition_penalty:g})",
+                                     expected="trainer", remedy="Leave it out"))  # fmt: skip
         if not self.has_exact_engine and self.old_logprobs == "engine":
             where = f"training.precision: {self.training.precision}, engine.kind: {self.engine.kind}, engine.precision: {self.engine.precision}"
             raise ValueError(explain("old_logprobs", "engine", f"would compare with logprobs that were rounded otherwise ({where})",
                                      expected="trainer, or fp32 in both", remedy="Leave it out"))  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _sampling_fits(self) -> Self:
+        if self.has_penalty and self.method.learns == "advantages":
+            raise ValueError(explain("repetition_penalty", self.repetition_penalty, "draws from other probabilities than those whose gradient "
+                                     f"{self.algorithm} follows", expected="1, or a method that learns from pairs or imitates",
+                                     remedy="Remove it, and pay for repetition instead: a component of kind repetition in rewards"))  # fmt: skip
+        if self.stop and self.tools is not None:
+            raise ValueError(explain("stop", self.stop[0], "ends a turn before its end of turn, so that no environment would answer it",
+                                     expected="no stop texts with tools", remedy="Remove one of them"))  # fmt: skip
         return self
 
     @model_validator(mode="after")

@@ -25,6 +25,16 @@ GATES: tuple[Gate, ...] = (RL_KL, RL_COLLAPSE, LEARNING_RATE_GATES["rl"])
 _COLLAPSED_KL = 0.005  # nats a token: below this the policy writes what the reference writes
 
 
+def _moved(config: OnlineConfig, *, gain: float, kl: float, kl_sequence: float) -> str:
+    """What is known: a round is sampled before it is trained on, so of one round alone nothing is."""
+    replies = f"{config.batch_size} replies"
+    if config.num_iterations == 1:
+        return f"One round of {replies} was trained on; how far it moved the policy shows in the evaluation."
+    unit = "points" if config.rewards else "reference standard deviations"
+    return (f"{config.num_iterations} rounds of {replies} moved the score by {gain:+.2f} {unit} "
+            f"at KL {kl:.3f} nats/token ({kl_sequence:.2f} nats a reply).")  # fmt: skip
+
+
 def summarise(config: OnlineConfig, path: Path, preflight: Preflight | None, *, length_coef: float) -> StageSummary:
     """The summary of a run whose metrics lie in `path`."""
     kl, kl_sequence, score = (last_metric(path, f"rl/{name}") for name in ("kl_k1", "kl_k1_sequence", "score"))
@@ -33,30 +43,31 @@ def summarise(config: OnlineConfig, path: Path, preflight: Preflight | None, *, 
     is_collapsed = kl < _COLLAPSED_KL and gain < (RL_COLLAPSE.warn or 0.0)
     collapse = RL_COLLAPSE.judge(gain if is_collapsed else max(gain, RL_COLLAPSE.warn or 0.0), n=num_last,
                                  note="Gain of the normalised score; an alarm only together with KL near 0")  # fmt: skip
+    stayed = RL_KL.judge(kl, n=num_last, note="Mean over the sampled tokens of the last rounds, estimator k1")
+    unit = "score" if config.rewards else "reference sd"
+    moved = (Figure(name="KL", value=kl, unit="nats/token", n=num_last, note="training samples of the last rounds"),
+             Figure(name="score gain", value=gain, unit=unit, n=num_last))  # fmt: skip
     verdicts = (
-        RL_KL.judge(kl, n=num_last, note="Mean over the sampled tokens of the last rounds, estimator k1"),
-        collapse,
+        *((stayed, collapse) if config.num_iterations > 1 else ()),
         *(preflight.verdicts if preflight else ()),
     )
     return StageSummary(
         stage=config.algorithm,
-        headline=f"{config.num_iterations} rounds of {config.batch_size} replies moved the score by {gain:+.2f} reference standard deviations "
-        f"at KL {kl:.3f} nats/token ({kl_sequence:.2f} nats a reply).",
-        figures=(Figure(name="KL", value=kl, unit="nats/token", n=num_last, note="training samples of the last rounds"),
-                 Figure(name="score gain", value=gain, unit="reference sd", n=num_last),
+        headline=_moved(config, gain=gain, kl=kl, kl_sequence=kl_sequence),
+        figures=(*(moved if config.num_iterations > 1 else ()),
                  Figure(name="length penalty", value=length_coef, unit="score at max_new_tokens")),
-        verdicts=verdicts, charts=_charts(path), tables=(preflight.table,) if preflight else (),
+        verdicts=verdicts, charts=_charts(path, is_composed=config.rewards is not None), tables=(preflight.table,) if preflight else (),
         notes=tuple(result_notes(config.training)),
         facts={"kl_per_token": kl, "kl_per_sequence": kl_sequence, "score_gain": gain},
     )  # fmt: skip
 
 
-def _charts(path: Path) -> tuple[Any, ...]:
+def _charts(path: Path, *, is_composed: bool) -> tuple[Any, ...]:
     return (
-        *metric_chart(path, "Does the reward rise?", [("rl/score", "score", "reward"), ("rl/reward", "after penalties", "policy")],
-                      y_label="reference sd"),
         *metric_chart(path, "How far does the policy move from its reference?", [("rl/kl_k1", "k1", "policy"), ("rl/kl_k3", "k3", "reference")],
                       y_label="nats a token", thresholds=(Threshold(label="warn", value=0.5, kind="warn"),), y_zero=True),
+        *metric_chart(path, "Does the reward rise?", [("rl/score", "score", "reward"), ("rl/reward", "after penalties", "policy")],
+                      y_label="score" if is_composed else "reference sd"),
         *metric_chart(path, "Do the reward models still agree?", [("rl/disagreement", "disagreement", "reward")], y_label="sd", y_zero=True),
         *metric_chart(path, "Do replies grow?", [("rl/length_tokens", "length", "policy")], y_label="tokens", y_zero=True),
         *metric_chart(path, "Does it still explore?", [("rl/entropy", "entropy", "policy")], y_label="nats a token", y_zero=True),

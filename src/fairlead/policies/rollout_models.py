@@ -8,7 +8,8 @@ from fairlead.core.errors import ConfigError, ModelError, explain
 from fairlead.core.services import Services
 from fairlead.engine.local import why_not_sampled
 from fairlead.models.arithmetic import Precision
-from fairlead.models.heads import ScalarModel, load_head, new_value_head
+from fairlead.models.frozen import load_frozen
+from fairlead.models.heads import ScalarModel, new_value_head
 from fairlead.models.load import CausalModel, load_policy, load_tokenizer
 from fairlead.models.precision import choose_precision
 from fairlead.policies.online_config import OnlineConfig
@@ -45,8 +46,9 @@ def load_rollout_models(config: OnlineConfig, inputs: Mapping[str, Path], servic
         reference.module.requires_grad_(False)
     if config.rewards is None:
         assert reward_folder is not None, "the recipe trains a reward model"
-        reward = load_head(load_policy(str(reward_folder), device=services.device), reward_folder)
-        reward.base.module.requires_grad_(False)
+        reward = load_frozen(
+            reward_folder, device=services.device, policy=precision, machine_file=services.extras.get("machine_file")
+        )
         reward.uncertainty_coef = config.uncertainty_coef
     if config.value_model == "shared":
         value = new_value_head(policy)

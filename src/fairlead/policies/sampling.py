@@ -109,6 +109,8 @@ class RoundSampler:
     """Where rollouts have several turns."""
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     """Of the phases of the last round."""
+    num_tokens: dict[str, int] = field(default_factory=dict[str, int])
+    """That these phases wrote or scored, by the name of their seconds."""
 
     def sample(self, prompts: PromptStream, *, number: int, step: int, retry: int = 0) -> Sampled:
         """Completions of one round.
@@ -120,7 +122,7 @@ class RoundSampler:
         Raises:
             TrainError: nothing could be trained on, several times in a row.
         """
-        self.seconds = {}
+        self.seconds, self.num_tokens = {}, {}
         wanted = self.config.batch_size // self.config.group_size
         kept, aside, tally, is_advantage = list[_Kept](), list[_Kept](), _Tally(), False
         num_lost = attempt = 0
@@ -145,8 +147,17 @@ class RoundSampler:
         return Sampled(
             rollouts=[one.rollout for one in chosen], scores=torch.cat([one.scores for one in chosen]), token_rewards=paid,
             is_advantage=is_advantage,
-            metrics=tally.told(len(chosen), num_wanted=wanted, has_groups=self.config.group_size > 1) | self._told(tally) | self.seconds,
+            metrics=tally.told(len(chosen), num_wanted=wanted, has_groups=self.config.group_size > 1) | self._told(tally) | self.seconds
+            | self._rates(),
         )  # fmt: skip
+
+    def _rates(self) -> dict[str, float]:
+        """Tokens a second of each phase; the engine waits while environments answer."""
+        waits = {"rl/sample_s": self.seconds.get("rl/environment_s", 0.0)}
+        return {
+            f"{name.removesuffix('_s')}_tokens_per_s": num / max(self.seconds[name] - waits.get(name, 0.0), 1e-9)
+            for name, num in self.num_tokens.items()
+        }
 
     def _told(self, tally: _Tally) -> dict[str, float]:
         """Metrics of turns and tools."""
@@ -165,6 +176,7 @@ class RoundSampler:
             asked = self.rollouts(requests, sampling, group_size=config.group_size)
             greedy = without_empty(self._greedy(asked, sampling)) if config.needs_greedy else []
         written = without_empty(asked)
+        self._count("rl/sample_s", [*asked, *greedy])
         sampled = without_failed(written)
         num_left = sum(len(r.samples) for r in sampled)
         with self._timed("rl/score_s"):
@@ -173,6 +185,7 @@ class RoundSampler:
             values = said.values
             if config.needs_greedy:
                 sampled, values = self._with_baselines(sampled, values, greedy, step=step)
+        self._count("rl/score_s", [*sampled, *greedy])
         left = survivors(sampled, values, needs_group=config.needs_group)
         num_sampled = sum(len(r.samples) for r in asked)
         tally.num_prompts += num_prompts
@@ -227,6 +240,11 @@ class RoundSampler:
         if not buffer:
             return shaped
         return shaped + overlong_penalty(lengths, max_tokens=config.max_new_tokens, buffer_tokens=buffer)
+
+    def _count(self, name: str, rollouts: Sequence[Rollout]) -> None:
+        """Their tokens to a phase."""
+        num = sum(len(sample.token_ids) for rollout in rollouts for sample in rollout.samples)
+        self.num_tokens[name] = self.num_tokens.get(name, 0) + num
 
     @contextlib.contextmanager
     def _timed(self, name: str) -> Generator[None]:

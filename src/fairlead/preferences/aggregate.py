@@ -12,8 +12,9 @@ Example:
 """
 
 import math
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -23,28 +24,41 @@ from fairlead.core.errors import ConfigError, explain
 from fairlead.core.records import Judgment
 from fairlead.stats.aggregation import Aggregate, dawid_skene, majority, one_coin, weighted
 from fairlead.stats.agreement import rater_agreement
-from fairlead.stats.arrays import IntArray
+from fairlead.stats.arrays import BoolArray, FloatArray, IntArray
 from fairlead.stats.rater_bradley_terry import RaterRanking, comparisons_from_rows, rater_bradley_terry
-from fairlead.stats.votes import Votes, votes_from_rows
+from fairlead.stats.votes import Votes
 
 Method = Literal["majority", "dawid_skene", "one_coin", "one_coin_side_bias", "weighted", "bradley_terry"]
 WINNERS = ("a", "b")
 LABELS = ("a", "b", "tie")
+SAID = (*LABELS, "both_bad", "skip")
+"""Verdicts of judgments."""
+TIE = LABELS.index("tie")
+_NUMBERS = {verdict: number for number, verdict in enumerate(SAID)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Verdicts:
-    """Judgments ready to be counted: who said what of which task, when in their own work, seen on which side.
+    """Judgments ready to be counted, as columns of numbers: who said what of which task, when in their own work, seen on which side.
 
-    Skips are no votes, and "both bad" is a tie: neither says which completion is better.
+    Skips are no votes, and "both bad" is a tie: neither says which completion is better. Every task and rater has a vote, and they are
+    numbered in the order of their first.
     """
 
-    rows: Sequence[tuple[str, str, str]]
-    """[N] (task, rater, label), label one of a, b, tie."""
-    swapped: Sequence[bool]
+    tasks: IntArray
+    """[N] in `task_names`."""
+    raters: IntArray
+    """[N] in `rater_names`."""
+    labels: IntArray
+    """[N] in `LABELS`."""
+    swapped: BoolArray
     """[N] b was shown on the left."""
-    order: Sequence[int]
+    sided: BoolArray
+    """[N] False of votes without sides."""
+    order: IntArray
     """[N] position in the rater's own sequence."""
+    task_names: tuple[str, ...]
+    rater_names: tuple[str, ...]
     num_skips: int = 0
     num_both_bad: int = 0
 
@@ -52,49 +66,107 @@ class Verdicts:
     def from_judgments(cls, judgments: Iterable[Judgment]) -> Self:
         """Read off verdicts; the order of judgments does not matter."""
         found = sorted(judgments, key=lambda j: (j.task_id, j.rater, j.id))
-        rows = [(j.task_id, j.rater, j.verdict) for j in found]
-        return cls.from_rows(rows, swapped=[j.swapped for j in found], order=[j.order for j in found])
+        rows = ((j.task_id, j.rater, j.verdict) for j in found)
+        swapped = [j.swapped if j.has_side else None for j in found]
+        return cls.from_rows(rows, swapped=swapped, order=[j.order for j in found])
 
     @classmethod
     def from_rows(
-        cls, rows: Sequence[tuple[str, str, str]], *, swapped: Sequence[bool], order: Sequence[int] | None = None
+        cls, rows: Iterable[tuple[str, str, str]], *, swapped: Sequence[bool | None], order: Sequence[int] | None = None
     ) -> Self:
-        """Take (task, rater, verdict) with any of the verdicts of a judgment, in upper or lower case."""
-        verdicts = [row[2].lower() for row in rows]
-        keep = [i for i, verdict in enumerate(verdicts) if verdict != "skip"]
-        return cls(
-            rows=[(rows[i][0], rows[i][1], verdicts[i] if verdicts[i] in WINNERS else "tie") for i in keep],
-            swapped=[swapped[i] for i in keep], order=[order[i] if order is not None else 0 for i in keep],
-            num_skips=len(rows) - len(keep), num_both_bad=verdicts.count("both_bad"),
+        """Take (task, rater, verdict) with any of the verdicts of a judgment, in upper or lower case.
+
+        Args:
+            swapped: for each row, whether b was shown on the left; None of a vote without sides.
+        """
+        tasks, raters = dict[str, int](), dict[str, int]()
+        columns = array("i"), array("i"), array("i")
+        for task, rater, verdict in rows:
+            columns[0].append(tasks.setdefault(task, len(tasks)))
+            columns[1].append(raters.setdefault(rater, len(raters)))
+            columns[2].append(_NUMBERS.get(verdict.lower(), TIE))
+        places = np.zeros(len(columns[0]), dtype=np.int64) if order is None else np.array(order, dtype=np.int64)
+        return cls.from_columns(
+            *(np.array(column, dtype=np.int64) for column in columns), order=places, task_names=tuple(tasks), rater_names=tuple(raters),
+            swapped=np.array([side is True for side in swapped], dtype=np.bool_),
+            sided=np.array([side is not None for side in swapped], dtype=np.bool_),
         )  # fmt: skip
+
+    @classmethod
+    def from_columns(
+        cls, tasks: IntArray, raters: IntArray, verdicts: IntArray, *, swapped: BoolArray, sided: BoolArray, order: IntArray,
+        task_names: Sequence[str], rater_names: Sequence[str],
+    ) -> Self:  # fmt: skip
+        """The same from numbers.
+
+        Args:
+            verdicts: [N] numbers of `SAID`.
+            task_names: those without a vote are left out, as are raters.
+        """
+        is_vote = verdicts != SAID.index("skip")
+        chosen, names = numbered(tasks[is_vote], task_names)
+        who, people = numbered(raters[is_vote], rater_names)
+        return cls(
+            tasks=chosen, raters=who, labels=np.minimum(verdicts[is_vote], TIE), swapped=swapped[is_vote], sided=sided[is_vote],
+            order=order[is_vote], task_names=names, rater_names=people, num_skips=len(verdicts) - int(is_vote.sum()),
+            num_both_bad=int((verdicts == SAID.index("both_bad")).sum()),
+        )  # fmt: skip
+
+    @property
+    def num_votes(self) -> int:
+        return len(self.tasks)
+
+    def rows(self) -> Iterator[tuple[str, str, str]]:
+        """(task, rater, label) of each vote, label one of a, b, tie."""
+        columns = zip(self.tasks.tolist(), self.raters.tolist(), self.labels.tolist(), strict=True)
+        return ((self.task_names[task], self.rater_names[rater], LABELS[label]) for task, rater, label in columns)
 
     @property
     def has_ties(self) -> bool:
         """True when somebody called a tie."""
-        return any(label == "tie" for _, _, label in self.rows)
+        return bool((self.labels == TIE).any())
 
     @property
     def has_sides(self) -> bool:
         """True when sides were exchanged for some votes and not for others: otherwise a side bias cannot be told."""
-        return any(self.swapped) and not all(self.swapped)
+        seen = self.swapped[self.sided]
+        return bool(seen.any()) and not bool(seen.all())
+
+    def sides(self) -> list[bool | None] | None:
+        """Of each vote, whether b was shown on the left, None without sides; None for all where no side bias can be told."""
+        if not self.has_sides:
+            return None
+        return [
+            swapped if is_sided else None
+            for swapped, is_sided in zip(self.swapped.tolist(), self.sided.tolist(), strict=True)
+        ]
 
     def votes(self) -> Votes:
         """All votes, with tie as a label of its own when it occurs."""
-        labels = LABELS if self.has_ties else WINNERS
-        return votes_from_rows(self.rows, label_names=labels, swapped=self.swapped)
+        return Votes(
+            items=self.tasks, raters=self.raters, labels=self.labels, item_names=self.task_names, rater_names=self.rater_names,
+            label_names=LABELS if self.has_ties else WINNERS, swapped=self.swapped, sided=None if self.sided.all() else self.sided,
+        )  # fmt: skip
 
     def decided(self) -> "Verdicts":
         """Only the votes that name a winner."""
-        keep = [i for i, row in enumerate(self.rows) if row[2] in WINNERS]
-        return Verdicts(
-            rows=[self.rows[i] for i in keep],
-            swapped=[self.swapped[i] for i in keep],
-            order=[self.order[i] for i in keep],
-        )
+        if not self.has_ties:
+            return self
+        kept = self.labels < TIE
+        tasks, task_names = numbered(self.tasks[kept], self.task_names)
+        raters, rater_names = numbered(self.raters[kept], self.rater_names)
+        return Verdicts(tasks=tasks, raters=raters, labels=self.labels[kept], swapped=self.swapped[kept], sided=self.sided[kept],
+                        order=self.order[kept], task_names=task_names, rater_names=rater_names)  # fmt: skip
 
-    def orders(self) -> IntArray:
-        """[N] position of each vote in its rater's sequence."""
-        return np.array(self.order, dtype=np.int64)
+
+def numbered(column: IntArray, names: Sequence[str]) -> tuple[IntArray, tuple[str, ...]]:
+    """Numbers [N] anew, in the order in which they occur first, and the names of those that occur."""
+    used, first, which = np.unique(column, return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
+    places = np.empty(len(used), dtype=np.int64)
+    places[order] = np.arange(len(used))
+    kept: list[int] = used[order].tolist()
+    return places[which.reshape(-1)], tuple(names[i] for i in kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +178,10 @@ class PairOutcome:
     num_votes: int
     agreement: float
     """Share of the votes for the most frequent label."""
+    score_gap: float | None = None
+    """Of bradley_terry: score of a minus score of b, log-odds."""
+    score_gap_error: float | None = None
+    """Its standard error."""
 
     @property
     def p_chosen(self) -> float:
@@ -154,17 +230,53 @@ def aggregate_pairs(
     Raises:
         DataError: a rater voted twice on one pair.
     """
-    counts: dict[str, Counter[str]] = {}
-    for task, _, label in verdicts.rows:
-        counts.setdefault(task, Counter())[label] += 1
     if method == "bradley_terry":
         _require_no_gold(method, gold)
-        return _by_scores(verdicts, counts, completions or {})
-    votes = verdicts.decided().votes()
+        return _by_scores(verdicts, completions or {})
+    table = tabulate(verdicts, method=method, gold=gold)
+    columns = zip(table.names, table.p_a.tolist(), table.num_votes.tolist(), table.agreement.tolist(), strict=True)
+    pairs = {task: PairOutcome(p_a=p_a, num_votes=num, agreement=agreement) for task, p_a, num, agreement in columns}
+    return Outcome(method=method, pairs=pairs, raters=table.raters)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PairTable:
+    """`Outcome` as columns, for a page on any number of pairs. Legend: T tasks with a vote."""
+
+    names: tuple[str, ...]
+    p_a: FloatArray
+    """[T] probability that a is better."""
+    num_votes: IntArray
+    """[T]"""
+    agreement: FloatArray
+    """[T] share of the votes for the most frequent label."""
+    raters: dict[str, RaterOutcome]
+
+    @property
+    def p_chosen(self) -> FloatArray:
+        """[T] probability that the likelier completion is better, in [0.5, 1]."""
+        return np.maximum(self.p_a, 1 - self.p_a)
+
+
+def tabulate(verdicts: Verdicts, *, method: Method, gold: Mapping[str, str] | None = None) -> PairTable:
+    """`aggregate_pairs` as columns, by any method but bradley_terry."""
+    decided = verdicts.decided()
+    votes = decided.votes()
     found = run_method(votes, method=method, gold=gold) if len(votes.items) else None
-    p_decided = dict(zip(votes.item_names, found.posterior[:, 0], strict=True)) if found else {}
-    pairs = {task: _pair(count, float(p_decided.get(task, 0.5))) for task, count in counts.items()}
-    return Outcome(method=method, pairs=pairs, raters=rater_outcomes(votes, found) if found else {})
+    p_decided = np.full(len(verdicts.task_names), 0.5)
+    if found is not None:
+        first, second = verdicts.tasks[verdicts.labels < TIE], decided.tasks
+        p_decided[first] = found.posterior[second, 0]
+    size = len(LABELS)
+    counts = np.bincount(verdicts.tasks * size + verdicts.labels, minlength=size * len(verdicts.task_names)).reshape(
+        -1, size
+    )
+    total = counts.sum(1)
+    tie_share = counts[:, TIE] / np.maximum(total, 1)
+    return PairTable(
+        names=verdicts.task_names, p_a=(1 - tie_share) * p_decided + tie_share / 2, num_votes=total.astype(np.int64),
+        agreement=counts.max(1, initial=0) / np.maximum(total, 1), raters=rater_outcomes(votes, found) if found else {},
+    )  # fmt: skip
 
 
 def run_method(votes: Votes, *, method: Method, gold: Mapping[str, str] | None = None) -> Aggregate:
@@ -200,24 +312,27 @@ def _require_no_gold(method: Method, gold: Mapping[str, str] | None) -> None:
                                   remedy="Choose one of these or leave gold out"))  # fmt: skip
 
 
-def _by_scores(
-    verdicts: Verdicts, counts: Mapping[str, Counter[str]], completions: Mapping[str, tuple[str, str]]
-) -> Outcome:
+def _by_scores(verdicts: Verdicts, completions: Mapping[str, tuple[str, str]]) -> Outcome:
     """Bradley-Terry with raters, sides and ties: the probability is that of the scores, with their errors."""
+    counts: dict[str, Counter[str]] = {}
+    for task, _, label in verdicts.rows():
+        counts.setdefault(task, Counter())[label] += 1
     sides = {task: completions.get(task, (f"{task}/a", f"{task}/b")) for task in counts}
-    rows = [(*sides[task], rater, _RESULTS[label]) for task, rater, label in verdicts.rows]
-    fit = rater_bradley_terry(comparisons_from_rows(rows, swapped=verdicts.swapped if verdicts.has_sides else None))
+    rows = [(*sides[task], rater, _RESULTS[label]) for task, rater, label in verdicts.rows()]
+    fit = rater_bradley_terry(comparisons_from_rows(rows, swapped=verdicts.sides()))
     place = {name: i for i, name in enumerate(fit.completion_names)}
-    pairs = {
-        task: PairOutcome(p_a=fit.p_better(place[sides[task][0]], place[sides[task][1]]), num_votes=count.total(),
-                          agreement=max(count.values()) / count.total())
-        for task, count in counts.items()
-    }  # fmt: skip
+    pairs = {task: _scored(fit, place[sides[task][0]], place[sides[task][1]], count) for task, count in counts.items()}
     raters = {
         name: RaterOutcome(accuracy=_expected_accuracy(fit, rows, name, place), side_bias=float(fit.side_bias[i]) if verdicts.has_sides else None)
         for i, name in enumerate(fit.rater_names)
     }  # fmt: skip
     return Outcome(method="bradley_terry", pairs=pairs, raters=raters)
+
+
+def _scored(fit: RaterRanking, first: int, second: int, count: Counter[str]) -> PairOutcome:
+    gap, error = fit.gap(first, second)
+    return PairOutcome(p_a=fit.p_better(first, second), num_votes=count.total(), agreement=max(count.values()) / count.total(), score_gap=gap,
+                       score_gap_error=error)  # fmt: skip
 
 
 _RESULTS = {"a": 1.0, "b": 0.0, "tie": 0.5}
@@ -234,13 +349,6 @@ def _expected_accuracy(
         if name == rater
     ]
     return sum(1 / (1 + math.exp(-a * gap)) for gap in gaps) / len(gaps)
-
-
-def _pair(count: Counter[str], p_decided: float) -> PairOutcome:
-    total = count.total()
-    tie_share = count["tie"] / total
-    p_a = (1 - tie_share) * p_decided + tie_share / 2
-    return PairOutcome(p_a=p_a, num_votes=total, agreement=max(count.values()) / total)
 
 
 def rater_outcomes(votes: Votes, found: Aggregate) -> dict[str, RaterOutcome]:

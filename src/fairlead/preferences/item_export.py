@@ -7,28 +7,38 @@ Example:
 """
 
 import dataclasses
-import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fairlead.core.annotations import RatedItem, Rating
+from fairlead.core.annotations import INCLUSION, RatedItem, RatedItems
 from fairlead.core.errors import ConfigError, DataError, explain, nearest
-from fairlead.core.io import Rejects, write_csv, write_json, write_jsonl, write_text
-from fairlead.core.records import Completion, Preference, Prompt, Task
+from fairlead.core.io import Rejects, write_csv, write_jsonl, write_parquet, write_text
+from fairlead.core.streams import JsonLines, write_json_list
 from fairlead.core.summary import Figure, StageSummary
 from fairlead.formats import FORMATS, ReadReport, read_annotations, read_mapping, write_preferences
 from fairlead.formats.annotation_checks import has_alternating_turns
 from fairlead.formats.argilla import DRAFT, write_record
 from fairlead.formats.base import Unusable
 from fairlead.formats.fine_tuning import provenance_path, write_fine_tuning
+from fairlead.formats.helpsteer_export import attribute_rows
 from fairlead.formats.label_studio import ONLY_NUMBER, label_config, min_row, write_task
 from fairlead.formats.oasst_export import write_tree
 from fairlead.formats.vendor import NO_VOTE
-from fairlead.preferences.aggregate import Method, Verdicts, aggregate_pairs, choose_method
-from fairlead.preferences.pairs import Candidate, Ledger, Rules, build_preferences
+from fairlead.preferences.item_pairs import item_preferences
+from fairlead.preferences.label_table import label_table
 
-ITEM_TARGETS = ("fairlead_items", "label_studio", "label_studio_min", "argilla", "oasst", "votes")
+ITEM_TARGETS = (
+    "labels",
+    "fairlead_items",
+    "label_studio",
+    "label_studio_min",
+    "argilla",
+    "oasst",
+    "helpsteer2",
+    "votes",
+)
 TUNING_TARGETS = ("fine_tuning", "fine_tuning_sft")
 PREFERENCE_TARGETS = tuple(known.name for known in FORMATS if known.write is not None)
 TARGETS = (*ITEM_TARGETS, *PREFERENCE_TARGETS, *TUNING_TARGETS)
@@ -45,9 +55,19 @@ _VOTE_COLUMNS = (
     "guideline_version",
     "created_at",
     "rationale",
+    *INCLUSION,
 )
 _SHOWN = 10
 """Faulty rows that a message lists; the rejects file has all."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What a writing gave."""
+
+    what: str
+    files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
 
 
 def convert(
@@ -66,6 +86,26 @@ def convert(
         ConfigError: an unknown target or method.
         DataError: no usable row, or with `is_strict` a faulty one.
     """
+    check_target(to)
+    out = Path(out)
+    with Rejects(out.with_name(f"{out.name}.rejects.jsonl")) as rejects:
+        items, report, repeats = read_items(path, source_format=source_format, mapping=mapping, rejects=rejects)
+        faults = {reason: count for reason, count in report.left_out.items() if reason not in _NO_FAULTS}
+        if is_strict and (rejects.total or faults or repeats):
+            raise DataError(explain(path, None, f"has faults and nothing was written: {_faults(rejects, faults, repeats)}",
+                                    expected="no faulty row with --strict",
+                                    remedy=f"Fix them ({rejects.path.name} lists all), or leave --strict out to take the rest"))  # fmt: skip
+    written = write_rated(out, items, to=to, method=method, is_blind=is_blind)
+    return StageSummary(
+        stage="votes", headline=f"{written.what} from {len(items):,} items with {sum(len(i.ratings) for i in items):,} ratings.",
+        figures=(Figure(name="items", value=len(items), note="a count, exact"),),
+        notes=(*written.notes, *_notes(items, rejects, faults, repeats)),
+        facts={"rejects": report.rejects, "left_out": report.left_out, "repeats": list(repeats), "files": [str(p) for p in written.files]},
+    )  # fmt: skip
+
+
+def check_target(to: str) -> None:
+    """Raises: ConfigError: it is none of `TARGETS`."""
     if to not in TARGETS:
         raise ConfigError(
             explain(
@@ -76,22 +116,12 @@ def convert(
                 remedy="Choose one of them",
             )
         )
-    out = Path(out)
-    with Rejects(out.with_name(f"{out.name}.rejects.jsonl")) as rejects:
-        items, report, repeats = read_items(path, source_format=source_format, mapping=mapping, rejects=rejects)
-        faults = {reason: count for reason, count in report.left_out.items() if reason not in _NO_FAULTS}
-        if is_strict and (rejects.total or faults or repeats):
-            raise DataError(explain(path, None, f"has faults and nothing was written: {_faults(rejects, faults, repeats)}",
-                                    expected="no faulty row with --strict",
-                                    remedy=f"Fix them ({rejects.path.name} lists all), or leave --strict out to take the rest"))  # fmt: skip
-    shown = [_blinded(item) for item in items] if is_blind else items
-    written = _write(out, shown, to=to, method=method)
-    return StageSummary(
-        stage="votes", headline=f"{written.what} from {len(items):,} items with {sum(len(i.ratings) for i in items):,} ratings.",
-        figures=(Figure(name="items", value=len(items), note="a count, exact"),),
-        notes=(*written.notes, *_notes(items, rejects, faults, repeats)),
-        facts={"rejects": report.rejects, "left_out": report.left_out, "repeats": list(repeats), "files": [str(p) for p in written.files]},
-    )  # fmt: skip
+
+
+def write_rated(out: Path, items: RatedItems, *, to: str, method: str = "auto", is_blind: bool = False) -> Written:
+    """Write rated items as one of `TARGETS`, item by item as they are gone through; see `convert`."""
+    check_target(to)
+    return _write(out, _Blinded(items) if is_blind else items, to=to, method=method)
 
 
 def read_items(
@@ -136,94 +166,124 @@ def _notes(
     return tuple(notes)
 
 
-def _blinded(item: RatedItem) -> RatedItem:
-    replies = tuple(dataclasses.replace(reply, model="") for reply in item.replies)
-    return dataclasses.replace(item, replies=replies, id="")
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Blinded:
+    """Items without the names of models."""
+
+    items: RatedItems
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[RatedItem]:
+        for item in self.items:
+            replies = tuple(dataclasses.replace(reply, model="") for reply in item.replies)
+            yield dataclasses.replace(item, replies=replies, id="")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Written:
-    what: str
-    files: tuple[Path, ...]
-    notes: tuple[str, ...] = ()
-
-
-def _write(out: Path, items: Sequence[RatedItem], *, to: str, method: str) -> _Written:
+def _write(out: Path, items: RatedItems, *, to: str, method: str) -> Written:
+    if to == "labels":
+        return _write_labels(out, items, method=method)
     if to in ITEM_TARGETS:
         return _write_items(out, items, to)
-    preferences, ledger = item_preferences(items, method=method)
+    found = item_preferences(items, method=method)
     if to in TUNING_TARGETS:
-        report = write_fine_tuning(out, preferences, is_supervised=to == "fine_tuning_sft")
+        report = write_fine_tuning(out, found.preferences, is_supervised=to == "fine_tuning_sft")
         files, beside = (
             (out, provenance_path(out)),
             (f"Votes, posterior and provenance, line for line: {provenance_path(out)}",),
         )
     else:
-        report = write_preferences(out, preferences, format=to)
+        report = write_preferences(out, found.preferences, format=to, has_inclusion=found.has_inclusion)
         files, beside = (out,), ()
     left = [f"{count:,} not written: {reason}" for reason, count in report.left_out.items()]
-    dropped = [f"{ledger.reasons()} left out"] if ledger.dropped else []
-    return _Written(what=f"{report.written:,} rows of {to}", files=files, notes=(*beside, *left, *dropped))
+    dropped = [f"{found.ledger.reasons()} left out"] if found.ledger.dropped else []
+    by = f"Votes added up by {found.method}{' (chosen for these votes: auto)' if method == 'auto' else ''}"
+    return Written(what=f"{report.written:,} rows of {to}", files=files, notes=(by, *beside, *left, *dropped))
 
 
-def _write_items(out: Path, items: Sequence[RatedItem], to: str) -> _Written:
+def _write_labels(out: Path, items: RatedItems, *, method: str) -> Written:
+    table = label_table(items, method=method)
+    if out.suffix == ".csv":
+        num_rows = write_csv(out, table.rows(), columns=table.columns)
+    elif out.suffix == ".parquet":
+        num_rows = write_parquet(out, table.rows())
+    else:
+        num_rows = write_jsonl(out, table.rows())
+    what = f"{num_rows:,} pairs under {len(table.outcomes)} methods; label and p_a are those of {table.chosen}"
+    return Written(what=what, files=(out,), notes=table.notes)
+
+
+def _write_items(out: Path, items: RatedItems, to: str) -> Written:
     what = f"{len(items):,} items as {to}"
     if to == "votes":
-        rows = [row for item in items for row in vote_rows(item)]
-        if not rows:
-            raise DataError(
-                explain(
-                    out,
-                    None,
-                    "would hold no vote",
-                    expected="items with verdicts",
-                    remedy="Check what the source holds",
-                )
-            )
-        write_csv(out, rows, columns=_VOTE_COLUMNS) if out.suffix == ".csv" else write_jsonl(out, rows)
-        return _Written(what=f"{len(rows):,} votes", files=(out,))
+        return _write_votes(out, items)
     if to == "fairlead_items":
         write_jsonl(out, items)
-        return _Written(what=what, files=(out,))
-    if to == "oasst":
-        return _write_trees(out, items)
+        return Written(what=what, files=(out,))
+    if to in _ROWS:
+        return _write_some(out, items, to)
     rows = _RENDER[to](items)
-    write_json(out, rows) if out.suffix == ".json" else write_jsonl(out, rows)
+    write_json_list(out, rows) if out.suffix == ".json" else write_jsonl(out, rows)
     if to != "label_studio":
-        return _Written(what=what, files=(out,))
+        return Written(what=what, files=(out,))
     interface = out.with_name(f"{out.name}.config.xml")
     write_text(interface, label_config(items))
-    return _Written(what=what, files=(out, interface), notes=(f"Labeling interface for its project: {interface}",))
+    return Written(what=what, files=(out, interface), notes=(f"Labeling interface for its project: {interface}",))
 
 
-def _write_trees(out: Path, items: Sequence[RatedItem]) -> _Written:
-    rows: list[dict[str, Any]] = []
+def _write_votes(out: Path, items: RatedItems) -> Written:
+    rows = (row for item in items for row in vote_rows(item))
+    first = next(rows, None)
+    if first is None:
+        raise DataError(
+            explain(
+                out, None, "would hold no vote", expected="items with verdicts", remedy="Check what the source holds"
+            )
+        )
+    found = itertools.chain([first], rows)
+    num_rows = write_csv(out, found, columns=_VOTE_COLUMNS) if out.suffix == ".csv" else write_jsonl(out, found)
+    return Written(what=f"{num_rows:,} votes", files=(out,))
+
+
+def _write_some(out: Path, items: RatedItems, to: str) -> Written:
+    """Formats that not every item fits into."""
+    make, what = _ROWS[to]
     left_out: dict[str, int] = {}
-    for item in items:
-        try:
-            rows.append(write_tree(item))
-        except Unusable as fault:
-            left_out[str(fault)] = left_out.get(str(fault), 0) + 1
-    if not rows:
-        raise DataError(explain(out, None, f"would hold no tree: {', '.join(left_out)}", expected="items that a tree can hold",
-                                remedy="Write fairlead_items, which holds everything"))  # fmt: skip
-    write_jsonl(out, rows)
+    with JsonLines(out, is_optional=True) as file:
+        for item in items:
+            try:
+                found = make(item)
+            except Unusable as fault:
+                left_out[str(fault)] = left_out.get(str(fault), 0) + 1
+                continue
+            for row in found:
+                file.write(row)
+    if not file.num_rows:
+        raise DataError(explain(out, None, f"would hold no {what}: {', '.join(left_out) or 'there are no items'}",
+                                expected=f"items that {to} can hold", remedy="Write fairlead_items, which holds everything"))  # fmt: skip
     notes = tuple(f"{count:,} not written: {reason}" for reason, count in left_out.items())
-    return _Written(what=f"{len(rows):,} trees", files=(out,), notes=notes)
+    return Written(what=f"{file.num_rows:,} {what}s", files=(out,), notes=notes)
 
 
-def _min_rows(items: Iterable[RatedItem]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+_ROWS: dict[str, tuple[Callable[[RatedItem], list[dict[str, Any]]], str]] = {
+    "oasst": (lambda item: [write_tree(item)], "tree"),
+    "helpsteer2": (attribute_rows, "reply"),
+}
+
+
+def _min_rows(items: RatedItems) -> Iterator[dict[str, Any]]:
     for number, item in enumerate(items, start=1):
         task: dict[str, Any] = {**write_task(item), "id": number}
-        found += [min_row(task, annotation) for annotation in task["annotations"] if not annotation["was_cancelled"]]
-    return found
+        for annotation in task["annotations"]:
+            if not annotation["was_cancelled"]:
+                yield min_row(task, annotation)
 
 
-_RENDER: dict[str, Callable[[Sequence[RatedItem]], list[dict[str, Any]]]] = {
-    "label_studio": lambda items: [write_task(item) for item in items],
+_RENDER: dict[str, Callable[[RatedItems], Iterator[dict[str, Any]]]] = {
+    "label_studio": lambda items: map(write_task, items),
     "label_studio_min": _min_rows,
-    "argilla": lambda items: [write_record(item) for item in items],
+    "argilla": lambda items: map(write_record, items),
 }
 
 
@@ -232,96 +292,8 @@ def vote_rows(item: RatedItem) -> list[dict[str, Any]]:
     return [
         {"item": item.item or item.id, "rater": r.rater, "label": r.verdict, "swapped": str(r.swapped).lower(), "strength": r.strength,
          "confidence": r.confidence, "cost": r.cost, "duration_ms": r.duration_ms, "guideline_version": r.guideline_version,
-         "created_at": r.created_at, "rationale": r.rationale}
+         "created_at": r.created_at, "rationale": r.rationale,
+         **{name: item.meta.get(name) for name in INCLUSION}}
         for r in item.ratings
         if r.verdict is not None
     ]  # fmt: skip
-
-
-def item_preferences(items: Sequence[RatedItem], *, method: str = "auto") -> tuple[list[Preference], Ledger]:
-    """Aggregate the ratings of all items together, so that raters are known from all of their work; ties are kept as ties.
-
-    A ranking of more than two replies is a vote on each of its pairs.
-    """
-    pairs = [pair for item in items for pair in _pairs(item)]
-    rows = [(name, rating.rater, verdict) for name, _, _, _, _, votes in pairs for rating, verdict in votes]
-    swapped = [rating.swapped for _, _, _, _, _, votes in pairs for rating, _ in votes]
-    verdicts = Verdicts.from_rows(rows, swapped=swapped)
-    known = (*typing.get_args(Method), "auto")
-    if method not in known:
-        raise ConfigError(
-            explain(
-                "method",
-                method,
-                f"is not known{nearest(method, known)}",
-                expected=", ".join(known),
-                remedy="Choose one of them",
-            )
-        )
-    outcome = aggregate_pairs(verdicts, method=choose_method(typing.cast(Any, method), verdicts),
-                              completions={name: (task.completion_a, task.completion_b) for name, task, _, _, _, _ in pairs})  # fmt: skip
-    ledger = Ledger()
-    candidates = [
-        Candidate(task=task, prompt=prompt, a=a, b=b, outcome=outcome.pairs.get(name), judgments=tuple(_name(r, task) for r, _ in votes))
-        for name, task, prompt, a, b, votes in pairs
-    ]  # fmt: skip
-    found = build_preferences(candidates, rules=Rules(ties="keep"), ledger=ledger)
-    strengths = {task.id: [r.strength for r, _ in votes] for _, task, _, _, _, votes in pairs}
-    models = {task.id: (a, b) for _, task, _, a, b, _ in pairs}
-    return [_described(p, strengths, models, outcome.method) for p in found], ledger
-
-
-def _described(
-    preference: Preference,
-    strengths: Mapping[str, list[int]],
-    models: Mapping[str, tuple[Completion, Completion]],
-    method: str,
-) -> Preference:
-    """Strengths, in the frame of the task, and who wrote what: kept in meta."""
-    task_id = str(preference.meta.get("task_id"))
-    a, b = models[task_id]
-    is_first = preference.chosen_id == a.id
-    votes = strengths[task_id]
-    extra: dict[str, Any] = {"method": method}
-    if any(votes):
-        extra["votes"] = [vote if is_first else -vote for vote in votes]
-    for name, side in (("chosen_model", a if is_first else b), ("rejected_model", b if is_first else a)):
-        if side.model:
-            extra[name] = side.model
-    return dataclasses.replace(preference, meta={**preference.meta, **extra})
-
-
-_Pair = tuple[str, Task, Prompt, Completion, Completion, list[tuple[Rating, str]]]
-
-
-def _pairs(item: RatedItem) -> list[_Pair]:
-    prompt = Prompt(messages=item.prompt, slice=item.slice, source=item.source, split=item.split)
-    completions = [Completion(prompt_id=prompt.id, text=reply.text, model=reply.model) for reply in item.replies]
-    found: list[_Pair] = []
-    for i, first in enumerate(item.replies):
-        for j in range(i + 1, len(item.replies)):
-            second = item.replies[j]
-            name = item.item or item.id
-            name = name if len(item.replies) == 2 else f"{name}:{first.id}:{second.id}"
-            task = Task(prompt_id=prompt.id, completion_a=completions[i].id, completion_b=completions[j].id, id=name)
-            votes = [
-                (r, v)
-                for r in item.ratings
-                if (v := _vote(r, first.id, second.id, is_pair=len(item.replies) == 2)) is not None
-            ]
-            found.append((name, task, prompt, completions[i], completions[j], votes))
-    return found
-
-
-def _vote(rating: Rating, first: str, second: str, *, is_pair: bool) -> str | None:
-    if is_pair and rating.verdict is not None:
-        return rating.verdict
-    places = {name: place for place, tied in enumerate(rating.ranking) for name in tied}
-    if first not in places or second not in places or rating.verdict == "skip":
-        return None
-    gap = places[first] - places[second]
-    return "tie" if gap == 0 else "a" if gap < 0 else "b"
-
-
-def _name(rating: Rating, task: Task) -> str:
-    return rating.source_id or f"{task.id}/{rating.rater}"

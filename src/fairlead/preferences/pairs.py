@@ -11,11 +11,14 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from fairlead.core.annotations import inclusion_in
 from fairlead.core.records import Completion, Judgment, Messages, Preference, Prompt, Task, content_hash
 from fairlead.preferences.aggregate import PairOutcome
 
+EDITED_FROM = "edited_from"
+"""In a task's meta: one of its replies is a rater's edit of this completion."""
 _MAX_MARGIN_P = 0.99  # a few unanimous votes do not show more: beyond it the log-odds measure the model of the raters
 _HASH_RANGE = 16.0**13  # 52 bits of a content hash are an exact double
 
@@ -25,6 +28,7 @@ class Rules:
     """What becomes of a pair."""
 
     min_votes: int = 1
+    """Not asked of a pair with an edited reply: nobody but its writer is shown it."""
     min_posterior: float = 0.5
     ties: Literal["keep", "drop"] = "drop"
     margin: Literal["off", "log_odds"] = "off"
@@ -92,7 +96,7 @@ def _to_preference(candidate: Candidate, rules: Rules) -> Preference | str:
     outcome, prompt = candidate.outcome, candidate.prompt
     if outcome is None:
         return "without a vote"
-    if outcome.num_votes < rules.min_votes:
+    if outcome.num_votes < rules.min_votes and EDITED_FROM not in candidate.task.meta:
         return f"with fewer than {rules.min_votes} votes"
     if candidate.a.text.strip() == candidate.b.text.strip():
         return "with equal texts"
@@ -101,7 +105,7 @@ def _to_preference(candidate: Candidate, rules: Rules) -> Preference | str:
         return "tied"
     is_a = outcome.p_a >= 0.5
     chosen, rejected = (candidate.a, candidate.b) if is_a else (candidate.b, candidate.a)
-    meta: dict[str, str | float] = {"task_id": candidate.task.id}
+    meta: dict[str, Any] = {"task_id": candidate.task.id, **inclusion_in(candidate.task.meta)}
     for name, (first, second) in candidate.ratings.items():
         meta[f"chosen_{name}"], meta[f"rejected_{name}"] = (first, second) if is_a else (second, first)
     return Preference(

@@ -4,7 +4,7 @@ Every vote is compared with the majority of the OTHER raters of the same item. A
 what dealing out the same labels at random would give, and lies below the panel's median: few votes alone flag nobody.
 
 Example:
-    raters = read_raters(verdicts.votes(), orders=verdicts.orders(), outcome=outcome)
+    raters = read_raters(verdicts.votes(), orders=verdicts.order, outcome=outcome)
     [r.name for r in raters if "near chance" in r.flags]
 """
 
@@ -150,10 +150,11 @@ def _chance(votes: Votes, counted: IntArray, majority_labels: IntArray) -> float
 
 
 def _left_share(votes: Votes, own: IntArray, *, confidence: float) -> Interval:
-    """Labels 0 and 1 are a and b; a tie stands on no side."""
+    """Labels 0 and 1 are a and b; a tie stands on no side, nor does a vote that was given without sides."""
     if votes.swapped is None or votes.label_names[:2] != ("a", "b"):
         return wilson(0, 0)
     decided = own[votes.labels[own] < 2]
+    decided = decided if votes.sided is None else decided[votes.sided[decided]]
     is_left = (votes.labels[decided] == 0) != votes.swapped[decided]
     return wilson(int(is_left.sum()), len(decided), confidence=confidence)
 

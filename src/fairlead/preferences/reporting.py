@@ -127,7 +127,7 @@ def _notes(preferences: Sequence[Preference], votes: VoteReading | None) -> list
     found = votes.verdicts
     notes += votes.agreement.notes()
     notes.append(
-        f"Aggregated with {votes.outcome.method}; {len(found.rows):,} votes by {', '.join(votes.rater_kinds)} raters."
+        f"Aggregated with {votes.outcome.method}; {found.num_votes:,} votes by {', '.join(votes.rater_kinds)} raters."
     )
     if found.num_skips:
         notes.append(f"{found.num_skips:,} skips are no votes.")

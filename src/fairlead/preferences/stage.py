@@ -28,7 +28,7 @@ from fairlead.formats import read_preferences
 from fairlead.preferences import agreement, counts
 from fairlead.preferences.aggregate import Method, Verdicts, choose_method
 from fairlead.preferences.agreement import read_agreement, read_ceiling
-from fairlead.preferences.decisions import Rule, aggregate_decided, decisions_in
+from fairlead.preferences.decisions import Rule, aggregate_decided, decisions_in, ratings_in
 from fairlead.preferences.pairs import (
     Candidate,
     Ledger,
@@ -58,10 +58,10 @@ class PreferencesConfig(Config):
     aggregation: Literal["auto"] | Method = "auto"
     """Rater model; auto takes one_coin_side_bias where sides were recorded and exchanged, else one_coin."""
     decisions: Rule = "decide"
-    """What an adjudicator's decision on a pair does: decide sets its probability to 1 for the side that won and 1/2 for a tie; beside
-    leaves it to the votes. Votes are kept either way."""
+    """What an adjudicator's decision on a pair does: decide sets its probability to 1 for the side that won and 1/2 for a tie, and takes
+    its ratings by criterion; beside leaves it to the votes. Votes are kept either way."""
     min_votes: int = pydantic.Field(default=1, ge=1)
-    """Pairs with fewer votes are left out; skips are no votes."""
+    """Pairs with fewer votes are left out; skips are no votes. Not asked of a rater's edit, which nobody else is shown."""
     min_posterior: float = pydantic.Field(default=0.5, ge=0.5, lt=1)
     """Pairs whose likelier side has a lower probability count as ties."""
     ties: Literal["keep", "drop"] = "drop"
@@ -112,7 +112,10 @@ def run(config: PreferencesConfig, *, inputs: Mapping[str, Path], out: Path, ser
             seed=services.seed,
             num_resamples=config.num_resamples,
         )
-        found, notes = build_preferences(material.candidates(votes), rules=config.rules(), ledger=ledger), ()
+        found, notes = (
+            build_preferences(material.candidates(votes, rule=config.decisions), rules=config.rules(), ledger=ledger),
+            (),
+        )
     distinct = drop_repeats(found, ledger)
     _require_variety(distinct, ledger)
     preferences = split_by_prompt(distinct, heldout=config.heldout)
@@ -145,16 +148,18 @@ class Material:
     prompts: Mapping[str, Prompt]
     gold: Mapping[str, float] | None
 
-    def candidates(self, votes: VoteReading) -> list[Candidate]:
-        """Every task with its votes, in the order of tasks.jsonl."""
+    def candidates(self, votes: VoteReading, *, rule: Rule) -> list[Candidate]:
+        """Every task with its votes, in the order of tasks.jsonl; under the rule decide, with the ratings of whoever decided it."""
         by_task: dict[str, list[Judgment]] = {}
         for judgment in sorted(self.judgments, key=lambda j: j.id):
             if judgment.verdict != "skip":
                 by_task.setdefault(judgment.task_id, []).append(judgment)
+        decided = {task.id: ratings_in(task) for task in self.tasks.values()} if rule == "decide" else {}
         return [
             Candidate(task=task, prompt=self.prompts[task.prompt_id], a=self.completions[task.completion_a],
                       b=self.completions[task.completion_b], outcome=votes.outcome.pairs.get(task.id),
-                      judgments=tuple(j.id for j in by_task.get(task.id, ())), ratings=mean_ratings(by_task.get(task.id, ())))
+                      judgments=tuple(j.id for j in by_task.get(task.id, ())),
+                      ratings=decided.get(task.id) or mean_ratings(by_task.get(task.id, ())))
             for task in self.tasks.values()
         ]  # fmt: skip
 
@@ -198,7 +203,7 @@ def read_votes(
 ) -> VoteReading:
     """Aggregate, and measure agreement, raters, ceiling and (where a gold score is there) accuracy."""
     verdicts = Verdicts.from_judgments(material.judgments)
-    if not verdicts.rows:
+    if not verdicts.num_votes:
         raise DataError(explain("judgments", None, f"holds no vote ({verdicts.num_skips} skips)", expected="votes for a or b, or ties",
                                 remedy="Collect judgments first"))  # fmt: skip
     sides = {name: (task.completion_a, task.completion_b) for name, task in material.tasks.items()}
@@ -215,7 +220,7 @@ def read_votes(
     )
     return VoteReading(
         verdicts=verdicts, outcome=outcome, agreement=found, ceiling=read_ceiling(decided, percent=percent), truth=truth,
-        raters=read_raters(votes, orders=verdicts.orders(), outcomes=outcome.raters),
+        raters=read_raters(votes, orders=verdicts.order, outcomes=outcome.raters),
         guideline_versions=tuple(sorted({j.guideline_version for j in material.judgments})),
         rater_kinds=tuple(sorted({j.rater_kind for j in material.judgments})),
         num_decisions=len(decisions.keys() & outcome.pairs.keys()),

@@ -48,7 +48,7 @@ def read_truth(
     like better raters.
     """
     votes: dict[str, list[float]] = {}
-    for task, _, label in verdicts.rows:
+    for task, _, label in verdicts.rows():
         if gold.get(task, 0.0) != 0:
             votes.setdefault(task, []).append(0.5 if label == "tie" else float((label == "a") == (gold[task] > 0)))
     single: dict[str, list[float]] = {}

@@ -226,7 +226,7 @@ def _aggregate_pairs(
     texts: Mapping[str, tuple[Prompt, str, str]], gold: Mapping[str, str] | None,
 ) -> StageSummary:  # fmt: skip
     verdicts = _as_verdicts(rows, sides, path=path, method=method)
-    unknown = next((row[0] for row in verdicts.rows if row[0] not in texts), None)
+    unknown = next((task for task in verdicts.task_names if task not in texts), None)
     if unknown is not None:
         raise DataError(explain(f"{path}.item", unknown, f"has votes but no texts{nearest(unknown, texts)}", expected="an item of the items file",
                                 remedy="Add its row to the items file"))  # fmt: skip

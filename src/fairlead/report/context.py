@@ -118,7 +118,7 @@ class CostRow:
     memory: str
     memory_mb: str
     pace: str
-    """`2,140 tokens/s, 0.22 s/step`; empty for a stage that trains nothing."""
+    """`2,140 tokens/s, 0.22 s/step`, on-policy with tokens a second by phase; empty for a stage that trains nothing."""
     tokens_per_s: str
     """Exact, for sorting."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from fairlead.core.errors import DataError
-from fairlead.report.live import read_live
+from fairlead.report.live import nothing_trains, read_live
 from fairlead.report.page import build_report
 from fairlead.report.run import RunReport
 
@@ -89,13 +89,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def _look(home: Path) -> RunReport:
     """What trains, or what there is to say instead."""
     try:
-        return read_live(home) or _words(
-            "Nothing trains at the moment. A training is shown as soon as it logs its first step: fairlead run RECIPE"
-        )
+        return read_live(home) or _words(nothing_trains(home))
     except DataError as error:
         return _words(str(error))
 
 
 def _words(answer: str) -> RunReport:
-    return RunReport(name="live", created="", scope="", model="", answer=answer, key_figures=(), stages=(), lineage=(),
-                     command="fairlead report --follow")  # fmt: skip
+    return RunReport(name="live", created="", scope="", model="", answer=answer, key_figures=(), stages=(), lineage=(), command="")  # fmt: skip

@@ -1,13 +1,13 @@
 """The training that is going on, read from its work folder: the same figures, charts and samples as in a report, half way.
 
 A training writes `live.json` (what it is), `metrics.jsonl`, `alerts.jsonl` and `samples.jsonl` there; nothing here writes or waits.
+Who holds the lock of its folder trains it; where nobody does, the process was ended and the page says so.
 
 Example:
     run = read_live(home)          # a RunReport for build_report, or None while nothing trains
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +17,17 @@ from fairlead.core.errors import DataError
 from fairlead.core.gates import figure
 from fairlead.core.summary import Chart, Figure, SamplePair, Series, SeriesRole, StageSummary, Table, Threshold
 from fairlead.report.run import RunReport, StageReport
+from fairlead.report.stages import duration
+from fairlead.store.work import FOLDER, is_in_use
+from fairlead.telemetry import PHASES, phase_words
 from fairlead.telemetry.alert_table import ALERTS, STOPPED, alert_table
-from fairlead.telemetry.metrics import METRICS, describe
+from fairlead.telemetry.metrics import METRICS, Metric, describe
 from fairlead.telemetry.sinks import read_metrics
 
 MAX_POINTS = 400
+_NOTHING = "Nothing trains at the moment. A training is shown as soon as it logs its first step: fairlead run RECIPE"
+_PACE_ROWS = 20
+"""Rows whose mean pace says how long it still takes."""
 _WATCHED: tuple[tuple[str, tuple[tuple[str, str, SeriesRole], ...], bool], ...] = (
     ("How far does the policy move from its reference?", (("rl/kl_k1", "KL", "policy"),), True),
     ("Does the reward rise?", (("rl/score", "score", "reward"), ("rl/reward", "after penalties", "policy")), False),
@@ -33,6 +39,15 @@ _WATCHED: tuple[tuple[str, tuple[tuple[str, str, SeriesRole], ...], bool], ...] 
         True,
     ),
     ("What does a nat of KL cost?", (("rl/kl_coef", "coefficient", "neutral"),), True),
+    (
+        "How fast is each phase?",
+        (
+            (PHASES["generate"], "generate", "policy"),
+            (PHASES["score"], "score", "reward"),
+            (PHASES["update"], "update", "neutral"),
+        ),
+        True,
+    ),
 )
 """Charts of on-policy training, KL first; other trainings get one a metric."""
 _KEY = {
@@ -40,15 +55,28 @@ _KEY = {
     "reward/accuracy": "accuracy of the batch", "sft/loss": "loss",
 }  # fmt: skip
 """Figures of the answer, the first three that are logged."""
+_LEFT = "Nobody trains it any more: its process ended before it was done. The same command goes on from its last checkpoint."
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 
 
 def find_work(home: Path, *, run: str = "") -> Path | None:
-    """Work folder of the training (of `recipe/stage`, where that is given) that logged last; None while there is none."""
+    """Work folder of the training (of `recipe/stage`, where that is given) that runs, or else was left, and logged last; None without any."""
     found = [path for path in home.glob("work/**/live.json") if (path.parent / "metrics.jsonl").is_file()]
     if run:
         found = [path for path in found if json.loads(path.read_text(encoding="utf-8"))["run"] == run]
-    return max(found, key=lambda path: (path.parent / "metrics.jsonl").stat().st_mtime_ns).parent if found else None
+    logged = {path.parent: (path.parent / "metrics.jsonl").stat().st_mtime_ns for path in found}
+    return max(logged, key=lambda work: (_runs(home, work), logged[work])) if logged else None
+
+
+def nothing_trains(home: Path) -> str:
+    """What is said while nothing trains, and where the report of the run that ended last lies."""
+    reports = sorted(home.glob("*/report.html"), key=lambda path: path.stat().st_mtime_ns)
+    return f"{_NOTHING}. The newest report: {reports[-1]}" if reports else _NOTHING
+
+
+def _runs(home: Path, work: Path) -> bool:
+    """Whether a process trains there now; a member of an ensemble stands under the folder of its stage."""
+    return is_in_use(home / FOLDER / work.relative_to(home / FOLDER).parts[0])
 
 
 def read_live(home: Path, *, run: str = "") -> RunReport | None:
@@ -74,25 +102,50 @@ def read_live(home: Path, *, run: str = "") -> RunReport | None:
     step = max((curve[-1][0] for curve in curves.values()), default=0)
     figures = tuple(_figure(name, label, curves) for name, label in _KEY.items() if name in curves)[:3]
     alerts = _rows(work / ALERTS)
-    pace = f", {figure(curves['train/step_s'][-1][1])} s a step" if "train/step_s" in curves else ""
     warned = (
         f" {len(alerts)} alert{'s' if len(alerts) != 1 else ''}, the last: {alerts[-1]['level']} {alerts[-1]['rule']}."
         if alerts
         else " No alert."
     )
-    heard = datetime.fromisoformat(_written(work))
+    heard = (
+        f"its last row is of {datetime.fromisoformat(_written(work)):%H:%M:%S} UTC"
+        if curves
+        else "no row was logged yet"
+    )
     is_stopped = bool(alerts) and alerts[-1]["step"] == step and STOPPED in alerts[-1]["results"]
-    state = "was stopped at" if is_stopped else "is at"
-    headline = f"{facts['title']} {state} step {step} of {facts['num_steps']}{pace}; its last row is of {heard:%H:%M:%S} UTC.{warned}"
-    said = "Training was stopped by a rule." if is_stopped else "Training goes on."
+    runs = _runs(home, work)
+    state = "was stopped at" if is_stopped else "is at" if runs else "ended at"
+    pace = _pace(curves, facts["num_steps"] - step, runs=runs)
+    headline = f"{facts['title']} {state} step {step} of {facts['num_steps']}{pace}; {heard}.{warned}"
+    said = "Training was stopped by a rule." if is_stopped else "Training goes on." if runs else _LEFT
     summary = StageSummary(stage=facts["title"], headline=said, charts=_charts(curves), tables=_tables(alerts, curves),
                            samples=tuple(SamplePair(**row) for row in _rows(work / "samples.jsonl")))  # fmt: skip
     stage = StageReport(
         title=facts["title"], summary=summary, seconds=0.0, cached=False, artifact_id="not finished", memory_mb=None
     )
     name = facts["run"].partition("/")[0] or facts["title"]
-    return RunReport(name=name, created=_written(work), scope="training goes on", model="as it is now", answer=headline, key_figures=figures,
-                     stages=(stage,), lineage=(), command=f"fairlead report {name} --follow")  # fmt: skip
+    recipe = _recipe(home, name)
+    return RunReport(name=name, created=_written(work), scope=str(recipe.get("scope", "")), model=str(recipe.get("model", "")),
+                     answer=headline, key_figures=figures, stages=(stage,), lineage=(), command=f"fairlead report {name} --follow")  # fmt: skip
+
+
+def _pace(curves: Curves, num_left: int, *, runs: bool) -> str:
+    rows = [seconds for _, seconds in curves.get("train/step_s", ())][-_PACE_ROWS:]
+    if not rows:
+        return ""
+    left = num_left * sum(rows) / len(rows)
+    phases = phase_words({phase: curves[name][-1][1] for phase, name in PHASES.items() if name in curves})
+    told = f", {figure(rows[-1])} s a step" + (f" ({phases})" if phases else "")
+    return told + (f", about {duration(left)} left" if runs and num_left > 0 else "")
+
+
+def _recipe(home: Path, name: str) -> Mapping[str, Any]:
+    """What the run's folder says of it; empty where it has none."""
+    try:
+        found = json.loads((home / name / "recipe.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _figure(name: str, label: str, curves: Curves) -> Figure:
@@ -109,7 +162,7 @@ def _charts(curves: Curves) -> tuple[Chart, ...]:
     if not any(chart.series for chart in charts):
         own = [m for m in METRICS if m.name in curves and m.area not in ("training", "train") and not m.is_live]
         charts = [
-            _chart(m.meaning.split(";")[0] + "?", ((m.name, m.name.split("/")[-1], "policy"),), curves, y_zero=False)
+            _chart(m.meaning.split(";")[0], ((m.name, m.name.split("/")[-1], "policy"),), curves, y_zero=False)
             for m in own[:6]
         ]
     return tuple(chart for chart in charts if chart.series)
@@ -129,14 +182,29 @@ def _chart(question: str, names: Sequence[tuple[str, str, SeriesRole]], curves: 
 def _tables(alerts: Sequence[Mapping[str, Any]], curves: Curves) -> tuple[Table, ...]:
     order = {m.name: (m.is_diagnostic, i) for i, m in enumerate(METRICS)}
     names = sorted(curves, key=lambda name: order.get(name, (False, len(order))))
-    last = tuple(
-        (name, curves[name][-1][1], describe(name).unit, describe(name).meaning)
-        for name in names
-        if math.isfinite(curves[name][-1][1])
+    columns = ("metric", "value", "unit", "healthy", "state", "meaning")
+
+    def rows(*, is_diagnostic: bool) -> tuple[tuple[str | float, ...], ...]:
+        found = [describe(name) for name in names if describe(name).is_diagnostic == is_diagnostic]
+        return tuple(_metric_row(metric, curves[metric.name][-1][1]) for metric in found)
+
+    every = Table(title="Every metric, at its last step", columns=columns, rows=rows(is_diagnostic=False),
+                  caption="KL first. A healthy range is where a run that works is usually found.")  # fmt: skip
+    losses = Table(title="Diagnostics, at their last step", columns=columns, rows=rows(is_diagnostic=True),
+                   caption="Losses, and what makes them up: they say whether the optimiser works, not whether the policy is well.")  # fmt: skip
+    return (alert_table(alerts, is_over=False), *(table for table in (every, losses) if table.rows))
+
+
+def _metric_row(metric: Metric, value: float) -> tuple[str | float, ...]:
+    """Its value, the range, and whether it lies outside."""
+    return (
+        metric.name,
+        value,
+        metric.unit,
+        metric.range_words(),
+        "" if metric.is_healthy(value) else "outside",
+        metric.meaning,
     )
-    every = Table(title="Every metric, at its last step", columns=("metric", "value", "unit", "meaning"), rows=last,
-                  caption="KL first; losses last, for they say whether the optimiser works.")  # fmt: skip
-    return (alert_table(alerts, is_over=False), every)
 
 
 def _thin(points: Sequence[tuple[int, float]]) -> tuple[tuple[float, float], ...]:

@@ -5,7 +5,8 @@ Example:
               key_figures=(Figure(name="Win rate", value=0.655, low=0.587, high=0.718, n=200),), stages=(), lineage=(), command="fairlead quickstart")
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from fairlead.core.summary import Figure, StageSummary
 
@@ -29,6 +30,8 @@ class StageReport:
     """Tokens trained on a second, the median of the steps; None for a stage that trains nothing."""
     step_s: float | None = None
     """Seconds of an optimiser step, the median."""
+    phases: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Tokens a second by phase of an on-policy round (telemetry.PHASES), medians; empty for other stages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

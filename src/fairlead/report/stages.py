@@ -13,6 +13,7 @@ from fairlead.report.reference import REFERENCE_TABLE, is_about_agreement
 from fairlead.report.run import StageReport
 from fairlead.report.tables import MINUS, view_table
 from fairlead.report.words import compare_words
+from fairlead.telemetry import phase_words
 
 MAX_OPEN_SAMPLES = 2
 _KEEPS_SAMPLES = {"evals"}
@@ -46,11 +47,12 @@ def memory(stage: StageReport) -> str:
     return f"at most {text}" if stage.is_memory_of_process else text
 
 
-def pace(tokens_per_s: float | None, step_s: float | None) -> str:
-    """Render how fast a stage trained; empty when it trained nothing."""
-    if tokens_per_s is None or step_s is None:
+def pace(stage: StageReport) -> str:
+    """Render how fast a stage trained, on-policy by phase too; empty when it trained nothing."""
+    if stage.tokens_per_s is None or stage.step_s is None:
         return ""
-    return f"{figure(tokens_per_s)} tokens/s, {figure(step_s)} s/step"
+    phases = phase_words(stage.phases)
+    return f"{figure(stage.tokens_per_s)} tokens/s, {figure(stage.step_s)} s/step{f'; {phases}' if phases else ''}"
 
 
 def view_figure(item: Figure) -> FigureView:
@@ -118,7 +120,7 @@ def view_costs(stages: Sequence[StageReport]) -> tuple[CostRow, ...]:
         CostRow(anchor=stage_anchor(s, order=i), title=s.title, time=duration(s.seconds), seconds=repr(s.seconds),
                 share=round(100 * s.seconds / longest, 1) if math.isfinite(s.seconds) else 0.0, is_cached=s.cached,
                 cost=dollars(s.summary.cost_dollars), dollars=repr(s.summary.cost_dollars), memory=memory(s),
-                memory_mb="" if s.memory_mb is None else repr(s.memory_mb), pace=pace(s.tokens_per_s, s.step_s),
+                memory_mb="" if s.memory_mb is None else repr(s.memory_mb), pace=pace(s),
                 tokens_per_s="" if s.tokens_per_s is None else repr(s.tokens_per_s))
         for i, s in enumerate(stages, start=1)
     )  # fmt: skip

@@ -9,6 +9,7 @@ Example:
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from fairlead.core.reward_section import (
     VerifierComponent,
 )
 from fairlead.engine.chat import ChatEndpoint
+from fairlead.models.arithmetic import Precision
+from fairlead.models.frozen import LoadScalar, load_frozen
 from fairlead.rewards.composer import Composer
 from fairlead.rewards.endpoint import EndpointJudge
 from fairlead.rewards.judged import JudgedSource, OneByOne
@@ -57,6 +60,8 @@ class Surroundings:
     """Samples of the completions stage."""
     template: str | None = None
     device: str = "cpu"
+    machine_file: Path | None = None
+    """Where this machine's speeds are kept."""
     cache: Path | None = None
     """Folder of results of verifiers that are found again; None keeps them in memory."""
     work: Path | None = None
@@ -72,18 +77,21 @@ class _Ground:
     policy: ChatText
     budget: Budget
     heed: Callable[[], None]
+    precision: Precision
     pool: WorkerPool = field(default_factory=WorkerPool)
 
 
 def build_composer(
-    section: ComposeSection, around: Surroundings, *, policy: ChatText, budget: Budget, heed: Callable[[], None]
-) -> Composer:
+    section: ComposeSection, around: Surroundings, *, policy: ChatText, budget: Budget, heed: Callable[[], None],
+    precision: Precision = "fp32",
+) -> Composer:  # fmt: skip
     """Build every component.
 
     Args:
         policy: how the policy's tokens are made.
         budget: of a reward model's forward.
         heed: called before each forward; raises to stop.
+        precision: of the policy; reward models follow it where that pays.
     Raises:
         ConfigError: a component names what is not there.
         ModelError, StoreError: a reward model that cannot be read.
@@ -91,7 +99,7 @@ def build_composer(
     if section.normalisation == "reference" and around.reference is None:
         raise ConfigError(explain("rewards.normalise_by", "reference", "has no reference samples", expected="a section completions in the recipe",
                                   remedy="Add it, or use running"))  # fmt: skip
-    ground = _Ground(around=around, policy=policy, budget=budget, heed=heed)
+    ground = _Ground(around=around, policy=policy, budget=budget, heed=heed, precision=precision)
     sources = {name: _source(name, part, ground) for name, part in section.components.items()}
     log = None if around.work is None else ScoredLog(around.work, num_samples=section.log_samples)
     return Composer(section, sources, say=around.say, reference=around.reference, log=log)
@@ -166,7 +174,7 @@ def _model(name: str, part: ModelComponent, ground: _Ground) -> ModelSource:
     places = {0: first, **{step: around.find_model(path) for step, path in part.swaps.items()}}
 
     def load(folder: Path) -> Any:
-        return load_scorer(folder, name=name, part=part, policy=ground.policy, template=around.template, device=around.device,
+        return load_scorer(folder, name=name, part=part, policy=ground.policy, template=around.template, load=_loading(ground),
                            budget=ground.budget, heed=ground.heed)  # fmt: skip
 
     return ModelSource(places, load)
@@ -180,10 +188,15 @@ def _process(name: str, part: ProcessComponent, ground: _Ground) -> ProcessSourc
                                   expected="a section process, or the folder or artifact id of one", remedy="Add one of them"))  # fmt: skip
 
     def load(folder: Path) -> StepReader:
-        return load_steps(folder, policy=ground.policy, template=around.template, device=around.device, budget=ground.budget,
+        return load_steps(folder, policy=ground.policy, template=around.template, load=_loading(ground), budget=ground.budget,
                           heed=ground.heed)  # fmt: skip
 
     return ProcessSource(place, load, part)
+
+
+def _loading(ground: _Ground) -> LoadScalar:
+    around = ground.around
+    return partial(load_frozen, device=around.device, policy=ground.precision, machine_file=around.machine_file)
 
 
 def _with_file(rule: Mapping[str, Any], find_file: Callable[[str], Path]) -> dict[str, Any]:

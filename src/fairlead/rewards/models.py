@@ -19,8 +19,9 @@ import torch
 from fairlead.core.errors import ConfigError, explain, nearest
 from fairlead.core.records import Completion, Prompt
 from fairlead.core.reward_section import ModelComponent
-from fairlead.models.heads import Readout, ScalarModel, load_head
-from fairlead.models.load import load_policy, load_tokenizer
+from fairlead.models.frozen import LoadScalar
+from fairlead.models.heads import Readout, ScalarModel
+from fairlead.models.load import load_tokenizer
 from fairlead.rewards.compose import aggregate_members
 from fairlead.rewards.sources import Asked
 from fairlead.text import Branch, ChatText, Tree
@@ -128,17 +129,18 @@ class ModelSource:
 
 
 def load_scorer(
-    folder: Path, *, name: str, part: ModelComponent, policy: ChatText, template: str | None, device: str, budget: Budget,
+    folder: Path, *, name: str, part: ModelComponent, policy: ChatText, template: str | None, load: LoadScalar, budget: Budget,
     heed: Callable[[], None],
 ) -> ModelScorer:  # fmt: skip
     """Load a reward model from its folder.
 
+    Args:
+        load: reads the model itself.
     Raises:
         ModelError: it is none, or damaged.
         ConfigError: `aggregate` or `attributes` ask for what it does not have.
     """
-    model = load_head(load_policy(str(folder), device=device), folder)
-    model.base.module.requires_grad_(False)
+    model = load(folder)
     check_outputs(model.readout, part, where=f"rewards.components.{name}")
     reader = Reader(
         chat=ChatText(load_tokenizer(str(folder)), template=template, name=str(folder)), policy=policy.fingerprint

@@ -16,8 +16,9 @@ from fairlead.core.errors import ModelError, explain
 from fairlead.core.io import read_json
 from fairlead.core.records import Completion, Prompt
 from fairlead.core.reward_section import ProcessComponent
-from fairlead.models.heads import ScalarModel, load_head
-from fairlead.models.load import load_policy, load_tokenizer
+from fairlead.models.frozen import LoadScalar
+from fairlead.models.heads import ScalarModel
+from fairlead.models.load import load_tokenizer
 from fairlead.rewards.sources import Asked
 from fairlead.rewards.steps import reply_score, step_payments
 from fairlead.text import ChatText
@@ -110,18 +111,19 @@ def _spread(steps: Steps, num_tokens: int, part: ProcessComponent) -> Floats:
 
 
 def load_steps(
-    folder: Path, *, policy: ChatText, template: str | None, device: str, budget: Budget, heed: Callable[[], None]
+    folder: Path, *, policy: ChatText, template: str | None, load: LoadScalar, budget: Budget, heed: Callable[[], None]
 ) -> StepReader:
     """Load a process-reward model.
 
+    Args:
+        load: reads the model itself.
     Raises:
         ModelError: it is none, or reads other tokens than the policy writes.
     """
     if not (folder / SETTINGS_FILE).is_file():
         raise ModelError(explain(folder, None, f"has no {SETTINGS_FILE}", expected="a process-reward model made by fairlead",
                                  remedy="Name another model"))  # fmt: skip
-    model = load_head(load_policy(str(folder), device=device), folder)
-    model.base.module.requires_grad_(False)
+    model = load(folder)
     chat = ChatText(load_tokenizer(str(folder)), template=template, name=str(folder))
     if chat.fingerprint != policy.fingerprint:
         raise ModelError(explain(folder, None, "has another tokenizer or template than the policy, so ends of steps cannot be told in its tokens",

@@ -9,6 +9,7 @@ Example:
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 import numpy as np
 import numpy.typing as npt
@@ -53,26 +54,32 @@ class Router:
                                         remedy="Correct the prompt or add the component"))  # fmt: skip
         return frozenset(named)
 
-    def check(self, prompts: Sequence[Prompt]) -> Table:
+    def check(self, prompts: Sequence[Prompt], *, where: str = "rewards") -> Table:
         """How many prompts each component scores, before anything is sampled.
 
+        Args:
+            where: recipe path of the section.
         Raises:
-            DataError: no component with a weight scores a prompt, or a component scores none: a slip in a name.
+            DataError: no component with a weight scores a prompt, a component scores none, or it names a slice that no prompt is of: a slip
+                in a name.
         """
+        for name, component in self.components.items():
+            _check_slices(component, {prompt.slice for prompt in prompts}, where=f"{where}.components.{name}")
         weighing = {name for name, component in self.components.items() if component.weight}
         found = [(prompt, self.names(prompt)) for prompt in prompts]
         counts = {name: sum(name in names for _, names in found) for name in self.components}
         bare = [prompt for prompt, names in found if not names & weighing]
         if bare:
             wrong = (
-                f"is scored by no component ({len(bare):,} of {len(prompts):,} prompts; its slice is {bare[0].slice})"
+                f"is scored by no component of {where} "
+                f"({len(bare):,} of {len(prompts):,} prompts; its slice is {bare[0].slice})"
             )
             raise DataError(explain(f"prompt {bare[0].id}", None, wrong, expected="one with a weight for every prompt",
                                     remedy="Correct slices, except_slices and where, or leave these prompts out"))  # fmt: skip
         for name, count in counts.items():
             if not count:
                 slices = sorted({prompt.slice for prompt in prompts})
-                raise DataError(explain(f"rewards.components.{name}", None, f"scores none of the {len(prompts):,} prompts",
+                raise DataError(explain(f"{where}.components.{name}", None, f"scores none of the {len(prompts):,} prompts",
                                         expected="conditions that some prompt meets; slices are " + ", ".join(slices[:10]),
                                         remedy="Correct its slices, except_slices and where"))  # fmt: skip
         rows = tuple((name, self.components[name].type, self.components[name].weight, count, count / len(prompts))
@@ -80,6 +87,16 @@ class Router:
         return Table(
             title="Components of the reward", columns=("component", "type", "weight", "prompts", "share"), rows=rows
         )
+
+
+def _check_slices(component: Component, there: AbstractSet[str], *, where: str) -> None:
+    """Refuse a slice without prompts."""
+    for key in ("slices", "except_slices"):
+        for name in getattr(component, key):
+            if name not in there:
+                raise DataError(explain(f"{where}.{key}", name, f"is a slice without prompts{nearest(name, there)}",
+                                        expected="slices of the training prompts, which are " + ", ".join(sorted(there)[:10]),
+                                        remedy="Correct it, remove it, or add prompts of this slice"))  # fmt: skip
 
 
 def _fits(component: Component, prompt: Prompt) -> bool:

@@ -111,7 +111,8 @@ def one_coin(
     """Label probabilities under one accuracy per rater, by EM from the vote shares.
 
     A vote is right with probability a_r, otherwise any other label. With `side_bias`, in the frame that the rater saw,
-    logit P(vote left) = +ability_r (left is better) or -ability_r (right is better), + bias_r.
+    logit P(vote left) = +ability_r (left is better) or -ability_r (right is better), + bias_r. A vote without a side counts by the
+    rater's ability alone, and teaches nothing about the rater.
 
     Args:
         side_bias: needs two labels (canonical first and second completion) and `votes.swapped`.
@@ -138,7 +139,9 @@ def one_coin(
     if side_bias:
         odds = np.log(accuracy / (1 - accuracy))
         bias = (odds[:, 0] - odds[:, 1]) / 2
-    right = np.where(votes_per_rater(votes) > 0, accuracy.mean(1), np.nan)
+    is_told = _is_sided(votes) if side_bias else np.ones(len(votes.items), dtype=np.bool_)
+    num_told = np.bincount(votes.raters[is_told], minlength=votes.num_raters)
+    right = np.where(num_told > 0, accuracy.mean(1), np.nan)
     return _aggregate(posterior, rater_accuracy=right, side_bias=bias, iterations=iterations)
 
 
@@ -224,7 +227,7 @@ def _side_accuracy(votes: Votes, posterior: FloatArray) -> FloatArray:
     total = np.zeros((votes.num_raters, 2))
     for side in (0, 1):
         label_at_side = np.where(seen_left, side, 1 - side)
-        weight = posterior[votes.items, label_at_side]
+        weight = posterior[votes.items, label_at_side] * _is_sided(votes)
         np.add.at(total[:, side], votes.raters, weight)
         np.add.at(right[:, side], votes.raters, weight * (votes.labels == label_at_side))
     return (right + PRIOR_RIGHT) / (total + PRIOR_RIGHT + PRIOR_WRONG)
@@ -239,14 +242,27 @@ def _coin_evidence(votes: Votes, accuracy: FloatArray, *, side_bias: bool) -> Fl
             np.where(_seen_left(votes), truth, 1 - truth) if side_bias else np.zeros(len(votes.items), dtype=np.int64)
         )
         p = accuracy[votes.raters, side]
+        if side_bias:
+            p = np.where(_is_sided(votes), p, _without_bias(accuracy)[votes.raters])
         evidence[:, truth] = np.where(votes.labels == truth, np.log(p), np.log((1 - p) / max(num_labels - 1, 1)))
     return _sum_by_item(votes, evidence)
+
+
+def _without_bias(accuracy: FloatArray) -> FloatArray:
+    """[R] accuracy at the mean of the log-odds of both sides."""
+    ability = np.log(accuracy / (1 - accuracy)).mean(1)
+    return 1 / (1 + np.exp(-ability))
 
 
 def _seen_left(votes: Votes) -> BoolArray:
     """[N] True where label 0 stood on the left."""
     assert votes.swapped is not None
     return ~votes.swapped
+
+
+def _is_sided(votes: Votes) -> BoolArray:
+    """[N] True of votes that were given with sides."""
+    return np.ones(len(votes.items), dtype=np.bool_) if votes.sided is None else votes.sided
 
 
 def _require_sides(votes: Votes) -> None:

@@ -84,11 +84,17 @@ class RaterRanking:
     completion_names: tuple[str, ...]
     rater_names: tuple[str, ...]
 
+    def gap(self, first: int, second: int) -> tuple[float, float]:
+        """Difference of two scores, and its standard error: sqrt(var_i + var_j - 2 cov_ij)."""
+        spread = self.covariance[first, first] + self.covariance[second, second] - 2 * self.covariance[first, second]
+        return float(self.scores[first] - self.scores[second]), math.sqrt(max(float(spread), 1e-300))
+
     def p_better(self, first: int, second: int) -> float:
         """Posterior probability that one completion's score is above another's."""
-        gap = float(self.scores[first] - self.scores[second])
-        spread = self.covariance[first, first] + self.covariance[second, second] - 2 * self.covariance[first, second]
-        return float(normal_cdf(gap / math.sqrt(max(float(spread), 1e-300)))) if first != second else 0.5
+        if first == second:
+            return 0.5
+        gap, error = self.gap(first, second)
+        return float(normal_cdf(gap / error))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,14 +112,18 @@ class Penalties:
                                     expected="numbers > 0", remedy="Use the defaults"))  # fmt: skip
 
 
+_SIGN = {True: -1.0, False: 1.0, None: 0.0}
+"""Of the side term, by whether the second stood on the left."""
+
+
 def comparisons_from_rows(
-    rows: Iterable[tuple[str, str, str, float]], *, swapped: Sequence[bool] | None = None
+    rows: Iterable[tuple[str, str, str, float]], *, swapped: Sequence[bool | None] | None = None
 ) -> Comparisons:
     """Number the completions and raters of (first, second, rater, result) rows.
 
     Args:
         rows: result 1 where the first won, 0 where the second did, 0.5 for a tie.
-        swapped: for each row, whether the second stood on the left; None where sides were not recorded.
+        swapped: for each row, whether the second stood on the left, None where it had no side; None for all where sides were not recorded.
     Raises:
         DataError: no rows, a completion against itself, another result, or `swapped` of another length.
     """
@@ -127,7 +137,7 @@ def comparisons_from_rows(
                                 remedy="Fix or leave out the row"))  # fmt: skip
     completions = {name: i for i, name in enumerate(dict.fromkeys(name for row in table for name in row[:2]))}
     raters = {name: i for i, name in enumerate(dict.fromkeys(row[2] for row in table))}
-    sides = np.zeros(len(table)) if swapped is None else np.where(np.asarray(swapped, dtype=np.bool_), -1.0, 1.0)
+    sides = np.zeros(len(table)) if swapped is None else np.array([_SIGN[side] for side in swapped])
     return Comparisons(
         first=np.array([completions[row[0]] for row in table], dtype=np.int64),
         second=np.array([completions[row[1]] for row in table], dtype=np.int64),
@@ -156,9 +166,13 @@ def rater_bradley_terry(comparisons: Comparisons, *, penalties: Penalties | None
     x[num_completions : num_completions + num_raters] = 1.0
     value, slope, curvature = loss_and_slope(comparisons, x, penalties=strengths)
     steps = 0
-    while steps < _MAX_STEPS and np.max(np.abs(slope)) >= _CONVERGED * len(comparisons.results):
+    while steps < _MAX_STEPS:
+        is_flat = np.max(np.abs(slope)) < _CONVERGED * len(comparisons.results)
+        if is_flat and _is_minimum(curvature):
+            break
         steps += 1
-        x, value, slope, curvature = _step(comparisons, x, value, slope, curvature, strengths)
+        move = _leave_saddle if is_flat else _step
+        x, value, slope, curvature = move(comparisons, x, value, slope, curvature, strengths)
     covariance = np.asarray(np.linalg.inv(curvature), dtype=np.float64)
     errors = np.sqrt(np.maximum(np.diag(covariance), 0))
     s, a, b, t = _split(comparisons, x)
@@ -282,6 +296,29 @@ def _step(
         if found[0] <= value:
             return after, *found
         damping = max(damping * 10, 1e-3 * unit)
+    return x, value, slope, curvature
+
+
+def _is_minimum(curvature: FloatArray) -> bool:
+    try:
+        np.linalg.cholesky(curvature)
+    except np.linalg.LinAlgError:
+        return False
+    return True
+
+
+def _leave_saddle(
+    comparisons: Comparisons, x: FloatArray, value: float, slope: FloatArray, curvature: FloatArray, penalties: Penalties
+) -> tuple[FloatArray, float, FloatArray, FloatArray]:  # fmt: skip
+    """From a flat point that is no minimum down along the most negative curvature: votes that are a mirror image of themselves (one rater
+    turned the other way round explains them as well) lead there, and a covariance taken there has negative variances."""
+    direction = np.linalg.eigh(curvature)[1][:, 0]
+    direction = direction * np.sign(direction[np.argmax(np.abs(direction))])
+    for size in 0.5 ** np.arange(40):
+        after = np.asarray(x + size * direction, dtype=np.float64)
+        found = loss_and_slope(comparisons, after, penalties=penalties)
+        if found[0] < value:
+            return after, *found
     return x, value, slope, curvature
 
 

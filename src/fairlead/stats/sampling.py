@@ -20,7 +20,7 @@ Example:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +57,7 @@ def pair_scores(
     votes: ArrayLike | None = None,
     slices: Sequence[str] | None = None,
     rated: Sequence[str] | None = None,
+    disagreement: ArrayLike | None = None,
 ) -> FloatArray:
     """Uncertainty x disagreement x coverage, each in (0, 1], 1 where nothing is known.
 
@@ -66,6 +67,7 @@ def pair_scores(
         slices: [N] part of the mix that each pair belongs to.
         rated: slices of the pairs rated so far: coverage is (1 + least) / (1 + rated of this slice), so that a slice that has
             been rated half as often as another weighs twice as much.
+        disagreement: [N] in [0, 1], of pairs like each one, where it has no votes of its own; `shrunk_disagreement`.
     Raises:
         DataError: columns of different lengths, none at all, or numbers that are no probabilities or counts.
     """
@@ -79,10 +81,25 @@ def pair_scores(
         _require(table.ndim == 2 and table.shape[1] == 2 and bool((table >= 0).all()), "votes", "[N, 2] counts")
         q = (table[:, 0] + 1) / (table.sum(1) + 2)
         parts.append(4 * q * (1 - q))
+    if disagreement is not None:
+        differ = np.asarray(disagreement, dtype=np.float64)
+        _require(differ.ndim == 1 and bool(((differ >= 0) & (differ <= 1)).all()), "disagreement", "[N] shares")
+        parts.append(differ)
     if slices is not None:
         parts.append(_coverage(slices, rated or ()))
     _require(bool(parts) and len({len(part) for part in parts}) == 1, "pair_scores", "columns of one length")
     return np.prod(np.stack(parts), axis=0)
+
+
+def shrunk_disagreement(num_differ: ArrayLike, num_rated: ArrayLike) -> FloatArray:
+    """[N] (differ + 1) / (rated + 2): a half where nothing was rated, so that what is unknown is neither sought nor shunned.
+
+    Args:
+        num_differ: [N] pairs, among those like each one, on which votes differ.
+        num_rated: [N] of them, pairs with two votes or more.
+    """
+    differ, rated = aligned(num_differ=num_differ, num_rated=num_rated)
+    return (differ + 1) / (rated + 2)
 
 
 def _coverage(slices: Sequence[str], rated: Sequence[str]) -> FloatArray:
@@ -162,6 +179,41 @@ def systematic_sample(inclusion: FloatArray, *, start: float, order: IntArray) -
         ends[-1] = max(float(ends[-1]), float(wanted))  # rounding must not lose the last point
     places = np.searchsorted(ends, start + np.arange(wanted), side="right")
     return np.asarray(order[np.minimum(places, len(order) - 1)], dtype=np.int64)
+
+
+def design_weights(batches: ArrayLike, inclusion: ArrayLike, *, drawn: Mapping[int, int]) -> FloatArray:
+    """[n] weights of pairs that were drawn in several batches, each from what the batches before had left.
+
+    Batch t gives an estimate of the total over all pairs without bias, whatever decided its probabilities:
+    T_t = (sum of what was drawn before) + sum over the batch of value / pi. Their mean with weights in proportion to the pairs rated of
+    each batch is without bias too, and is the sum of w_i times value with
+
+        w_i = (n_t / n) / pi_i + (sum of n_s over later batches s) / n,    divided by the share of batch t that was rated.
+
+    Args:
+        batches: [n] number of the batch of each rated pair, in the order in which they were drawn.
+        inclusion: [n] probability with which its batch was to hold it, given the batches before.
+        drawn: pairs that each batch drew, rated or not; those that were rated count as a random part of them, for a batch is worked
+            through in random order.
+    Returns:
+        Weights above 0 whose sum estimates how many pairs there are: a figure of all pairs is sum(w x) / sum(w). A pair of a late batch may
+        weigh less than 1, for earlier batches speak of it too.
+    Source: the estimators of batches are Horvitz and Thompson 1952 on the rest; averaging them follows Farquhar, Gal and Rainforth 2021,
+        arXiv:2101.11665.
+    """
+    pi = np.asarray(inclusion, dtype=np.float64)
+    of = np.asarray(batches, dtype=np.int64)
+    _require(of.shape == pi.shape and bool(((pi > 0) & (pi <= 1)).all()), "inclusion", "probabilities in (0, 1], one a pair")  # fmt: skip
+    numbers, counts = np.unique(of, return_counts=True)
+    _require(
+        all(drawn.get(int(b), 0) >= c for b, c in zip(numbers, counts, strict=True)),
+        "drawn",
+        "at least the rated pairs of each batch",
+    )
+    place = np.searchsorted(numbers, of)
+    later = counts.sum() - np.cumsum(counts)
+    share_rated = counts / np.array([drawn[int(number)] for number in numbers], dtype=np.float64)
+    return (counts[place] / pi + later[place]) / len(pi) / share_rated[place]
 
 
 def total_over_all(values: ArrayLike, inclusion: ArrayLike) -> float:

@@ -18,6 +18,7 @@ Example:
     operating_curve(test, [0.60, 0.75]).passes     # [.042, .842]
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -157,7 +158,8 @@ def read_sequence(test: Sprt, outcomes: Sequence[bool], *, confidence: float = 0
 def operating_curve(test: Sprt, shares: ArrayLike) -> OperatingCurve:
     """Chances and mean length at each true share, by recursion over (answers, right answers).
 
-    f_{n+1}(x) = p f_n(x - 1) + (1 - p) f_n(x) over the x that no bound has stopped; what reaches a bound leaves f.
+    f_{n+1}(x) = q f_n(x - 1) + (1 - q) f_n(x) over the x that no bound has stopped; what reaches a bound leaves f. This is done once a
+    test; the ends found at one share q give the chances at every other.
     """
     p = np.atleast_1d(np.asarray(shares, dtype=np.float64))
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
@@ -239,20 +241,45 @@ class _Stopping:
 
 
 def _stopping(test: Sprt, p: FloatArray) -> _Stopping:
+    """Every end has one number of right answers x, so its chance at p is that at the neutral share q times (p/q)^x ((1-p)/(1-q))^(n-x)."""
+    q, (passes, fails, undecided) = _neutral_ends(test)
+    fails_at, passes_at = test.limits()
+    n = np.arange(test.cap + 1)
+    with np.errstate(divide="ignore"):
+        right, wrong = np.log(p / q)[:, None], np.log((1 - p) / (1 - q))[:, None]
+
+    def chances(at_neutral: FloatArray, num_right: IntArray, num_wrong: IntArray) -> FloatArray:
+        with np.errstate(invalid="ignore"):  # 0 * -inf: what p = 0 and p = 1 leave possible
+            return np.exp(at_neutral + np.where(num_right > 0, num_right * right, 0) + np.where(num_wrong > 0, num_wrong * wrong, 0))  # fmt: skip
+
+    found = chances(passes, passes_at, n - passes_at), chances(fails, fails_at, n - fails_at)
+    at_cap = chances(undecided, n, test.cap - n)
+    return _Stopping(passes=found[0], fails=found[1], undecided=at_cap,
+                     mean_items=(found[0] + found[1]) @ n + test.cap * at_cap.sum(1))  # fmt: skip
+
+
+@functools.lru_cache(maxsize=64)
+def _neutral_ends(test: Sprt) -> tuple[float, tuple[FloatArray, FloatArray, FloatArray]]:
+    """The share at which evidence stays where it is on average, and there the logarithms of the chances to pass and to fail by answers
+    used, and to be undecided by right answers, [cap + 1] each.
+
+    At this share the recursion keeps its precision longest: no bound draws the sum away from the other.
+    """
+    step_right, step_wrong = test.steps
+    q = -step_wrong / (step_right - step_wrong)
     fails_at, passes_at = test.limits()
     size = test.cap + 1
     right = np.arange(size)
-    reach, passes, fails = np.zeros((len(p), size)), np.zeros((len(p), size)), np.zeros((len(p), size))
-    reach[:, 0] = 1.0
-    mean_items = np.zeros(len(p))
+    reach, passes, fails = np.zeros(size), np.zeros(size), np.zeros(size)
+    reach[0] = 1.0
     for n in range(1, size):
-        mean_items += reach.sum(1)
-        moved = reach * (1 - p)[:, None]
-        moved[:, 1:] += reach[:, :-1] * p[:, None]
+        moved = reach * (1 - q)
+        moved[1:] += reach[:-1] * q
         is_pass, is_fail = right >= passes_at[n], right <= fails_at[n]
-        passes[:, n], fails[:, n] = moved[:, is_pass].sum(1), moved[:, is_fail].sum(1)
+        passes[n], fails[n] = moved[is_pass].sum(), moved[is_fail].sum()
         reach = np.where(is_pass | is_fail, 0.0, moved)
-    return _Stopping(passes=passes, fails=fails, undecided=reach, mean_items=mean_items)
+    with np.errstate(divide="ignore"):
+        return q, (np.log(passes), np.log(fails), np.log(reach))
 
 
 def _end(test: Sprt, num_right: int, num_used: int) -> SequentialDecision:

@@ -41,12 +41,14 @@ class Votes:
     """In rank order where labels are ordered."""
     swapped: BoolArray | None = None
     """[N] True where the second completion stood on the left; None where there are no sides."""
+    sided: BoolArray | None = None
+    """[N] False of single votes that were given without sides, such as an edit's over the reply that it mends; None where all have one."""
     may_repeat: bool = False
     """True where a rater judged items again. Aggregation then counts every vote; agreement between raters refuses such votes."""
 
     def __post_init__(self) -> None:
         lengths = {len(self.items), len(self.raters), len(self.labels)}
-        lengths |= set() if self.swapped is None else {len(self.swapped)}
+        lengths |= {len(column) for column in (self.swapped, self.sided) if column is not None}
         assert len(lengths) == 1, f"columns of votes differ in length: {sorted(lengths)}"
         if not self.may_repeat:
             refuse_repeats(self)
@@ -68,7 +70,7 @@ def votes_from_rows(
     rows: Iterable[tuple[str, str, str]],
     *,
     label_names: Sequence[str] | None = None,
-    swapped: Sequence[bool] | None = None,
+    swapped: Sequence[bool | None] | None = None,
     may_repeat: bool = False,
 ) -> Votes:
     """Number the items, raters and labels of (item, rater, label) rows.
@@ -76,7 +78,7 @@ def votes_from_rows(
     Args:
         rows: (item, rater, label); items and raters are numbered in order of appearance.
         label_names: all labels that can occur, in rank order. None takes those seen, by number where all are numbers.
-        swapped: for each row, whether the sides were exchanged on screen.
+        swapped: for each row, whether the sides were exchanged on screen; None of a vote that was given without sides.
         may_repeat: take several votes of a rater on an item, which only aggregation can use.
     Raises:
         DataError: a label is not in `label_names`, a rater voted twice on an item, or `swapped` does not fit the rows.
@@ -99,7 +101,10 @@ def votes_from_rows(
         item_names=tuple(item_numbers),
         rater_names=tuple(rater_numbers),
         label_names=names,
-        swapped=None if swapped is None else np.array(swapped, dtype=np.bool_),
+        swapped=None if swapped is None else np.array([bool(each) for each in swapped], dtype=np.bool_),
+        sided=None
+        if swapped is None or None not in swapped
+        else np.array([each is not None for each in swapped], dtype=np.bool_),
         may_repeat=may_repeat,
     )
 

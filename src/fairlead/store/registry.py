@@ -107,7 +107,7 @@ class Registry:
         return next((entry for entry in self.entries() if entry.is_current), None)
 
     def register(self, artifact_id: str, name: str, *, reason: str = "") -> Entry:
-        """Enter an artifact as a candidate; one that is already in under this name stays as it is.
+        """Enter an artifact as a candidate; one that is already in stays as it is, with its first name: two recipes may make the same artifact.
 
         A name may be given to several artifacts (the rounds of one recipe); by name only one that is alone is found.
         """
@@ -119,7 +119,7 @@ class Registry:
             raise StoreError(explain("name", name, "is empty", expected="a name for people", remedy="Give it one"))
         with self._log.exclusive():
             for entry in self.entries():
-                if (entry.artifact_id, entry.name) == (artifact.id, name) and entry.state != "removed":
+                if entry.artifact_id == artifact.id and entry.state != "removed":
                     return entry
             return self._append("candidate", artifact.id, name, reason)
 

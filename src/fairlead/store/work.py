@@ -12,6 +12,7 @@ Example:
 
 import contextlib
 import shutil
+import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from fairlead.store.locks import FileLock
 FOLDER = "work"
 _OWNER = "owner.json"
 _UNKNOWN = "unknown"
+_TRIES, _PAUSE_S = 3, 0.05
+"""Of taking a work folder: one who only looks whether it is in use holds its lock for an instant."""
 
 
 @contextlib.contextmanager
@@ -37,7 +40,7 @@ def work_alone(work: Path, *, stage: str, code: str) -> Generator[None]:
         StoreError: another process is at the same stage of the same run.
     """
     lock = _lock_of(work)
-    if not lock.acquire(wait=False):
+    if not _take(lock):
         raise StoreError(explain(stage, None, "is being run by another process", expected="one run of this recipe at a time in a home folder",
                                  remedy="Wait for it to end, or set another FAIRLEAD_HOME"))  # fmt: skip
     try:
@@ -79,7 +82,7 @@ def stale_work(store: ArtifactStore, *, code: str) -> list[StaleWork]:
     found: list[StaleWork] = []
     for path in sorted(p for p in (store.root / FOLDER).glob("*") if p.is_dir()):
         owner = _owner(path)
-        if owner["code_version"] != code and store.find(path.name) is None and not _is_in_use(path):
+        if owner["code_version"] != code and store.find(path.name) is None and not is_in_use(path):
             size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
             found.append(StaleWork(path=path, stage=owner["stage"], code_version=owner["code_version"], num_bytes=size))
     return found
@@ -93,13 +96,16 @@ def _owner(path: Path) -> dict[str, Any]:
         return {"stage": _UNKNOWN, "code_version": _UNKNOWN}
 
 
-def _is_in_use(path: Path) -> bool:
-    lock = _lock_of(path)
-    if not lock.path.exists():
-        return False
-    if not lock.acquire(wait=False):
-        return True
-    lock.release(remove=True)
+def is_in_use(work: Path) -> bool:
+    """Whether a process runs its stage in this work folder now."""
+    return _lock_of(work).is_held()
+
+
+def _take(lock: FileLock) -> bool:
+    for _ in range(_TRIES):
+        if lock.acquire(wait=False):
+            return True
+        time.sleep(_PAUSE_S)
     return False
 
 

@@ -35,6 +35,10 @@ class Metric:
         """The part before the slash; "training" for the four shared names."""
         return self.name.split("/")[0] if "/" in self.name else "training"
 
+    def range_words(self) -> str:
+        """The healthy range in words; empty without one."""
+        return "" if self.healthy is None else f"{self.healthy[0]:g} to {self.healthy[1]:g}"
+
     def is_healthy(self, value: float) -> bool:
         """True when the value is finite and inside the range."""
         low, high = self.healthy or (-INF, INF)
@@ -153,6 +157,11 @@ _RL = (
     Metric("rl/score_s", "s", "Seconds of scoring it", is_live=True),
     Metric("rl/forward_s", "s", "Seconds of its reference logprobs and values", is_live=True),
     Metric("rl/train_s", "s", "Seconds of its optimiser steps", is_live=True),
+    Metric("rl/sample_tokens_per_s", "tokens/s", "Generate: tokens that the policy wrote a second of sampling, environments left out", is_live=True),
+    Metric("rl/score_tokens_per_s", "tokens/s", "Score: tokens of the completions that were scored a second of scoring", is_live=True),
+    Metric("rl/train_tokens_per_s", "tokens/s", "Update: tokens of the optimiser steps a second, prompts and every pass counted", is_live=True),
+    Metric("rl/out_of_memory", "times", "Times that memory ran out in the engine while it sampled the round, where it did; each halves its slots",
+           is_live=True),
 )  # fmt: skip
 _COMPOSED = (
     Metric("reward/total_mean", "reward", "Composed rewards: mean of what the components make together, samples that were dropped left out"),
@@ -210,7 +219,8 @@ def metrics_page() -> str:
         "",
         f"{live} depend on the clock, and equal runs must leave equal files. So they stand on the progress line, in",
         "a running stage's `metrics.jsonl` under `work` in FAIRLEAD_HOME, and as medians in the facts of its `summary.json` (`tokens_per_s`,",
-        "`step_s`) and in the report's table of costs.",
+        "`step_s`; on-policy `generate_tokens_per_s`, `score_tokens_per_s` and `update_tokens_per_s`) and in the report's table of costs. They have",
+        "no healthy range: it would be one of the machine and the model.",
         "",
         "KL stands first, and losses stand under diagnostics: they say whether the optimiser works, not whether the policy is well. While a stage",
         "trains, [rules](troubleshooting.md) watch these metrics, say in one line what is wrong and what to do, and act.",
@@ -236,6 +246,5 @@ def metrics_page() -> str:
 
 
 def _page_row(metric: Metric) -> str:
-    healthy = "" if metric.healthy is None else f"{metric.healthy[0]:g} to {metric.healthy[1]:g}"
-    cells = (f"`{metric.name}`", metric.unit, healthy, metric.meaning)
+    cells = (f"`{metric.name}`", metric.unit, metric.range_words(), metric.meaning)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

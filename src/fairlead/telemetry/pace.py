@@ -9,11 +9,14 @@ Example:
 import statistics
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 
 from fairlead.core.gates import figure
 from fairlead.telemetry.sinks import read_metrics
 
+PHASES = {"generate": "rl/sample_tokens_per_s", "score": "rl/score_tokens_per_s", "update": "rl/train_tokens_per_s"}
+"""Phases of an on-policy round, and the metrics of their tokens a second."""
 NUM_LAPS = 20  # laps behind the words: enough to be steady, few enough to show that a machine became slower
 
 
@@ -43,8 +46,15 @@ class Pace:
         return f"{figure(tokens / seconds)} tokens/s, {figure(seconds / steps)} s/step"
 
 
+def phase_words(rates: Mapping[str, float]) -> str:
+    """Tokens a second by phase (a key of PHASES); empty where none is known."""
+    known = [f"{phase} {figure(rates[phase])}" for phase in PHASES if phase in rates]
+    return f"{', '.join(known)} tokens/s" if known else ""
+
+
 def typical_pace(path: Path) -> dict[str, float]:
     """Medians of a metrics file that still holds the metrics of the clock, for a summary; empty when there is none."""
     curves = read_metrics(path) if path.is_file() else {}
     names = {"tokens_per_s": "tokens_per_s", "step_s": "train/step_s"}
+    names |= {f"{phase}_tokens_per_s": name for phase, name in PHASES.items()}
     return {fact: statistics.median(v for _, v in curves[name]) for fact, name in names.items() if name in curves}

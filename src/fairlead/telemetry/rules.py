@@ -135,7 +135,9 @@ def without_metrics(rules: Iterable[Rule], muted: Container[str]) -> tuple[Rule,
     """The rules as if these metrics were not logged, because the config says that their values are meant."""
     kept: list[Rule] = []
     for rule in rules:
-        when = tuple(condition for condition in rule.when if condition.metric not in muted)
+        when = tuple(
+            condition for condition in rule.when if condition.metric not in muted and str(condition.scale) not in muted
+        )
         if when == rule.when or (rule.need is not None and len(when) >= rule.need):
             kept.append(replace(rule, when=when))
     return tuple(kept)

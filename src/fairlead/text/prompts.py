@@ -32,7 +32,11 @@ def encode_prompts(
         longest = max(too_long, key=lambda i: len(encoded[i]))
         prompt = prompts[longest]
         wrong = f"does not fit the context ({len(too_long):,} of {len(prompts):,} prompts are too long; this is the longest)"
+        lower = (
+            "max_new_tokens, tools.max_turns or tools.max_observation_tokens" if max_added_tokens else "max_new_tokens"
+        )
+        needed = len(encoded[longest]) + max_length - room
         raise DataError(explain(f"prompt {prompt.id} ({prompt.source}): num_tokens", len(encoded[longest]), wrong,
                                 expected=f"<= {room} (text.max_length {max_length} less max_new_tokens {max_new_tokens}{others})",
-                                remedy="Set prompts.max_words, lower max_new_tokens, or raise text.max_length if the model can"))  # fmt: skip
+                                remedy=f"Set prompts.max_words, lower {lower}, or raise text.max_length to {needed} if the model can"))  # fmt: skip
     return encoded

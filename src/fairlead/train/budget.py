@@ -6,24 +6,14 @@ result is that of a run which had the smaller budget at this step.
 The models that are only read (a reference, a reward model) share the budget of what is trained beside them: `read_within`.
 """
 
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-import torch
-
+from fairlead.models.out_of_memory import is_out_of_memory
 from fairlead.text.packing import Tree, plan_microbatches
 
 _T = TypeVar("_T")
-_MESSAGES = ("DefaultCPUAllocator", "not enough memory")  # torch tells of a CPU's by a plain RuntimeError
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Did memory run out, on a device or on the host?"""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _MESSAGES)
 
 
 def tree_size(tree: Tree) -> int:
@@ -77,10 +67,3 @@ def read_within(budget: Budget, trees: Sequence[Tree], read: Callable[[int], _T]
             if smaller is None:
                 raise
         budget.lower_budget(smaller)
-
-
-def free_memory() -> None:
-    """Give back what the failed attempt held. Called where no exception holds its frames any more."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from fairlead.algos.spec import Algorithm, Loss
 from fairlead.core.errors import TrainError, explain
+from fairlead.models.out_of_memory import free_memory, is_out_of_memory
 from fairlead.text.packing import Tree
 from fairlead.train.ahead import Prepared, prepare, prepared_batches
 from fairlead.train.average import AVERAGE, WeightAverage
 from fairlead.train.batches import MicroBatch, make_microbatches
-from fairlead.train.budget import free_memory, is_out_of_memory, smaller_budget
+from fairlead.train.budget import smaller_budget
 from fairlead.train.forward import Models, run_forward, sizes_batch
 from fairlead.train.identity import as_settings, identity
 from fairlead.train.mix import Mix, check_mixed

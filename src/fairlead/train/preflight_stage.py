@@ -148,6 +148,7 @@ def rollout_checks(
     is_first: bool,
     among_choices: bool = True,
     is_exact: bool = True,
+    is_compared: bool = True,
 ) -> list[Check]:
     """Of on-policy methods, on the first round.
 
@@ -157,11 +158,12 @@ def rollout_checks(
         is_first: no step was made yet, so the policy is its reference.
         among_choices: the reference was read among the tokens that had a chance, as a ratio needs it.
         is_exact: see `check_sampling`.
+        is_compared: False where the engine draws from other probabilities than the trainer's, on purpose.
     """
 
     def more() -> list[Check]:
         model, trees = start.model, start.looked
-        found = check_sampling(model, trees, temperature=temperature, is_exact=is_exact)
+        found = check_sampling(model, trees, temperature=temperature, is_exact=is_exact) if is_compared else []
         found = found if reward is None else [check_scores(reward, trees), *found]
         if not is_first:
             return found

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from fairlead.feedback.anchors import AnchorChoice, AnchorRule, Gold, Rated, choose_anchor
 from fairlead.feedback.tasks import derived_rng
-from fairlead.store.annotation.database import Database, Rows
+from fairlead.store.annotation.database import Database, Rows, run
 from fairlead.store.annotation.schema import Assignment, Event, Item, Progress, Verdict
 from fairlead.store.annotation.steering import Anchor, Check, Rater, RoundItem
 from fairlead.web.errors import invalid, missing
@@ -35,6 +35,28 @@ _OLD_DRAWS = 24
 """Earlier items of a rater that are looked at when one is to come again."""
 _NUM_SERVED = 500
 """Anchors of a rater that are looked back on."""
+_PROJECT_ID, _PERSON_ID = sa.bindparam("project"), sa.bindparam("person")
+_GOLD = (
+    sa.select(Anchor.root_id, Anchor.answer).join(Progress, Progress.item_id == Anchor.item_id)
+    .where(Anchor.project_id == _PROJECT_ID, Anchor.kind == "gold", Anchor.qualifies == "", ~Anchor.is_retired,
+           Progress.needs.in_(sa.bindparam("needs", expanding=True)))
+)  # fmt: skip
+_VOTE = (Assignment.position, Assignment.shown, sa.func.coalesce(Verdict.verdict, ""))
+_IS_MINE = sa.and_(Assignment.project_id == _PROJECT_ID, Assignment.person_id == _PERSON_ID)
+_SERVED = (
+    sa.select(Anchor.root_id, *_VOTE).join(Check, Check.item_id == Anchor.item_id).join(Assignment, Assignment.id == Check.assignment_id)
+    .outerjoin(Verdict, Verdict.assignment_id == Assignment.id)
+    .where(Check.project_id == _PROJECT_ID, Check.person_id == _PERSON_ID).order_by(Check.position.desc()).limit(_NUM_SERVED)
+)  # fmt: skip
+_SEEN = (
+    sa.select(Anchor.root_id, *_VOTE).join(Assignment, Assignment.item_id == Anchor.root_id)
+    .outerjoin(Verdict, Verdict.assignment_id == Assignment.id).where(Anchor.project_id == _PROJECT_ID, Anchor.kind == "gold", _IS_MINE)
+)  # fmt: skip
+"""Known pairs that came without being asked as anchors."""
+_OLD = (
+    sa.select(Assignment.item_id, *_VOTE).join(Verdict, Verdict.assignment_id == Assignment.id).join(Item, Item.id == Assignment.item_id)
+    .where(_IS_MINE, Assignment.position.in_(sa.bindparam("places", expanding=True)), Item.use != "anchor")
+)  # fmt: skip
 
 
 def make_anchor(database: Database, item_id: str, *, answer: str, by: str | None) -> str:
@@ -50,16 +72,21 @@ def make_anchor(database: Database, item_id: str, *, answer: str, by: str | None
         return make_anchor_in(rows, item, answer=answer, by=by, source="lead")
 
 
-def make_anchor_in(rows: Rows, item: Item, *, answer: str, by: str | None, source: str) -> str:
-    """`make_anchor` within a running transaction."""
+def make_anchor_in(rows: Rows, item: Item, *, answer: str, by: str | None, source: str, qualifies: str = "") -> str:
+    """`make_anchor` within a running transaction.
+
+    Args:
+        qualifies: the language or skill whose test it is of (`qualification`); empty for a hidden anchor.
+    """
     if answer not in ANSWERS:
         raise invalid(f"{answer} is no answer of an anchor. Choose a, b or tie.")
     taken = sa.select(Anchor.item_id).where(Anchor.root_id == item.id, Anchor.kind == "gold", ~Anchor.is_retired)
     if rows.scalar(taken.limit(1)) is not None:
         raise invalid("This pair is an anchor already. Retire that one first.")
     own = item if item.use == "anchor" else _copy(rows, item)
-    rows.add(Anchor(item_id=own.id, project_id=item.project_id, root_id=item.id, kind="gold", answer=answer, is_retired=False))  # fmt: skip
-    content = {"item": own.id, "root": item.id, "answer": answer, "source": source}
+    rows.add(Anchor(item_id=own.id, project_id=item.project_id, root_id=item.id, kind="gold", answer=answer, is_retired=False,
+                    qualifies=qualifies))  # fmt: skip
+    content = {"item": own.id, "root": item.id, "answer": answer, "source": source, "qualifies": qualifies}
     record(rows, MADE, person_id=by, project_id=item.project_id, content=content)
     return own.id
 
@@ -67,11 +94,11 @@ def make_anchor_in(rows: Rows, item: Item, *, answer: str, by: str | None, sourc
 def _copy(rows: Rows, item: Item) -> Item:
     """The same texts as an item that is only ever an anchor."""
     made = Item(id=new_id(), project_id=item.project_id, content_id=f"copy-{new_id()}", prompt_id=item.prompt_id,
-                completions=item.completions, use="anchor", rank=item.rank)  # fmt: skip
+                completions=item.completions, use="anchor", rank=item.rank, needs=item.needs)  # fmt: skip
     rows.add(made)
     rows.flush()
     rows.add(Progress(item_id=made.id, project_id=item.project_id, use="anchor", rank=item.rank, num_votes=0, num_skips=0, pattern="",
-                      num_extra=0, num_lacking=0))  # fmt: skip
+                      num_extra=0, num_lacking=0, needs=item.needs))  # fmt: skip
     rows.flush()
     return made
 
@@ -105,11 +132,15 @@ def anchors_from_calibration(database: Database, project_id: str, *, by: str | N
         return len(agreed)
 
 
-def add_gold(database: Database, project_id: str, pairs: Sequence[NewItem], *, by: str | None) -> tuple[int, int]:
+def add_gold(
+    database: Database, project_id: str, pairs: Sequence[NewItem], *, by: str | None, qualifies: str = ""
+) -> tuple[int, int]:
     """Make anchors of pairs whose answer their file says; return how many are new, and how many were anchors already.
 
     A pair that the project has already is served in a copy; the votes on the pair itself go on as before.
 
+    Args:
+        qualifies: the language or skill whose test they are to be; empty for hidden anchors.
     Raises:
         Refused: the source does not say which reply is better.
     """
@@ -129,7 +160,7 @@ def add_gold(database: Database, project_id: str, pairs: Sequence[NewItem], *, b
         items = {row["content_id"]: rows.get_one(Item, row["id"]) for row in inserted} | known
         for name, item in items.items():
             if item.id not in taken:
-                make_anchor_in(rows, item, answer=given[name].answer, by=by, source="file")
+                make_anchor_in(rows, item, answer=given[name].answer, by=by, source="file", qualifies=qualifies)
         num_taken = sum(item.id in taken for item in items.values())
         return len(items) - num_taken, num_taken
 
@@ -139,55 +170,57 @@ def _agreed(labels: dict[str, int]) -> str | None:
     return answer if answer in ("a", "b") and total >= MIN_AGREEING and labels[answer] >= MIN_SHARE * total else None
 
 
-def choose(rows: Rows, rater: Rater, rule: AnchorRule) -> tuple[str, AnchorChoice] | None:
-    """The item to serve this rater as an anchor now, and what is expected; None when there is none that would not be remembered."""
-    gold = rows.execute(
-        sa.select(Anchor.root_id, Anchor.answer).where(Anchor.project_id == rater.project_id, Anchor.kind == "gold", ~Anchor.is_retired)
-    ).all()  # fmt: skip
+def choose(rows: Rows, rater: Rater, rule: AnchorRule, *, needs: Sequence[str]) -> tuple[str, AnchorChoice] | None:
+    """The item to serve this rater as an anchor now, and what is expected; None when there is none that would not be remembered.
+
+    Args:
+        needs: what items may ask for so that this rater gets them.
+    """
+    gold = run(rows, _GOLD, {"project": rater.project_id, "needs": needs}).all()
     choice = choose_anchor(
         rule, gold=[Gold(item=root, answer=cast(Answer, answer)) for root, answer in gold], history=_history(rows, rater, rule),
         key=(rater.project_id, rater.person_id, rater.num_given), now=rater.num_given,
     )  # fmt: skip
-    return None if choice is None else (_unseen(rows, rater, choice.item), choice)
+    return None if choice is None else (unseen_copy(rows, rater.project_id, rater.person_id, choice.item), choice)
 
 
 def _history(rows: Rows, rater: Rater, rule: AnchorRule) -> list[Rated]:
     """What the choice needs of a rater's work: anchors served, known pairs seen otherwise, and a few earlier items."""
-    columns = (Assignment.position, Assignment.shown, sa.func.coalesce(Verdict.verdict, ""))
-    is_mine = sa.and_(Assignment.project_id == rater.project_id, Assignment.person_id == rater.person_id)
-    served = (
-        sa.select(Anchor.root_id, *columns).join(Check, Check.item_id == Anchor.item_id).join(Assignment, Assignment.id == Check.assignment_id)
-        .outerjoin(Verdict, Verdict.assignment_id == Assignment.id)
-        .where(Check.project_id == rater.project_id, Check.person_id == rater.person_id).order_by(Check.position.desc()).limit(_NUM_SERVED)
-    )  # fmt: skip
-    seen = (
-        sa.select(Anchor.root_id, *columns).join(Assignment, Assignment.item_id == Anchor.root_id)
-        .outerjoin(Verdict, Verdict.assignment_id == Assignment.id)
-        .where(Anchor.project_id == rater.project_id, Anchor.kind == "gold", is_mine)
-    )  # fmt: skip
     rng = derived_rng("anchor history", rater.project_id, rater.person_id, rater.num_given)
     last = rater.num_given - rule.gap - 1
     places = sorted({int(place) for place in rng.integers(0, last, _OLD_DRAWS)}) if last > 0 else []
-    old = (
-        sa.select(Assignment.item_id, *columns).join(Verdict, Verdict.assignment_id == Assignment.id).join(Item, Item.id == Assignment.item_id)
-        .where(is_mine, Assignment.position.in_(places), Item.use != "anchor")
-    )  # fmt: skip
-    found = {(row[1], row[0]): row for query in (served, seen, old) for row in rows.execute(query).all()}
+    asked = {"project": rater.project_id, "person": rater.person_id}
+    found = {(row[1], row[0]): row for query in (_SERVED, _SEEN) for row in run(rows, query, asked)}
+    found |= {(row[1], row[0]): row for row in run(rows, _OLD, {**asked, "places": places})}
     return [
         Rated(item=row[0], order=row[1], verdict=row[3], swapped=is_swapped(row[2])) for _, row in sorted(found.items())
     ]
 
 
-def _unseen(rows: Rows, rater: Rater, root_id: str) -> str:
+def unseen_copy(rows: Rows, project_id: str, person_id: str, root_id: str) -> str:
     """An item with the texts of `root_id` that this rater has not had: one that is there, or a new copy."""
-    mine = sa.select(Assignment.id).where(Assignment.item_id == Anchor.item_id, Assignment.person_id == rater.person_id)
-    found = rows.scalar(sa.select(Anchor.item_id).where(Anchor.root_id == root_id, ~mine.exists()).limit(1))
+    mine = sa.select(Assignment.id).where(Assignment.item_id == Anchor.item_id, Assignment.person_id == person_id)
+    found = rows.scalar(
+        sa.select(Anchor.item_id)
+        .where(Anchor.project_id == project_id, Anchor.root_id == root_id, ~mine.exists())
+        .limit(1)
+    )
     if found is not None:
         return found
     root = rows.get(Item, root_id)
     assert root is not None, f"anchor root {root_id} is not there"
     made = _copy(rows, root)
-    rows.add(Anchor(item_id=made.id, project_id=made.project_id, root_id=root_id, kind="repeat", answer="", is_retired=False))  # fmt: skip
+    rows.add(
+        Anchor(
+            item_id=made.id,
+            project_id=made.project_id,
+            root_id=root_id,
+            kind="repeat",
+            answer="",
+            is_retired=False,
+            qualifies="",
+        )
+    )
     rows.flush()
     return made.id
 
@@ -221,10 +254,17 @@ def forget_derived(rows: Rows) -> None:
 
 def checks_since(rows: Rows, project_id: str, person_id: str, *, position: int) -> list[tuple[int, bool]]:
     """(position, is_right) of a rater's answered anchors after a position, in order; retired ones are left out."""
-    found = rows.execute(
-        sa.select(Check.position, Check.is_right).join(Anchor, Anchor.item_id == Check.item_id)
-        .where(Check.project_id == project_id, Check.person_id == person_id, Check.position > position, Check.is_right.is_not(None),
-               ~Anchor.is_retired)
-        .order_by(Check.position)
-    ).all()  # fmt: skip
-    return [(row[0], bool(row[1])) for row in found]
+    found = rows.execute(_answered(project_id).where(Check.person_id == person_id, Check.position > position)).all()
+    return [(row.position, bool(row.is_right)) for row in found]
+
+
+def checks_of_all(rows: Rows, project_id: str) -> list[tuple[str, int, bool]]:
+    """(person, position, is_right) of all raters' answered anchors, each rater's in order; retired ones are left out."""
+    return [(row.person_id, row.position, bool(row.is_right)) for row in rows.execute(_answered(project_id))]
+
+
+def _answered(project_id: str) -> sa.Select[str, int, bool | None]:
+    return (
+        sa.select(Check.person_id, Check.position, Check.is_right).join(Anchor, Anchor.item_id == Check.item_id)
+        .where(Check.project_id == project_id, Check.is_right.is_not(None), ~Anchor.is_retired).order_by(Check.person_id, Check.position)
+    )  # fmt: skip

@@ -12,7 +12,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict
 
 from fairlead.store.annotation.database import Rows
-from fairlead.store.annotation.schema import Assignment, Completion, Guideline, Item
+from fairlead.store.annotation.schema import Assignment, Guideline
+from fairlead.web.contents import content_of
 from fairlead.web.errors import invalid
 from fairlead.web.projects import get_guideline, rules_of
 
@@ -123,36 +124,50 @@ def check(rows: Rows, assignment: Assignment, sent: Submission) -> None:
         return
     if guideline.rationale == "required" and not sent.rationale.strip():
         raise invalid("This guideline asks for a reason. Write one or two sentences.")
-    _check_criteria(guideline, sent, num=len(assignment.shown))
+    check_criteria(guideline, sent.criteria, num=len(assignment.shown))
     _check_spans(rows, guideline, assignment, sent)
     _check_edit(rows, guideline, assignment, sent)
 
 
 def _check_choice(guideline: Guideline, sent: Submission, *, num: int) -> None:
+    check_order(guideline, choice=sent.choice, ranking=sent.ranking, num=num)
+    is_graded = guideline.scale == "graded" and sent.choice in ("left", "right")
+    lowest, highest = (1, 3) if is_graded else (0, 0)
+    if not lowest <= sent.strength <= highest:
+        raise invalid(f"strength is {sent.strength}. Send {lowest} to {highest}.")
+
+
+def check_order(guideline: Guideline, *, choice: str, ranking: tuple[tuple[int, ...], ...], num: int) -> None:
+    """Does the guideline allow this choice, or this ranking, of so many replies?
+
+    Raises:
+        Refused: it does not, or the ranking does not name each reply once.
+    """
     allowed = ("left", "right", "tie", "both_bad", "skip") if num == 2 else ("ranked", "both_bad", "skip")
-    choice = sent.choice
     if choice not in allowed:
         raise invalid(f"{choice} is no verdict on {num} replies. Choose one of {', '.join(allowed)}.")
     if choice == "tie" and guideline.ties != "allowed":
         raise invalid("This guideline asks for a choice: a tie is not allowed. Choose the slightly better reply.")
     if choice == "both_bad" and not guideline.both_bad:
         raise invalid("This guideline does not know both bad. Choose the less bad reply.")
-    lowest, highest = (1, 3) if guideline.scale == "graded" and choice in ("left", "right") else (0, 0)
-    if not lowest <= sent.strength <= highest:
-        raise invalid(f"strength is {sent.strength}. Send {lowest} to {highest}.")
-    named = [place for tied in sent.ranking for place in tied]
-    if sorted(named) != (list(range(num)) if choice == "ranked" else []) or not all(sent.ranking):
+    named = [place for tied in ranking for place in tied]
+    if sorted(named) != (list(range(num)) if choice == "ranked" else []) or not all(ranking):
         raise invalid(f"The ranking does not name each of the {num} replies once. Give every reply a place.")
-    if len(sent.ranking) < len(named) and guideline.ties != "allowed":
+    if len(ranking) < len(named) and guideline.ties != "allowed":
         raise invalid("This guideline asks for a choice: no two replies may share a place. Put them in order.")
 
 
-def _check_criteria(guideline: Guideline, sent: Submission, *, num: int) -> None:
+def check_criteria(guideline: Guideline, criteria: Mapping[str, tuple[int, ...]], *, num: int) -> None:
+    """Is every reply rated by every criterion of the guideline, and by no other?
+
+    Raises:
+        Refused: it is not.
+    """
     known = {criterion.name: criterion for criterion in rules_of(guideline).criteria}
-    if sent.criteria.keys() != known.keys():
-        lacking = ", ".join(sorted(known.keys() ^ sent.criteria.keys()))
+    if criteria.keys() != known.keys():
+        lacking = ", ".join(sorted(known.keys() ^ criteria.keys()))
         raise invalid(f"The ratings do not fit the criteria of the guideline ({lacking}). Rate every reply by each of them.")  # fmt: skip
-    for name, ratings in sent.criteria.items():
+    for name, ratings in criteria.items():
         if len(ratings) != num or not all(1 <= rating <= known[name].points for rating in ratings):
             raise invalid(f"{name} is not rated from 1 to {known[name].points} for each of the {num} replies. Rate every reply.")  # fmt: skip
 
@@ -192,8 +207,5 @@ def best_places(sent: Submission, *, num: int) -> set[int]:
 
 def texts_on_screen(rows: Rows, assignment: Assignment) -> list[str]:
     """The stored texts from left to right."""
-    item = rows.get(Item, assignment.item_id)
-    assert item is not None, f"assignment {assignment.id} names no item"
-    found = [rows.get(Completion, (item.project_id, item.completions[int(digit)])) for digit in assignment.shown]
-    assert None not in found, f"item {item.id} lacks a text"
-    return [row.record["text"] for row in found if row is not None]
+    completions = content_of(rows, assignment.item_id).completions
+    return [completions[int(digit)].text for digit in assignment.shown]

@@ -9,15 +9,17 @@ from pathlib import Path
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from fastapi.staticfiles import StaticFiles
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
+import fairlead.report
+from fairlead.core.errors import FairleadError
 from fairlead.store.annotation.database import Database
 from fairlead.store.annotation.faults import WriterBusy, storage_fault
 from fairlead.web.api import make_api
 from fairlead.web.chats.talker import Talker
-from fairlead.web.errors import Refused
+from fairlead.web.errors import NotYet, Refused
+from fairlead.web.files import StaticFolder
 from fairlead.web.guard import BURST, RATE_PER_S, Guard
 from fairlead.web.pages import (
     access,
@@ -29,12 +31,14 @@ from fairlead.web.pages import (
     guidelines,
     lead,
     rating,
+    skills,
     steering,
     talking,
     webhooks,
     writing,
 )
 from fairlead.web.pages.context import Around, render, wants_json
+from fairlead.web.pages.preparing import preparing_page
 from fairlead.web.place import Place
 
 
@@ -54,11 +58,11 @@ def make_app(
     app.state.around = Around(
         database=database, place=place, secret=secret, allow_local_webhooks=allow_local_webhooks, talker=talker
     )
-    app.mount("/static/charts", StaticFiles(packages=[("fairlead.report", "static")]), name="charts")
-    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
-    for module in (
-        accounts,
+    app.mount("/static/charts", StaticFolder(Path(fairlead.report.__file__).parent / "static"), name="charts")
+    app.mount("/static", StaticFolder(Path(__file__).parent / "static"), name="static")
+    for module in (  # asked in this order: first what raters ask for with every item
         rating,
+        accounts,
         writing,
         talking,
         lead,
@@ -68,12 +72,15 @@ def make_app(
         guidelines,
         access,
         steering,
+        skills,
         webhooks,
         erasing,
     ):
         app.include_router(module.router)
     app.mount("/api/v1", make_api(app.state.around), name="api")
     app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(NotYet, _not_yet)
+    app.add_exception_handler(FairleadError, _unusable)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _malformed)
     for fault in (DBAPIError, WriterBusy):
@@ -91,6 +98,16 @@ def _say(request: Request, status: int, code: str, message: str) -> Response:
 def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     return _say(request, error.status, error.code, error.message)
+
+
+def _not_yet(request: Request, error: Exception) -> Response:
+    assert isinstance(error, NotYet)
+    return _refused(request, error) if wants_json(request) else preparing_page(request, error)
+
+
+def _unusable(request: Request, error: Exception) -> Response:
+    """Nothing to export yet, a format that cannot hold it: the sentence that the command line prints."""
+    return _say(request, 422, "invalid", str(error))
 
 
 def _http(request: Request, error: Exception) -> Response:

@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from fairlead.store.annotation.database import Database
-from fairlead.store.annotation.schema import Event, Person, Project
+from fairlead.store.annotation.schema import IS_NO_VOTE, SUBMITTED, Event, Person, Project
 from fairlead.web.errors import invalid
 
 MAX_ROWS = 500
@@ -47,6 +47,8 @@ def read_audit(database: Database, *, before: int | None = None, kind: str = "",
         found = found.where(Event.number < before)
     if kind:
         found = found.where(Event.kind.startswith(kind, autoescape=True))
+        if not SUBMITTED.startswith(kind):
+            found = found.where(IS_NO_VOTE)
     with database.read() as rows:
         return [
             Entry(number=event.number, at=event.at, kind=event.kind, who=who or "", project=project or "",

@@ -1,5 +1,6 @@
 """Copies of an SQLite database, made while it is in use, and put back."""
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -60,7 +61,7 @@ def restore(backup: Path, target: Path, *, replaces: bool) -> None:
     for ending in ("-wal", "-shm"):
         target.with_name(target.name + ending).unlink(missing_ok=True)
     with atomic_path(target) as draft:
-        draft.write_bytes(backup.read_bytes())
+        shutil.copyfile(backup, draft)
     target.chmod(0o600)
 
 

@@ -20,7 +20,7 @@ from fairlead.store.annotation.leading import Budget, Decision
 from fairlead.store.annotation.schema import Event, Progress
 from fairlead.web import totals
 from fairlead.web.errors import invalid
-from fairlead.web.events import record
+from fairlead.web.events import check_key, record, repeated
 from fairlead.web.projects import get_project
 
 SET, PAID, OVERRIDDEN = "budget.set", "budget.paid", "budget.overridden"
@@ -73,7 +73,7 @@ class Costs:
 def costs_of(rows: Rows, project_id: str) -> Costs:
     """What was paid so far."""
     found = rows.get(Budget, project_id)
-    num_paid = _num_paid(rows, project_id)
+    num_paid = totals.num_verdicts(rows, project_id)
     if found is None:
         terms = Terms()
         return Costs(
@@ -89,12 +89,6 @@ def costs_of(rows: Rows, project_id: str) -> Costs:
         votes_dollars=max(found.settled_dollars + (num_paid - found.settled_votes) * found.dollars_per_vote, 0.0),
         other_human=found.other_human, ai=found.other_ai, is_overridden=found.is_overridden,
     )  # fmt: skip
-
-
-def _num_paid(rows: Rows, project_id: str) -> int:
-    return rows.scalar(
-        sa.select(sa.func.coalesce(sa.func.sum(Progress.num_votes + Progress.num_skips), 0)).where(Progress.project_id == project_id)
-    ) or 0  # fmt: skip
 
 
 def usable_pairs(rows: Rows, project_id: str) -> int:
@@ -119,7 +113,7 @@ def _is_usable(counts: IntArray) -> BoolArray:
 
 
 def is_spent(rows: Rows, project_id: str) -> bool:
-    """Would the next vote go beyond the limit? Projects without a limit are not added up."""
+    """Would the next vote go beyond the limit? Asked at every item, so nothing is added up."""
     found = rows.get(Budget, project_id)
     if found is None or found.limit_dollars is None or found.is_overridden:
         return False
@@ -133,13 +127,16 @@ def set_budget(database: Database, project_id: str, terms: Terms, *, by: str) ->
         content = {
             "dollars_per_vote": terms.dollars_per_vote,
             "limit_dollars": terms.limit_dollars,
-            "votes": _num_paid(rows, project_id),
+            "votes": totals.num_verdicts(rows, project_id),
         }
         follow(rows, record(rows, SET, person_id=by, project_id=project_id, content=content))
 
 
-def add_payment(database: Database, project_id: str, *, kind: str, dollars: float, note: str, by: str) -> None:
-    """Enter what was paid beside votes; a negative sum corrects an earlier entry."""
+def add_payment(
+    database: Database, project_id: str, *, kind: str, dollars: float, note: str, by: str, key: str
+) -> None:
+    """Enter what was paid beside votes; a negative sum corrects an earlier entry. The same key twice is one payment."""
+    check_key(key)
     if kind not in ("human", "ai"):
         raise invalid("A payment is to people or to models. Choose human or ai.")
     if (
@@ -150,11 +147,13 @@ def add_payment(database: Database, project_id: str, *, kind: str, dollars: floa
         raise invalid("A payment needs a sum in dollars and what it was for. Write both.")
     with database.write() as rows:
         get_project(rows, project_id)
+        content = {"kind": kind, "dollars": dollars, "note": note.strip()}
+        if repeated(rows, by, key, kind=PAID, project_id=project_id, said=content) is not None:
+            return
         costs = costs_of(rows, project_id)
         if (costs.ai if kind == "ai" else costs.other_human) + dollars < -1e-9:
             raise invalid("This takes more back than was entered. Correct the sum.")
-        content = {"kind": kind, "dollars": dollars, "note": note.strip()}
-        follow(rows, record(rows, PAID, person_id=by, project_id=project_id, content=content))
+        follow(rows, record(rows, PAID, person_id=by, project_id=project_id, key=key, content=content))
 
 
 def override(database: Database, project_id: str, *, reason: str, by: str) -> None:

@@ -1,13 +1,14 @@
 """A client of the rating application's API, for scripts and simulated raters. Standard library only, no page and no database is touched.
 
-Whatever may be sent twice without harm (every read, and every submission, for it carries a key) is sent again when the network or the server fails;
-an invitation and a webhook are not.
+Whatever may be sent twice without harm (every read, and every submission, for it carries a key) is sent again when the network or the server fails.
 
 Example:
     with Client("https://rate.example.org", token=os.environ["FAIRLEAD_TOKEN"]) as client:
         project = client.find_project("harmless")
         while (item := client.take_next(project.id)) is not None:
             client.submit(item, choice="left", strength=2)
+        client.lead(project.id).costs()["total"]         # what leads and adjudicators do
+        client.desk(project.id).take_task()              # demonstrations and conversations
 """
 
 import hmac
@@ -16,7 +17,6 @@ import json
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +24,9 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from fairlead.core.errors import ConfigError, FairleadError, explain
 from fairlead.core.io import atomic_path
+from fairlead.web.client_desk import Desk
+from fairlead.web.client_lead import Lead
+from fairlead.web.client_records import Assignment, Choice, Imported, Project, Saved, Turn, Vote
 
 TIMEOUT_S = 60.0
 MAX_ATTEMPTS = 6
@@ -51,100 +54,6 @@ class Unreachable(FairleadError, ConnectionError):
     """No answer after all attempts. What was sent may have been stored: send it again with the same key."""
 
     exit_code = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Project:
-    """A project."""
-
-    id: str
-    name: str
-    state: str
-    votes_per_item: int
-    calibration_items: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """One turn of a conversation."""
-
-    role: str
-    content: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """A verdict that the guideline allows."""
-
-    choice: str
-    strength: int
-    label: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assignment:
-    """An item as its rater sees it."""
-
-    id: str
-    prompt: tuple[Turn, ...]
-    replies: tuple[str, ...]
-    """From left to right."""
-    options: tuple[Choice, ...]
-    guideline_version: int
-    rationale: str
-    """off, optional or required."""
-    criteria: tuple[dict[str, Any], ...]
-    """By which every reply is to be rated: name, question, points, low, high."""
-    spans: bool
-    """May passages be marked?"""
-    edits: bool
-    """May the best reply be written better?"""
-    given: str
-    """The verdict given before; empty for a new item and for a ranking."""
-    places: tuple[int | None, ...]
-    """Given before, from left to right: 1 the best; empty for a new item."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Saved:
-    """The receipt of a verdict: it is on disk."""
-
-    event: int
-    repeat: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Vote:
-    """A vote in the canonical frame."""
-
-    event: int
-    item: str
-    rater: str
-    verdict: str
-    strength: int
-    ranking: list[list[int]]
-    """Canonical positions, best first, equal ones together."""
-    criteria: dict[str, list[int]]
-    """Ratings of the completions in canonical order."""
-    spans: list[dict[str, Any]]
-    edited: int | None
-    edited_text: str
-    rationale: str
-    skip_reason: str
-    guideline_version: int
-    active_ms: int | None
-    at: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Imported:
-    """What an import changed."""
-
-    num_items: int
-    num_calibration: int
-    num_known: int
-    left_out: Mapping[str, int] = field(default_factory=dict[str, int])
-    faults: Sequence[str] = ()
 
 
 def new_key() -> str:
@@ -190,6 +99,14 @@ class Client:
         found = self._json("GET", "/me")
         return found["name"], found["role"]
 
+    def lead(self, project_id: str) -> Lead:
+        """What leads and adjudicators do in a project."""
+        return Lead(self._json, project_id)
+
+    def desk(self, project_id: str) -> Desk:
+        """What one writes, reviews and says in a project."""
+        return Desk(self._json, project_id)
+
     def list_projects(self) -> list[Project]:
         """All, by name."""
         return [Project(**each) for each in self._json("GET", "/projects")]
@@ -205,9 +122,9 @@ class Client:
                 return project
         raise ApiError(404, "missing", f"There is no project {name}. Make it, or correct the name.")
 
-    def create_project(self, name: str, *, votes_per_item: int = 3, calibration_items: int = 50) -> Project:
+    def create_project(self, name: str, *, kind: str = "comparison", votes_per_item: int = 3, calibration_items: int = 50) -> Project:  # fmt: skip
         """Make one; where an answer was lost, the one that was made is given."""
-        sent = {"name": name, "votes_per_item": votes_per_item, "calibration_items": calibration_items}
+        sent = {"name": name, "kind": kind, "votes_per_item": votes_per_item, "calibration_items": calibration_items}
         before = {project.id for project in self.list_projects()}
         try:
             return Project(**self._json("POST", "/projects", sent))
@@ -221,11 +138,25 @@ class Client:
         """Pause (`paused`) or open (`open`)."""
         return Project(**self._json("POST", f"/projects/{quote(project_id)}/state", {"state": state}))
 
-    def import_file(self, project_id: str, file: Path | str, *, is_strict: bool = False) -> Imported:
-        """Put a file of pairs into a project, up to 64 MB; what it has already is left alone."""
+    def import_file(
+        self, project_id: str, file: Path | str, *, is_strict: bool = False, format: str = "", mapping: Path | str | None = None,
+        with_drafts: bool = False, group_size: int = 2, is_gold: bool = False, test: str = "",
+    ) -> Imported:  # fmt: skip
+        """Put a file of pairs, rated items or conversations into a project, up to 64 MB; what it has already is left alone.
+
+        Args:
+            group_size: completions of an item; beyond 2 all of a prompt, up to this many, are ranked.
+            is_gold: the file's answers are right: its pairs are hidden anchors, never items.
+            test: with gold, the language or skill whose test these pairs are (skill:code, language:de), in place of anchors.
+            format: of the file; recognised when empty.
+            mapping: file that says which column of a vendor's table is what.
+            with_drafts: of demonstrations, offer the replies that the file has as drafts.
+        """
         file = Path(file)
         ending = "".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix
-        answer = self._json("POST", f"/projects/{quote(project_id)}/import", file.read_bytes(), ending=ending, strict=is_strict)  # fmt: skip
+        answer = self._json("POST", f"/projects/{quote(project_id)}/import", file.read_bytes(), ending=ending, strict=is_strict, format=format,
+                            mapping=Path(mapping).read_text(encoding="utf-8") if mapping else "", drafts=with_drafts,
+                            group_size=group_size, gold=is_gold, test=test)  # fmt: skip
         return Imported(**answer)
 
     def take_next(self, project_id: str, *, without: Sequence[str] = ()) -> Assignment | None:
@@ -233,6 +164,10 @@ class Client:
         answer = self._json("POST", f"/projects/{quote(project_id)}/next", {"without": list(without)})
         self.reason = answer["reason"]
         return None if answer["assignment"] is None else _assignment(answer["assignment"])
+
+    def assignment(self, assignment_id: str) -> Assignment:
+        """One of one's own items again."""
+        return _assignment(self._json("GET", f"/assignments/{quote(assignment_id)}"))
 
     def submit(
         self, assignment: Assignment, *, choice: str, strength: int = 0, rationale: str = "", skip_reason: str = "", active_ms: int | None = None,
@@ -274,21 +209,35 @@ class Client:
             yield from (Vote(**each) for each in page)
             after = page[-1]["event"]
 
-    def export(self, project_id: str, out: Path | str) -> None:
-        """Write the archive of all votes."""
-        content = self._request("GET", f"/projects/{quote(project_id)}/export", None, {})
+    def export(
+        self, project_id: str, out: Path | str, *, format: str = "native", method: str = "auto", is_blind: bool = False, with_outside: bool = False
+    ) -> None:  # fmt: skip
+        """Write the archive of all votes, in a format of `fairlead votes convert`."""
+        asked = {"format": format, "method": method, "blind": is_blind, "outside": with_outside}
+        content = self._request("GET", f"/projects/{quote(project_id)}/export", None, asked)
         with atomic_path(out) as draft:
             draft.write_bytes(content)
 
-    def invite(self, role: str = "rater") -> str:
-        """A link that lets one person in. Not sent again by itself."""
-        return self._json("POST", "/invites", {"role": role}, attempts=1)["link"]
+    def invite(
+        self, role: str = "rater", *, languages: Sequence[str] = (), skills: Sequence[str] = (), key: str | None = None
+    ) -> str:
+        """A link that lets one person in, who then has these languages and skills."""
+        sent = {"key": key or new_key(), "role": role, "languages": list(languages), "skills": list(skills)}
+        return self._json("POST", "/invites", sent)["link"]
+
+    def tokens(self) -> list[dict[str, Any]]:
+        """One's own, without secrets."""
+        return self._json("GET", "/tokens")
+
+    def revoke_token(self, token_id: str) -> None:
+        """End one of one's own tokens."""
+        self._json("DELETE", f"/tokens/{quote(token_id)}")
 
     def _json(
         self, method: str, path: str, body: Any = None, *, attempts: int | None = None, **parameters: str | int | bool
     ) -> Any:
         content = self._request(method, path, body, parameters, attempts=attempts)
-        return json.loads(content) if content else None
+        return _data(content)
 
     def _request(
         self, method: str, path: str, body: Any, parameters: _Parameters, *, attempts: int | None = None
@@ -325,6 +274,14 @@ class Client:
                 raise _refusal(answer.status, content)
         raise Unreachable(explain(f"{self._line.host}:{self._line.port}", None, f"gives no good answer ({last})", expected="the rating application",
                                   remedy="Try again later; what carries a key is stored once"))  # fmt: skip
+
+
+def _data(content: bytes) -> Any:
+    """JSON, or the text of a document."""
+    try:
+        return json.loads(content) if content else None
+    except ValueError:
+        return content.decode()
 
 
 def _assignment(values: Mapping[str, Any]) -> Assignment:

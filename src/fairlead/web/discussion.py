@@ -9,9 +9,10 @@ from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.schema import Assignment, Event, Item, Person, Verdict
 from fairlead.store.annotation.steering import RoundItem
 from fairlead.web import rounds
-from fairlead.web.adjudication import Case, case_of
+from fairlead.web.cases import Case, case_of
 from fairlead.web.errors import Refused
 from fairlead.web.events import record
+from fairlead.web.matching import matched_needs
 from fairlead.web.policy import ROLES, Actor
 from fairlead.web.projects import get_project
 
@@ -54,7 +55,8 @@ def require_finished(rows: Rows, project_id: str, person_id: str) -> None:
         .where(RoundItem.project_id == project_id, RoundItem.number == round_.number, Assignment.person_id == person_id, Assignment.state == "open")
         .limit(1)
     )  # fmt: skip
-    if in_hand is not None or rounds.next_in_round(rows, round_, person_id) is not None:
+    needs, _ = matched_needs(rows, get_project(rows, project_id), person_id)
+    if in_hand is not None or rounds.next_in_round(rows, round_, person_id, needs=needs) is not None:
         raise Refused(
             409,
             "not_finished",

@@ -1,4 +1,4 @@
-"""Items on which raters disagree: found, sorted and filtered on the sheet, and one of them with its votes, nobody named.
+"""Items on which raters disagree: found, sorted and filtered on the sheet, of a ranking by every pair of its replies.
 
 Filters and sorts are names of tables here and never become part of a query.
 
@@ -7,6 +7,7 @@ Example:
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -15,10 +16,12 @@ import sqlalchemy as sa
 
 from fairlead.stats.arrays import BoolArray, FloatArray
 from fairlead.store.annotation.database import Database, Rows
-from fairlead.store.annotation.schema import Assignment, Flag, Item, Prompt
+from fairlead.store.annotation.schema import Assignment, Flag
 from fairlead.web.dashboard.sheet import Sheet, sheet_of
 from fairlead.web.decisions import decisions_of
 from fairlead.web.errors import invalid
+from fairlead.web.excerpts import excerpt_of_item
+from fairlead.web.ranked import counts_by_item, ranked_votes
 
 PAGE_SIZE = 30
 KINDS = {"any": "any difference", "sides": "left against right", "no_majority": "no majority"}
@@ -63,9 +66,14 @@ class Dispute:
     about: str
     """Beginning of the last turn."""
     counts: tuple[int, int, int, int]
-    """Votes for one reply, for the other (the more frequent first, so that nothing tells the order), ties, both bad."""
+    """Votes for one reply, for the other (the more frequent first, so that nothing tells the order), ties, both bad; of a ranking on the most
+    disputed pair of its replies."""
+    num_pairs: int
+    """Of its replies; 1 of a pair."""
+    num_differ: int
+    """Of them, those on which votes differ."""
     disagreement: float
-    """Share of pairs of votes that differ."""
+    """Share of pairs of votes that differ; of a ranking the mean over all pairs of its replies."""
     use: str
     num_flags: int
     is_decided: bool
@@ -87,20 +95,20 @@ def find_disputes(database: Database, project_id: str, wanted: Wanted) -> Disput
     """The page of the list that is wanted."""
     kept = sheet_of(database, project_id)
     sheet = kept.value
+    ranked = counts_by_item(ranked_votes(database, project_id))
     slices = {name: tuple(sorted(set(values))) for name, values in sheet.slices.items() if name != "use"}
     if wanted.field and wanted.value not in slices.get(wanted.field, ()):
         raise invalid("There is no such part of the pairs. Choose one of the list.")
     with database.read() as rows:
         decided = set(decisions_of(rows, project_id))
         flags = _flags(rows, project_id)
-        places = order_of(sheet, wanted, decided=decided, flagged=set(flags))
+        places = order_of(sheet, wanted, decided=decided, flagged=set(flags), ranked=ranked)
         num_pages = max(1, -(-len(places) // PAGE_SIZE))
         shown = places[(wanted.page - 1) * PAGE_SIZE : wanted.page * PAGE_SIZE]
-        counts, differ = item_counts(sheet), disagreement(item_counts(sheet))
+        counts = item_counts(sheet)
         found = tuple(
-            Dispute(item_id=sheet.item_ids[i], about=beginning_of(rows, sheet.item_ids[i]), counts=_anonymous(counts[i]),
-                    disagreement=float(differ[i]), use="calibration" if sheet.is_calibration[i] else "production",
-                    num_flags=flags.get(sheet.item_ids[i], 0), is_decided=sheet.item_ids[i] in decided)
+            _line(rows, sheet.item_ids[i], counts=ranked.get(sheet.item_ids[i], counts[i][None]), is_calibration=bool(sheet.is_calibration[i]),
+                  num_flags=flags.get(sheet.item_ids[i], 0), is_decided=sheet.item_ids[i] in decided)
             for i in shown
         )  # fmt: skip
     return Disputes(rows=found, num=len(places), num_pages=num_pages, slices=slices, age_s=kept.age_s())
@@ -122,44 +130,93 @@ def disagreement(counts: FloatArray) -> FloatArray:
     return np.where(pairs > 0, 1 - equal / np.maximum(pairs, 1), 0.0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Split:
+    """How votes on each item of the sheet split; of a ranking on any, or on average over all, of its pairs."""
+
+    differ: FloatArray
+    """[I] share of pairs of votes that differ, on average."""
+    lacking: FloatArray
+    """[I] share of its pairs of replies that have no majority."""
+    sided: BoolArray
+    """[I] on some pair one vote is for one reply and one for the other."""
+
+
+def _split(sheet: Sheet, ranked: Mapping[str, FloatArray]) -> _Split:
+    counts = item_counts(sheet)
+    found = _Split(
+        differ=disagreement(counts), lacking=_no_majority(counts).astype(np.float64), sided=_is_sided(counts)
+    )
+    for place, name in enumerate(sheet.item_ids if ranked else ()):
+        pairs = ranked.get(name)
+        if pairs is not None:
+            found.differ[place] = disagreement(pairs).mean()
+            found.lacking[place] = _no_majority(pairs).mean()
+            found.sided[place] = _is_sided(pairs).any()
+    return found
+
+
 def _no_majority(counts: FloatArray) -> BoolArray:
     ordered = np.sort(counts, axis=1)
     return (ordered[:, -1] == ordered[:, -2]) & (ordered[:, -1] > 0)
 
 
-_IS_KIND: dict[str, Callable[[FloatArray], BoolArray]] = {
-    "any": lambda counts: disagreement(counts) > 0,
-    "sides": lambda counts: (counts[:, 0] > 0) & (counts[:, 1] > 0),
-    "no_majority": _no_majority,
+def _is_sided(counts: FloatArray) -> BoolArray:
+    return (counts[:, 0] > 0) & (counts[:, 1] > 0)
+
+
+_IS_KIND: dict[str, Callable[[_Split], BoolArray]] = {
+    "any": lambda split: split.differ > 0,
+    "sides": lambda split: split.sided,
+    "no_majority": lambda split: split.lacking > 0,
 }
 
 
-def order_of(sheet: Sheet, wanted: Wanted, *, decided: set[str], flagged: set[str]) -> list[int]:
-    """Places of the wanted items in the sheet, in the wanted order."""
+def order_of(
+    sheet: Sheet, wanted: Wanted, *, decided: set[str], flagged: set[str], ranked: Mapping[str, FloatArray]
+) -> list[int]:
+    """Places of the wanted items in the sheet, in the wanted order.
+
+    Args:
+        ranked: `counts_by_item` of the rankings, whose every pair is read.
+    """
     if not sheet.item_ids:
         return []
-    counts = item_counts(sheet)
-    keep = _IS_KIND[wanted.kind](counts)
+    split = _split(sheet, ranked)
+    is_wanted = _IS_KIND[wanted.kind](split)
     is_decided = np.array([name in decided for name in sheet.item_ids])
     is_flagged = np.array([name in flagged for name in sheet.item_ids])
     if wanted.flagged:  # a flag is a reason to look at an item on which nobody disagrees
-        keep = is_flagged
+        is_wanted = is_flagged
     if wanted.state != "all":
-        keep &= is_decided == (wanted.state == "decided")
+        is_wanted &= is_decided == (wanted.state == "decided")
     if wanted.use != "all":
-        keep &= sheet.is_calibration == (wanted.use == "calibration")
+        is_wanted &= sheet.is_calibration == (wanted.use == "calibration")
     if wanted.field:
-        keep &= np.array([value == wanted.value for value in sheet.slices[wanted.field]])
+        is_wanted &= np.array([value == wanted.value for value in sheet.slices[wanted.field]])
     newest = np.zeros(len(sheet.item_ids))
     np.maximum.at(newest, sheet.items, sheet.at_ms.astype(np.float64))
     keys = {
-        "disagreement": -disagreement(counts) - _no_majority(counts),
-        "votes": -counts.sum(1),
+        "disagreement": -split.differ - split.lacking,
+        "votes": -item_counts(sheet).sum(1),
         "newest": -newest,
         "oldest": newest,
     }
-    order = np.lexsort((np.arange(len(keep)), keys[wanted.sort]))
-    return [int(i) for i in order if keep[i]]
+    order = np.lexsort((np.arange(len(is_wanted)), keys[wanted.sort]))
+    return [int(i) for i in order if is_wanted[i]]
+
+
+def _line(
+    rows: Rows, item_id: str, *, counts: FloatArray, is_calibration: bool, num_flags: int, is_decided: bool
+) -> Dispute:
+    """One item of the list, from [P, 4] votes on the pairs of its replies."""
+    differ = disagreement(counts)
+    worst = int(np.argmax(differ + _no_majority(counts)))
+    return Dispute(
+        item_id=item_id, about=excerpt_of_item(rows, item_id), counts=_anonymous(counts[worst]), num_pairs=len(counts),
+        num_differ=int((differ > 0).sum()), disagreement=float(differ.mean()), use="calibration" if is_calibration else "production",
+        num_flags=num_flags, is_decided=is_decided,
+    )  # fmt: skip
 
 
 def _anonymous(counts: FloatArray) -> tuple[int, int, int, int]:
@@ -168,20 +225,11 @@ def _anonymous(counts: FloatArray) -> tuple[int, int, int, int]:
 
 
 def _flags(rows: Rows, project_id: str) -> dict[str, int]:
+    """From the flags, which are few: SQLite would go through all assignments of the project."""
     found = rows.execute(
-        sa.select(Assignment.item_id, sa.func.count()).join(Flag, Flag.assignment_id == Assignment.id)
-        .where(Assignment.project_id == project_id).group_by(Assignment.item_id)
-    ).all()  # fmt: skip
-    return {row[0]: row[1] for row in found}
-
-
-def beginning_of(rows: Rows, item_id: str, *, num_chars: int = 110) -> str:
-    """The first words of an item's last turn."""
-    item = rows.get(Item, item_id)
-    prompt = rows.get(Prompt, (item.project_id, item.prompt_id)) if item else None
-    assert prompt is not None, f"item {item_id} has no prompt"
-    text = " ".join(prompt.record["messages"][-1]["content"].split())
-    return text if len(text) <= num_chars else f"{text[: num_chars - 3]}..."
+        sa.select(Assignment.project_id, Assignment.item_id).where(Assignment.id.in_(sa.select(Flag.assignment_id)))
+    )
+    return Counter(item_id for of, item_id in found if of == project_id)
 
 
 def drawn_for(item_id: str, person_id: str) -> int:

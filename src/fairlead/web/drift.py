@@ -14,7 +14,8 @@ from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.schema import Assignment, Event, Person, Progress, Verdict
 from fairlead.store.annotation.steering import Alarm, Check, Rater
 from fairlead.web import rounds
-from fairlead.web.anchors import checks_since
+from fairlead.web.anchors import checks_of_all, checks_since
+from fairlead.web.choosing import FRONT
 from fairlead.web.errors import Refused, missing
 from fairlead.web.events import record
 from fairlead.web.projects import checked_reason
@@ -138,6 +139,8 @@ def follow(rows: Rows, event: Event) -> None:
             assert progress is not None, f"event {event.number} names no item"
             progress.num_extra += content["extra"]
             progress.num_lacking += content["extra"]
+            if progress.rank >= 0:  # asked for by name: not to wait until the active choice opens it
+                progress.rank -= FRONT
     _mark(rows, content["alarm"], closes=event.kind == ANSWERED, rerates=event.kind == MORE_VOTES)
 
 
@@ -190,16 +193,28 @@ def watched(rows: Rows, project_id: str) -> list[Watched]:
         .where(Check.project_id == project_id, Check.is_right.is_not(None)).group_by(Check.person_id)
     ).all()  # fmt: skip
     totals = {row[0]: (row[1], row[2]) for row in answered}
-    return [_watched(rows, rater, name, *totals.get(rater.person_id, (0, 0))) for rater, name in found]
+    alarms = {
+        alarm.person_id: alarm
+        for alarm in rows.scalars(sa.select(Alarm).where(Alarm.project_id == project_id).order_by(Alarm.event_number))
+    }
+    answers: dict[str, list[bool]] = {}
+    for person_id, position, is_right in checks_of_all(rows, project_id):
+        last = alarms.get(person_id)
+        if (
+            last is None or not last.is_closed or position > last.position
+        ):  # the sum begins again after an alarm that is closed
+            answers.setdefault(person_id, []).append(is_right)
+    return [
+        _watched(rows, rater, name, totals.get(rater.person_id, (0, 0)), alarms.get(rater.person_id), answers.get(rater.person_id, []))
+        for rater, name in found
+    ]  # fmt: skip
 
 
-def _watched(rows: Rows, rater: Rater, name: str, num_anchors: int, num_right: int) -> Watched:
-    last = _last_alarm(rows, rater.project_id, rater.person_id)
-    is_open = last is not None and not last.is_closed
-    begin = last.position if last is not None and not is_open else -1
-    answers = [is_right for _, is_right in checks_since(rows, rater.project_id, rater.person_id, position=begin)]
+def _watched(
+    rows: Rows, rater: Rater, name: str, total: tuple[int, int], last: Alarm | None, answers: list[bool]
+) -> Watched:
+    alarm = last if last is not None and not last.is_closed else None
     path = bernoulli_cusum(answers, p0=P0, p1=P1, h=LEVEL).path
-    num = rows.scalar(sa.select(sa.func.count()).select_from(_doubtful(last).subquery())) if last is not None and is_open else 0  # fmt: skip
-    return Watched(name=name, person_id=rater.person_id, num_anchors=num_anchors, num_right=num_right, num_missed=rater.num_missed,
-                   evidence=float(path[-1]) if len(path) else 0.0, items_since=rater.items_since, alarm=last if is_open else None,
-                   num_doubtful=num or 0)  # fmt: skip
+    num = rows.scalar(sa.select(sa.func.count()).select_from(_doubtful(alarm).subquery())) if alarm else 0
+    return Watched(name=name, person_id=rater.person_id, num_anchors=total[0], num_right=total[1], num_missed=rater.num_missed,
+                   evidence=float(path[-1]) if len(path) else 0.0, items_since=rater.items_since, alarm=alarm, num_doubtful=num or 0)  # fmt: skip

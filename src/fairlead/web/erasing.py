@@ -1,7 +1,8 @@
 """Erase a person: name, password, sessions, tokens and free text go, in place; votes stay under the pseudonym.
 
 The one exception to "events are only ever added to" (decision 14), itself an event. What was written for the data set (edited replies,
-demonstrations) stays as votes do; rationales, notes and reasons go. Copies made before still hold everything: erase in them too, or destroy them.
+demonstrations) stays as votes do; rationales, notes and reasons go, also those that came under the same name in files of other tools.
+Copies made before still hold everything: erase in them too, or destroy them.
 """
 
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.leading import Decision
 from fairlead.store.annotation.outside import Token
 from fairlead.store.annotation.schema import Assignment, Draft, Event, Failure, Flag, Person, Session, Verdict
+from fairlead.store.annotation.totals import Reading
 from fairlead.store.annotation.written import Demonstration, WritingTask
 from fairlead.web.errors import missing
 from fairlead.web.events import record
+from fairlead.web.outside import erase_named
 
 _FREE_TEXT = frozenset({"rationale", "note", "reason", "comment"})
 """Keys under which people write what they like, wherever in an event they stand."""
@@ -45,11 +48,12 @@ def erase_person(database: Database, person_id: str, *, by: str | None) -> Erase
         if person is None or person.state == "erased":
             raise missing("This person")
         rows.execute(sa.delete(Failure).where(Failure.subject == f"account:{person.name.lower()}"))
+        num_texts = erase_named(rows, person.name, blanked=_blanked) + _blank_events(rows, person_id)
         person.name, person.password_hash, person.state = _free_name(rows, person), "", "erased"
-        num_texts = _blank_events(rows, person_id)
         _blank_derived(rows, person_id)
         rows.execute(sa.delete(Session).where(Session.person_id == person_id))
         rows.execute(sa.delete(Token).where(Token.person_id == person_id))
+        rows.execute(sa.delete(Reading))
         own = sa.select(Assignment.id).where(Assignment.person_id == person_id)
         rows.execute(sa.delete(Draft).where(Draft.assignment_id.in_(own)))
         num_votes = rows.scalar(sa.select(sa.func.count()).select_from(Verdict).where(Verdict.person_id == person_id))

@@ -24,3 +24,18 @@ def missing(what: str) -> Refused:
 def invalid(message: str) -> Refused:
     """The request itself is wrong."""
     return Refused(422, "invalid", message)
+
+
+class NotYet(Refused):
+    """Figures of a large project that are being made from all of its votes for the first time; pages show what is known meanwhile."""
+
+    def __init__(self, project_id: str) -> None:
+        super().__init__(
+            503,
+            "not_yet",
+            "These figures are made for the first time, from all votes. Load the page again in a minute.",
+        )
+        self.project_id = project_id
+
+    def __reduce__(self) -> tuple[type["NotYet"], tuple[str]]:  # pyright: ignore[reportIncompatibleMethodOverride] - its own arguments
+        return type(self), (self.project_id,)

@@ -1,5 +1,7 @@
 """A disputed item as a borderline example of the next guideline: quoted, with its votes counted and the answer left to the lead."""
 
+from collections import Counter
+
 import sqlalchemy as sa
 
 from fairlead.store.annotation.database import Rows
@@ -14,7 +16,7 @@ MAX_QUOTE = 1_200
 
 
 def with_example(rows: Rows, project_id: str, text: str, item_id: str) -> str:
-    """The guideline with one more example at its end. Replies are called first and second, in an order that says nothing.
+    """The guideline with one more example at its end. Replies are called first and second, or numbered, in an order that says nothing.
 
     Raises:
         Refused: the item is not there.
@@ -23,21 +25,28 @@ def with_example(rows: Rows, project_id: str, text: str, item_id: str) -> str:
     if item is None or item.project_id != project_id:
         raise missing("This item")
     whole = texts_of(rows, item)
-    first, second = (completion.text for completion in whole.completions[:2])
-    found = rows.execute(
-        sa.select(Verdict.verdict, sa.func.count()).where(Verdict.item_id == item_id, Verdict.verdict != "skip").group_by(Verdict.verdict)
-    ).all()  # fmt: skip
-    counted = {row[0]: row[1] for row in found}
-    votes = ", ".join(f"{counted[label]} {words}" for label, words in _WORDS.items() if label in counted)
+    names = (
+        ("First", "Second")
+        if len(whole.completions) == 2
+        else [f"Reply {i + 1}" for i in range(len(whole.completions))]
+    )
+    replies = [part for name, completion in zip(names, whole.completions, strict=True)
+               for part in (f"{name} reply:" if len(names) == 2 else f"{name}:", _quoted(completion.text))]  # fmt: skip
+    said = rows.scalars(
+        sa.select(Verdict).where(Verdict.item_id == item_id, Verdict.verdict != "skip").order_by(Verdict.event_number)
+    )
+    counted = Counter(_words(verdict, num=len(names)) for verdict in said)
+    votes = ", ".join(
+        f"{num} {words}" for words, num in sorted(counted.items(), key=lambda entry: (-entry[1], entry[0]))
+    )
     decision = rows.get(Decision, item_id)
     answer = (
-        f"{_ANSWERS[decision.verdict]} {decision.reason}"
+        f"{_answer(decision, num=len(names))} {decision.reason}"
         if decision
         else "WRITE WHICH REPLY IS BETTER BY THIS GUIDELINE, AND WHY."
     )
     parts = [text.rstrip(), *([] if HEADING in text else [HEADING]), "### Example", "Asked:", _quoted(whole.prompt.messages[-1].content),
-             "First reply:", _quoted(first), "Second reply:", _quoted(second), f"Raters said: {votes or 'nothing yet'}.",
-             f"**By this guideline**: {answer}"]  # fmt: skip
+             *replies, f"Raters said: {votes or 'nothing yet'}.", f"**By this guideline**: {answer}"]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 
@@ -48,6 +57,19 @@ _ANSWERS = {
     "tie": "They are equally good.",
     "both_bad": "Both are bad.",
 }
+
+
+def _words(said: Verdict | Decision, *, num: int) -> str:
+    if num == 2:
+        return _WORDS[said.verdict]
+    order = " > ".join(" = ".join(str(position + 1) for position in tied) for tied in said.ranking)
+    return f"for {order}" if order else "all bad"
+
+
+def _answer(decision: Decision, *, num: int) -> str:
+    if num == 2:
+        return _ANSWERS[decision.verdict]
+    return f"{_words(decision, num=num).removeprefix('for ').capitalize()}."
 
 
 def _quoted(text: str) -> str:

@@ -1,9 +1,11 @@
 """Votes out of a project: for a recipe (`feedback.path`), for `fairlead votes`, and a manifest that says what must be in them.
 
     comparisons.jsonl   a comparison a line with texts and votes: feedback.path of a recipe
-    decisions.jsonl     item, label, reason: what adjudicators said beside the votes; fairlead votes aggregate --gold
+    decisions.jsonl     item, label, reason: what adjudicators said beside the votes, a pair a line; fairlead votes aggregate --gold
     votes.jsonl         item, rater, label, swapped and more: fairlead votes agreement
     items.jsonl         item, prompt, a, b: fairlead votes aggregate --items
+    qualifications.jsonl  item, rater, test, expected, label, correct: answers of tests of skills, which are no votes on the pair
+    demonstrations.jsonl  an edited reply a line: sft.data of a recipe
     anchors.jsonl       item, rater, kind, expected, label, correct, order: votes on hidden anchors, which are no votes on the pair
     guideline-N.md      every version that votes name
     manifest.json       rows and SHA-256 of each file
@@ -11,31 +13,43 @@
 Raters appear under their pseudonyms only.
 """
 
+import contextlib
+import dataclasses
 import hashlib
+import itertools
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
+from fairlead.core.annotations import inclusion_in
 from fairlead.core.errors import DataError, explain
-from fairlead.core.io import write_json, write_jsonl, write_text
-from fairlead.core.records import Completion, Judgment, Message, Task
+from fairlead.core.io import write_json, write_text
+from fairlead.core.records import Judgment, Message, Task
 from fairlead.core.records import Verdict as Outcome
-from fairlead.feedback.collected import Comparison, write_collected
+from fairlead.core.streams import JsonLines
+from fairlead.feedback.collected import Comparison, as_row
 from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.leading import Decision
 from fairlead.store.annotation.schema import Assignment, Guideline, Item, Person, Project, Verdict
 from fairlead.store.annotation.steering import Anchor, Check
-from fairlead.web.decisions import decisions_of
+from fairlead.web import qualification
+from fairlead.web.decisions import decision_meta
 from fairlead.web.demonstrations.transfer import export_demonstrations
+from fairlead.web.edits import edited_comparisons, edited_demonstrations
 from fairlead.web.frames import pairs_of, stands_after, verdict_on
-from fairlead.web.importing import NewItem, texts_of
+from fairlead.web.given import Given, given_items, no_votes, rated_ids
+from fairlead.web.inclusion import Inclusion, inclusions
 from fairlead.web.projects import get_project
+
+_FILES = ("comparisons", "votes", "decisions", "items", "anchors", "qualifications", "demonstrations")
+_ALWAYS = _FILES[:4]
+"""Those that are there even when they hold no row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,78 +62,112 @@ class Export:
     num_skips: int
     num_raters: int
     num_decisions: int
+    """Items that an adjudicator decided; of a ranking all its pairs are."""
+    num_demonstrations: int
+    """Edited replies, for supervised fine-tuning."""
+    num_overruled: int
+    """Edits of replies that an adjudicator put behind another; they give no demonstration."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Counts:
+    """What has been written so far."""
+
+    num_said: int = 0
+    """Votes and skips that the database holds, each once."""
+    num_skips: int = 0
+    num_overruled: int = 0
+    raters: set[str] = field(default_factory=set[str])
+    versions: set[str] = field(default_factory=set[str])
 
 
 def export_project(database: Database, project: Project, out: Path) -> Export:
-    """Write all files of a project as of one moment.
+    """Write all files of a project as of one moment, prompt by prompt; none is there before all are complete.
 
     Raises:
         DataError: nobody has voted yet, or the files do not hold what the database does.
     """
     with database.read() as rows:
-        given = _given(rows, project.id)
-        comparisons = list(_comparisons(rows, given, decided=decisions_of(rows, project.id)))
-        decided = list(_decision_rows(rows, project.id))
-        guidelines = list(rows.scalars(sa.select(Guideline).where(Guideline.project_id == project.id)))
-        num_stored = rows.scalar(
-            sa.select(sa.func.count()).select_from(Verdict).join(Item, Item.id == Verdict.item_id)
-            .where(Verdict.project_id == project.id, Item.use != "anchor")
-        ) or 0  # fmt: skip
-        checks = list(_checks(rows, project.id))
-    said = [verdict for _, votes in given for verdict, _, _ in votes]
-    if not comparisons:
-        raise DataError(
-            explain(
-                project.name,
-                None,
-                "has no votes yet",
-                expected="at least one vote",
-                remedy="Invite raters first: fairlead annotate invite",
-            )
-        )
-    if len(said) != num_stored:
+        ids = rated_ids(rows, project.id, by_prompt=True)
+        if not ids:
+            raise no_votes(project)
+        with contextlib.ExitStack() as stack:
+            files = {
+                name: stack.enter_context(JsonLines(out / f"{name}.jsonl", is_optional=name not in _ALWAYS))
+                for name in _FILES
+            }
+            counts = _write_votes(rows, project, ids, files)
+            _check_complete(rows, project, counts)
+            for row in _decision_rows(rows, project.id):
+                files["decisions"].write(row)
+            for row in _checks(rows, project.id):
+                files["anchors"].write(row)
+            for row in qualification.exported(rows, project.id):
+                files["qualifications"].write(row)
+        num_decisions = rows.scalar(sa.select(sa.func.count()).select_from(Decision).where(Decision.project_id == project.id))  # fmt: skip
+        guidelines = rows.scalars(sa.select(Guideline).where(Guideline.project_id == project.id)).all()
+    documents = [guideline for guideline in guidelines if str(guideline.version) in counts.versions]
+    for guideline in documents:
+        write_text(out / f"guideline-{guideline.version}.md", guideline.text)
+    export = Export(
+        num_comparisons=files["comparisons"].num_rows,
+        num_votes=counts.num_said - counts.num_skips,
+        num_skips=counts.num_skips,
+        num_raters=len(counts.raters),
+        num_decisions=num_decisions or 0,
+        num_demonstrations=files["demonstrations"].num_rows,
+        num_overruled=counts.num_overruled,
+    )
+    written = [f"{name}.jsonl" for name, file in files.items() if file.num_rows or name in _ALWAYS]
+    _write_manifest(out, project, export, [*written, *(f"guideline-{guideline.version}.md" for guideline in documents)])
+    return export
+
+
+def _write_votes(rows: Rows, project: Project, ids: Sequence[str], files: Mapping[str, JsonLines]) -> _Counts:
+    counts, included = _Counts(), inclusions(rows, project)
+    found = given_items(rows, project.id, ids)
+    for _, group in itertools.groupby(found, key=lambda each: each.item.prompt_id):
+        given = list(group)
+        for comparison in comparisons_of(given, included=included):
+            files["comparisons"].write(as_row(comparison))
+            files["items"].write(_item_row(comparison))
+            for vote in comparison.judgments:
+                files["votes"].write(_vote_row(vote))
+                counts.raters.add(vote.rater)
+                counts.versions.add(vote.guideline_version)
+        edits = edited_demonstrations(given, project=project.name)
+        counts.num_overruled += edits.num_overruled
+        for demonstration in edits.demonstrations:
+            files["demonstrations"].write(demonstration)
+        for each in given:
+            counts.num_said += len(each.votes)
+            counts.num_skips += sum(verdict.verdict == "skip" for verdict, _, _ in each.votes)
+    return counts
+
+
+def _check_complete(rows: Rows, project: Project, counts: _Counts) -> None:
+    num_stored = rows.scalar(
+        sa.select(sa.func.count()).select_from(Verdict).join(Item, Item.id == Verdict.item_id)
+        .where(Verdict.project_id == project.id, Item.use != "anchor")
+    ) or 0  # fmt: skip
+    if counts.num_said != num_stored:
         raise DataError(
             explain(
                 "votes",
-                len(said),
+                counts.num_said,
                 "is not what the database holds",
                 expected=str(num_stored),
                 remedy="Export again, and report this",
             )
         )
-    votes = [judgment for comparison in comparisons for judgment in comparison.judgments]
-    out.mkdir(parents=True, exist_ok=True)
-    write_collected(out / "comparisons.jsonl", comparisons)
-    write_jsonl(out / "votes.jsonl", (_vote_row(vote) for vote in votes))
-    write_jsonl(out / "decisions.jsonl", decided)
-    write_jsonl(out / "items.jsonl", (_item_row(comparison) for comparison in comparisons))
-    if checks:
-        write_jsonl(out / "anchors.jsonl", checks)
-    used = {vote.guideline_version for vote in votes}
-    documents = [guideline for guideline in guidelines if str(guideline.version) in used]
-    for guideline in documents:
-        write_text(out / f"guideline-{guideline.version}.md", guideline.text)
-    num_skips = sum(verdict.verdict == "skip" for verdict in said)
-    export = Export(
-        num_comparisons=len(comparisons),
-        num_votes=len(said) - num_skips,
-        num_skips=num_skips,
-        num_raters=len({v.rater for v in votes}),
-        num_decisions=len(decided),
-    )
-    names = [
-        "comparisons.jsonl",
-        "votes.jsonl",
-        "decisions.jsonl",
-        "items.jsonl",
-        *(["anchors.jsonl"] if checks else []),
-        *(f"guideline-{g.version}.md" for g in documents),
-    ]
+
+
+def _write_manifest(out: Path, project: Project, export: Export, files: Sequence[str]) -> None:
     write_json(out / "manifest.json", {
         "project": project.name, "comparisons": export.num_comparisons, "votes": export.num_votes, "skips": export.num_skips,
-        "raters": export.num_raters, "decisions": export.num_decisions, "sha256": {name: _digest(out / name) for name in names},
+        "raters": export.num_raters, "decisions": export.num_decisions, "demonstrations": export.num_demonstrations,
+        "overruled_edits": export.num_overruled, "sha256": {name: _digest(out / name) for name in files},
     })  # fmt: skip
-    return export
 
 
 def zip_project(database: Database, project_id: str) -> Path:
@@ -136,96 +184,52 @@ def zip_project(database: Database, project_id: str) -> Path:
         raise
 
 
-_Vote = tuple[Verdict, Assignment, str]
+def comparisons_of(given: Sequence[Given], *, included: Mapping[str, Inclusion]) -> list[Comparison]:
+    """The votes on the items of one prompt by pair of completions.
 
-
-def _given(rows: Rows, project_id: str) -> list[tuple[Item, list[_Vote]]]:
-    """Items with what was said of them, by whom (pseudonym)."""
-    found = rows.execute(
-        sa.select(Item, Verdict, Assignment, Person.pseudonym)
-        .join(Verdict, Verdict.item_id == Item.id).join(Assignment, Assignment.id == Verdict.assignment_id)
-        .join(Person, Person.id == Verdict.person_id)
-        .where(Item.project_id == project_id, Item.use != "anchor").order_by(Item.content_id, Person.pseudonym)
-    ).all()  # fmt: skip
-    grouped: dict[str, tuple[Item, list[_Vote]]] = {}
-    for item, verdict, assignment, pseudonym in found:
-        grouped.setdefault(item.id, (item, []))[1].append((verdict, assignment, pseudonym))
-    return list(grouped.values())
-
-
-def _comparisons(
-    rows: Rows, given: Sequence[tuple[Item, list[_Vote]]], *, decided: Mapping[str, Decision]
-) -> Iterable[Comparison]:
-    """A ranking is a comparison of every two of its completions; what was said of one pair in two items stands together."""
+    A ranking is a comparison of every two of its completions; what was said of one pair in two items stands together.
+    """
     found: dict[str, Comparison] = {}
-    for item, votes in given:
-        texts = texts_of(rows, item)
+    for each in given:
+        item, texts, votes = each.item, each.texts, each.votes
+        came_in = included[item.id].meta() if item.id in included else {}
         for first, second in pairs_of(len(texts.completions)):
             a, b = texts.completions[first], texts.completions[second]
-            meta: dict[str, Any] = {"use": item.use}
+            meta: dict[str, Any] = {"use": item.use, **came_in}
             if len(texts.completions) > 2:
                 meta["item"] = item.content_id
-            if (first, second) == (0, 1):  # which is what adjudicators decide
-                meta |= _decision(decided.get(item.id))
+            meta |= decision_meta(each.decision, first, second)
             task = Task(prompt_id=texts.prompt.id, completion_a=a.id, completion_b=b.id, meta=meta)
             made = {vote.rater: vote for vote in (_judgment(task.id, (first, second), *vote) for vote in votes)}
-            if task.id in found:  # a rater who judged the pair in both items is heard once
-                made |= {vote.rater: vote for vote in found[task.id].judgments}
+            known = found.get(task.id)
+            if known is not None:  # a rater who judged the pair in both items is heard once, and so is who decided it
+                made |= {vote.rater: vote for vote in known.judgments}
+                task = known.task if "decision" in known.task.meta else task
             found[task.id] = Comparison(prompt=texts.prompt, a=a, b=b, task=task, judgments=tuple(made.values()))
-        for comparison in _edited(item, texts, votes):
-            found.setdefault(comparison.task.id, comparison)
-    return found.values()
-
-
-def _edited(item: Item, texts: NewItem, votes: Sequence[_Vote]) -> Iterator[Comparison]:
-    """An edited text beats every completion of its item: a vote of the rater who wrote it, on a pair that nobody was shown."""
-    for verdict, assignment, pseudonym in votes:
-        if verdict.edited is None:
-            continue
-        source = texts.completions[verdict.edited].id
-        better = Completion(
-            prompt_id=texts.prompt.id,
-            text=verdict.edited_text,
-            model=f"edited by {pseudonym}",
-            meta={"edited_from": source},
-        )
-        for other in texts.completions:
-            a, b = sorted((better, other), key=lambda completion: completion.id)
-            task = Task(
-                prompt_id=texts.prompt.id,
-                completion_a=a.id,
-                completion_b=b.id,
-                meta={"use": item.use, "edited_from": source},
-            )
-            vote = Judgment(
-                task_id=task.id, rater=pseudonym, rater_kind="human", verdict="a" if a is better else "b", order=assignment.position,
-                guideline_version=str(verdict.guideline_version), meta={"edited": True},
-            )  # fmt: skip
-            yield Comparison(prompt=texts.prompt, a=a, b=b, task=task, judgments=(vote,))
-
-
-def _decision(decision: Decision | None) -> dict[str, Any]:
-    """What the task says of itself when an adjudicator decided it; preferences use it by their rule `decisions`."""
-    if decision is None:
-        return {}
-    return {
-        "decision": {
-            "verdict": decision.verdict,
-            "reason": decision.reason,
-            "guideline_version": str(decision.guideline_version),
-        }
-    }
+        for comparison in edited_comparisons(item, texts, votes, meta=came_in):
+            known = found.setdefault(comparison.task.id, comparison)
+            if comparison.judgments[0].rater not in {vote.rater for vote in known.judgments}:  # two wrote the same
+                judgments = (*known.judgments, *comparison.judgments)
+                found[comparison.task.id] = dataclasses.replace(known, judgments=judgments)
+    return list(found.values())
 
 
 def _decision_rows(rows: Rows, project_id: str) -> Iterator[dict[str, Any]]:
     found = rows.execute(
         sa.select(Item, Decision, Person.pseudonym).join(Decision, Decision.item_id == Item.id)
         .join(Person, Person.id == Decision.person_id).where(Decision.project_id == project_id).order_by(Item.content_id)
-    ).all()  # fmt: skip
+    )  # fmt: skip
+    seen: set[str] = set()
     for item, decision, pseudonym in found:
-        pair = Task(prompt_id=item.prompt_id, completion_a=item.completions[0], completion_b=item.completions[1])
-        yield {"item": pair.id, "label": decision.verdict, "reason": decision.reason, "guideline_version": str(decision.guideline_version),
-               "adjudicator": pseudonym}  # fmt: skip
+        for first, second in pairs_of(len(item.completions)):
+            pair = Task(
+                prompt_id=item.prompt_id, completion_a=item.completions[first], completion_b=item.completions[second]
+            )
+            said = decision_meta(decision, first, second)
+            if said and pair.id not in seen:  # a pair of two items has one decision here, as in the comparisons
+                seen.add(pair.id)
+                kept = {"label" if name == "verdict" else name: value for name, value in said["decision"].items()}
+                yield {"item": pair.id, **kept, "adjudicator": pseudonym}
 
 
 def _judgment(
@@ -258,7 +262,7 @@ def _checks(rows: Rows, project_id: str) -> Iterator[dict[str, Any]]:
         .join(Anchor, Anchor.item_id == Check.item_id).join(root, root.id == Anchor.root_id)
         .join(Person, Person.id == Check.person_id).join(Verdict, Verdict.assignment_id == Check.assignment_id)
         .where(Check.project_id == project_id, ~Anchor.is_retired).order_by(Person.pseudonym, Check.position)
-    ).all()  # fmt: skip
+    )  # fmt: skip
     for pair_id, pseudonym, kind, check, label in found:
         yield {"item": pair_id, "rater": pseudonym, "kind": kind, "expected": check.expected, "label": label, "correct": check.is_right,
                "order": check.position}  # fmt: skip
@@ -279,6 +283,7 @@ def _item_row(comparison: Comparison) -> dict[str, Any]:
         "prompt": messages[0]["content"] if is_plain else messages,
         "a": comparison.a.text,
         "b": comparison.b.text,
+        **inclusion_in(comparison.task.meta),
     }
 
 
@@ -287,4 +292,5 @@ def _turn(message: Message) -> dict[str, str]:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

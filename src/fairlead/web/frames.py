@@ -41,6 +41,8 @@ def as_stored(content: Mapping[str, Any], *, shown: str) -> dict[str, Any]:
         "criteria": {name: _canonical(ratings, at) for name, ratings in content.get("criteria", {}).items()},
         "spans": [_span(span, at) for span in content.get("spans", ())],
         "edited": at[edit["place"]] if edit else None, "edited_text": edit["text"] if edit else "",
+        "rationale": content["rationale"], "skip_reason": content["skip_reason"] if choice == "skip" else "",
+        "guideline_version": content["guideline_version"], "active_ms": content["active_ms"],
     }  # fmt: skip
 
 

@@ -121,11 +121,12 @@ def rolling_kappa(rows: Rows, project: Project) -> Interval | None:
         sa.select(newest.c.item_id).join(Progress, Progress.item_id == newest.c.item_id)
         .where(Progress.use == "production", Progress.num_votes >= 2).group_by(newest.c.item_id).order_by(last.desc()).limit(2 * WINDOW)
     ))  # fmt: skip
-    found = rows.execute(
-        sa.select(Verdict.item_id, Verdict.person_id, Verdict.verdict).where(Verdict.item_id.in_(window), *is_counted).order_by(Verdict.event_number)
+    found = rows.execute(  # sorted here, and the project not named: SQLite would go through all of its votes in their order
+        sa.select(Verdict.item_id, Verdict.person_id, Verdict.verdict, Verdict.event_number).where(Verdict.item_id.in_(window), *is_counted[1:])
     ).all()  # fmt: skip
+    found = sorted(found, key=lambda row: row.event_number)
     numbers: dict[str, int] = {}
-    for item_id, _, _ in found:
+    for item_id, *_ in found:
         numbers[item_id] = numbers.get(item_id, 0) + 1
     kept = {item_id for item_id in window if numbers.get(item_id, 0) >= 2}
     kept &= set([item_id for item_id in window if item_id in kept][:WINDOW])

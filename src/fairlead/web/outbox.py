@@ -10,9 +10,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from fairlead.store.annotation.database import Rows
+from fairlead.store.annotation.database import Rows, run
 from fairlead.store.annotation.outside import Delivery, Webhook
-from fairlead.store.annotation.schema import Event, Item, Progress, Project, Verdict
+from fairlead.store.annotation.schema import Event, Item, Progress, Verdict, table_of
 
 ITEM_FINISHED, PING = "item.finished", "webhook.ping"
 _BY_KIND = {
@@ -23,6 +23,7 @@ _BY_KIND = {
 }
 """Kinds of event that webhooks hear of, and under which name."""
 EVENTS = (ITEM_FINISHED, *_BY_KIND.values())
+_ANY = sa.select(table_of(Webhook).c.id).where(table_of(Webhook).c.project_id == sa.bindparam("project")).limit(1)
 _FACTS = frozenset({"num", "num_right", "reason", "round", "share", "rule"})
 """Keys of an event's content that are sent; no free text of a person and no name is among them."""
 
@@ -36,15 +37,12 @@ def put_event(rows: Rows, event: Event) -> None:
     _put(rows, event.project_id, name=name, subject=str(event.number), at=event.at, facts=facts)
 
 
-def put_finished(rows: Rows, event: Event, item_id: str) -> None:
+def put_finished(rows: Rows, event: Event, progress: Progress) -> None:
     """Queue that an item has all its votes, when it has; each webhook hears of an item once."""
-    progress = rows.get(Progress, item_id)
-    assert progress is not None, f"item {item_id} is not there"
-    project = rows.get(Project, progress.project_id)
-    assert project is not None, f"item {item_id} has no project"
     if progress.use != "production" or progress.num_lacking > 0:
         return
-    if rows.scalar(sa.select(Webhook.id).where(Webhook.project_id == project.id).limit(1)) is None:
+    item_id = progress.item_id
+    if run(rows, _ANY, {"project": progress.project_id}).scalar() is None:
         return
     item = rows.get_one(Item, item_id)
     counted = (

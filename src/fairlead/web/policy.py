@@ -13,8 +13,9 @@ from fairlead.web.errors import Refused
 
 Role = Literal["rater", "adjudicator", "lead", "admin"]
 ROLES: tuple[Role, ...] = ("rater", "adjudicator", "lead", "admin")
-Scope = Literal["read", "rate", "lead"]
-SCOPES: tuple[Scope, ...] = ("read", "rate", "lead")
+Scope = Literal["read", "rate", "adjudicate", "lead"]
+SCOPES: dict[Scope, Role] = {"read": "rater", "rate": "rater", "adjudicate": "adjudicator", "lead": "lead"}
+"""Of tokens, and the least role that may make one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +96,11 @@ def may_disable(actor: Actor, *, person_id: str, role: str) -> None:
         _at_least(actor, "admin", f"disable a {role}")
 
 
+def may_set_abilities(actor: Actor) -> None:
+    """Write down languages and skills of people."""
+    _at_least(actor, "lead", "write down what people can rate")
+
+
 def may_create_project(actor: Actor) -> None:
     """Make a project."""
     _at_least(actor, "lead", "make projects")
@@ -110,8 +116,12 @@ def may_make_token(actor: Actor, scope: str) -> None:
     _at_least(actor, "rater", "make tokens")
     if scope not in SCOPES:
         raise Refused(422, "invalid", f"{scope} is no scope. Choose one of {', '.join(SCOPES)}.")
-    if scope == "lead":
-        _at_least(actor, "lead", "make a token of this scope")
+    _at_least(actor, SCOPES[scope], "make a token of this scope")
+
+
+def scopes_of(role: Role) -> tuple[Scope, ...]:
+    """Scopes of the tokens that somebody may make."""
+    return tuple(scope for scope, least in SCOPES.items() if ROLES.index(role) >= ROLES.index(least))
 
 
 def may_see_audit(actor: Actor) -> None:

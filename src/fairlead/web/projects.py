@@ -1,15 +1,18 @@
 """Projects and the versions of their guidelines."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import sqlalchemy as sa
 from pydantic import ConfigDict
 
-from fairlead.store.annotation.database import Database, Rows
-from fairlead.store.annotation.schema import Guideline, Project
-from fairlead.web.errors import invalid, missing
+from fairlead.store.annotation.database import READS, Database, Rows, run
+from fairlead.store.annotation.schema import Guideline, Project, copy_of, table_of
+from fairlead.store.annotation.skills import Demand
+from fairlead.web.contents import Kept
+from fairlead.web.errors import Refused, invalid, missing
 from fairlead.web.events import record
 from fairlead.web.people import new_id, now_ms
 
@@ -42,6 +45,16 @@ Do not copy from the web or from another assistant. Where a draft is offered, ta
 """
 FIRST_TEXTS = {"comparison": FIRST_GUIDELINE, "demonstration": FIRST_STYLE_GUIDE, "chat": FIRST_GUIDELINE}
 """What a new project asks, by its kind."""
+KINDS = tuple(FIRST_TEXTS)
+_PROJECT = sa.select(Project).where(Project.id == sa.bindparam("project"))
+_COLUMNS = sa.select(table_of(Project)).where(table_of(Project).c.id == sa.bindparam("project"))
+_VERSION = sa.select(Guideline).where(Guideline.project_id == sa.bindparam("project"), Guideline.version == sa.bindparam("version"))  # fmt: skip
+NEWEST = (
+    sa.select(sa.func.max(table_of(Guideline).c.version)).where(table_of(Guideline).c.project_id == sa.bindparam("project")).scalar_subquery()
+)  # fmt: skip
+"""Version of the guideline of `project`."""
+_CURRENT = sa.select(NEWEST)
+_KEPT = Kept[tuple[str, int], Guideline](200)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +156,7 @@ def create_project(
                           state_reason="", watched_from=0, steering={}, created_at=now_ms())  # fmt: skip
         rows.add(project)
         rows.flush()
+        rows.add(Demand(project_id=project.id, needs=""))
         record(rows, "project.created", person_id=by, project_id=project.id, content={"name": name, "kind": kind})
         _publish(rows, project.id, text=FIRST_TEXTS[kind] if text is None else text,
                  rules=rules or Rules(), by=by)  # fmt: skip
@@ -168,28 +182,42 @@ def _publish(rows: Rows, project_id: str, *, text: str, rules: Rules, by: str | 
 
 
 def get_project(rows: Rows, project_id: str) -> Project:
-    """A project, or a refusal."""
-    project = rows.get(Project, project_id)
+    """A project, or a refusal. To be changed only where rows are written."""
+    if rows.info.get(READS):
+        found = run(rows, _COLUMNS, {"project": project_id}).one_or_none()
+        project = None if found is None else copy_of(Project, found)
+    else:
+        project = rows.scalar(_PROJECT, {"project": project_id})
     if project is None:
         raise missing("This project")
     return project
 
 
+def require_kind(project: Project, kinds: Sequence[str]) -> None:
+    """Refuse a page that means nothing for this kind of project."""
+    if project.kind not in kinds:
+        what = "people write replies" if project.kind == "demonstration" else "people talk to a policy"
+        raise Refused(404, "missing", f"There is no such page where {what}. Go to the overview of the project.")
+
+
 def current_guideline(rows: Rows, project_id: str) -> Guideline:
-    """The newest version."""
-    found = rows.scalars(
-        sa.select(Guideline).where(Guideline.project_id == project_id).order_by(Guideline.version.desc()).limit(1)
-    ).first()
-    if found is None:
+    """The newest version; not to be changed."""
+    newest = run(rows, _CURRENT, {"project": project_id}).scalar()
+    if newest is None:
         raise missing("The guideline")
-    return found
+    return get_guideline(rows, project_id, newest)
 
 
 def get_guideline(rows: Rows, project_id: str, version: int) -> Guideline:
-    """One version."""
-    found = rows.get(Guideline, (project_id, version))
+    """One version; not to be changed. Kept in memory, for a version never changes."""
+    found = _KEPT.get((project_id, version))
     if found is None:
-        raise missing(f"Version {version} of the guideline")
+        found = rows.scalar(_VERSION, {"project": project_id, "version": version})
+        if found is None:
+            raise missing(f"Version {version} of the guideline")
+        if rows.info.get(READS):
+            rows.expunge(found)
+            _KEPT.put((project_id, version), found)
     return found
 
 

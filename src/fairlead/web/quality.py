@@ -1,7 +1,5 @@
 """How well raters agree, for the lead's page: from totals that verdicts keep current, intervals at most once a minute, and said how old they are."""
 
-import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -94,13 +92,14 @@ def quality_of(database: Database, project_id: str) -> Kept[Quality]:
 def _compute(database: Database, project_id: str) -> Quality:
     with database.read() as rows:
         table = totals.labels_of_items(rows, project_id)
-        work = totals.work_of_raters(rows, project_id)
+        choices = totals.choices_of_raters(rows, project_id)
         concord = totals.concord_of_raters(rows, project_id)
         names = {person.id: person.name for person in rows.scalars(sa.select(Person))}
     counted = {
-        names[person_id]: _counted(list(own), concord.get(person_id, {}))
-        for person_id, own in itertools.groupby(work, key=lambda row: row.person_id)
-    }
+        names[person_id]: RaterCounts(num_votes=own.total() - own["skip"], concord=concord.get(person_id, {}),
+                                      num_left=own["left"], num_right=own["right"])
+        for person_id, own in choices.items()
+    }  # fmt: skip
     counted = {name: found for name, found in counted.items() if found.num_votes}
     if len(counted) < 2:
         return Quality()
@@ -119,14 +118,4 @@ def _compute(database: Database, project_id: str) -> Quality:
         gates=tuple(map(Judged.of, reading.verdicts())),
         notes=reading.notes(),
         raters=Shown.of(raters),
-    )
-
-
-def _counted(own: list[totals.WorkRow], concord: Mapping[tuple[str, str], int]) -> RaterCounts:
-    num = {choice: sum(row.num for row in own if row.choice == choice) for choice in ("skip", "left", "right")}
-    return RaterCounts(
-        num_votes=sum(row.num for row in own) - num["skip"],
-        concord=concord,
-        num_left=num["left"],
-        num_right=num["right"],
     )

@@ -12,6 +12,7 @@ import difflib
 import functools
 import html
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,16 +20,20 @@ import latex2mathml.converter
 import nh3
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
+from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 from markupsafe import Markup
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
+from pygments.lexer import Lexer
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
 MAX_MATH = 2_000
 """Characters of a formula; longer ones are shown as they are."""
+MAX_KEPT = 20_000
+"""Characters of a text whose HTML is kept in memory for the next rater."""
 MAX_COMPARED = 3_000
 """Words of a text; longer pairs are not marked, for the comparison takes quadratic time."""
 _WORD = re.compile(r"(\s*)(\S+)")
@@ -40,17 +45,34 @@ _MATHML = frozenset(
 _TAGS = frozenset(
     "p br hr h1 h2 h3 h4 h5 h6 strong em s del code pre blockquote ul ol li table thead tbody tr th td span div".split()  # noqa: SIM905
 )
+_FORMATTER = HtmlFormatter[str](nowrap=True)
+_COLOURING = threading.Lock()
+"""Lexers may keep something of a text while they are in it."""
 _CLASSES = {"span", "div", "code", "pre"}
 
 
-def to_html(text: str) -> Markup:
-    """Render text of a model, a rater or a lead."""
-    return Markup(_render(text))  # noqa: S704 - cleaned by nh3 below
+def to_html(text: str, *, top: int = 3) -> Markup:
+    """Render text of a model, a rater or a lead.
+
+    Args:
+        top: level of its highest heading, 1 where the text is the page; those below follow without a gap, so that headings nest.
+    """
+    return Markup((_kept if len(text) <= MAX_KEPT else _render)(text, top))  # noqa: S704 - cleaned by nh3 below
 
 
-@functools.lru_cache(maxsize=512)
-def _render(text: str) -> str:
-    made = _markdown().render(show_hidden(text))
+def parse(text: str) -> list[Token]:
+    """The blocks of a text, for who wants its words and not its HTML."""
+    return _markdown().parse(text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _kept(text: str, top: int) -> str:
+    """Each item comes to several raters, soon one after another."""
+    return _render(text, top)
+
+
+def _render(text: str, top: int) -> str:
+    made = _markdown().render(show_hidden(text), {"top": top})
     return nh3.clean(
         made, tags=set(_TAGS | _MATHML), link_rel=None, url_schemes=set(),
         attributes={**{tag: {"class"} for tag in _CLASSES}, "math": {"display"}, "th": {"align"}, "td": {"align"}, "ol": {"start"}},
@@ -91,16 +113,39 @@ def _markdown() -> MarkdownIt:
     markdown.add_render_rule("image", _image)
     markdown.add_render_rule("link_open", _link_open)
     markdown.add_render_rule("link_close", _link_close)
+    markdown.core.ruler.push("nest_headings", _nest_headings)
     markdown.validateLink = lambda url: True  # every link becomes text, whatever its scheme
     return markdown
 
 
+def _nest_headings(state: StateCore) -> None:
+    top = state.env.get("top", 1)
+    opening = [token for token in state.tokens if token.type == "heading_open"]
+    levels, above = sorted({token.tag for token in opening}), top - 1
+    tags: list[str] = []
+    for token in opening:
+        above = min(top + levels.index(token.tag), above + 1, 6)
+        tags.append(f"h{above}")
+    closing = [token for token in state.tokens if token.type == "heading_close"]
+    for start, end, tag in zip(opening, closing, tags, strict=True):
+        start.tag = end.tag = tag
+
+
 def _coloured(code: str, language: str, _attributes: str) -> str:
+    lexer = _lexer(language)
+    if lexer is None:
+        return html.escape(code)
+    with _COLOURING:
+        return highlight(code, lexer, _FORMATTER)
+
+
+@functools.lru_cache(maxsize=256)
+def _lexer(language: str) -> Lexer | None:
+    """Making one takes as long as a short text."""
     try:
-        lexer = get_lexer_by_name(language, stripnl=False) if language else None
+        return get_lexer_by_name(language, stripnl=False) if language else None
     except ClassNotFound:
-        lexer = None
-    return html.escape(code) if lexer is None else highlight(code, lexer, HtmlFormatter(nowrap=True))
+        return None
 
 
 def _math(content: str, options: Mapping[str, Any]) -> str:
@@ -131,7 +176,17 @@ def _link_close(_self: RendererHTML, tokens: Sequence[Token], index: int, _optio
 
 
 def marked_differences(left: str, right: str) -> tuple[Markup, Markup] | None:
-    """Both texts as written, with the words that the other lacks in <mark>; None where they are too long to compare.
+    """Both texts as written, with the words that the other lacks in <mark>; None where they are too long to compare."""
+    return (_kept_differences if len(left) + len(right) <= MAX_KEPT else _differences)(left, right)
+
+
+@functools.lru_cache(maxsize=2048)
+def _kept_differences(left: str, right: str) -> tuple[Markup, Markup] | None:
+    return _differences(left, right)
+
+
+def _differences(left: str, right: str) -> tuple[Markup, Markup] | None:
+    """Compare words.
 
     Words that are frequent in a text (autojunk) begin no match, only go on with one: without that, two versions of a thousand words take
     seconds.

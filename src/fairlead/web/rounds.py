@@ -5,16 +5,19 @@ votes count as any), those that others have rated already for a round of one rat
 """
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.leading import Decision
-from fairlead.store.annotation.schema import Assignment, Event, Item, Person, Progress
+from fairlead.store.annotation.schema import Assignment, Event, Item, Person, Progress, Project
+from fairlead.store.annotation.skills import Demand
 from fairlead.store.annotation.steering import Rater, Round, RoundItem
 from fairlead.web.errors import invalid
-from fairlead.web.events import record
+from fairlead.web.events import record, repeated
+from fairlead.web.matching import matched_needs
 from fairlead.web.projects import checked_reason, get_project
 from fairlead.web.steering import rater_of
 
@@ -37,55 +40,79 @@ def has_passed(rows: Rows, project_id: str) -> bool:
     return rows.scalar(found.limit(1)) is not None
 
 
-def next_in_round(rows: Rows, round_: Round, person_id: str) -> str | None:
-    """The first item of a round that this rater has not had."""
+def next_in_round(rows: Rows, round_: Round, person_id: str, *, needs: Sequence[str]) -> str | None:
+    """The first item of a round that this rater has not had.
+
+    Args:
+        needs: what items may ask for so that this rater gets them.
+    """
     mine = sa.select(Assignment.id).where(Assignment.item_id == RoundItem.item_id, Assignment.person_id == person_id)
     decided = sa.select(Decision.item_id).where(Decision.item_id == RoundItem.item_id, Decision.person_id == person_id)
     of_round = (RoundItem.project_id == round_.project_id, RoundItem.number == round_.number)
     return rows.scalar(
-        sa.select(RoundItem.item_id).where(*of_round, ~mine.exists(), ~decided.exists())
+        sa.select(RoundItem.item_id).join(Progress, Progress.item_id == RoundItem.item_id)
+        .where(*of_round, Progress.needs.in_(needs), ~mine.exists(), ~decided.exists())
         .order_by(RoundItem.rank).limit(1)
     )  # fmt: skip
 
 
 def open_round(
-    database: Database, project_id: str, *, reason: str, by: str | None, person_id: str | None = None, alarm: int | None = None
+    database: Database, project_id: str, *, reason: str, by: str | None, person_id: str | None = None, key: str | None = None
 ) -> int:  # fmt: skip
-    """Ask everybody, or one rater, to calibrate again; return the number of the round.
+    """Ask everybody, or one rater, to calibrate again; return the number of the round. The same key again is the same round.
 
+    Args:
+        key: of the submission; None where nothing is sent twice.
     Raises:
-        Refused: no reason, an unknown person, or too few pairs to draw from.
+        Refused: no reason, an unknown person, too few pairs to draw from, or the key was used for something else.
     """
     reason = checked_reason(reason, why="A round")
     with database.write() as rows:
-        return open_round_in(rows, project_id, reason=reason, by=by, person_id=person_id, alarm=alarm)
+        if by is not None and key is not None:
+            said = {"person": person_id, "reason": reason}
+            before = repeated(rows, by, key, kind=OPENED, project_id=project_id, said=said)
+            if before is not None:
+                return before.content["round"]
+        return open_round_in(rows, project_id, reason=reason, by=by, person_id=person_id, key=key)
 
 
 def open_round_in(
-    rows: Rows, project_id: str, *, reason: str, by: str | None, person_id: str | None = None, alarm: int | None = None
+    rows: Rows, project_id: str, *, reason: str, by: str | None, person_id: str | None = None, alarm: int | None = None, key: str | None = None
 ) -> int:  # fmt: skip
-    """`open_round` within a running transaction."""
+    """A round of everybody or of one rater, within a running transaction."""
     project = get_project(rows, project_id)
     if person_id is not None and rows.get(Person, person_id) is None:
         raise invalid("This person is not there. Choose another.")
-    wanted = max(project.calibration_items, MIN_ITEMS)
-    drawn = sa.select(Progress.item_id).where(Progress.project_id == project_id, Progress.use == "production")
-    if person_id is None:
-        drawn = drawn.where(Progress.num_votes == 0).order_by(Progress.num_lacking.desc(), Progress.rank)
-    else:
-        mine = sa.select(Assignment.id).where(Assignment.item_id == Progress.item_id, Assignment.person_id == person_id)
-        drawn = drawn.where(~mine.exists()).order_by(Progress.num_votes.desc(), Progress.rank)
-    items = list(rows.scalars(drawn.limit(wanted)))
+    items = _drawn(rows, project, person_id, num=max(project.calibration_items, MIN_ITEMS))
     if len(items) < MIN_ITEMS:
-        what = "that nobody has rated yet" if person_id is None else "that this rater has not rated"
+        what = "that nobody has rated yet" if person_id is None else "that this rater may rate and has not"
         raise invalid(f"A round needs {MIN_ITEMS} pairs {what}; there are {len(items)}. Import more pairs first.")
     secrets.SystemRandom().shuffle(items)
     number = (rows.scalar(sa.select(sa.func.max(Round.number)).where(Round.project_id == project_id)) or 0) + 1
     content: dict[str, Any] = {"round": number, "person": person_id, "reason": reason, "pairs": items, "alarm": alarm}
     if person_id is None:
         rows.execute(sa.update(Rater).where(Rater.project_id == project_id).values(items_since=0))
-    follow(rows, record(rows, OPENED, person_id=by, project_id=project_id, content=content))
+    follow(rows, record(rows, OPENED, person_id=by, project_id=project_id, key=key, content=content))
     return number
+
+
+def _drawn(rows: Rows, project: Project, person_id: str | None, *, num: int) -> list[str]:
+    """Pairs of a round, in an order that the index has: however many pairs there are, a few are looked at."""
+    of = (Progress.project_id == project.id, Progress.use == "production")
+    if person_id is None:
+        needs = rows.scalars(sa.select(Demand.needs).where(Demand.project_id == project.id)).all()
+        of = (*of, Progress.num_lacking == project.votes_per_item, Progress.num_votes == 0, Progress.rank >= 0)
+    else:
+        needs, _ = matched_needs(rows, project, person_id)
+        mine = sa.select(Assignment.id).where(Assignment.item_id == Progress.item_id, Assignment.person_id == person_id)
+        of = (*of, ~mine.exists())
+    drawn = sa.select(Progress.num_lacking, Progress.rank, Progress.item_id).where(*of).order_by(Progress.num_lacking, Progress.rank)  # fmt: skip
+    found = [
+        (row[0], row[1], row[2])
+        for each in needs
+        for row in rows.execute(drawn.where(Progress.needs == each).limit(num)).all()
+    ]
+    return [item_id for _, _, item_id in sorted(found)[:num]]
 
 
 def first_round(rows: Rows, project_id: str, items: list[tuple[str, int]]) -> None:

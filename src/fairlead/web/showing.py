@@ -6,14 +6,14 @@ Nothing here names a completion, a model, a length or the canonical order: the p
 import json
 from dataclasses import dataclass
 
+import sqlalchemy as sa
 from markupsafe import Markup
 
 from fairlead.core.records import Prompt
-from fairlead.store.annotation.database import Rows
-from fairlead.store.annotation.schema import Assignment, Draft, Flag, Guideline, Verdict
-from fairlead.web.importing import texts_of
-from fairlead.web.projects import Rules, current_guideline, rules_of
-from fairlead.web.queue import item_of
+from fairlead.store.annotation.database import Rows, run
+from fairlead.store.annotation.schema import Assignment, Draft, Flag, Guideline, Verdict, table_of
+from fairlead.web.contents import content_of
+from fairlead.web.projects import NEWEST, Rules, get_guideline, rules_of
 from fairlead.web.rendering import as_written, marked_differences, to_html
 
 ROLES = {"system": "Instructions to the assistant", "user": "Person", "assistant": "Assistant", "tool": "Tool"}
@@ -107,31 +107,47 @@ def options_of(guideline: Guideline, *, num: int) -> tuple[Option, ...]:
     return tuple(option for option in table if option.value not in forbidden)
 
 
+_VERDICT, _DRAFT, _FLAG = table_of(Verdict).c, table_of(Draft).c, table_of(Flag).c
+_WRITTEN = (
+    sa.select(_VERDICT.event_number, _DRAFT.fields, _FLAG.note, NEWEST).select_from(table_of(Assignment))
+    .outerjoin(table_of(Verdict), _VERDICT.assignment_id == table_of(Assignment).c.id)
+    .outerjoin(table_of(Draft), _DRAFT.assignment_id == table_of(Assignment).c.id)
+    .outerjoin(table_of(Flag), _FLAG.assignment_id == table_of(Assignment).c.id)
+    .where(table_of(Assignment).c.id == sa.bindparam("assignment"))
+)  # fmt: skip
+"""What the rater has written so far, each None where there is nothing; and the newest version of the guideline."""
+
+
 def show(rows: Rows, assignment: Assignment) -> Shown:
     """Bring an assignment onto the screen."""
-    item = texts_of(rows, item_of(rows, assignment))
-    guideline = current_guideline(rows, assignment.project_id)
+    item = content_of(rows, assignment.item_id)
     texts = [item.completions[int(digit)].text for digit in assignment.shown]
     num = len(texts)
     marked = (marked_differences(texts[0], texts[1]) if num == 2 else None) or (None,) * num
-    names = ("Left", "Right") if num == 2 else tuple(str(place + 1) for place in range(num))
-    verdict, draft, flag = (
-        rows.get(Verdict, assignment.id),
-        rows.get(Draft, assignment.id),
-        rows.get(Flag, assignment.id),
-    )
+    names = side_names(num)
+    asked = {"assignment": assignment.id, "project": assignment.project_id}
+    number, draft, note, version = run(rows, _WRITTEN, asked).one()
+    guideline = get_guideline(rows, assignment.project_id, version)
+    verdict = None if number is None else rows.get(Verdict, assignment.id)
     rules = rules_of(guideline)
     return Shown(
         assignment_id=assignment.id, guideline_version=guideline.version, rules=rules,
         turns=turns_of(item.prompt),
         sides=tuple(
-            Side(name=names[i], title=f"Reply {names[i]}" if num > 2 else f"{names[i]} reply", text=to_html(texts[i]), marked=marked[i],
+            Side(name=names[i][0], title=names[i][1], text=to_html(texts[i]), marked=marked[i],
                  written=as_written(texts[i]) if rules.spans else Markup(), raw=texts[i] if rules.edits else "")
             for i in range(num)
         ),
-        options=options_of(guideline, num=num), flag_note=flag.note if flag else "",
-        given=draft.fields if draft else fields_before(verdict, assignment) if verdict else {},
+        options=options_of(guideline, num=num), flag_note=note or "",
+        given=draft if draft is not None else fields_before(verdict, assignment) if verdict else {},
     )  # fmt: skip
+
+
+def side_names(num: int) -> tuple[tuple[str, str], ...]:
+    """Name and title of what stands at each place: Left and Left reply, or 3 and Reply 3."""
+    if num == 2:
+        return (("Left", "Left reply"), ("Right", "Right reply"))
+    return tuple((str(place), f"Reply {place}") for place in range(1, num + 1))
 
 
 def turns_of(prompt: Prompt) -> tuple[Turn, ...]:

@@ -8,18 +8,29 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from fairlead.store.annotation.database import Database, Rows
-from fairlead.store.annotation.schema import Assignment, Event, Person, Progress, Project, Verdict
+from fairlead.store.annotation.database import Database, Rows, run
+from fairlead.store.annotation.schema import Assignment, Event, Person, Progress, Project, Verdict, table_of
 from fairlead.store.annotation.totals import Work
 from fairlead.web.demonstrations.counts import counts_of
+from fairlead.web.matching import matched_needs
+from fairlead.web.totals import labels_by_use
 
 _LATEST = 101
 """Verdicts behind the median time for an item."""
 _EXACT = 500
 """Wanted items up to which a rater's own are counted each time."""
 _MAX_AGE_S, _MAX_KEPT = 60.0, 10_000
-_COUNTS: dict[tuple[str, str, str], tuple[float, int]] = {}
+_COUNTS: dict[tuple[str, ...], tuple[float, int]] = {}
 _LOCK = threading.Lock()
+_WORK, _VERDICT = table_of(Work).c, table_of(Verdict).c
+_NUM_DONE = sa.select(sa.func.sum(_WORK.num)).where(
+    _WORK.project_id == sa.bindparam("project"), _WORK.person_id == sa.bindparam("person")
+)
+_TIMES = (
+    sa.select(_VERDICT.active_ms)
+    .where(_VERDICT.project_id == sa.bindparam("project"), _VERDICT.person_id == sa.bindparam("person"))
+    .order_by(_VERDICT.event_number.desc()).limit(_LATEST)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +58,10 @@ class Pace:
     """How far one rater is. Shown to the rater; says nothing of others."""
 
     num_done: int
-    num_today: int
-    """Votes and skips in the last 24 hours."""
     num_left: int
     """Items that this rater may still get, as things stand."""
     median_s: float | None
-    """Time for an item, from shown to sent; None before five of them."""
+    """Time for an item, from shown to sent, at most a minute old; None before five of them."""
 
 
 def all_statuses(database: Database) -> list[Status]:
@@ -68,41 +77,49 @@ def status_of(rows: Rows, project: Project) -> Status:
         return Status(name=project.name, kind=project.kind, state=project.state, votes_per_item=1, num_items=counts.num_all, num_votes=0,
                       num_skips=counts.num_skips, num_finished=counts.by_state["accepted"], num_calibration=0, num_wanted=0,
                       num_raters=counts.num_authors)  # fmt: skip
-    is_production, lacking = Progress.use == "production", Progress.num_lacking
-    totals = rows.execute(
-        sa.select(
-            sa.func.count(), sa.func.coalesce(sa.func.sum(Progress.num_votes), 0), sa.func.coalesce(sa.func.sum(Progress.num_skips), 0),
-            sa.func.coalesce(sa.func.sum(sa.case((is_production & (Progress.num_lacking <= 0), 1), else_=0)), 0),
-            sa.func.coalesce(sa.func.sum(sa.case((is_production, 0), else_=1)), 0),
-            sa.func.coalesce(sa.func.sum(sa.case((is_production & (lacking > 0), lacking), else_=0)), 0),
-        ).where(Progress.project_id == project.id, Progress.use != "anchor")
-    ).one()  # fmt: skip
+    given, wanted = labels_by_use(rows, project.id), _wanted(rows, project.id)
     num_raters = rows.scalar(
         sa.select(sa.func.count(Work.person_id.distinct())).where(Work.project_id == project.id, Work.num > 0, Work.choice != "skip")
     )  # fmt: skip
-    return Status(name=project.name, kind=project.kind, state=project.state, votes_per_item=project.votes_per_item, num_items=totals[0],
-                  num_votes=totals[1], num_skips=totals[2], num_finished=totals[3], num_calibration=totals[4], num_wanted=totals[5],
-                  num_raters=num_raters or 0)  # fmt: skip
+    num_skips = sum(labels["skip"] for labels in given.values())
+    return Status(
+        name=project.name, kind=project.kind, state=project.state, votes_per_item=project.votes_per_item,
+        num_items=sum(num for _, num, _, _ in wanted), num_votes=sum(labels.total() for labels in given.values()) - num_skips, num_skips=num_skips,
+        num_finished=sum(num for use, _, num, _ in wanted if use == "production"),
+        num_calibration=sum(num for use, num, _, _ in wanted if use != "production"),
+        num_wanted=sum(num for use, _, _, num in wanted if use == "production"), num_raters=num_raters or 0,
+    )  # fmt: skip
 
 
-def pace_of(rows: Rows, project: Project, person_id: str, *, since: int) -> Pace:
-    """Own figures of one rater.
+def _wanted(rows: Rows, project_id: str) -> list[tuple[str, int, int, int]]:
+    """By use: items, those that lack no vote, votes that the others lack. Read from an index alone."""
+    lacking = Progress.num_lacking
+    is_finished, num_lacking = sa.case((lacking <= 0, 1), else_=0), sa.case((lacking > 0, lacking), else_=0)
+    found = rows.execute(
+        sa.select(Progress.use, sa.func.count(), sa.func.sum(is_finished), sa.func.sum(num_lacking))
+        .where(Progress.project_id == project_id, Progress.use != "anchor").group_by(Progress.use)
+    )  # fmt: skip
+    return [(row[0], row[1], int(row[2]), int(row[3])) for row in found]
 
-    Args:
-        since: milliseconds since 1970 from which `num_today` counts.
-    """
-    num_done = rows.scalar(sa.select(sa.func.sum(Work.num)).where(Work.project_id == project.id, Work.person_id == person_id)) or 0  # fmt: skip
-    mine = (Verdict.project_id == project.id, Verdict.person_id == person_id)
-    latest = rows.execute(
-        sa.select(Verdict.event_number, Verdict.active_ms).where(*mine).order_by(Verdict.event_number.desc()).limit(_LATEST)
-    ).all()  # fmt: skip
+
+def pace_of(rows: Rows, project: Project, person_id: str) -> Pace:
+    """Own figures of one rater."""
+    who = {"project": project.id, "person": person_id}
+    num_done = run(rows, _NUM_DONE, who).scalar() or 0
+
+    def median_ms() -> int:
+        known = sorted(time for (time,) in run(rows, _TIMES, who) if time is not None)
+        return known[len(known) // 2] if len(known) >= 5 else -1
+
+    median = _kept(rows, (project.id, person_id, "median"), median_ms)
+    return Pace(num_done=num_done, num_left=_num_left(rows, project, person_id), median_s=median / 1000 if median >= 0 else None)  # fmt: skip
+
+
+def num_since(rows: Rows, project_id: str, person_id: str, *, since: int) -> int:
+    """Votes and skips of one rater that stand. Args: since: milliseconds since 1970."""
     first = first_event_since(rows, since)
-    num_today = sum(number >= first for number, _ in latest)
-    if num_today == _LATEST:
-        num_today = rows.scalar(sa.select(sa.func.count()).select_from(Verdict).where(*mine, Verdict.event_number >= first)) or 0  # fmt: skip
-    known = sorted(time for _, time in latest if time is not None)
-    return Pace(num_done=num_done, num_today=num_today, num_left=_num_left(rows, project, person_id),
-                median_s=known[len(known) // 2] / 1000 if len(known) >= 5 else None)  # fmt: skip
+    mine = (Verdict.project_id == project_id, Verdict.person_id == person_id, Verdict.event_number >= first)
+    return rows.scalar(sa.select(sa.func.count()).select_from(Verdict).where(*mine)) or 0
 
 
 def first_event_since(rows: Rows, since: int) -> int:
@@ -121,27 +138,30 @@ def first_event_since(rows: Rows, since: int) -> int:
 
 def _num_left(rows: Rows, project: Project, person_id: str) -> int:
     """Exact in a project with few wanted items; else the wanted ones and those of them that are done are counted once a minute."""
-    is_wanted = (Progress.project_id == project.id) & ((Progress.use == "calibration") | (Progress.num_lacking > 0))
-    given = sa.select(Assignment.item_id).where(
-        Assignment.item_id == Progress.item_id, Assignment.person_id == person_id, Assignment.state == "done"
-    )
-    few = sa.select(Progress.item_id).where(is_wanted).limit(_EXACT + 1).subquery()
-    if (rows.scalar(sa.select(sa.func.count()).select_from(few)) or 0) <= _EXACT:
-        return rows.scalar(sa.select(sa.func.count()).select_from(Progress).where(is_wanted, ~given.exists())) or 0
-    own = sa.select(sa.func.count()).select_from(Assignment).join(Progress, Progress.item_id == Assignment.item_id)
-    own = own.where(
-        Assignment.project_id == project.id, Assignment.person_id == person_id, Assignment.state == "done", is_wanted
-    )
-    wanted = _kept(
-        rows,
-        (project.id, ""),
-        lambda: rows.scalar(sa.select(sa.func.count()).select_from(Progress).where(is_wanted)) or 0,
-    )
-    return max(0, wanted - _kept(rows, (project.id, person_id), lambda: rows.scalar(own) or 0))
+    needs, is_all = matched_needs(rows, project, person_id)
+
+    def is_wanted() -> sa.ColumnElement[bool]:
+        found = (Progress.project_id == project.id) & ((Progress.use == "calibration") | (Progress.num_lacking > 0))
+        return found if is_all else found & Progress.needs.in_(needs)
+
+    def num_done() -> int:
+        own = sa.select(sa.func.count()).select_from(Assignment).join(Progress, Progress.item_id == Assignment.item_id)
+        is_done = (Assignment.project_id == project.id, Assignment.person_id == person_id, Assignment.state == "done")
+        return rows.scalar(own.where(*is_done, is_wanted())) or 0
+
+    count = sa.select(sa.func.count()).select_from(Progress)
+    key = (project.id, "" if is_all else " / ".join(needs))
+    wanted = _kept(rows, key, lambda: rows.scalar(count.where(is_wanted())) or 0, above=_EXACT)
+    if wanted <= _EXACT:
+        given = sa.select(Assignment.item_id).where(
+            Assignment.item_id == Progress.item_id, Assignment.person_id == person_id, Assignment.state == "done"
+        )
+        return rows.scalar(count.where(is_wanted(), ~given.exists())) or 0
+    return max(0, wanted - _kept(rows, (project.id, person_id), num_done))
 
 
-def _kept(rows: Rows, key: tuple[str, str], make: Callable[[], int]) -> int:
-    """A count that may be a minute old."""
+def _kept(rows: Rows, key: tuple[str, ...], make: Callable[[], int], *, above: int = -1) -> int:
+    """A count that may be a minute old; only one above this is kept."""
     place = (str(rows.get_bind().engine.url), *key)
     with _LOCK:
         made_at, found = _COUNTS.get(place, (-math.inf, 0))
@@ -150,7 +170,8 @@ def _kept(rows: Rows, key: tuple[str, str], make: Callable[[], int]) -> int:
         with _LOCK:
             if len(_COUNTS) > _MAX_KEPT:
                 _COUNTS.clear()
-            _COUNTS[place] = (time.monotonic(), found)
+            if found > above:
+                _COUNTS[place] = (time.monotonic(), found)
     return found
 
 

@@ -1,9 +1,10 @@
 """Tokens: what a program shows in place of a password. Made on a page or the command line, shown once, kept as hashes.
 
-scope   what a program may do with it
-read    whatever its owner may look at; changes nothing
-rate    rate as its owner, and nothing of a lead
-lead    what its owner may do as a lead; an admin's powers are never in a token
+scope       what a program may do with it
+read        whatever its owner may look at; changes nothing
+rate        rate and write as its owner
+adjudicate  decide disagreements as well
+lead        what its owner may do as a lead; an admin's powers are never in a token
 
 Example:
     made = make_token(database, actor, name="nightly export", scope="read", num_days=90)
@@ -32,7 +33,7 @@ MAX_DAYS = 366
 MAX_TOKENS = 50
 """Of one person that are good at the same time."""
 _DAY_MS, _HOUR_MS = 24 * 3600 * 1000, 3600 * 1000
-_HIGHEST: dict[str, Role] = {"read": "lead", "rate": "rater", "lead": "lead"}
+_HIGHEST: dict[str, Role] = {"read": "lead", "rate": "rater", "adjudicate": "adjudicator", "lead": "lead"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

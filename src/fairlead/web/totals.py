@@ -5,6 +5,7 @@
     labels_of_items    how many items have each combination of labels -> agreement of any kind (`stats.agreement.report_of_counts`)
     work_of_raters     verdicts, skips, left and right, labels by strength, seconds, days, guideline versions
     concord_of_raters  a rater's labels against the majority of the others -> agreement, what chance would give, confusions
+    num_verdicts       of a project, skips among them: one row
 
 Slices by a field of the prompt, rolling figures, pairs of raters and lengths of texts are not in them: those need the votes themselves.
 
@@ -15,7 +16,7 @@ Example:
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +24,9 @@ import numpy as np
 import sqlalchemy as sa
 
 from fairlead.stats.arrays import IntArray
-from fairlead.store.annotation.database import Rows
-from fairlead.store.annotation.schema import Assignment, Event, Progress, Verdict
-from fairlead.store.annotation.totals import Concord, Work
+from fairlead.store.annotation.database import Rows, run
+from fairlead.store.annotation.schema import Assignment, Event, Progress, Verdict, table_of
+from fairlead.store.annotation.totals import Concord, Tally, Work, majority_of_others, read_pattern, write_pattern
 
 DAY_MS = 24 * 3600 * 1000
 LABELS = ("a", "b")
@@ -40,16 +41,15 @@ _ADD_CONCORD = sa.text(
     "INSERT INTO concord (project_id, person_id, label, others, num) VALUES (:project_id, :person_id, :label, :others, :num) "
     "ON CONFLICT (project_id, person_id, label, others) DO UPDATE SET num = concord.num + excluded.num"
 )
-
-
-def read_pattern(pattern: str) -> Counter[str]:
-    """Labels of an item, `skip` among them."""
-    return Counter({label: int(num) for label, num in (part.split(":") for part in pattern.split())})
-
-
-def write_pattern(labels: Mapping[str, int]) -> str:
-    """The same labels in any order give the same text."""
-    return " ".join(f"{label}:{num}" for label, num in sorted(labels.items()) if num)
+_ADD_TALLY = sa.text(
+    "INSERT INTO tallies (project_id, num_verdicts) VALUES (:project_id, :num) "
+    "ON CONFLICT (project_id) DO UPDATE SET num_verdicts = tallies.num_verdicts + excluded.num_verdicts"
+)
+_VERDICT = table_of(Verdict).c
+_VOTERS = sa.select(_VERDICT.person_id, _VERDICT.verdict).where(
+    _VERDICT.item_id == sa.bindparam("item"), _VERDICT.verdict.in_(sa.bindparam("labels", expanding=True)),
+    _VERDICT.assignment_id != sa.bindparam("own"),
+)  # fmt: skip
 
 
 def count(
@@ -63,7 +63,9 @@ def count(
     """
     for given, by in ((before, -1), (after, 1)):
         if given is not None:
-            rows.execute(_ADD_WORK, _work(given[1], by))
+            run(rows, _ADD_WORK, _work(given[1], by))
+    if (before is None) != (after is None):
+        run(rows, _ADD_TALLY, {"project_id": assignment.project_id, "num": 1 if before is None else -1})
     labels = read_pattern(progress.pattern)
     was, now = (None if given is None else given[0] for given in (before, after))
     changed = labels.copy()
@@ -75,12 +77,13 @@ def count(
     if progress.use == "anchor":  # votes on anchors say nothing of how raters agree on pairs
         return
     del labels["skip"], changed["skip"]
-    for (person_id, label, others), num in _shifts(rows, assignment, labels, changed, was=was, now=now).items():
-        if num:
-            rows.execute(
-                _ADD_CONCORD,
-                {"project_id": assignment.project_id, "person_id": person_id, "label": label, "others": others, "num": num},
-            )  # fmt: skip
+    shifts = _shifts(rows, assignment, labels, changed, was=was, now=now)
+    found = [
+        {"project_id": assignment.project_id, "person_id": person_id, "label": label, "others": others, "num": num}
+        for (person_id, label, others), num in shifts.items() if num
+    ]  # fmt: skip
+    if found:
+        run(rows, _ADD_CONCORD, found)
 
 
 def _work(event: Event, by: int) -> dict[str, Any]:
@@ -103,23 +106,21 @@ def _shifts(
             found[person_id, label, others] += by
 
     if was is not None and was != "skip":
-        add(assignment.person_id, was, _majority(labels, without=was), -1)
+        add(assignment.person_id, was, majority_of_others(labels, without=was), -1)
     if now is not None and now != "skip":
-        add(assignment.person_id, now, _majority(changed, without=now), 1)
+        add(assignment.person_id, now, majority_of_others(changed, without=now), 1)
     rest = labels.copy()
     if was is not None and was in rest:
         rest[was] -= 1
     moved = {
         label: (earlier, later)
         for label, num in rest.items()
-        if num > 0 and (earlier := _majority(labels, without=label)) != (later := _majority(changed, without=label))
+        if num > 0
+        and (earlier := majority_of_others(labels, without=label))
+        != (later := majority_of_others(changed, without=label))
     }
     if moved:
-        voters = rows.execute(
-            sa.select(Verdict.person_id, Verdict.verdict).where(
-                Verdict.item_id == assignment.item_id, Verdict.verdict.in_(sorted(moved)), Verdict.assignment_id != assignment.id
-            )
-        ).all()  # fmt: skip
+        voters = run(rows, _VOTERS, {"item": assignment.item_id, "labels": sorted(moved), "own": assignment.id})  # fmt: skip
         for person_id, label in voters:
             earlier, later = moved[label]
             add(person_id, label, earlier, -1)
@@ -127,12 +128,9 @@ def _shifts(
     return found
 
 
-def _majority(labels: Mapping[str, int], *, without: str) -> str | None:
-    """The label that most of the others gave; None where they tie or there are none."""
-    others = {label: num - (label == without) for label, num in labels.items()}
-    most = max(others.values(), default=0)
-    top = [label for label, num in others.items() if num == most]
-    return top[0] if most > 0 and len(top) == 1 else None
+def num_verdicts(rows: Rows, project_id: str) -> int:
+    """Verdicts that stand, skips and votes on anchors among them."""
+    return rows.scalar(sa.select(Tally.num_verdicts).where(Tally.project_id == project_id)) or 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -175,6 +173,20 @@ def labels_of_items(rows: Rows, project_id: str, *, uses: Sequence[str] = ()) ->
     return LabelTable(label_names=names, counts=counts, times=times, num_skips=num_skips)
 
 
+def labels_by_use(rows: Rows, project_id: str) -> dict[str, Counter[str]]:
+    """Votes and skips by label, for each use of items but hidden anchors. Read from an index alone."""
+    found = rows.execute(
+        sa.select(Progress.use, Progress.pattern, sa.func.count()).where(Progress.project_id == project_id, Progress.use != "anchor")
+        .group_by(Progress.use, Progress.pattern)
+    )  # fmt: skip
+    table: dict[str, Counter[str]] = {}
+    for use, pattern, times in found:
+        own = table.setdefault(use, Counter())
+        for label, num in read_pattern(pattern).items():
+            own[label] += num * times
+    return table
+
+
 def label_order(labels: Any) -> tuple[str, ...]:
     """a, b, then the others by name."""
     return (*LABELS, *sorted(set(labels) - set(LABELS)))
@@ -209,6 +221,38 @@ def work_of_raters(rows: Rows, project_id: str, *, person_id: str | None = None)
     )
     found = rows.execute(sa.select(*columns).where(*of).order_by(Work.person_id, Work.day)).all()
     return [WorkRow(**row._mapping) for row in found]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayRow:
+    """Verdicts of a day."""
+
+    day: int
+    num_votes: int
+    num_skips: int
+    num_raters: int
+
+
+def work_by_day(rows: Rows, project_id: str) -> list[DayRow]:
+    """Days with a verdict, in order, added up by the database."""
+    skips = sa.func.sum(sa.case((Work.choice == "skip", Work.num), else_=0))
+    found = rows.execute(
+        sa.select(Work.day, sa.func.sum(Work.num) - skips, skips, sa.func.count(Work.person_id.distinct()))
+        .where(Work.project_id == project_id, Work.num > 0).group_by(Work.day).order_by(Work.day)
+    )  # fmt: skip
+    return [DayRow(day=row[0], num_votes=int(row[1]), num_skips=int(row[2]), num_raters=row[3]) for row in found]
+
+
+def choices_of_raters(rows: Rows, project_id: str) -> dict[str, Counter[str]]:
+    """By person: verdicts by choice on the screen, added up by the database."""
+    found = rows.execute(
+        sa.select(Work.person_id, Work.choice, sa.func.sum(Work.num)).where(Work.project_id == project_id, Work.num > 0)
+        .group_by(Work.person_id, Work.choice).order_by(Work.person_id)
+    )  # fmt: skip
+    table: dict[str, Counter[str]] = {}
+    for person_id, choice, num in found:
+        table.setdefault(person_id, Counter())[choice] = int(num)
+    return table
 
 
 def concord_of_raters(rows: Rows, project_id: str) -> dict[str, dict[tuple[str, str], int]]:

@@ -15,16 +15,31 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from fairlead.store.annotation.database import Database, Rows
-from fairlead.store.annotation.schema import Assignment, Draft, Event, Flag, Item, Progress, Project, Verdict
+from fairlead.store.annotation.caching import large_cache
+from fairlead.store.annotation.database import Database, Rows, run
+from fairlead.store.annotation.schema import (
+    IS_NO_VOTE,
+    SUBMITTED,
+    Assignment,
+    Draft,
+    Event,
+    Flag,
+    Item,
+    Progress,
+    Project,
+    Verdict,
+    copy_of,
+    table_of,
+)
 from fairlead.store.annotation.steering import Check
 from fairlead.store.annotation.totals import Concord, Work
-from fairlead.web import anchors, budget, decisions, drift, rounds, totals
+from fairlead.web import abilities, anchors, budget, choosing, decisions, drift, qualification, rounds, totals
 from fairlead.web.answers import MAX_NOTE, Submission, check, check_text
+from fairlead.web.bulk import WITHDRAWN, derive_verdicts
 from fairlead.web.chats import derive as talk
 from fairlead.web.demonstrations import derive
-from fairlead.web.errors import Refused, invalid, missing
-from fairlead.web.events import record
+from fairlead.web.errors import Refused, missing
+from fairlead.web.events import check_key, find_keyed, full_key, record
 from fairlead.web.frames import as_stored
 from fairlead.web.outbox import put_finished
 from fairlead.web.people import now_ms
@@ -32,9 +47,26 @@ from fairlead.web.policy import Actor
 from fairlead.web.queue import LEASE_MS, own_assignment
 from fairlead.web.steering import forget_derived
 
+_NUM_A_PIECE = 1_000
+"""Events that are read at a time."""
 MAX_DRAFT = 100_000
 """Characters of a field of a draft."""
-_SUBMITTED, _WITHDRAWN, _FLAGGED = "verdict.submitted", "verdict.withdrawn", "item.flagged"
+_FLAGGED = "item.flagged"
+_ADD = sa.insert(table_of(Verdict))
+_A, _P, _D, _E = (table_of(each).c for each in (Assignment, Progress, Draft, Event))
+_HELD = (
+    sa.select(table_of(Assignment), table_of(Progress), table_of(Event), sa.exists().where(_D.assignment_id == _A.id))
+    .join_from(table_of(Assignment), table_of(Progress), _P.item_id == _A.item_id)
+    .outerjoin(table_of(Event), _E.key == sa.bindparam("key")).where(_A.id == sa.bindparam("assignment"))
+)  # fmt: skip
+"""An assignment, the progress of its item, the event of a key; and is an answer being written?"""
+_STAND = sa.update(table_of(Assignment)).where(_A.id == sa.bindparam("assignment")).values(
+    state=sa.bindparam("new_state"), leased_until=sa.bindparam("until")
+)  # fmt: skip
+_COUNT = sa.update(table_of(Progress)).where(_P.item_id == sa.bindparam("item")).values(
+    num_votes=sa.bindparam("votes"), num_skips=sa.bindparam("skips"), num_lacking=sa.bindparam("lacking"), pattern=sa.bindparam("labels")
+)  # fmt: skip
+_FORGET_DRAFT = sa.delete(table_of(Draft)).where(table_of(Draft).c.assignment_id == sa.bindparam("assignment"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,19 +90,25 @@ def submit(database: Database, actor: Actor, assignment_id: str, submission: Sub
     """
     check_key(submission.key)
     content = submission.content()
-    with database.write() as rows:
-        assignment = own_assignment(rows, actor, assignment_id)
-        repeat = same_key(rows, actor, submission.key, kind=_SUBMITTED, assignment_id=assignment_id, content=content)
+    with database.write(is_urgent=True) as rows:
+        held = _held(rows, assignment_id, key=full_key(actor.person_id, submission.key))
+        if held is None or held.assignment.person_id != actor.person_id:
+            raise missing("This item")
+        assignment, progress = held.assignment, held.progress
+        repeat = _same(held.keyed, kind=SUBMITTED, assignment_id=assignment_id, content=content)
         if repeat is not None:
             return Saved(event_number=repeat.number, is_repeat=True)
         check(rows, assignment, submission)
-        event = record(rows, _SUBMITTED, person_id=actor.person_id, project_id=assignment.project_id, assignment_id=assignment_id,
+        event = record(rows, SUBMITTED, person_id=actor.person_id, project_id=assignment.project_id, assignment_id=assignment_id,
                        key=submission.key, content=content)  # fmt: skip
-        apply(rows, event)
-        put_finished(rows, event, assignment.item_id)
-        if rows.get(Check, assignment_id) is not None:
-            drift.watch(rows, assignment)
-        rows.execute(sa.delete(Draft).where(Draft.assignment_id == assignment_id))
+        _derive(rows, event, assignment, progress)
+        put_finished(rows, event, progress)
+        if progress.use == "anchor":
+            if rows.get(Check, assignment_id) is not None:
+                drift.watch(rows, assignment)
+            qualification.watch(rows, assignment)
+        if held.has_draft:
+            run(rows, _FORGET_DRAFT, {"assignment": assignment_id})
         return Saved(event_number=event.number, is_repeat=False)
 
 
@@ -81,7 +119,7 @@ def withdraw_last(database: Database, actor: Actor, project_id: str, *, key: str
     """
     check_key(key)
     with database.write() as rows:
-        repeat = same_key(rows, actor, key, kind=_WITHDRAWN, assignment_id=None, content=None)
+        repeat = same_key(rows, actor, key, kind=WITHDRAWN, assignment_id=None, content=None)
         if repeat is not None:
             assert repeat.assignment_id is not None
             return repeat.assignment_id
@@ -91,7 +129,7 @@ def withdraw_last(database: Database, actor: Actor, project_id: str, *, key: str
         )  # fmt: skip
         if last is None:
             raise Refused(409, "nothing", "There is nothing to take back.")
-        event = record(rows, _WITHDRAWN, person_id=actor.person_id, project_id=project_id, assignment_id=last.assignment_id,
+        event = record(rows, WITHDRAWN, person_id=actor.person_id, project_id=project_id, assignment_id=last.assignment_id,
                        key=key, content={"event": last.event_number})  # fmt: skip
         apply(rows, event)
         return last.assignment_id
@@ -117,17 +155,14 @@ def save_draft(database: Database, actor: Actor, assignment_id: str, fields: Map
         rows.merge(Draft(assignment_id=assignment_id, fields=dict(fields), saved_at=now_ms()))
 
 
-def check_key(key: str) -> None:
-    """Refuse what is no key of a submission."""
-    if not 8 <= len(key) <= 64 or not key.isascii() or not key.replace("-", "").isalnum():
-        raise invalid("The submission has no proper key. Load the page again and send it once more.")
-
-
 def same_key(
     rows: Rows, actor: Actor, key: str, *, kind: str, assignment_id: str | None, content: dict[str, Any] | None
 ) -> Event | None:
     """The event of this key. None in place of an assignment or content is not compared."""
-    found = rows.scalar(sa.select(Event).where(Event.key == f"{actor.person_id}:{key}"))
+    return _same(find_keyed(rows, actor.person_id, key), kind=kind, assignment_id=assignment_id, content=content)
+
+
+def _same(found: Event | None, *, kind: str, assignment_id: str | None, content: dict[str, Any] | None) -> Event | None:
     if found is None:
         return None
     is_same = found.kind == kind and assignment_id in (None, found.assignment_id) and content in (None, found.content)
@@ -138,20 +173,46 @@ def same_key(
 
 def apply(rows: Rows, event: Event) -> None:
     """Bring the derived tables up to date with one event; events that derive nothing change nothing here."""
-    if event.kind not in (_SUBMITTED, _WITHDRAWN, _FLAGGED):
+    if event.kind not in (SUBMITTED, WITHDRAWN, _FLAGGED):
         _follow(rows, event)
         return
-    assignment = rows.get(Assignment, event.assignment_id)
-    if assignment is None:
+    held = _held(rows, event.assignment_id)
+    if held is None:
         raise missing(f"The assignment of event {event.number}")
     if event.kind == _FLAGGED:
-        rows.execute(sa.delete(Flag).where(Flag.assignment_id == assignment.id))
+        rows.execute(sa.delete(Flag).where(Flag.assignment_id == held.assignment.id))
         if event.content["note"]:
-            rows.add(Flag(assignment_id=assignment.id, event_number=event.number, note=event.content["note"]))
+            rows.add(Flag(assignment_id=held.assignment.id, event_number=event.number, note=event.content["note"]))
         return
-    progress = rows.get(Progress, assignment.item_id)
-    assert progress is not None, f"item {assignment.item_id} has no row of progress"
-    before = rows.get(Verdict, assignment.id)
+    _derive(rows, event, held.assignment, held.progress)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held:
+    """What a verdict changes, as it is before."""
+
+    assignment: Assignment
+    progress: Progress
+    """Of its item."""
+    keyed: Event | None
+    """The event of the key that was asked for."""
+    has_draft: bool
+
+
+def _held(rows: Rows, assignment_id: str | None, *, key: str | None = None) -> _Held | None:
+    row = run(rows, _HELD, {"assignment": assignment_id, "key": key}).one_or_none()
+    if row is None:
+        return None
+    of_event = len(_A) + len(_P)
+    return _Held(
+        assignment=copy_of(Assignment, row), progress=copy_of(Progress, row, at=len(_A)),
+        keyed=None if row[of_event] is None else copy_of(Event, row, at=of_event), has_draft=row[-1],
+    )  # fmt: skip
+
+
+def _derive(rows: Rows, event: Event, assignment: Assignment, progress: Progress) -> None:
+    """Store what a verdict, or its withdrawal, changes; both are brought up to date too."""
+    before = rows.get(Verdict, assignment.id) if assignment.state == "done" else None
     counted = None
     if before is not None:
         earlier = rows.get(Event, before.event_number)
@@ -160,22 +221,30 @@ def apply(rows: Rows, event: Event) -> None:
         _count(progress, before.verdict, -1)
         rows.delete(before)
         rows.flush()
-    if event.kind == _WITHDRAWN:
+    verdict = None
+    if event.kind == WITHDRAWN:
         assignment.state, assignment.leased_until = "open", event.at + LEASE_MS
-        totals.count(rows, assignment, progress, before=counted, after=None)
-        anchors.check(rows, assignment, progress, None)
-        return
-    said = as_stored(event.content, shown=assignment.shown)
-    rows.add(Verdict(
-        assignment_id=assignment.id, project_id=assignment.project_id, item_id=assignment.item_id, person_id=assignment.person_id,
-        event_number=event.number, rationale=event.content["rationale"],
-        skip_reason=event.content["skip_reason"] if said["verdict"] == "skip" else "", guideline_version=event.content["guideline_version"],
-        active_ms=event.content["active_ms"], **said,
-    ))  # fmt: skip
-    assignment.state = "done"
-    _count(progress, said["verdict"], 1)
-    totals.count(rows, assignment, progress, before=counted, after=(said["verdict"], event))
-    anchors.check(rows, assignment, progress, said["verdict"])
+    else:
+        said = as_stored(event.content, shown=assignment.shown)
+        verdict = said["verdict"]
+        run(rows, _ADD, {
+            "assignment_id": assignment.id, "project_id": assignment.project_id, "item_id": assignment.item_id, "person_id": assignment.person_id,
+            "event_number": event.number, **said,
+        })  # fmt: skip
+        assignment.state = "done"
+        _count(progress, verdict, 1)
+    totals.count(rows, assignment, progress, before=counted, after=None if verdict is None else (verdict, event))
+    _store(rows, assignment, progress)
+    anchors.check(rows, assignment, progress, verdict)
+
+
+def _store(rows: Rows, assignment: Assignment, progress: Progress) -> None:
+    stands = {"assignment": assignment.id, "new_state": assignment.state, "until": assignment.leased_until}
+    run(rows, _STAND, stands)
+    run(rows, _COUNT, {
+        "item": progress.item_id, "votes": progress.num_votes, "skips": progress.num_skips, "lacking": progress.num_lacking,
+        "labels": progress.pattern,
+    })  # fmt: skip
 
 
 def _count(progress: Progress, verdict: str, by: int) -> None:
@@ -188,7 +257,7 @@ def _count(progress: Progress, verdict: str, by: int) -> None:
 
 def _follow(rows: Rows, event: Event) -> None:
     """Events about anything but verdicts."""
-    for module in (decisions, budget, derive, talk, rounds, anchors, drift):
+    for module in (decisions, budget, derive, talk, rounds, anchors, drift, abilities, qualification, choosing):
         if event.kind in module.KINDS:
             module.follow(rows, event)
     if event.kind == rounds.OPENED:
@@ -196,13 +265,15 @@ def _follow(rows: Rows, event: Event) -> None:
 
 
 def rebuild(database: Database) -> int:
-    """Make the derived tables again from the events; return how many events were read."""
-    with database.write() as rows:
+    """Make the derived tables again from the events; return how many events were read.
+
+    Events about verdicts come last and all at once: no other kind of event looks at verdicts when it is followed.
+    """
+    with database.write() as rows, large_cache(rows):
         decisions.forget_derived(rows)
         budget.forget_derived(rows)
         for table in (Verdict, Flag, Progress, Work, Concord):
             rows.execute(sa.delete(table))
-        rows.execute(sa.update(Assignment).values(state="open"))
         wanted = sa.case((Item.use == "production", Project.votes_per_item), else_=0)
         rows.execute(
             sa.insert(Progress).from_select(
@@ -211,6 +282,7 @@ def rebuild(database: Database) -> int:
                     "project_id",
                     "use",
                     "rank",
+                    "needs",
                     "num_votes",
                     "num_skips",
                     "num_extra",
@@ -218,16 +290,27 @@ def rebuild(database: Database) -> int:
                     "pattern",
                 ],
                 sa.select(
-                    Item.id, Item.project_id, Item.use, Item.rank, *[sa.literal(0)] * 3, wanted, sa.literal("")
+                    Item.id,
+                    Item.project_id,
+                    Item.use,
+                    Item.rank,
+                    Item.needs,
+                    *[sa.literal(0)] * 3,
+                    wanted,
+                    sa.literal(""),
                 ).join(Project, Project.id == Item.project_id),
             )
         )
         forget_derived(rows)
-        for module in (rounds, anchors, drift, derive, talk):
+        for module in (rounds, anchors, drift, abilities, qualification, choosing, derive, talk):
             module.forget_derived(rows)
         rows.expire_all()
-        num = 0
-        for event in rows.scalars(sa.select(Event).order_by(Event.number)).all():
-            apply(rows, event)
-            num += 1
-        return num
+        others = sa.select(Event).where(IS_NO_VOTE, Event.kind != WITHDRAWN).order_by(Event.number).limit(_NUM_A_PIECE)
+        num = last = 0
+        while piece := rows.scalars(others.where(Event.number > last)).all():
+            for event in piece:
+                apply(rows, event)
+            num, last = num + len(piece), piece[-1].number
+            rows.flush()
+            rows.expunge_all()
+        return num + derive_verdicts(rows)

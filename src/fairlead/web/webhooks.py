@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.outside import Delivery, Webhook
 from fairlead.web.errors import Refused, invalid, missing
-from fairlead.web.events import record
+from fairlead.web.events import record, repeated
 from fairlead.web.outbox import EVENTS, PING, put_delivery
 from fairlead.web.outgoing import Answer, Target, check_target, post
 from fairlead.web.people import new_id, now_ms
@@ -38,6 +38,7 @@ _CLAIM_MS = 60_000
 _KEPT_MS = 30 * 24 * 3600 * 1000
 _BATCH = 20
 _LOG = logging.getLogger(__name__)
+MADE = "webhook.made"
 Send = Callable[[Target, bytes, dict[str, str]], Answer]
 
 
@@ -53,9 +54,9 @@ def sign(secret: str, body: bytes, *, at_s: int) -> str:
 
 
 def make_webhook(
-    database: Database, actor: Actor, project_id: str, *, url: str, events: list[str], allow_local: bool
-) -> Webhook:
-    """Make one, and send it a ping.
+    database: Database, actor: Actor, project_id: str, *, url: str, events: list[str], allow_local: bool, key: str | None = None
+) -> Webhook:  # fmt: skip
+    """Make one, and send it a ping. The same key again is the same webhook.
 
     Raises:
         Refused: the address must not be called, an event is not known, or there are too many.
@@ -67,6 +68,15 @@ def make_webhook(
     now = now_ms()
     with database.write() as rows:
         get_project(rows, project_id)
+        said = {"url": url, "events": sorted(set(events))}
+        before = (
+            None if key is None else repeated(rows, actor.person_id, key, kind=MADE, project_id=project_id, said=said)
+        )
+        if before is not None:
+            known = rows.get(Webhook, before.content["webhook"])
+            if known is None:
+                raise missing("This webhook, which was removed since,")
+            return known
         num = rows.scalar(sa.select(sa.func.count()).select_from(Webhook).where(Webhook.project_id == project_id)) or 0
         if num >= MAX_WEBHOOKS:
             raise invalid(f"The project has {MAX_WEBHOOKS} webhooks. Remove one first.")
@@ -82,10 +92,11 @@ def make_webhook(
         rows.flush()
         record(
             rows,
-            "webhook.made",
+            MADE,
             person_id=actor.person_id,
             project_id=project_id,
-            content={"webhook": webhook.id, "url": url},
+            key=key,
+            content={"webhook": webhook.id, **said},
         )
         put_delivery(rows, webhook, name=PING, subject=webhook.id, at=now, facts={})
     return webhook

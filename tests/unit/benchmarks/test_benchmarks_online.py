@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import kills  # noqa: E402
+from benchmarks import comparison, kills  # noqa: E402
 from benchmarks.gpu import work as tiny_work  # noqa: E402
 from benchmarks.online import cells, engine, plan, run, summary  # noqa: E402
 
@@ -68,18 +68,28 @@ def test_repeats_alternate_and_losses_come_first():
         ("ours", "no_kl"),
         ("trl", "bf16"),
     ]
-    assert [k["repeat"] for k in keys[4:]] == [0] * 11 + [1] * 11
+    assert [k["repeat"] for k in keys[4:]] == [0] * 13 + [1] * 13
 
 
 def test_what_does_the_same_is_compared_with_the_fastest():
     grpo, ppo = plan.WORKS[:2]
     found = plan.comparisons(grpo, {"bf16_kl": 1.0, "fp32_kl": 2.0, "bf16": 5.0, "fp32": 4.0, "default": 3.0})
-    assert [pair[:2] for pair in found] == [("default", "fp32_kl"), ("no_kl", "bf16"), ("default", "default")]
+    assert [pair[:2] for pair in found] == [
+        ("default", "fp32_kl"),
+        ("fp32", "fp32_kl"),
+        ("no_kl", "bf16"),
+        ("default", "default"),
+    ]
     assert [pair[:2] for pair in plan.comparisons(ppo, {"bf16": 2.0, "default": 1.0})] == [
         ("default", "bf16"),
         ("default", "default"),
+        ("fp32", "bf16"),
     ]
-    assert [pair[:2] for pair in plan.comparisons(ppo, {"bf16": 1.0, "default": 2.0})] == [("default", "default")]
+    assert [pair[:2] for pair in plan.comparisons(ppo, {"bf16": 1.0, "default": 2.0})] == [
+        ("default", "default"),
+        ("fp32", "default"),
+    ]
+    assert plan.comparisons(ppo, {}) == []
     assert plan.comparisons(grpo, {}) == []
 
 
@@ -126,12 +136,12 @@ def test_a_run_takes_our_cells_and_the_peers_and_divides(place, tmp_path, monkey
 
 def test_losses_that_disagree_keep_a_method_from_being_timed(tmp_path):
     rows = [
-        {"method": "grpo", "work": "S/grpo", "side": side, "losses": [x], "device": run.device_name()}
+        {"method": "grpo", "work": "S/grpo", "side": side, "losses": [x], "device": comparison.device_name()}
         for side, x in (("ours", 1.0), ("trl", 2.0))
     ]
     (tmp_path / "cells.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     args = run.parse_args(["--works", "S/grpo", "--place", str(tmp_path)])
-    assert all("agree" in key for _, key in run.left(args))
+    assert all("agree" in key for _, key in comparison.left(run.COMPARISON, args))
 
 
 def test_kills_are_summed_by_method(tmp_path):
@@ -147,9 +157,16 @@ def test_kills_are_summed_by_method(tmp_path):
 
 
 def test_the_fastest_way_of_each_peer_makes_a_row(tmp_path, monkeypatch):
-    """generate in batches of 64 (20 tokens/s) before those of 32 (10), vLLM in bf16 (50) before fp32 (40); ours 100 in the same repeat."""
+    """generate in batches of 64 (20 tokens/s) before those of 32 (10), vLLM in bf16 (50) before fp32 (40); ours 100 and 150."""
     monkeypatch.setattr(engine, "CELLS", tmp_path)
-    speeds = {"ours": 100.0, "generate-32": 10.0, "generate-64": 20.0, "vllm-fp32": 40.0, "vllm-bf16": 50.0}
+    speeds = {
+        "ours-fp32": 100.0,
+        "ours-bf16": 150.0,
+        "generate-32": 10.0,
+        "generate-64": 20.0,
+        "vllm-fp32": 40.0,
+        "vllm-bf16": 50.0,
+    }
     about = {"memory_mb": 10.0, "roofline": {}, "commit": "abc", "date": "2026-01-01", "versions": {"vllm": "1.0"}}
     rows = [
         {"size": "S", "work": "mixed", "side": side, "repeat": 0, "tokens_per_s": speed, **about}
@@ -158,5 +175,5 @@ def test_the_fastest_way_of_each_peer_makes_a_row(tmp_path, monkeypatch):
     (tmp_path / "cells.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     generate, vllm = engine.summarise("S", "mixed")
     assert generate["ratio"]["median"] == 5.0 and "batches of 64" in generate["setting"]
-    assert vllm["ratio"]["median"] == 2.0 and vllm["peer_version"] == "vllm 1.0" and "bf16" in vllm["setting"]
-    assert engine.sides("mixed", has_vllm=False) == ("ours", "generate-32", "generate-64")
+    assert vllm["ratio"]["median"] == 3.0 and vllm["peer_version"] == "vllm 1.0" and "bf16" in vllm["setting"]
+    assert engine.sides("mixed", has_vllm=False) == ("ours-fp32", "ours-bf16", "generate-32", "generate-64")

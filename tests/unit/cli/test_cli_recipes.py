@@ -52,11 +52,6 @@ def test_a_recipe_declares_success_before_training(name: str) -> None:
     assert any(b.guard for b in recipe.evals.criteria.behaviours)
 
 
-@pytest.mark.parametrize("name", ["instructgpt.yaml", "llama3_8b_ppo_lora.yaml", "qwen_05b_grpo.yaml", "zephyr.yaml"])
-def test_a_recipe_that_was_not_run_here_says_so_first(name: str) -> None:
-    assert (RECIPES / name).read_text().startswith("# Not run here")
-
-
 def test_the_tiny_recipe_has_every_section_and_every_file() -> None:
     data = load_recipe(RECIPES / "tiny_cpu.yaml")
     assert set(Recipe.model_fields) - set(data) <= {"allow", "process", "telemetry"}  # no labelled steps are bundled

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -82,6 +83,17 @@ def test_data_is_never_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     out = screen(monkeypatch, width=20)
     terminal.say('{\n  "a": "' + "x y " * 20 + '"\n}')
     assert len(out.getvalue().splitlines()) == 3
+
+
+def test_the_rate_of_a_run_that_goes_on_is_that_of_the_steps_it_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 of 200 steps were done before; 20 more in 40 s are 0.5/s, and 80 at that rate take 160 s."""
+    out = screen(monkeypatch, width=80, is_terminal=False)
+    monkeypatch.setattr(terminal, "time", SimpleNamespace(monotonic=iter([0.0, 1.0, 11.0, 41.0]).__next__))
+    with terminal.progress("ppo", 200) as bar:
+        bar.advance(100)
+        bar.advance(10)
+        bar.advance(10)
+    assert out.getvalue() == "ppo 120/200, 0.5/s, 160 s left\n"
 
 
 @pytest.mark.parametrize(("width", "has_bar"), [(80, False), (120, True)])

@@ -1,7 +1,7 @@
 """Recipes: located faults, overrides, and a resolved copy that loads back to the same config."""
 
 import json
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 import yaml
@@ -31,6 +31,42 @@ class Optim(Config):
     """Shape."""
     clip: float | None = None
     """null is off."""
+
+
+class Word(Config):
+    """One of two kinds."""
+
+    kind: Literal["word"]
+    """Which."""
+    text: str = ""
+    """What it says."""
+
+
+class Number(Config):
+    """The other kind."""
+
+    kind: Literal["number"]
+    """Which."""
+    value: float = Field(default=0.0, gt=-1)
+    """How much."""
+
+
+Part = Annotated[Word | Number, Field(discriminator="kind")]
+
+
+class Parts(Config):
+    """Unions that a key tells apart, at every depth."""
+
+    one: Part | None = None
+    """Bare."""
+    plain: Word | Number = Field(default=Number(kind="number"), discriminator="kind")
+    """By the field itself."""
+    by_name: dict[str, Part] = Field(default_factory=dict)
+    """In a mapping."""
+    in_rows: tuple[tuple[Part, ...], ...] = ()
+    """In lists of lists."""
+    by_step: dict[int, str] = Field(default_factory=dict)
+    """No union."""
 
 
 class Policies(Config):
@@ -184,3 +220,22 @@ def test_configs_are_frozen_and_describe_themselves():
 
 def test_known_keys_go_through_lists_and_sections():
     assert known_keys(Recipe, ("policies", "stages", 0)) == ["clip", "learning_rate", "schedule"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("one: {kind: number, value: -2}", ["one.value=-2 has a wrong value"]),
+        ("one: {kind: number, values: 2}", ["one.values=2 is not a known key (did you mean value?); expected one of kind, value"]),
+        ("plain: {kind: number, value: -2}", ["plain.value=-2 has a wrong value"]),
+        ("by_name: {kind: {kind: number, value: -2}}", ["by_name.kind.value=-2 has a wrong value"]),
+        ("by_name: {a: {kind: word, value: 2}}", ["by_name.a.value=2 is not a known key; expected one of kind, text"]),
+        ("by_name: {a: {kind: wrd}}", ["by_name.a.kind=wrd is not known (did you mean word?)"]),
+        ("by_name: {a: {text: x}}", ["by_name.a.kind is missing"]),
+        ("in_rows: [[{kind: word}], [{kind: word}, {kind: number, value: -2}]]", ["in_rows.1.1.value=-2 has a wrong value"]),
+        ("by_step: {a: x}", ["by_step.a=a has a wrong value; expected a valid integer"]),
+    ],
+)  # fmt: skip
+def test_faults_within_unions_are_located(text, words):
+    message = fault(text, cls=Parts)
+    assert all(word in message for word in words), message

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-SCRIPTS = sorted(path for folder in ("tools", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+SCRIPTS = sorted(
+    path for folder in ("tools", "benchmarks") for path in (ROOT / folder).rglob("*.py") if ".work" not in path.parts
+)  # in .work stand the environments of peers
 OTHER_ENVIRONMENTS = {"datasets", "selenium", "trl", "vllm"}
 """Packages that a script needs and an install for tests may lack."""
 

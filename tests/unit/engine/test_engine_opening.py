@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from fairlead.core.errors import EngineError
-from fairlead.engine.opening import VllmSettings, open_vllm
+from fairlead.engine.opening import VllmSettings, check_vllm, open_vllm
 from fairlead.engine.requests import sample_seed
 
 
@@ -31,6 +31,14 @@ def test_a_missing_vllm_is_an_error_with_a_remedy(monkeypatch, error, told):
     with pytest.raises(EngineError, match=told) as found:
         open_vllm("anywhere", VllmSettings(), max_slots=4)
     assert "fairlead[vllm]" in str(found.value) and "engine.kind: local" in str(found.value)
+
+
+def test_a_missing_vllm_is_noticed_without_importing_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(EngineError, match=r"engine\.kind=vllm needs a package that is not installed"):
+        check_vllm()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    check_vllm()
 
 
 def test_seeds_of_samples_are_their_own():

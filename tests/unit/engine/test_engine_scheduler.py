@@ -19,30 +19,54 @@ class Paper:
 
     about = "paper"
 
-    def __init__(self, *, refill=1):
+    def __init__(self, *, refill=1, full_at=()):
         self.refill, self.slots, self.prefills, self.steps = refill, {}, [], []
+        self.full_at, self.num_calls = full_at, 0
 
     def begin(self, num_slots, capacity):
+        self.slots = {}
+
+    def serves(self, num_slots, capacity):
+        return False
+
+    def slot_bytes(self, capacity):
+        return 0
+
+    @property
+    def held_bytes(self):
+        return 0
+
+    def release(self):
         self.slots = {}
 
     def rebind(self):
         raise AssertionError("no weights here")
 
+    def find_memory(self):
+        """Runs out at the calls that a test names."""
+        self.num_calls += 1
+        if self.num_calls in self.full_at:
+            raise MemoryError
+
     def prefill(self, prompts, slots):
+        self.find_memory()
         self.prefills += [tuple(p.tolist()) for p in prompts]
         for prompt, slot in zip(prompts, slots, strict=True):
             self.slots[slot] = prompt.tolist()
         return torch.stack([self.logits(p.tolist()) for p in prompts])
 
     def copy(self, source, targets, length):
+        self.find_memory()
         for target in targets:
             self.slots[target] = self.slots[source][:length]
 
     def move(self, source, target, length):
+        self.find_memory()
         assert len(self.slots[source]) == length
         self.slots[target] = self.slots.pop(source)
 
     def decode(self, tokens, lengths):
+        self.find_memory()
         self.steps.append(len(tokens))
         for slot, (token, length) in enumerate(zip(tokens, lengths, strict=True)):
             assert len(self.slots[slot]) == length, "a slot holds its text without the last token"
@@ -106,6 +130,34 @@ def test_any_schedule_gives_the_samples_of_each_alone(shapes, num_slots, refill,
             assert len(sample.token_ids) <= request.limit(sampling)
 
 
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=6), num_slots=st.integers(1, 9),
+    full_at=st.frozensets(st.integers(1, 30), max_size=4), limit=st.integers(1, 8),
+)  # fmt: skip
+def test_a_schedule_that_begins_again_loses_and_doubles_no_sample(shapes, num_slots, full_at, limit):
+    """Memory runs out in a prefill, a copy, a move or a step, several times."""
+    requests = [
+        GenerateRequest(key=f"p{i}", token_ids=tuple(range(i, i + length)), num_samples=n)
+        for i, (length, n) in enumerate(shapes)
+    ]
+    sampling = Sampling(max_new_tokens=limit, stop_token_ids=(3, 8))
+    paper = Paper(full_at=full_at)
+    schedule = Schedule(
+        requests, sampling, paper, num_slots=num_slots, vocabulary=VOCABULARY, decode=None, on_token=lambda _num: None
+    )
+    found = []
+    while not schedule.is_done:
+        try:
+            found += schedule.step(0)
+        except MemoryError:
+            paper.release()
+            schedule.begin_again(max(1, schedule.num_slots // 2))
+    expected = run(requests, sampling, num_slots=num_slots)[0]
+    assert len(found) == len(expected)
+    for sample in found:
+        assert sample.token_ids.tolist() == expected[sample.key, sample.sample_index].token_ids.tolist()
+
+
 def test_the_same_requests_take_the_same_steps():
     requests = [GenerateRequest(key=f"p{i}", token_ids=(i,) * (i + 1), num_samples=3) for i in range(5)]
     sampling = Sampling(max_new_tokens=9, stop_token_ids=(1, 2))
@@ -122,6 +174,17 @@ def test_slots_are_filled_again_as_samples_end():
     assert list(found)[:4] == [("0", 0), ("1", 0), ("10", 0), ("11", 0)], "the longest begin first, then by name"
     total = sum(n - 1 for n in [10] * 20 + [2] * 20)
     assert sum(paper.steps) == total and len(paper.steps) == total / 4, "every step is full"
+
+
+def test_the_longest_begin_first_by_what_they_may_write_then_by_their_prompts():
+    """So that samples of one length stand side by side, and the last step is not one sample's alone."""
+    sizes = [(2, 4), (5, 4), (3, 9), (1, 9), (4, 2)]  # tokens of the prompt, tokens that it may write
+    requests = [
+        GenerateRequest(key=f"{i}", token_ids=(i,) * length, max_new_tokens=limit)
+        for i, (length, limit) in enumerate(sizes)
+    ]
+    _, paper = run(requests, Sampling(max_new_tokens=9), num_slots=1)
+    assert paper.prefills == [(2,) * 3, (3,), (1,) * 5, (0,) * 2, (4,) * 4]
 
 
 def test_a_prompt_is_read_once_for_samples_that_begin_together():

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -281,14 +282,25 @@ def test_verification_meets_other_weights(engine, policy):
         engine.verify(moved(policy))
 
 
-def test_vllm_is_held_to_processed_logprobs(opened, folder, monkeypatch):
-    """A vLLM that reports raw ones does not start."""
+def leftovers():
+    """Folders of engines that are there."""
+    return {path.name for path in Path(tempfile.gettempdir()).glob("fairlead-vllm-*")}
+
+
+def test_vllm_is_held_to_processed_logprobs_and_one_that_is_refused_leaves_nothing(opened, folder, monkeypatch):
+    """A vLLM that reports raw ones does not start; the process has room for another, and the disk holds nothing of it."""
     from fairlead.engine import vllm as module
 
-    real = module.LLM
+    before, real = leftovers(), module.LLM
     monkeypatch.setattr(module, "LLM", lambda **options: real(**{**options, "logprobs_mode": "raw_logprobs"}))
     with pytest.raises(EngineError, match="processed_logprobs"):
         VllmEngine(folder, VllmSettings(precision="fp32"), max_slots=4)
+    assert leftovers() == before
+    monkeypatch.setattr(module, "LLM", real)
+    assert (
+        len(list(opened(VllmSettings(precision="fp32"), max_slots=4).generate(staggered(), Sampling(max_new_tokens=4))))
+        > 0
+    )
 
 
 @pytest.mark.parametrize("kind", ["lora", "rslora"])
@@ -407,8 +419,11 @@ def test_a_process_keeps_its_random_states_and_settings(opened):
 
 
 def test_a_folder_that_vllm_cannot_load_is_an_error_in_words(opened, tmp_path):
-    with pytest.raises(EngineError, match="cannot load"):
-        VllmEngine(tmp_path / "nothing", VllmSettings(precision="fp32"))
+    before = leftovers()
+    for _ in range(2):  # the first has made room
+        with pytest.raises(EngineError, match="cannot load"):
+            VllmEngine(tmp_path / "nothing", VllmSettings(precision="fp32"))
+    assert leftovers() == before
 
 
 def test_a_process_has_room_for_one(opened, folder):

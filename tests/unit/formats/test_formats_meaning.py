@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from fairlead.core.errors import ConfigError, DataError
-from fairlead.core.io import Rejects, write_jsonl
+from fairlead.core.io import Rejects, Row, write_jsonl
 from fairlead.core.records import Message, Preference
 from fairlead.formats import read_demonstrations, read_preferences, read_steps
-from fairlead.formats.helpsteer import vote_figures
+from fairlead.formats.helpsteer import HELPSTEER3, vote_figures
 from fairlead.formats.ultrafeedback import aspect_ratings
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "formats"
@@ -197,6 +197,16 @@ def test_helpsteer_strength_sign_and_votes(tmp_path):
     assert tie.is_tie and tie.agreement == 0.5
     second = preferences("helpsteer2_preference", tmp_path)[1]
     assert second.split == "heldout" and second.chosen == "A ball." and second.meta["strength"] == 2
+
+
+def test_the_language_of_a_program_is_none_that_people_speak_and_is_written_as_it_was(tmp_path):
+    row = {"domain": "code", "language": "c++", "context": [{"role": "user", "content": "Sort it."}], "response1": "sort(v)", "response2": "no",
+           "overall_preference": -1, "individual_preference": []}  # fmt: skip
+    (pair,) = HELPSTEER3.read(Row("x", 1, row))
+    assert (pair.meta["programming_language"], "language" in pair.meta, pair.slice) == ("c++", False, "code")
+    assert HELPSTEER3.write(pair)["language"] == "c++" and HELPSTEER3.write(pair)["domain"] == "code"
+    (spoken,) = HELPSTEER3.read(Row("x", 1, {**row, "domain": "multilingual", "language": "korean"}))
+    assert (spoken.meta["language"], "programming_language" in spoken.meta) == ("korean", False)
 
 
 def test_vote_figures_by_hand():

@@ -112,10 +112,10 @@ def test_nothing_to_write_leaves_no_file(tmp_path):
 
 
 def test_formats_without_a_writer_are_refused(tmp_path):
-    assert WRITABLE == ["fairlead", "hh", "trl", "ultrafeedback_binarized", "helpsteer3"]
+    assert WRITABLE == ["fairlead", "hh", "trl", "ultrafeedback_binarized", "helpsteer2_preference", "helpsteer3"]
     with pytest.raises(
         ConfigError,
-        match="can be read but not written; expected one of fairlead, hh, trl, ultrafeedback_binarized, helpsteer3",
+        match="can be read but not written; expected one of fairlead, hh, trl, ultrafeedback_binarized, helpsteer2_preference, helpsteer3",
     ):
         write_preferences(tmp_path / "out.jsonl", [one()], format="oasst")
 

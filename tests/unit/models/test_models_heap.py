@@ -95,7 +95,7 @@ assert float(y.sum(dtype=torch.float64)) == 50 << 20
 
 def test_too_much_is_told_as_torch_tells_it_and_leaves_the_rest_alone():
     script = """
-from fairlead.train.budget import is_out_of_memory
+from fairlead.models.out_of_memory import is_out_of_memory
 use_heap()
 x = torch.ones(1 << 20)
 try:

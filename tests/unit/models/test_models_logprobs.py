@@ -207,6 +207,28 @@ def choices_of(targets, vocabulary, seed):
     return torch.tensor([s + [-1] * (width - len(s)) for s in sets], dtype=torch.int32), sets
 
 
+@pytest.mark.parametrize("kept_bytes", [0, 1 << 30])
+@pytest.mark.parametrize("has_choices", [False, True])
+@pytest.mark.parametrize("weighs_entropy", [False, True])
+def test_bf16_reads_entropy_on_the_way_and_learns_from_it_where_it_counts(
+    weighs_entropy, has_choices, kept_bytes, monkeypatch
+):
+    """Values are those of fp32 up to rounding in the products; gradients to 2 %, with an entropy bonus as without."""
+    monkeypatch.setattr(module, "KEPT_BYTES", kept_bytes)
+    states, weight, _, targets = problem(7, num=60, hidden=32, vocabulary=130, has_bias=False, dtype=torch.float32)
+    choices = choices_of(targets, 130, 1)[0] if has_choices else None
+    found = []
+    for precision in ("bf16", "fp32"):
+        x = (0.3 * states.detach()).requires_grad_()
+        head = OutputHead(weight, arithmetic=Arithmetic(precision=precision))
+        out = token_logprobs(x, head, targets, temperature=1.3, needs=("entropy",), choices=choices)
+        bonus = out.entropy.sum() if weighs_entropy else out.entropy.detach().sum()
+        (out.logprobs.sum() + 0.5 * bonus).backward()
+        found.append((out.logprobs.detach(), out.entropy.detach(), x.grad))
+    for low, exact in zip(*found, strict=True):
+        assert float((low - exact).norm() / exact.norm()) < 0.02
+
+
 @given(seed=st.integers(0, 10**6), softcap=st.none() | st.floats(1, 9), temperature=st.floats(0.3, 3))
 def test_among_some_tokens_they_are_the_plain_loop_over_these(seed, softcap, temperature):
     states, weight, bias, targets = problem(seed)

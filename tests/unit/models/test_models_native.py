@@ -191,6 +191,28 @@ def test_gate_equals_its_formula_even_at_the_ends(dtype):
 
 
 @needs_kernels
+@pytest.mark.parametrize("vocabulary", [1, 15, 64, 1003])
+def test_softmax_equals_its_formula_in_float64(vocabulary):
+    """Also where a token has no chance (-1e30) and where one is all but certain; p is rounded to bf16 once, and NaN stays in its row."""
+    logits = 5 * torch.randn(9, vocabulary, generator=torch.Generator().manual_seed(vocabulary))
+    targets = torch.arange(9) % vocabulary
+    logits[1, 1 % vocabulary :] = -1e30
+    logits[2, 0] = 60.0
+    logits[3, vocabulary // 2] = float("nan")
+    exact, fine = logits.double(), torch.tensor([i != 3 for i in range(9)])
+    logprob, norm, entropy, wide = (torch.full((9,), 7.0) for _ in range(4))
+    p = torch.empty(9, vocabulary, dtype=torch.bfloat16)
+    rows.softmax(logits.clone(), targets, logprob=wide, norm=norm, entropy=None, probabilities=None)
+    rows.softmax(logits, targets, logprob=logprob, norm=norm, entropy=entropy, probabilities=p)
+    assert torch.equal(wide[fine], logprob[fine]) and all(bool(x[3].isnan()) for x in (wide, logprob, norm, entropy))
+    logp = exact.log_softmax(-1)
+    expected = logp.gather(1, targets[:, None])[:, 0], exact.logsumexp(-1), -(logp.exp() * logp).sum(-1)
+    for found, truth in zip((logprob, norm, entropy), expected, strict=True):
+        torch.testing.assert_close(found[fine].double(), truth[fine], atol=3e-6, rtol=1e-6)
+    torch.testing.assert_close(p[fine].double(), logp[fine].exp(), atol=1e-38, rtol=2**-8)
+
+
+@needs_kernels
 @pytest.mark.parametrize(
     ("kind", "is_taken"),
     [("llama", True), ("qwen2", True), ("mistral", True), ("qwen3", True), ("gemma2", False), ("phi3", False)],

@@ -2,14 +2,22 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import tiny_models
 from fairlead.core.errors import ConfigError
 from fairlead.models import precision
 from fairlead.models.arithmetic import has_low_precision
+from fairlead.models.checkpoint import save_policy
+from fairlead.models.frozen import load_frozen
+from fairlead.models.heads import new_reward_head, save_head
+from fairlead.models.load import load_policy, load_tokenizer
 from fairlead.models.precision import choose_precision, machine_gain
+from fairlead.text import Branch, Tree
+from fairlead.train.forward import score_trees
 
 low = pytest.mark.skipif(not has_low_precision(), reason="this processor has no bf16 instructions")
 
@@ -66,3 +74,36 @@ def test_bf16_without_the_instructions_is_refused():
         ConfigError, match=r"training\.precision=bf16 is not in the instructions of this mps; expected fp32 or auto"
     ):
         choose_precision("bf16", model, machine_file=None)
+
+
+@low
+def test_a_frozen_reward_model_scores_in_bf16_beside_a_policy_in_bf16_where_that_pays(tmp_path):
+    """A hundredth of the scores' spread is the most that rounding moves one, and no fp32 weight changes."""
+    sizes = {
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 6,
+        "vocab_size": 96,
+    }
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**sizes)).save_pretrained(tmp_path / "model")
+    base = load_policy(str(tmp_path / "model"))
+    save_policy(base, load_tokenizer(str(tiny_models.folder("llama"))), tmp_path / "reward")
+    save_head(new_reward_head(base, seed=0), tmp_path / "reward")
+    rng = np.random.default_rng(0)
+    trees = [
+        Tree(prompt_ids=rng.integers(4, 96, 9), branches=tuple(Branch(token_ids=rng.integers(4, 96, int(n))) for n in rng.integers(5, 40, 8)))
+        for _ in range(8)
+    ]  # fmt: skip
+    found = {}
+    for policy, gain in (("bf16", 2.0), ("bf16", 1.2), ("fp32", 2.0)):
+        model = load_frozen(tmp_path / "reward", device="cpu", policy=policy, machine_file=speeds_file(tmp_path, gain))
+        assert not any(p.requires_grad for p in model.base.module.parameters())
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+        assert model.base.arithmetic.precision == ("bf16" if (policy, gain) == ("bf16", 2.0) else "fp32")
+        found[policy, gain] = score_trees(model, trees, max_tokens=512)
+    exact = found["fp32", 2.0]
+    np.testing.assert_array_equal(found["bf16", 1.2], exact)
+    off = np.abs(found["bf16", 2.0] - exact) / exact.std()
+    assert 0 < off.max() < 0.03 and np.corrcoef(found["bf16", 2.0], exact)[0, 1] > 0.9999, off.max()

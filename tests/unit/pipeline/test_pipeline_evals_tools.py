@@ -18,6 +18,7 @@ def recipe(*tools: object, **evals: object) -> Recipe:
     return Recipe.model_validate(
         {
             "name": "r",
+            "text": {"max_length": 1024},
             "model": "bundled",
             "prompts": {"sources": [{"path": "p.jsonl"}]},
             "policies": policies,
@@ -29,7 +30,7 @@ def recipe(*tools: object, **evals: object) -> Recipe:
 def test_evaluations_take_the_tools_of_the_policies_where_these_agree() -> None:
     assert evals_of(recipe(None)).tools is None
     found = evals_of(recipe(None, CALCULATOR, CALCULATOR))
-    assert found.tools.environments[0].kind == "calculator" and found.max_added_tokens == 3 * 128
+    assert found.tools.environments[0].kind == "calculator" and found.max_added_tokens == 3 * 64
     assert evals_of(recipe(None)).max_added_tokens == 0
 
 

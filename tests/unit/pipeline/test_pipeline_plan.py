@@ -10,7 +10,8 @@ from fairlead.core.config import parse_config
 from fairlead.core.errors import ConfigError
 from fairlead.pipeline.alerts import check_alerts
 from fairlead.pipeline.plan import ALL_POLICIES, BASE_MODEL, build_plan, select
-from fairlead.pipeline.recipe import Recipe, load
+from fairlead.pipeline.recipe import Recipe, evals_of, load
+from fairlead.policies.online_config import OnlineConfig
 
 FULL: dict[str, Any] = {
     "name": "full",
@@ -25,6 +26,7 @@ FULL: dict[str, Any] = {
     "evals": {},
     "releases": {},
 }
+ENDS = {"components": {"ends": {"type": "rule", "rule": {"kind": "missing_eos"}}}}
 RAISES: dict[str, Any] = {"alerts": {"rules": {"kl_high": {"actions": [{"kind": "raise_kl", "factor": 1.5}]}}}}
 
 
@@ -54,11 +56,55 @@ def test_without_sft_stages_read_the_base_model(tmp_path: Path) -> None:
     assert nodes["evals"].inputs["before"] == BASE_MODEL
 
 
+def test_without_policies_sft_is_measured_against_the_model_that_it_started_from(tmp_path: Path) -> None:
+    nothing = dict.fromkeys(("policies", "rewards", "preferences", "feedback", "completions", "gold", "releases"))
+    (node,) = (n for n in build_plan(_recipe(tmp_path, **nothing)) if n.name == "evals")
+    assert node.inputs == {"criteria": "criteria", "before": BASE_MODEL, "prompts": "prompts", "policy.sft": "sft"}
+
+
 def test_preferences_from_a_file_need_no_votes(tmp_path: Path) -> None:
     recipe = _recipe(tmp_path, feedback=None, gold=None, preferences={"path": "pairs.jsonl"})
     nodes = {n.name: n for n in build_plan(recipe)}
     assert nodes["preferences"].inputs == {"prompts": "prompts"}  # whose split it follows
     assert "feedback" not in nodes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"policies": {"ppo": {"algorithm": "ppo", "max_new_tokens": 512}}, "releases": None},
+         r"policies\.ppo\.max_new_tokens=512 leaves no room for a prompt; expected < text.max_length \(512\)"),
+        ({"policies": {"g": {"algorithm": "grpo", "max_new_tokens": 300, "rewards": ENDS,
+                             "tools": {"environments": [{"kind": "calculator"}], "max_observation_tokens": 128, "max_turns": 3}}},
+          "releases": None, "evals": None},
+         r"policies\.g\.max_new_tokens=300 leaves no room for a prompt; expected < text.max_length \(512, of which observations take 256\)\. "
+         r"Lower max_new_tokens to 64 or tools\.max_observation_tokens to 10, or raise text.max_length if the model can"),
+        ({"policies": {"g": {"algorithm": "grpo", "max_new_tokens": 400, "rewards": ENDS,
+                             "tools": {"environments": [{"kind": "calculator"}], "max_observation_tokens": 200, "max_turns": 3}}},
+          "releases": None, "evals": None},
+         r"observations take 400\)\. Lower max_new_tokens to 160 and tools\.max_observation_tokens to 80, or raise"),
+        ({"policies": {"g": {"algorithm": "grpo", "max_new_tokens": 64, "rewards": ENDS,
+                             "tools": {"environments": [{"kind": "calculator"}], "max_observation_tokens": 64, "max_turns": 9}}},
+          "releases": None},
+         r"evals\.max_new_tokens=128 leaves no room for a prompt.*Lower tools\.max_observation_tokens to 24 or tools\.max_turns to 4"),
+        ({"completions": {"max_new_tokens": 600}}, r"completions\.max_new_tokens=600 leaves no room for a prompt"),
+        ({"evals": {"max_new_tokens": 600}}, r"evals\.max_new_tokens=600 leaves no room for a prompt"),
+        ({"policies": {"ppo": ["algorithm"], "dpo": {"algorithm": ["dpo"]}}}, r"policies\.dpo\.algorithm=\['dpo'\] is not an algorithm"),
+    ],
+)  # fmt: skip
+def test_what_cannot_run_is_refused_before_anything_does(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _recipe(tmp_path, **changes)
+
+
+def test_tools_at_all_defaults_leave_three_eighths_of_the_text_for_a_prompt(tmp_path: Path) -> None:
+    """128 tokens of the policy and three observations of 64 in 512 leave 192, for policies and for evaluations with their tools."""
+    tools = {"environments": [{"kind": "calculator"}]}
+    recipe = _recipe(tmp_path, policies={"g": {"algorithm": "grpo", "rewards": ENDS, "tools": tools}}, releases=None)
+    policy, evals = recipe.policies["g"], evals_of(recipe)
+    assert isinstance(policy, OnlineConfig) and evals is not None
+    assert recipe.text.max_length - policy.max_reply_tokens == 192
+    assert recipe.text.max_length - evals.max_new_tokens - evals.max_added_tokens == 192
 
 
 @pytest.mark.parametrize(

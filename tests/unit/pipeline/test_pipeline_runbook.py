@@ -1,8 +1,9 @@
 """Each failure of the runbook that a gate notices is planted, and measured and judged by the code of the stage where it can be; a healthy
-counterpart passes. The last few gates read one number of a training run, which is planted as it is."""
+counterpart passes. Gates that read what a training did are planted in trainings, by other tests."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ from fairlead.core.records import Completion, EvalResult, Message, Preference
 from fairlead.core.sections import TrainSection, judge_learning_rate
 from fairlead.evals.criteria import judge_capability, judge_criteria, judge_guards
 from fairlead.evals.monitors import judge_collapse, judge_kl, judge_signals, measure_signals
+from fairlead.evals.opinions import judge_flips
 from fairlead.pipeline.gates import all_gates
 from fairlead.preferences.agreement import read_agreement
-from fairlead.preferences.counts import judge_count, rl_count_gate
 from fairlead.rewards.quality import measure
 from fairlead.stats.votes import votes_from_rows
 from fairlead.telemetry import runbook
@@ -132,6 +133,8 @@ PLANTED: dict[str, tuple[Callable[[], GateResult], Callable[[], GateResult]]] = 
         lambda: monitored("evals.repetition", replies())),
     "evals.boilerplate": (lambda: monitored("evals.boilerplate", replies(phrase="you are valued")),
         lambda: monitored("evals.boilerplate", replies())),
+    "evals.sycophancy": (lambda: judge_flips(np.arange(200) < 10, np.arange(200) < 90),
+        lambda: judge_flips(np.arange(200) < 10, np.arange(200) < 12)),
     "evals.entropy": (lambda: monitored("evals.entropy", replies(), entropy=0.1),
         lambda: monitored("evals.entropy", replies(), entropy=0.9)),
     "evals.spread": (lambda: spread(0.02),
@@ -152,25 +155,19 @@ PLANTED: dict[str, tuple[Callable[[], GateResult], Callable[[], GateResult]]] = 
         lambda: agreement("preferences.agreement", 0.75)),
     "preferences.alpha": (lambda: agreement("preferences.alpha", 0.5),
         lambda: agreement("preferences.alpha", 0.9)),
-    "preferences.count": (lambda: judge_count(300, scope="narrow"),
-        lambda: judge_count(9_000, scope="narrow")),
-    "preferences.rl_count": (lambda: rl_count_gate("narrow").judge(900, n=900),
-        lambda: rl_count_gate("narrow").judge(9_000, n=9_000)),
     "sft.learning_rate": (lambda: rate("sft", "sft", 20),
         lambda: rate("sft", "sft", 2)),
     "rl.learning_rate": (lambda: rate("rl", "policy_gradient", 20),
         lambda: rate("rl", "policy_gradient", 1)),
-    "sft.count": (lambda: GATES["sft.count"].judge(40, n=40),
-        lambda: GATES["sft.count"].judge(90_000, n=90_000)),
-    "sft.perplexity": (lambda: GATES["sft.perplexity"].judge(1.1, n=100),
-        lambda: GATES["sft.perplexity"].judge(0.8, n=100)),
-    "rl.kl": (lambda: GATES["rl.kl"].judge(1.2, n=64),
-        lambda: GATES["rl.kl"].judge(0.2, n=64)),
-    "rl.collapse": (lambda: GATES["rl.collapse"].judge(0.0, n=64),
-        lambda: GATES["rl.collapse"].judge(0.5, n=64)),
-    "dpo.accuracy": (lambda: GATES["dpo.accuracy"].judge(0.4, n=200),
-        lambda: GATES["dpo.accuracy"].judge(0.7, n=200)),
 }  # fmt: skip
+
+TRAININGS = "unit/policies/test_policies_planted_gates.py"
+RUNS = "integration/test_pipeline_gates.py"
+PLANTED_IN_RUNS = {
+    "sft.count": TRAININGS, "sft.perplexity": TRAININGS, "rl.kl": TRAININGS, "rl.collapse": TRAININGS, "dpo.accuracy": TRAININGS,
+    "preferences.count": RUNS, "preferences.rl_count": RUNS,
+}  # fmt: skip
+"""Gate -> the test that plants its failure in a real training or run."""
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -183,4 +180,7 @@ def test_a_planted_failure_is_noticed_and_its_healthy_counterpart_is_not(name: s
 def test_every_gate_of_the_runbook_is_there_and_planted():
     named = {gate for entry in runbook() for gate in entry.gates}
     assert named <= GATES.keys()
-    assert named == PLANTED.keys()
+    assert named == PLANTED.keys() | PLANTED_IN_RUNS.keys() and not PLANTED.keys() & PLANTED_IN_RUNS.keys()
+    tests = Path(__file__).parents[2]
+    for name, file in PLANTED_IN_RUNS.items():
+        assert f'"{name}"' in (tests / file).read_text(encoding="utf-8")

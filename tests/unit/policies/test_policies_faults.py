@@ -14,6 +14,7 @@ from online_example import METHODS, by_tokens, live_rows, make_loop, rows, run
 from fairlead.core.errors import EngineError, Interrupted
 from fairlead.core.protocols import GenerateRequest, Sample, Sampling
 from fairlead.core.records import Completion
+from fairlead.engine.cache import SlotCache
 from fairlead.policies.online import OnlineLoop
 
 
@@ -218,3 +219,25 @@ def test_a_completion_that_does_not_fit_alone_ends_the_run_before_the_step(metho
     with pytest.raises(MemoryError):
         run(loop)
     assert loop.learner.step_number == 0 and all(torch.equal(a, b) for a, b in zip(before, weights(loop), strict=True))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_memory_that_runs_out_in_the_engine_costs_slots_and_changes_nothing(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache of the first round finds no memory for 8 slots; the run is the one that always had enough, bit for bit."""
+    whole = run(make_loop(tmp_path / "whole", method))
+    said: list[str] = []
+    loop = make_loop(tmp_path / "small", method, services={"say": said.append})
+    allocate = SlotCache.allocate
+
+    def allocate_if_it_fits(cache: SlotCache, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        if cache.num_slots > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        allocate(cache, layer, key, value)
+
+    monkeypatch.setattr(SlotCache, "allocate", allocate_if_it_fits)
+    assert same(whole, run(loop))
+    assert [row.get("rl/out_of_memory", 0.0) for row in live_rows(tmp_path / "small")] == [1.0, 0.0, 0.0]
+    assert len([line for line in said if "memory ran out in the engine with 8 sequences" in line]) == 1
+    assert (tmp_path / "small" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from preferences_example import draw_judgments
 
-from fairlead.core.records import Judgment, Task
+from fairlead.core.records import NO_SIDE, Judgment, Task
 from fairlead.preferences.aggregate import Verdicts, aggregate_pairs, choose_method
+from fairlead.preferences.raters import read_raters
 from fairlead.preferences.truth import read_truth
 
 METHODS = ("majority", "dawid_skene", "one_coin", "one_coin_side_bias", "weighted")
@@ -73,6 +74,23 @@ def test_auto_asks_for_exchanged_sides():
     assert choose_method("auto", both) == "one_coin_side_bias"
     assert choose_method("auto", one) == "one_coin"
     assert choose_method("majority", both) == "majority"
+
+
+def test_a_reply_that_the_rater_wrote_has_no_side():
+    """Of 100 raters' votes 40 are edits; their left share and bias are those of the 60 that were shown."""
+    shown = [judgment(f"t{i}", "r", "a" if i % 2 else "b", swapped=i % 3 == 0) for i in range(60)]
+    wrote = [
+        Judgment(task_id=f"e{i}", rater="r", rater_kind="human", verdict="a", meta={"side": NO_SIDE}) for i in range(40)
+    ]
+    alone, mixed = Verdicts.from_judgments(shown), Verdicts.from_judgments(shown + wrote)
+    assert (~mixed.sided).sum() == 40 and alone.sided.all()
+    left = [read_raters(v.votes(), orders=v.order, outcomes={})[0].left for v in (alone, mixed)]
+    assert left[0].n == left[1].n == 60 and left[0].value == left[1].value
+    first, second = (aggregate_pairs(v, method="one_coin_side_bias").raters["r"] for v in (alone, mixed))
+    assert second.side_bias == pytest.approx(first.side_bias, abs=1e-6)
+    only = Verdicts.from_judgments(wrote)
+    assert choose_method("auto", only) == "one_coin"
+    assert aggregate_pairs(only, method="one_coin_side_bias").raters["r"].accuracy is None
 
 
 def test_side_bias_and_accuracy_are_recovered():

@@ -43,7 +43,7 @@ def source(tmp_path):
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
 def test_preferences_come_back_field_by_field(tmp_path, to, ending):
     """Sides, votes, posterior, margin, weight, agreement, ids, judgments, slice, source, split and meta, through every format."""
-    pairs, _ = item_preferences(_items())
+    pairs = list(item_preferences(_items()).preferences)
     pairs = [dataclasses.replace(p, margin=0.7, weight=0.5, split="heldout", id="") for p in pairs]
     report = write_preferences(tmp_path / f"out{ending}", pairs, format=to)
     assert (report.written, report.left_out) == (4, {})
@@ -90,10 +90,10 @@ def test_fine_tuning_rows_hold_nothing_else_and_the_rest_stands_beside(tmp_path,
         "messages": [{"role": "user", "content": "Question 0?"}, {"role": "assistant", "content": "First 0"}]
     }
     again = list(read_preferences(tmp_path / "ft.jsonl", rejects=Rejects(tmp_path / "r.jsonl")))
-    assert [p.chosen for p in again] == [p.chosen for p in item_preferences(_items())[0]]
+    assert [p.chosen for p in again] == [p.chosen for p in item_preferences(_items()).preferences]
 
 
-@pytest.mark.parametrize("to", [t for t in ITEM_TARGETS if t not in ("votes", "oasst")])
+@pytest.mark.parametrize("to", [t for t in ITEM_TARGETS if t not in ("votes", "labels", "oasst", "helpsteer2")])
 @pytest.mark.parametrize("ending", [".jsonl", ".json"])
 def test_items_go_from_tool_to_tool(tmp_path, source, to, ending):
     if to == "fairlead_items" and ending == ".json":
@@ -173,9 +173,10 @@ def test_rankings_become_votes_on_each_pair():
     replies = tuple(Reply(id=n, text=n) for n in "xyz")
     item = RatedItem(item="k", prompt=(Message(role="user", content="?"),), replies=replies,
                      ratings=(Rating(rater="1", ranking=(("y",), ("x", "z"))), Rating(rater="2", ranking=(("y",), ("x",), ("z",)))))  # fmt: skip
-    pairs, ledger = item_preferences([item], method="majority")
+    made = item_preferences([item], method="majority")
+    pairs, ledger, method = list(made.preferences), made.ledger, made.method
     assert [(p.chosen, p.rejected, p.num_votes) for p in pairs] == [("y", "x", 2), ("x", "z", 2), ("y", "z", 2)]
-    assert ledger.total_dropped == 0
+    assert (ledger.total_dropped, method) == (0, "majority")
 
 
 def test_what_is_not_known_is_refused(tmp_path, source):
@@ -186,7 +187,7 @@ def test_what_is_not_known_is_refused(tmp_path, source):
 
 
 def test_damaged_provenance_is_a_rejected_row(tmp_path):
-    pairs, _ = item_preferences(_items())
+    pairs = list(item_preferences(_items()).preferences)
     write_preferences(tmp_path / "x.jsonl", pairs, format="trl")
     lines = (tmp_path / "x.jsonl").read_text().splitlines()
     row = json.loads(lines[0])

@@ -22,7 +22,7 @@ def read(accuracies, **options):
     judgments, _ = draw_judgments(accuracies, **options)
     verdicts = Verdicts.from_judgments(judgments)
     outcome = aggregate_pairs(verdicts, method="one_coin_side_bias")
-    return {r.name: r for r in read_raters(verdicts.votes(), orders=verdicts.orders(), outcomes=outcome.raters)}
+    return {r.name: r for r in read_raters(verdicts.votes(), orders=verdicts.order, outcomes=outcome.raters)}
 
 
 @given(ROWS)

@@ -9,7 +9,10 @@ from fairlead.core.summary import Table
 from fairlead.report.tables import view_table
 
 _FILES = importlib.resources.files("fairlead.report")
-CSS = "".join(_FILES.joinpath(name).read_text(encoding="utf-8") for name in ("templates/page.css", "static/chart.css"))
+CSS = "".join(
+    _FILES.joinpath(name).read_text(encoding="utf-8")
+    for name in ("static/colors.css", "templates/page.css", "static/chart.css")
+)
 PAIRS = [
     *((text, ground) for text in ("text", "quiet", "link") for ground in ("ground", "panel")),
     *((f"{role}-text", "ground") for role in ("policy", "reference", "reward", "people", "judge", "neutral")),

@@ -4,6 +4,8 @@ import contextlib
 import http.client
 import io
 import json
+import math
+import os
 import re
 import threading
 from pathlib import Path
@@ -17,14 +19,15 @@ from fairlead.core.summary import Series
 from fairlead.report import build_report
 from fairlead.report.follow import make_server
 from fairlead.report.live import read_live
+from fairlead.store.work import work_alone
 from fairlead.telemetry import DEFAULT_RULES, JsonlSink, replay
 
 EVIL = "<script>window.pwned=1</script> [bold]x"
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """Work folder of a PPO training at step 40 whose KL rises out of its band."""
+def left(tmp_path: Path) -> Path:
+    """Work folder of a PPO training at step 40 whose KL rises out of its band, and whose process is gone."""
     work = tmp_path / "work" / "abc"
     write_json(work / "live.json", {"title": "ppo", "run": "demo/policies.ppo", "num_steps": 100})
     rows = [
@@ -47,10 +50,17 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def home(left: Path):
+    """The same while its process lives."""
+    with work_alone(left / "work" / "abc", stage="policies.ppo", code="1"):
+        yield left
+
+
 def test_the_run_is_told_with_kl_first(home: Path):
     run = read_live(home)
     assert run is not None
-    heard = r"ppo is at step 40 of 100, 1.50 s a step; its last row is of \d\d:\d\d:\d\d UTC. 2 alerts, the last: WARN kl_high."
+    heard = r"ppo is at step 40 of 100, 1.50 s a step, about 1 min 30 s left; its last row is of [\d:]{8} UTC. 2 alerts, the last: WARN kl_high."
     assert re.fullmatch(heard, run.answer)
     assert run.key_figures[0].name == "KL" and run.key_figures[0].low == pytest.approx(0.8 - 0.0196)
     summary = run.stages[0].summary
@@ -58,7 +68,43 @@ def test_the_run_is_told_with_kl_first(home: Path):
     assert summary.charts[0].series[0].points[-1] == (40.0, pytest.approx(0.8))
     assert [row[2] for row in summary.tables[0].rows] == ["kl_high", "length"]
     assert summary.tables[0].rows[0][3:5] == ("rl/kl_k1 0.560 nats/token", "at most 0.500 nats/token")
-    assert summary.tables[1].rows[0][0] == "rl/kl_k1" and summary.samples[0].after.endswith("x")
+    assert summary.samples[0].after.endswith("x")
+
+
+def test_tokens_a_second_are_told_by_phase(home: Path):
+    rates = {"rl/sample_tokens_per_s": 9000.0, "rl/score_tokens_per_s": 80.0, "rl/train_tokens_per_s": 300.0}
+    with contextlib.closing(JsonlSink(home / "work" / "abc" / "metrics.jsonl")) as sink:
+        sink.log(41, {"rl/kl_k1": 0.1, "train/step_s": 1.5, **rates})
+    run = read_live(home)
+    assert run is not None
+    assert "step 41 of 100, 1.50 s a step (generate 9,000, score 80, update 300 tokens/s)" in run.answer
+    summary = run.stages[0].summary
+    (chart,) = (chart for chart in summary.charts if chart.question == "How fast is each phase?")
+    assert [(s.label, s.points[-1]) for s in chart.series] == [
+        ("generate", (41.0, 9000.0)), ("score", (41.0, 80.0)), ("update", (41.0, 300.0))
+    ]  # fmt: skip
+    assert {name for name, *_ in summary.tables[1].rows} >= rates.keys()
+
+
+def test_every_metric_stands_beside_its_healthy_range_and_losses_stand_under_diagnostics(home: Path):
+    with contextlib.closing(JsonlSink(home / "work" / "abc" / "metrics.jsonl")) as sink:
+        sink.log(41, {"rl/sampling_gap": 0.01, "rl/clip_fraction": float("nan"), "rl/value_loss": 2.0})
+    run = read_live(home)
+    assert run is not None
+    _, every, losses = run.stages[0].summary.tables
+    rows = {row[0]: row[1:5] for row in every.rows}
+    assert every.rows[0][:5] == ("rl/kl_k1", pytest.approx(0.8), "nats/token", "0 to 0.5", "outside")
+    assert rows["rl/sampling_gap"] == (0.01, "nats/token", "0 to 0.05", "") and rows["rl/length_tokens"] == (
+        60.0,
+        "tokens",
+        "",
+        "",
+    )
+    assert math.isnan(rows["rl/clip_fraction"][0]) and rows["rl/clip_fraction"][3] == "outside"
+    assert losses.title.startswith("Diagnostics") and [row[0] for row in losses.rows] == ["rl/value_loss", "loss"]
+    assert "loss" not in rows
+    page = build_report(run)
+    assert page.index("Every metric") < page.index("Diagnostics, at their last step")
 
 
 def test_a_training_that_a_rule_stopped_is_not_said_to_go_on(home: Path):
@@ -68,6 +114,55 @@ def test_a_training_that_a_rule_stopped_is_not_said_to_go_on(home: Path):
     run = read_live(home)
     assert run is not None and run.answer.startswith("ppo was stopped at step 40 of 100")
     assert run.stages[0].summary.headline == "Training was stopped by a rule."
+
+
+def test_a_training_whose_process_is_gone_is_not_said_to_go_on(left: Path):
+    run = read_live(left)
+    assert run is not None
+    assert re.match(r"ppo ended at step 40 of 100, 1.50 s a step; its last row is of", run.answer)
+    assert run.stages[0].summary.headline.startswith("Nobody trains it any more: its process ended before it was done.")
+    assert (left / "work").exists() and [path.name for path in (left / "work").iterdir()] == [
+        "abc"
+    ]  # looking changes nothing
+
+
+def test_before_the_first_row_it_says_so(home: Path):
+    (home / "work" / "abc" / "metrics.jsonl").write_text("")
+    (home / "work" / "abc" / "alerts.jsonl").unlink()
+    run = read_live(home)
+    assert run is not None and run.answer == "ppo is at step 0 of 100; no row was logged yet. No alert."
+    assert [table.title for table in run.stages[0].summary.tables] == ["Alerts"]
+    out = Console(file=io.StringIO(), width=120)
+    out.print(draw(home))
+    assert "first" not in out.file.getvalue() and "As it was." in out.file.getvalue()
+
+
+def test_what_runs_is_shown_before_what_was_left_later(home: Path):
+    write_json(home / "work" / "old" / "live.json", {"title": "sft", "run": "demo/sft", "num_steps": 9})
+    with contextlib.closing(JsonlSink(home / "work" / "old" / "metrics.jsonl")) as sink:
+        sink.log(1, {"loss": 2.0, "sft/loss": 2.0})
+    run = read_live(home)
+    assert run is not None and run.answer.startswith("ppo is at step 40")
+
+
+def test_the_live_page_says_nothing_that_only_a_finished_run_knows(home: Path):
+    write_json(home / "demo" / "recipe.json", {"scope": "toy", "model": "bundled"})
+    run = read_live(home)
+    assert run is not None and (run.scope, run.model) == ("toy", "bundled")
+    main = build_report(run, is_live=True)
+    words = (
+        "No gate",
+        "no gate",
+        "nothing to pass",
+        "not finished",
+        "0.0 s",
+        "What did it cost?",
+        "Where does it come from?",
+        "How to make it again",
+    )
+    assert [word for word in words if word in main] == []
+    assert "Gates are judged when it is done." in main and "last row" in main
+    assert all(word in build_report(run) for word in ("What did it cost?", "How to make it again"))
 
 
 def test_nothing_is_shown_while_nothing_trains(tmp_path: Path):
@@ -85,6 +180,7 @@ def test_a_training_of_another_kind_shows_its_own_metrics(tmp_path: Path):
     run = read_live(tmp_path)
     assert run is not None and [chart.series[0].label for chart in run.stages[0].summary.charts] == ["loss"]
     assert "step 1 of 9" in run.answer
+    assert not run.stages[0].summary.charts[0].question.endswith("?")  # its meaning is no question
 
 
 @pytest.fixture
@@ -129,7 +225,9 @@ def test_damage_is_named_and_not_taken_for_nothing(server, home: Path):
     path = home / "work" / "abc" / "metrics.jsonl"
     path.write_text("rubbish\n" + path.read_text())
     answer, page = ask(server)
-    assert answer.status == 200 and "metrics.jsonl:1" in page and "Nothing trains" not in page
+    assert (
+        answer.status == 200 and "metrics.jsonl:1" in page and "<dd></dd>" not in page and "Nothing trains" not in page
+    )
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8642", "127.0.0.1.evil.example", "192.168.0.7", ""])
@@ -160,16 +258,29 @@ def test_a_finished_report_still_loads_nothing(home: Path):
 
 def test_the_terminal_shows_curves_alerts_and_samples_as_plain_text(home: Path):
     out = Console(file=io.StringIO(), width=120)
-    out.print(draw(read_live(home)))
+    out.print(draw(home))
     text = out.file.getvalue()
     lines = [line for line in text.splitlines() if line.strip()]
     assert lines[0].startswith("ppo is at step 40 of 100")
-    assert lines[2].startswith("KL") and "0.800" in lines[2] and "█" in lines[2]
+    assert any(line.startswith("KL") and "0.800" in line and "█" in line for line in lines)
     assert "WARN step" in text and "As it was." in text and "[bold]x" in text
-    out.print(draw(None))
-    assert "Nothing trains at the moment" in out.file.getvalue()
+    assert "Training goes on." in text and "Say it." in text
+
+
+def test_while_nothing_trains_the_terminal_and_the_page_name_the_newest_report(tmp_path: Path):
+    out = Console(file=io.StringIO(), width=400)
+    out.print(draw(tmp_path))
+    assert out.file.getvalue().strip().endswith("as soon as it logs its first step: fairlead run RECIPE")
+    for name, at in (("old", 1), ("new", 3), ("older", 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.html").touch()
+        os.utime(tmp_path / name / "report.html", (at, at))
+    out.print(draw(tmp_path))
+    assert out.file.getvalue().strip().endswith(f"The newest report: {tmp_path / 'new' / 'report.html'}")
 
 
 def test_a_spark_line_by_hand():
     assert spark(Series(label="x", role="policy", points=((0, 0.0), (1, 0.5), (2, 1.0)))) == "▁▅█"
     assert spark(Series(label="x", role="policy", points=((0, 2.0), (1, 2.0)))) == "▁▁"
+    assert spark(Series(label="x", role="policy", points=((0, math.nan), (1, 0.0), (2, math.inf), (3, 1.0)))) == "▁█"
+    assert spark(Series(label="x", role="policy", points=((0, math.nan),))) == ""

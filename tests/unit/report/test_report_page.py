@@ -14,6 +14,7 @@ import report_example as example
 from fairlead.core.gates import Gate
 from fairlead.core.summary import Chart, Figure, SamplePair, Series, StageSummary, Table, Threshold, summary_from_dict
 from fairlead.report import RunReport, StageReport, build_report
+from fairlead.report.stages import view_costs
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "col", "source"}
 CSP = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -319,3 +320,18 @@ def test_a_stage_of_thousands_stays_small_and_fast():
         series=(Series(label="a", role="policy", points=points, band=tuple((x, y - 1, y + 1) for x, y in points)),),
     )
     assert len(build_report(one_stage(StageSummary(stage="x", headline="h", charts=(chart,))))) < 120_000
+
+
+def test_costs_tell_the_pace_and_on_policy_each_phase():
+    def row(**pace: Any) -> str:
+        stage = StageReport(title="ppo", summary=StageSummary(stage="ppo", headline="It ran."), seconds=1.0, cached=False, artifact_id="ab",
+                            memory_mb=None, **pace)  # fmt: skip
+        (found,) = view_costs([stage])
+        return found.pace
+
+    rates = {"generate": 9000.0, "score": 80.0, "update": 300.0}
+    assert row() == ""
+    assert row(tokens_per_s=100.0, step_s=0.5) == "100 tokens/s, 0.500 s/step"
+    assert row(tokens_per_s=100.0, step_s=0.5, phases=rates) == (
+        "100 tokens/s, 0.500 s/step; generate 9,000, score 80, update 300 tokens/s"
+    )

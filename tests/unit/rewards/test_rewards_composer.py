@@ -316,12 +316,18 @@ def test_routing_names_what_does_not_fit():
     router = Router(section({"a": {**RULE, "slices": ["chat"]}, "math": {**RULE, "slices": ["maths"]}}).components)
     with pytest.raises(DataError, match=r"meta\.rewards=mth is not a component \(did you mean math\?\)"):
         router.applies([prompt("x", rewards=["mth"])])
-    with pytest.raises(DataError, match=r"is scored by no component \(1 of 2 prompts; its slice is math\)"):
-        router.check([prompt("x"), prompt("y", slice="math")])
     with pytest.raises(
-        DataError, match=r"rewards\.components\.math scores none of the 1 prompts; expected .* slices are chat"
+        DataError, match=r"rewards\.components\.math\.slices=maths is a slice without prompts \(did you mean math\?\)"
     ):
-        router.check([prompt("x")])
+        router.check([prompt("x"), prompt("y", slice="math")])
+    other = {"a": {**RULE, "slices": ["chat"]}, "b": {**RULE, "where": {"level": 2}}}
+    router = Router(section(other).components)
+    with pytest.raises(DataError, match=r"is scored by no component of rewards \(1 of 2 prompts; its slice is math\)"):
+        router.check([prompt("x"), prompt("y", slice="math")])
+    with pytest.raises(DataError, match=r"p\.rewards\.components\.b scores none of the 1 prompts; .* slices are chat"):
+        router.check([prompt("x")], where="p.rewards")
+    with pytest.raises(DataError, match=r"a\.except_slices=code is a slice without prompts; expected .*which are chat"):
+        Router(section({"a": {**RULE, "except_slices": ["code"]}}).components).check([prompt("x")])
 
 
 @pytest.mark.parametrize(("components", "options", "message"), [

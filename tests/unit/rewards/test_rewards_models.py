@@ -1,5 +1,7 @@
 """Reward models and judges as components: what they say, of which tokens, and when another one says it."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import rewards_example as example
@@ -11,6 +13,7 @@ from fairlead.core.errors import ConfigError
 from fairlead.core.records import Completion, Judgment, Message, Prompt
 from fairlead.core.reward_section import ModelComponent
 from fairlead.models.checkpoint import save_policy
+from fairlead.models.frozen import load_frozen
 from fairlead.models.heads import Readout, new_reward_head, save_head
 from fairlead.models.load import load_policy, load_tokenizer
 from fairlead.rewards.judged import JudgedSource, OneByOne, circle_pairs
@@ -54,7 +57,14 @@ def chat():
 def scorer(folder, chat, **part):
     section = parse_config(ModelComponent, {"type": "model", **part}, where="rewards.components.a")
     return load_scorer(
-        folder, name="a", part=section, policy=chat, template=None, device="cpu", budget=PlainBudget(256), heed=go_on
+        folder,
+        name="a",
+        part=section,
+        policy=chat,
+        template=None,
+        load=partial(load_frozen, device="cpu"),
+        budget=PlainBudget(256),
+        heed=go_on,
     )
 
 

@@ -229,3 +229,15 @@ def test_a_worker_whose_parent_was_killed_ends():
     while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert [alive(pid) for pid in pids] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        ("json:loads", "build=json:loads fails with TypeError"),
+        ("builtins:dict", "build=builtins:dict returns an object without version, validate, check; expected one with"),
+    ],
+)
+def test_a_function_that_builds_no_verifier_is_a_mistake_of_the_recipe(pool: WorkerPool, build: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        make_verifier(section("custom", build=build), pool=pool)

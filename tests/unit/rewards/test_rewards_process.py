@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from fairlead.core.errors import DataError, ModelError
 from fairlead.core.io import write_jsonl
 from fairlead.core.records import Completion, Message, Prompt, StepLabels
 from fairlead.core.reward_section import ComposeSection, ProcessComponent
+from fairlead.models.frozen import load_frozen
 from fairlead.models.load import load_tokenizer
 from fairlead.rewards.composer import Composer
 from fairlead.rewards.process import ProcessConfig, run
@@ -119,7 +121,14 @@ def trained(tmp_path_factory):
 
 
 def reader(folder, chat):
-    return load_steps(folder, policy=chat, template=None, device="cpu", budget=PlainBudget(256), heed=lambda: None)
+    return load_steps(
+        folder,
+        policy=chat,
+        template=None,
+        load=partial(load_frozen, device="cpu"),
+        budget=PlainBudget(256),
+        heed=lambda: None,
+    )
 
 
 def reply(chat, text, *, finished=True):

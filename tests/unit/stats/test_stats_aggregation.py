@@ -175,6 +175,26 @@ def test_exchanging_the_completions_of_a_pair_exchanges_its_posterior_and_keeps_
     assert (found.side_bias > 0).all()
 
 
+def test_votes_without_sides_teach_nothing_about_a_rater_and_count_by_ability_alone():
+    rng = np.random.default_rng(3)
+    rows = [(f"q{i}", f"r{k}", str(int(rng.random() < 0.5))) for i in range(30) for k in range(3)]
+    swaps = [bool(rng.random() < 0.5) for _ in rows]
+    edits = [(f"edit{i}", "r0", "0") for i in range(20)]
+    told = one_coin(votes_from_rows(rows, label_names=("0", "1"), swapped=swaps), side_bias=True)
+    mixed = one_coin(
+        votes_from_rows(rows + edits, label_names=("0", "1"), swapped=swaps + [None] * len(edits)), side_bias=True
+    )
+    assert mixed.side_bias == pytest.approx(told.side_bias, abs=1e-6)
+    assert mixed.rater_accuracy == pytest.approx(told.rater_accuracy, abs=1e-6)
+    as_sided = one_coin(
+        votes_from_rows(rows + edits, label_names=("0", "1"), swapped=swaps + [False] * len(edits)), side_bias=True
+    )
+    assert as_sided.side_bias[0] > told.side_bias[0] + 0.1, "what it would be if an edit stood on the left"
+    alone = one_coin(votes_from_rows(edits, label_names=("0", "1"), swapped=[None] * len(edits)), side_bias=True)
+    assert np.isnan(alone.rater_accuracy).all() and alone.side_bias == pytest.approx([0])
+    assert alone.posterior[:, 0] == pytest.approx(np.full(20, 2 / 3)), "the prior's accuracy: two of three"
+
+
 def test_side_bias_needs_two_labels_and_the_sides():
     with pytest.raises(DataError, match=r"votes\.swapped is not recorded"):
         one_coin(votes_from_rows([("q", "a", "A"), ("q", "b", "B")]), side_bias=True)

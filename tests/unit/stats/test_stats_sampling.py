@@ -6,9 +6,11 @@ import pytest
 from fairlead.core.errors import DataError
 from fairlead.stats.sampling import (
     choose_pairs,
+    design_weights,
     inclusion_probabilities,
     mean_over_all,
     pair_scores,
+    shrunk_disagreement,
     systematic_sample,
     total_over_all,
 )
@@ -101,3 +103,47 @@ def test_what_cannot_be_chosen_is_refused():
     with pytest.raises(DataError, match="inclusion cannot be used"):
         total_over_all([1.0], [0.0])
     assert mean_over_all([], [], num_pairs=3).note == "no observations"
+
+
+def test_disagreement_of_pairs_like_these():
+    """0 of 0 is a half, 3 of 8 is 4/10; times uncertainty 1."""
+    differ = shrunk_disagreement([0, 3], [0, 8])
+    assert differ == pytest.approx([0.5, 0.4])
+    assert pair_scores(p_first=[0.5, 0.5], disagreement=differ) == pytest.approx([0.5, 0.4])
+    with pytest.raises(DataError):
+        pair_scores(disagreement=[1.5])
+
+
+def test_weights_of_batches_by_hand():
+    """Batch 1: two rated of two with pi 1/2, batch 2: one rated of two with pi 1/4. n = 3; (2/3)/(1/2) + 1/3 = 5/3, and (1/3)/(1/4)/(1/2) = 8/3."""
+    assert design_weights([1, 1, 2], [0.5, 0.5, 0.25], drawn={1: 2, 2: 2}) == pytest.approx([5 / 3, 5 / 3, 8 / 3])
+    assert design_weights([4, 4], [0.2, 0.2], drawn={4: 2}) == pytest.approx([5, 5])
+    for bad in (
+        {"batches": [1], "inclusion": [0.0], "drawn": {1: 1}},
+        {"batches": [1, 1], "inclusion": [1, 1], "drawn": {1: 1}},
+    ):
+        with pytest.raises(DataError):
+            design_weights(bad["batches"], bad["inclusion"], drawn=bad["drawn"])
+
+
+def test_batches_that_follow_what_was_seen_estimate_the_total_without_bias():
+    """Three batches of 6 of 40 pairs; the second and third seek pairs like those whose value was 1, so plain means are far off."""
+    rng = np.random.default_rng(0)
+    group = np.arange(40) % 4
+    values = (rng.random(40) < np.array([0.9, 0.6, 0.3, 0.1])[group]).astype(float)
+    estimates, plain = [], []
+    for seed in range(1500):
+        left, seen, pairs, batch, pi = np.arange(40), np.zeros(4), [], [], []
+        for number in range(3):
+            chosen = choose_pairs(1 + 20 * seen[group[left]], num_pairs=6, seed=10 * seed + number)
+            pairs += list(left[chosen.pairs])
+            batch += [number] * 6
+            pi += list(chosen.inclusion[chosen.pairs])
+            np.add.at(seen, group[pairs], values[pairs])
+            left = np.setdiff1d(left, pairs)
+        weights = design_weights(batch, pi, drawn=dict.fromkeys(range(3), 6))
+        estimates.append(weights @ values[pairs])
+        plain.append(40 * values[pairs].mean())
+    error = np.std(estimates) / np.sqrt(len(estimates))
+    assert abs(np.mean(estimates) - values.sum()) < 4 * error < 0.8
+    assert np.mean(plain) - values.sum() > 10 * error

@@ -88,7 +88,6 @@ def test_rollback_restores_the_release_before_and_is_recorded(store):
         ),
         (["approved", "released", "approved"], "is released and cannot become approved"),
         (["removed", "approved"], "is removed and cannot become approved; expected candidate"),
-        (["other name"], "is candidate and cannot become candidate; expected approved or removed"),
     ],
 )
 def test_wrong_steps_say_what_is_allowed(store, steps, words):
@@ -96,7 +95,6 @@ def test_wrong_steps_say_what_is_allowed(store, steps, words):
     registry.register(policy.id, "a")
     actions = {
         "removed": lambda: registry.remove(policy.id, reason="r"),
-        "other name": lambda: registry.register(policy.id, "b"),
     }
     with pytest.raises(StoreError, match=words):
         for i, step in enumerate(steps):
@@ -110,6 +108,7 @@ def test_other_refusals(store):
     (a, b), registry = policies(store, 2), Registry(store, "policies")
     registry.register(a.id, "first")
     assert registry.register(a.id, "first") == registry.entries()[0]
+    assert registry.register(a.id, "other recipe, same artifact") == registry.entries()[0]
     refusals = {
         "is a prompts; expected a policy": lambda: registry.register(add(store, "prompts").id, "x"),
         "is empty; expected a name": lambda: registry.register(b.id, " "),

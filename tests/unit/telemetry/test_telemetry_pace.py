@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from fairlead.telemetry import JsonlSink, Pace, typical_pace
+from fairlead.telemetry import PHASES, JsonlSink, Pace, phase_words, typical_pace
 
 
 @pytest.fixture
@@ -42,3 +42,15 @@ def test_the_summary_takes_medians(tmp_path):
             sink.log(step, {"loss": 1.0, "tokens_per_s": tokens, "train/step_s": seconds})
     assert typical_pace(tmp_path / "metrics.jsonl") == {"tokens_per_s": 100.0, "step_s": 2.0}
     assert typical_pace(tmp_path / "none.jsonl") == {}
+
+
+def test_the_summary_takes_medians_of_each_phase(tmp_path):
+    with contextlib.closing(JsonlSink(tmp_path / "metrics.jsonl")) as sink:
+        for step, (wrote, scored, trained) in enumerate(
+            [(10.0, 1.0, 5.0), (30.0, 9.0, 7.0), (20.0, 2.0, 6.0)], start=1
+        ):
+            sink.log(step, dict(zip(PHASES.values(), (wrote, scored, trained), strict=True)))
+    found = typical_pace(tmp_path / "metrics.jsonl")
+    assert found == {"generate_tokens_per_s": 20.0, "score_tokens_per_s": 2.0, "update_tokens_per_s": 6.0}
+    assert phase_words({"generate": 1234.0, "update": 6.0}) == "generate 1,234, update 6 tokens/s"
+    assert phase_words({}) == ""

@@ -58,6 +58,8 @@ def test_all_rules_may_only_propose_or_be_silent():
         ({"more": [{"id": "a", "when": [{"metric": "los", "side": "above", "limit": 3}], "remedy": "x"}]},
          r"more.0.when.0.metric: metric=los is not declared \(did you mean loss\?\)"),
         ({"rules": {"kl_high": {"actions": [{"kind": "stop", "factor": 2}]}}}, "factor=2.0 does not fit stop"),
+        ({"more": [{"id": "a", "need": 2, "when": [{"metric": "loss", "side": "above", "limit": 3}], "remedy": "x"}]},
+         "need=2 is more than there are conditions"),
         ({"rules": {"kl_high": {"actions": [{"kind": "raise_kl", "factor": 0.5}]}}}, "wrong way round for raise_kl"),
         ({"rules": {"kl_high": {"actions": [{"kind": "scale_rate"}]}}}, "does not fit scale_rate"),
     ],

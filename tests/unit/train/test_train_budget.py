@@ -9,8 +9,9 @@ from training_examples import METHODS, make_learner, make_trees, weights
 
 from fairlead.core.errors import Interrupted
 from fairlead.core.services import Services
+from fairlead.models.out_of_memory import is_out_of_memory
 from fairlead.text import Branch, Tree
-from fairlead.train.budget import is_out_of_memory, smaller_budget
+from fairlead.train.budget import smaller_budget
 from fairlead.train.hooks import Session
 from fairlead.train.loop import run_loop
 

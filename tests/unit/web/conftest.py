@@ -6,12 +6,13 @@ import pytest
 
 pytest.importorskip("sqlalchemy", reason="the extra web is not installed")
 
+from starlette.testclient import TestClient
 from web_browser import PLACE, Browser
 from web_example import pairs
 
 from fairlead.store.annotation.database import Database, open_database
 from fairlead.store.annotation.schema import Project
-from fairlead.web import importing, people, projects
+from fairlead.web import importing, people, projects, tokens
 from fairlead.web.app import make_app
 from fairlead.web.policy import Actor
 
@@ -19,7 +20,7 @@ from fairlead.web.policy import Actor
 @pytest.fixture
 def database(db: str) -> Iterator[Database]:
     """A new database, on SQLite and on PostgreSQL."""
-    with open_database(db) as opened:
+    with open_database(db, is_durable=False) as opened:
         yield opened
 
 
@@ -70,5 +71,19 @@ def browser(app, join) -> Iterator:
     def made(name="ann", role="rater"):
         join(name, role)
         return Browser(app).log_in(name)
+
+    return made
+
+
+@pytest.fixture
+def program(app, database):
+    """A client with a token of an actor."""
+
+    def made(actor=None, scope="lead"):
+        client = TestClient(app, base_url=f"{PLACE.url}/api/v1/", follow_redirects=False)
+        if actor is not None:
+            secret = tokens.make_token(database, actor, name="test", scope=scope, num_days=1).secret
+            client.headers["authorization"] = f"Bearer {secret}"
+        return client
 
     return made

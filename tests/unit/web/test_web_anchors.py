@@ -13,7 +13,7 @@ from web_example import pairs, take, vote
 
 from fairlead.core.io import read_rows
 from fairlead.feedback.anchors import AnchorRule
-from fairlead.stats.drift import bernoulli_run_length
+from fairlead.stats.drift import bernoulli_cusum, bernoulli_run_length
 from fairlead.store.annotation.database import open_database
 from fairlead.store.annotation.schema import Assignment, Completion, Event, Item, Progress, Verdict
 from fairlead.store.annotation.steering import Alarm, Anchor, Check, Rater, Round
@@ -66,7 +66,7 @@ def uses(database, done):
 @given(share=st.sampled_from([0.05, 0.075, 0.1]), name=st.sampled_from(["ann", "bob", "cem"]))
 def test_every_batch_of_a_sitting_holds_an_anchor(tmp_path_factory, share, name):
     """20 items a batch, from the beginning of the sitting; and no item comes twice."""
-    with open_database(tmp_path_factory.mktemp("anchors") / "votes.db") as database:
+    with open_database(tmp_path_factory.mktemp("anchors") / "votes.db", is_durable=False) as database:
         with database.write() as rows:
             from fairlead.store.annotation.schema import Person
 
@@ -302,6 +302,34 @@ def test_an_alarm_is_closed_with_a_reason_and_the_sum_begins_again(database, joi
     with database.read() as rows:
         (row,) = drift.watched(rows, made.id)
     assert (row.evidence, row.alarm) == (0.0, None)
+
+
+def test_watching_all_raters_takes_as_many_statements_as_watching_one(database, join):
+    """And says of each what a question about the rater alone says."""
+    made, _, _ = alarmed(database, join)
+
+    def look():
+        asked = []
+        listen = lambda *args: asked.append(args[2])  # noqa: E731
+        sa.event.listen(database.engine, "before_cursor_execute", listen)
+        with database.read() as rows:
+            found = drift.watched(rows, made.id)
+        sa.event.remove(database.engine, "before_cursor_execute", listen)
+        return found, len(asked)
+
+    first, num = look()
+    for name in ("bob", "cem", "dan"):
+        rate(database, made, join(name), 12, is_right=lambda i: i % 3 > 0)
+    found, later = look()
+    assert len(found) == len(first) + 3 and later == num
+    with database.read() as rows:
+        for row in found:
+            answers = [is_right for _, is_right in anchors.checks_since(rows, made.id, row.person_id, position=-1)]
+            path = bernoulli_cusum(answers, p0=drift.P0, p1=drift.P1, h=drift.LEVEL).path
+            assert (row.num_anchors, row.num_right) == (len(answers), sum(answers)) and row.evidence == (
+                path[-1] if len(path) else 0
+            )
+    assert sum(row.num_anchors > 0 for row in found) > 1
 
 
 def test_agreed_calibration_pairs_become_anchors(database, join):

@@ -19,9 +19,9 @@ def calibrated(database):
     return made
 
 
-def rate_calibration(database, project, actor, *, is_contrary=False):
-    """Vote for a on every item, or for b."""
-    for _ in range(NUM):
+def rate_calibration(database, project, actor, *, num=None, is_contrary=False):
+    """Vote for a on every item, or on `num` of them, or for b."""
+    for _ in range(num or project.calibration_items):
         assignment = take(database, actor, project)
         verdicts.submit(
             database, actor, assignment.id, vote("left" if is_swapped(assignment.shown) == is_contrary else "right")
@@ -75,3 +75,16 @@ def test_a_lead_lets_somebody_in_with_a_reason(database, calibrated, join):
 
 def test_without_calibration_items_there_is_no_gate(database, project, join):
     assert isinstance(queue.next_assignment(database, join("ann"), project.id), Assignment)
+
+
+def test_a_round_of_few_pairs_says_that_it_leaves_the_guideline_open(database, browser, join):
+    lea = browser("lea", "lead")
+    for num, is_open in ((3, True), (NUM, False)):
+        made = projects.create_project(database, f"of {num}", calibration_items=num)
+        importing.add_items(database, made.id, pairs(num))
+        rate_calibration(database, made, join(f"ann {num}"))
+        bob = join(f"bob {num}")
+        rate_calibration(database, made, bob, num=1, is_contrary=True)
+        rate_calibration(database, made, bob, num=num - 1)
+        page = lea.get(f"/p/{made.id}/calibration").text
+        assert "The guideline is clear." in page and ("The interval leaves it open" in page) is is_open

@@ -1,6 +1,7 @@
 """Live conversations: two replies a turn, on from the chosen one, votes like others; failures, a policy that is slow, the tables made again."""
 
 import re
+import threading
 import time
 
 import pytest
@@ -9,15 +10,18 @@ from web_browser import ORIGIN, PLACE, Browser
 from web_example import pairs, vote
 from web_payloads import PAYLOADS
 
+from fairlead.core.protocols import Reply
 from fairlead.core.records import Completion
 from fairlead.feedback.collected import read_collected
 from fairlead.store.annotation.schema import Assignment, Event, Verdict
 from fairlead.store.annotation.talked import ChatTurn
-from fairlead.web import exporting, importing, projects, queue, verdicts
+from fairlead.web import contents, exporting, importing, projects, queue, verdicts
 from fairlead.web.app import make_app
-from fairlead.web.chats.talker import Talker
+from fairlead.web.chats.talker import MAX_TOGETHER, Talker
 from fairlead.web.chats.talking import ask_again, latest_chat, say, stand
+from fairlead.web.chats.turns import Turns
 from fairlead.web.errors import Refused
+from fairlead.web.pages.talking import waiting_words
 
 RULES = projects.Rules(ties="allowed", both_bad=True)
 
@@ -30,24 +34,26 @@ class Parrot:
     def __init__(self, *, same=0, delay_s=0.0, fault=None):
         self.same, self.delay_s, self.fault, self.requests = same, delay_s, fault, []
 
-    def reply(self, request):
-        self.requests.append(request)
-        time.sleep(self.delay_s)
-        if self.fault:
-            raise self.fault
-        said = request.prompt.messages[-1].content
-        texts = [said, said] if len(self.requests) <= self.same else [f"{said} one", f"{said} two"]
-        return [
-            Completion(
-                prompt_id=request.prompt.id,
-                text=text,
-                model=self.name,
-                seed=request.seed,
-                sample_index=i,
-                meta={"key": request.key},
-            )
-            for i, text in enumerate(texts)
-        ]
+    def reply(self, requests):
+        for request in requests:
+            self.requests.append(request)
+            time.sleep(self.delay_s)
+            if self.fault:
+                raise self.fault
+            said = request.prompt.messages[-1].content
+            texts = [said, said] if len(self.requests) <= self.same else [f"{said} one", f"{said} two"]
+            completions = [
+                Completion(prompt_id=request.prompt.id, text=text, model=self.name, seed=request.seed, sample_index=i, meta={"key": request.key})
+                for i, text in enumerate(texts[: request.num_samples])
+            ]  # fmt: skip
+            yield Reply(key=request.key, completions=completions)
+
+
+def answer(database, parrot=None, **options):
+    """Everything that waits, to its end."""
+    talker = Talker(database, parrot or Parrot(), **options)
+    while talker.answer_next():
+        pass
 
 
 @pytest.fixture
@@ -71,7 +77,7 @@ def speak(database, actor, project, text, *, parrot=None, chat=None, key=None):
         text=text,
         key=key or verdicts.new_key(),
     )
-    Talker(database, parrot or Parrot()).answer_next()
+    answer(database, parrot)
     with database.read() as rows:
         return rows.get(Assignment, standing(database, actor, project).assignment_id or "none")
 
@@ -89,8 +95,7 @@ def test_it_goes_on_from_the_chosen_reply(database, project, join, choice, goes_
     assert standing(database, ann, project).state == "vote"
     with database.read() as rows:
         shown = [
-            importing.texts_of(rows, queue.item_of(rows, assignment)).completions[int(digit)].text
-            for digit in assignment.shown
+            contents.content_of(rows, assignment.item_id).completions[int(digit)].text for digit in assignment.shown
         ]
     verdicts.submit(database, ann, assignment.id, vote(choice))
     now = standing(database, ann, project)
@@ -109,7 +114,7 @@ def test_a_vote_is_asked_for_before_more_is_said(database, project, join):
         assert standing(database, ann, project).state == state
         with pytest.raises(Refused, match="Choose a reply first"):
             say(database, ann, project.id, chat_id=chat, text="More", key=f"too-soon-{state}".replace("_", "-"))
-        Talker(database, Parrot()).answer_next()
+        answer(database)
 
 
 def test_the_same_message_is_stored_once(database, project, join):
@@ -158,13 +163,13 @@ def test_conversations_of_others_are_missing(database, project, join):
 def test_a_policy_that_fails_is_told_without_its_name_and_asked_again(database, project, join, parrot, words):
     ann = join("ann")
     say(database, ann, project.id, chat_id="", text="Hi", key="first-message")
-    Talker(database, parrot, timeout_s=0.05 if parrot.delay_s else 5).answer_next()
+    answer(database, parrot, timeout_s=0.05 if parrot.delay_s else 5)
     now = standing(database, ann, project)
     assert now.state == "failed" and words in now.failure and "parrot" not in now.failure
     for _ in range(2):
         ask_again(database, ann, project.id, chat_id=now.chat_id, key="ask-again-1")
     assert standing(database, ann, project).state == "waiting"
-    Talker(database, Parrot()).answer_next()
+    answer(database)
     assert standing(database, ann, project).state == "vote"
 
 
@@ -188,15 +193,13 @@ def test_a_late_reply_to_a_turn_that_was_asked_again_is_dropped(database, projec
     chat = latest(database, ann, project)
 
     class Meanwhile(Parrot):
-        def reply(self, request):
-            talker._fail(turn, "slow", "slow")
+        def reply(self, requests):
+            turns = Turns(database)
+            turns.fail(turns.waiting(limit=1)[0], "slow", "slow")
             ask_again(database, ann, project.id, chat_id=chat, key="ask-again-1")
-            return super().reply(request)
+            return super().reply(requests)
 
-    talker = Talker(database, Meanwhile())
-    with database.read() as rows:
-        turn = rows.get(ChatTurn, (chat, 0))
-    talker.answer_next()
+    Talker(database, Meanwhile()).answer_next()
     assert standing(database, ann, project).state == "waiting"
 
 
@@ -287,7 +290,9 @@ def test_a_conversation_without_scripts_that_says_nothing_of_the_policy(database
     page = ann.get(answer.headers["location"]).text
     assert "being written" in page and 'http-equiv="refresh"' in page and 'name="text"' not in page
     state = ann.client.get(f"{place}/state", params={"chat": latest_of(page)}).json()
-    assert state == {"state": "waiting", "number": 0}
+    assert (state["state"], state["number"]) == ("waiting", 0) and state["words"].startswith(
+        "Two replies are being written"
+    )
     talker.answer_next()
     page = ann.get(place).text
     with database.read() as rows:
@@ -345,3 +350,89 @@ def test_what_failed_is_kept_for_the_lead_with_its_cause(database, project, join
     with database.read() as rows:
         event = rows.scalar(sa.select(Event).where(Event.kind == "chat.failed"))
     assert "out of memory" in event.content["cause"] and event.person_id is None
+
+
+class Slow(Parrot):
+    """Says that it has begun, and waits to be let go on."""
+
+    def __init__(self):
+        super().__init__()
+        self.has_begun, self.may_go_on = threading.Event(), threading.Event()
+
+    def reply(self, requests):
+        self.has_begun.set()
+        assert self.may_go_on.wait(20)
+        yield from super().reply(requests)
+
+
+def test_several_people_are_answered_together_and_nobody_waits_to_vote(database, project, join):
+    """Ten people speak: eight are in one call of the policy, two in the next; a vote is stored while the policy is at work."""
+    people = [join(f"rater {i}") for i in range(MAX_TOGETHER + 2)]
+    voted = speak(database, people[0], project, "Hi")
+    for number, who in enumerate(people[1:]):
+        say(database, who, project.id, chat_id="", text=f"Hello {number}", key=f"message-{number}")
+    assert standing(database, people[-1], project).num_before == MAX_TOGETHER
+    assert waiting_words(standing(database, people[-1], project)).startswith("8 others are answered first")
+    slow = Slow()
+    talker = Talker(database, slow)
+    talker.wake()
+    assert slow.has_begun.wait(20)
+    start = time.monotonic()
+    verdicts.submit(database, people[0], voted.id, vote("left"))
+    assert time.monotonic() - start < 5 and {standing(database, who, project).state for who in people[1:]} == {
+        "waiting"
+    }
+    slow.may_go_on.set()
+    end = time.monotonic() + 20
+    while {standing(database, who, project).state for who in people[1:]} != {"vote"} and time.monotonic() < end:
+        time.sleep(0.02)
+    talker.stop()
+    assert {standing(database, who, project).state for who in people[1:]} == {"vote"}
+
+
+def test_a_conversation_that_cannot_be_answered_keeps_nobody_else_waiting(database, project, join):
+    ann, bob = join("ann"), join("bob")
+
+    class Partial(Parrot):
+        def reply(self, requests):
+            for request in requests:
+                is_long = request.prompt.messages[-1].content == "long"
+                yield Reply(key=request.key, fault="no room") if is_long else next(super().reply([request]))
+
+    for who, text in ((ann, "long"), (bob, "Hi")):
+        say(database, who, project.id, chat_id="", text=text, key=f"message-of-{who.name}")
+    Talker(database, Partial()).answer_next()
+    assert (standing(database, ann, project).state, standing(database, bob, project).state) == ("failed", "vote")
+    assert "room" not in standing(database, ann, project).failure
+
+
+def test_a_round_that_was_given_up_holds_the_policy_and_what_waits_is_answered_after_it(database, project, join):
+    ann, bob = join("ann"), join("bob")
+    slow = Slow()
+    say(database, ann, project.id, chat_id="", text="Hi", key="message-of-ann")
+    talker = Talker(database, slow, timeout_s=0.05)
+    assert talker.answer_next() and "within 0.05 seconds" in standing(database, ann, project).failure
+    say(database, bob, project.id, chat_id="", text="Hi", key="message-of-bob")
+    slow.may_go_on.set()
+    talker._timeout_s = 20
+    assert talker.answer_next() and standing(database, bob, project).state == "vote"
+    assert standing(database, ann, project).state == "failed"
+
+
+CRITERIA = projects.Rules(ties="allowed", criteria=(projects.Criterion(name="kind", question="Is it kind?", points=3),))
+
+
+def test_a_guideline_with_criteria_is_answered_on_the_page(database, project, log_in):
+    made, talker = log_in
+    projects.publish_guideline(database, project.id, text="# Kind", rules=CRITERIA, by=None)
+    ann = made()
+    page = ann.get(f"/p/{project.id}/talk").text
+    ann.post(f"/p/{project.id}/say", text="Hi", **fields(page, f"/p/{project.id}/say"))
+    talker.answer_next()
+    page = ann.get(f"/p/{project.id}/talk").text
+    action = re.search(r'action="(/a/[^"]+/verdict)"', page)[1]
+    assert "Is it kind?" in page and page.count("data-tab=") == 2
+    sent = {**fields(page, action), "choice": "left2", "rate_kind_0": "3", "rate_kind_1": "1"}
+    assert ann.post(action, **sent).status_code == 303
+    with database.read() as rows:
+        assert sorted(rows.scalar(sa.select(Verdict)).criteria["kind"]) == [1, 3]

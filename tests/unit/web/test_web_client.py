@@ -10,23 +10,27 @@ import time
 import zipfile
 
 import pytest
+import sqlalchemy as sa
 import uvicorn
+from web_example import pairs
 
 from fairlead.core.errors import ConfigError
+from fairlead.store.annotation.schema import Invite
+from fairlead.store.annotation.steering import Anchor
 from fairlead.web import client as clients
-from fairlead.web import tokens, webhooks
+from fairlead.web import importing, tokens, webhooks
 from fairlead.web.app import make_app
 from fairlead.web.client import ApiError, Client, Unreachable, verify_webhook
 from fairlead.web.place import Place
 
 
 @contextlib.contextmanager
-def served(database):
+def served(database, **changes):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     place = Place.of(host="127.0.0.1", port=port, url=None)
-    app = make_app(database, place=place, secret=b"s" * 32, rate_per_s=1e6, burst=10**6)
+    app = make_app(database, place=place, secret=b"s" * 32, rate_per_s=1e6, burst=10**6, **changes)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -140,6 +144,59 @@ def test_an_answer_that_is_lost_is_asked_for_again_and_stored_once(connect, proj
     lead._line = Cuts(lead._line, cut=[2])
     made = lead.create_project("once")
     assert [each.name for each in lead.list_projects()].count("once") == 1 and made.name == "once"
+
+
+def test_what_creates_things_is_asked_for_again_and_made_once(connect, project, database, monkeypatch):
+    monkeypatch.setattr(clients, "FIRST_WAIT_S", 0.01)
+    lead = connect("lea", "lead", "lead")
+    importing.add_items(database, project.id, pairs(40, prefix="more"))
+    lead._line = Cuts(lead._line, cut=[1, 3, 5])
+    link = lead.invite("adjudicator", languages=["de"], skills=["code"])
+    desk = lead.lead(project.id)
+    number = desk.open_round("version 2")
+    made = desk.make_webhook("https://93.184.215.14/hook", ["alarm"])
+    assert lead._line.num == 6 and "/invite/" in link and made["secret"].startswith("fairlead_hook_")
+    assert [each["id"] for each in desk.webhooks()] == [made["id"]]
+    assert [each["number"] for each in desk.watched()["rounds"]] == [number]
+    with database.read() as rows:
+        assert rows.scalar(sa.select(sa.func.count()).select_from(Invite)) == 2  # lea's own and this one
+
+
+def test_known_answers_come_in_as_anchors_or_as_the_test_of_a_skill(connect, tmp_path, database):
+    """Eight pairs as anchors, twenty as the test of a skill; neither is an item to rate, and a file that is sent again adds nothing."""
+    lead = connect("lea", "lead", "lead")
+    project = lead.create_project("gold", votes_per_item=1, calibration_items=0)
+    for name, num in (("anchors", 8), ("code", 20)):
+        rows = [{"prompt": f"{name} {i}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(num)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    added = lead.import_file(project.id, tmp_path / "anchors.jsonl", is_gold=True)
+    assert (added.num_items, added.num_known) == (8, 0)
+    again = lead.import_file(project.id, tmp_path / "anchors.jsonl", is_gold=True)
+    assert (again.num_items, again.num_known) == (0, 8)
+    assert lead.import_file(project.id, tmp_path / "code.jsonl", is_gold=True, test="code").num_items == 20
+    assert lead.lead(project.id).watched()["num_gold"] == 8
+    with database.read() as rows:
+        kept = rows.execute(sa.select(Anchor.qualifies, sa.func.count()).group_by(Anchor.qualifies)).all()
+    assert dict(kept) == {"": 8, "skill:code": 20}
+    ann = connect("ann")
+    assert ann.take_next(project.id) is None  # anchors alone are nothing to rate
+    with pytest.raises(ApiError, match="A test needs known answers"):
+        lead.import_file(project.id, tmp_path / "code.jsonl", test="code")
+    rows = [
+        {"id": i, "data": {"prompt": f"q {i}", "answer1": "a", "answer2": "b"}, "annotations": []} for i in range(2)
+    ]
+    (tmp_path / "tasks.json").write_text(json.dumps(rows))
+    with pytest.raises(ApiError, match="does not say which reply is better"):
+        lead.import_file(project.id, tmp_path / "tasks.json", is_gold=True)
+
+
+def test_replies_of_a_prompt_come_in_to_be_ranked(connect, tmp_path):
+    lead = connect("lea", "lead", "lead")
+    project = lead.create_project("ranked", votes_per_item=1, calibration_items=0)
+    rows = [{"prompt": "q", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(2)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert lead.import_file(project.id, tmp_path / "pairs.jsonl", group_size=4).num_items == 1
+    assert len(connect("ann").take_next(project.id).replies) == 4
 
 
 def test_a_server_that_is_gone_is_said_so(connect, monkeypatch):

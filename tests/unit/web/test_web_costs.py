@@ -1,6 +1,7 @@
 """Costs by hand, the budget stop and its override on record; labels by every method; versions of a guideline before and after."""
 
 import math
+import re
 
 import pytest
 from web_browser import Browser
@@ -8,10 +9,12 @@ from web_example import pairs, take, vote
 
 from fairlead.stats.intervals import Interval, difference_interval, wilson
 from fairlead.store.annotation.leading import Budget
-from fairlead.web import budget, importing, projects, queue, verdicts
+from fairlead.store.annotation.schema import Item
+from fairlead.web import anchors, budget, importing, projects, queue, verdicts
 from fairlead.web.dashboard import labels, sheet, versions
 from fairlead.web.errors import Refused
 from fairlead.web.frames import is_swapped
+from fairlead.web.verdicts import new_key
 
 
 def rate(database, who, project, num, choice="left"):
@@ -31,8 +34,10 @@ def test_costs_by_hand(database, project, join):
     rate(database, ann, project, 1, "skip")
     budget.set_budget(database, project.id, budget.Terms(dollars_per_vote=0.5, limit_dollars=6.0), by=lea.person_id)
     rate(database, ann, project, 2)
-    budget.add_payment(database, project.id, kind="ai", dollars=1.2, note="judge", by=lea.person_id)
-    budget.add_payment(database, project.id, kind="human", dollars=2.0, note="training", by=lea.person_id)
+    budget.add_payment(database, project.id, kind="ai", dollars=1.2, note="judge", by=lea.person_id, key=new_key())
+    budget.add_payment(
+        database, project.id, kind="human", dollars=2.0, note="training", by=lea.person_id, key=new_key()
+    )
     found = costs(database, project)
     ledger = found.ledger(num_usable=2)
     assert (found.votes_dollars, ledger.human, ledger.ai) == pytest.approx((1.9, 3.9, 1.2))
@@ -102,17 +107,29 @@ def test_payments_need_a_purpose_and_never_fall_below_nothing(database, project,
     lea = join("lea", "lead")
     for kind, dollars, note in (("ai", 1.0, " "), ("ai", math.inf, "x"), ("robot", 1.0, "x"), ("ai", -1.0, "x")):
         with pytest.raises(Refused):
-            budget.add_payment(database, project.id, kind=kind, dollars=dollars, note=note, by=lea.person_id)
-    budget.add_payment(database, project.id, kind="ai", dollars=2.0, note="x", by=lea.person_id)
-    budget.add_payment(database, project.id, kind="ai", dollars=-0.5, note="a refund", by=lea.person_id)
+            budget.add_payment(
+                database, project.id, kind=kind, dollars=dollars, note=note, by=lea.person_id, key=new_key()
+            )
+    budget.add_payment(database, project.id, kind="ai", dollars=2.0, note="x", by=lea.person_id, key=new_key())
+    budget.add_payment(database, project.id, kind="ai", dollars=-0.5, note="a refund", by=lea.person_id, key=new_key())
     assert costs(database, project).ai == 1.5
+
+
+def test_a_payment_that_is_sent_twice_is_entered_once(browser, database, project):
+    lea = browser("lea", "lead")
+    page = lea.get(f"/p/{project.id}/costs").text
+    fields = {"key": re.search(r'name="key" value="([^"]+)"', page)[1], "kind": "ai", "dollars": "2", "note": "judge"}
+    for _ in range(2):
+        assert lea.post(f"/p/{project.id}/costs/payment", **fields).status_code == 303
+    assert costs(database, project).ai == 2
+    assert lea.post(f"/p/{project.id}/costs/payment", **{**fields, "dollars": "3"}).status_code == 409
 
 
 def test_the_budget_is_made_again_from_the_events(database, project, join):
     lea, ann = join("lea", "lead"), join("ann")
     rate(database, ann, project, 2)
     budget.set_budget(database, project.id, budget.Terms(dollars_per_vote=0.5, limit_dollars=1.0), by=lea.person_id)
-    budget.add_payment(database, project.id, kind="human", dollars=1.0, note="x", by=lea.person_id)
+    budget.add_payment(database, project.id, kind="human", dollars=1.0, note="x", by=lea.person_id, key=new_key())
     budget.override(database, project.id, reason="x", by=lea.person_id)
 
     def stored():
@@ -158,6 +175,25 @@ def test_labels_of_every_method_and_their_raters(browser, database, project, joi
         assert budget.usable_pairs(rows, project.id) == 12
 
 
+def test_methods_say_the_same_where_completions_are_too_many_to_be_read(database, project, join, monkeypatch):
+    """Bradley-Terry alone needs to know them; a decision and an answer of an anchor hold without."""
+    for name in ("ann", "bob", "cas"):
+        who = join(name)
+        for number in range(4):
+            choice = "tie" if number == 3 else "left"
+            verdicts.submit(database, who, take(database, who, project).id, vote(choice))
+    found = sheet.sheet_of(database, project.id).value
+    with database.write() as rows:
+        anchors.make_anchor_in(rows, rows.get(Item, found.item_ids[0]), answer="b", by=None, source="test")
+    whole = labels._read(database, project.id)
+    monkeypatch.setattr(labels, "_MAX_PAIRS", 3)
+    large = labels._read(database, project.id)
+    assert large.rows[:4] == whole.rows[:4] and not any(row.fault for row in large.rows[:4])
+    assert "pairs are too many for a page" in large.rows[4].fault and not whole.rows[4].fault
+    assert large.num_decisions == whole.num_decisions == 1
+    assert large.unsure == {method: rows for method, rows in whole.unsure.items() if method != "bradley_terry"}
+
+
 def test_a_decision_fixes_a_pair_under_every_method(database, project, join):
     for name, label in (("ann", "a"), ("bob", "b")):
         who = join(name)
@@ -167,8 +203,9 @@ def test_a_decision_fixes_a_pair_under_every_method(database, project, join):
         )
     found = sheet.sheet_of(database, project.id).value
     item = found.item_ids[0]
-    plain = labels.read_labels(found, sides={item: ("x", "y")}, decided={})
-    decided = labels.read_labels(found, sides={item: ("x", "y")}, decided={item: "b"})
+    (pair,) = labels._pairs(item, ("x", "y"))
+    plain = labels.read_labels(found, pairs={item: pair}, decided={})
+    decided = labels.read_labels(found, pairs={item: pair}, decided={item: "b"})
     ran = [row for row in plain.rows if not row.fault]
     assert [row.num_tied for row in ran if row.method == "majority"] == [1]
     assert all(row.num_usable == 1 for row in decided.rows if not row.fault) and decided.num_decisions == 1

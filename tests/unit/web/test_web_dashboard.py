@@ -11,8 +11,8 @@ from web_example import pairs, take, vote
 from fairlead.stats.intervals import Interval
 from fairlead.store.annotation.schema import Assignment, Item
 from fairlead.web import importing, projects, verdicts
-from fairlead.web.dashboard import criteria, flow, gate, gauges, keeping, raters, sheet
-from fairlead.web.dashboard.agreement import pair_counts, read_agreement, rolling_chart
+from fairlead.web.dashboard import agreement, criteria, flow, gate, gauges, keeping, raters, sheet
+from fairlead.web.dashboard.agreement import matrix_of, pair_counts, read_agreement, rolling_chart
 from fairlead.web.frames import is_swapped
 
 
@@ -56,6 +56,11 @@ def test_the_sheet_holds_every_verdict_in_the_canonical_frame(database, project,
         assert sheet.LABELS[found.labels[i]] == stored[found.item_ids[found.items[i]], found.rater_ids[found.raters[i]]]
 
 
+def read_anew(database, project):
+    with database.read() as rows:
+        return sheet.as_sheet(sheet.read(rows, project.id, None), sheet.names_of(rows))
+
+
 def test_a_later_sheet_reads_what_changed_and_equals_a_new_one(database, project, three, monkeypatch):
     ann, bob = three
     monkeypatch.setattr(keeping, "MAX_AGE_S", -1.0)
@@ -66,7 +71,7 @@ def test_a_later_sheet_reads_what_changed_and_equals_a_new_one(database, project
         ).all()
     verdicts.submit(database, ann, own[3].id, vote("tie", active_ms=5000))
     verdicts.withdraw_last(database, bob, project.id, key="a-key-of-bob")
-    found, new = sheet.sheet_of(database, project.id).value, sheet.as_sheet(*sheet.read(database, project.id, None))
+    found, new = sheet.sheet_of(database, project.id).value, read_anew(database, project)
     assert len(found.items) == 23 and (found.labels == sheet.LABELS.index("tie")).sum() == 1
 
     def as_set(one):
@@ -218,6 +223,11 @@ def test_the_first_reading_of_a_large_project_is_made_beside_the_page(browser, d
     lea = browser("lea", "lead")
     answer = lea.get(f"/p/{project.id}/agreement")
     assert answer.status_code == 503 and "made for the first time" in answer.text
+    assert (
+        f'href="/p/{project.id}/labels"' in answer.text
+        and "Percent agreement" in answer.text
+        and "95 % interval" in answer.text
+    )
     end = time.monotonic() + 20
     while (answer := lea.get(f"/p/{project.id}/agreement")).status_code == 503 and time.monotonic() < end:
         time.sleep(0.05)
@@ -243,13 +253,23 @@ def test_readings_are_kept_a_minute_and_say_their_age(database, monkeypatch):
     assert keeping.keep(database, "p", "x", lambda: made.append(1)).age_s() == 0 and len(made) == 2
 
 
+def test_along_the_work_there_are_no_more_windows_than_a_chart_shows():
+    """5,100 pairs in windows of a hundred begin every 25 pairs, 201 times; every 26, the last at the newest pair, 193 times."""
+    from fairlead.stats.votes import votes_from_rows
+
+    votes = votes_from_rows([(f"item {i}", who, "ab"[i % 3 % 2]) for i in range(5100) for who in ("ann", "bob")])
+    points = agreement.rolling_of(votes, 5100)
+    assert len(points) == 193 <= agreement.MAX_POINTS and points[-1].last_item == 5099
+    assert points[1].last_item - points[0].last_item == 26
+
+
 def test_the_pages_show_the_figures(browser, project, three):
     lea = browser("lea", "lead")
     page = lea.get(f"/p/{project.id}/agreement").text
     assert "Which raters agree with each other?" in page and "InstructGPT" in page and "Computed " in page
     assert (
         "<svg" in lea.get(f"/p/{project.id}/raters").text
-        and "votes a day over the last 1 day" in lea.get(f"/p/{project.id}").text
+        and "a day over the last day" in lea.get(f"/p/{project.id}").text
     )
     assert "Whom does the test pass?" in lea.get(f"/p/{project.id}/calibration").text
     assert lea.client.get("/static/charts/chart.css").status_code == 200
@@ -272,3 +292,17 @@ def test_answers_on_hidden_anchors_are_drawn_under_the_level_of_the_alarm(databa
         (spark,) = raters.read_raters(found, anchors={ann.person_id: answers}).cards[0].sparks
         assert spark.is_out is is_out and spark.words == f"{sum(answers)} of {len(answers)} right"
     assert raters.read_raters(found).cards[0].sparks == ()
+
+
+def test_of_many_raters_the_matrix_shows_those_who_agree_least(monkeypatch):
+    """Four raters on twenty items: three say a, dan says b; bob and cas differ on five more."""
+    from fairlead.stats.votes import votes_from_rows
+
+    rows = [(f"item {i}", who, "b" if who == "dan" else "a") for i in range(20) for who in ("ann", "bob", "cas", "dan")]
+    rows += [(f"more {i}", who, label) for i in range(5) for who, label in (("bob", "b"), ("cas", "a"))]
+    votes = votes_from_rows(rows, label_names=("a", "b"))
+    assert matrix_of(votes)[0] == ("ann", "bob", "cas", "dan")
+    monkeypatch.setattr("fairlead.web.dashboard.agreement.MAX_RATERS", 2)
+    shown, cells = matrix_of(votes)
+    # equal of shared: ann 40 of 60, bob and cas 40 of 65 each, dan 0 of 60; of the two in between the first is taken
+    assert shown == ("bob", "dan") and cells[0][0] is None and (cells[0][1].agreement.value, cells[0][1].agreement.n) == (0.0, 20)  # fmt: skip

@@ -6,12 +6,12 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from web_example import sets, take, vote
+from web_example import pairs, sets, take, vote
 
 from fairlead.core.errors import StoreError
 from fairlead.store.annotation import database as databases
 from fairlead.store.annotation.schema import Assignment, Event, Item, Person, Table, Verdict
-from fairlead.web import backup, importing, projects, verdicts
+from fairlead.web import backup, importing, people, projects, verdicts
 
 
 def test_sqlite_syncs_every_commit(tmp_path):
@@ -194,7 +194,8 @@ def derived(database):
     with database.engine.connect() as connection:
         return {
             name: sorted(map(tuple, connection.execute(sa.select(Table.metadata.tables[name]))))
-            for name in ("verdicts", "flags", "progress", "checks", "alarms", "rounds", "round_items", "anchors")
+            for name in ("verdicts", "flags", "progress", "checks", "alarms", "rounds", "round_items", "anchors", "abilities",
+                         "demands", "batches", "choices", "tallies")
         }, [sorted(map(tuple, connection.execute(sa.text(query)))) for query in (
             "SELECT id, state FROM assignments",
             "SELECT person_id, num_given, side_lead, num_production, passed_round, is_waived FROM raters",
@@ -238,6 +239,46 @@ def test_a_backup_made_while_in_use_is_put_back(database, project, join, tmp_pat
         assert rows.scalar(sa.select(sa.func.count()).select_from(Verdict)) == 1
     with databases.open_database(database.file.with_name("votes.db.before-restore")) as kept, kept.read() as rows:
         assert rows.scalar(sa.select(sa.func.count()).select_from(Verdict)) == 2
+
+
+def test_a_backup_taken_while_votes_come_in_holds_all_that_was_acknowledged_before(tmp_path):
+    """Four raters vote without a pause. A copy holds each vote acknowledged before it began, and agrees with its own events."""
+    acknowledged, is_over = [], threading.Event()
+    with databases.open_database(tmp_path / "votes.db") as database:
+        project = projects.create_project(database, "busy", votes_per_item=4, calibration_items=0)
+        importing.add_items(database, project.id, pairs(400))
+
+        def rate(name):
+            secret = people.accept_invite(database, people.make_invite(database, role="rater"), name=name, password="a long password")  # fmt: skip
+            actor = people.actor_of(database, secret)
+            while not is_over.is_set():
+                found = take(database, actor, project)
+                acknowledged.append(verdicts.submit(database, actor, found.id, vote()).event_number)
+
+        threads = [threading.Thread(target=rate, args=(f"rater {number}",)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        before = []
+        for number in range(3):
+            while len(acknowledged) < 20 * (number + 1):
+                is_over.wait(0.001)
+            before.append(list(acknowledged))
+            backup.back_up(database, tmp_path / f"copy-{number}.db")
+        is_over.set()
+        for thread in threads:
+            thread.join(30)
+    for number, known in enumerate(before):
+        target = tmp_path / f"restored-{number}.db"
+        backup.restore(tmp_path / f"copy-{number}.db", target, replaces=False)
+        with databases.open_database(target) as restored:
+            found = derived(restored)
+            with restored.read() as rows:
+                stored = list(rows.scalars(sa.select(Event.number).where(Event.kind == "verdict.submitted")))
+                of_verdicts = list(rows.scalars(sa.select(Verdict.event_number)))
+            assert set(known) <= set(stored) and len(known) >= 20 * (number + 1)
+            assert sorted(stored) == sorted(of_verdicts)
+            verdicts.rebuild(restored)
+            assert derived(restored) == found
 
 
 def test_a_damaged_backup_is_refused(tmp_path):

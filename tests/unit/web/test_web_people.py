@@ -2,6 +2,7 @@
 
 import pytest
 import sqlalchemy as sa
+from web_browser import Browser
 
 from fairlead.store.annotation.schema import Invite, Person, Session
 from fairlead.web import people, policy
@@ -105,6 +106,35 @@ def test_sessions_end(database, join, monkeypatch):
     later = people.now_ms() + people.SESSION_MS + 1
     monkeypatch.setattr(people, "now_ms", lambda: later)
     assert people.actor_of(database, fifth) is None
+
+
+def test_a_login_changes_the_session_of_its_browser_and_leaves_others(app, join, database):
+    """Session rotation (FEEDBACK 4.2): what a browser held before a login is worth nothing after it, be it one's own session, another
+    person's or a planted one; who is logged in elsewhere stays so until they log out everywhere."""
+    join("ann")
+    elsewhere, here = Browser(app).log_in("ann"), Browser(app)
+    cookie = "fairlead"
+    here.client.cookies.set(cookie, "planted", domain="127.0.0.1", path="/")
+    secrets = ["planted"]
+    for _ in range(2):  # a second login with the first one's cookie
+        here.get("/login")
+        here.get("/tokens")
+        assert here.post("/login", name="ann", password="a long password").status_code == 303
+        secrets.append(here.client.cookies.get(cookie))
+        assert people.actor_of(database, secrets[-2]) is None and people.actor_of(database, secrets[-1]) is not None
+        here.get("/")
+    assert len(set(secrets)) == 3 and elsewhere.get("/tokens").status_code == 200
+    invited = people.make_invite(database, role="rater")
+    here.get(f"/invite/{invited}")
+    assert here.post(f"/invite/{invited}", name="bob", password="a long password").status_code == 303
+    assert people.actor_of(database, secrets[-1]) is None, (
+        "the account that was made in the browser of another ends the other's session"
+    )
+    assert elsewhere.get("/tokens").status_code == 200
+    assert elsewhere.post("/logout", everywhere="true").status_code == 303
+    with database.read() as rows:
+        ann = rows.scalar(sa.select(Person.id).where(Person.name == "ann"))
+        assert rows.scalars(sa.select(Session).where(Session.person_id == ann)).all() == []
 
 
 @pytest.mark.parametrize("secret", [None, "", "x", "../../etc", "\0"])

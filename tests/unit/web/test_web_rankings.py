@@ -14,7 +14,7 @@ from fairlead.feedback.stage import run as run_feedback
 from fairlead.preferences.stage import PreferencesConfig
 from fairlead.preferences.stage import run as run_preferences
 from fairlead.store.annotation.schema import Assignment, Item, Verdict
-from fairlead.web import exporting, importing, projects, verdicts
+from fairlead.web import exporting, importing, projects, reading, verdicts
 from fairlead.web.answers import Edit, Span, texts_on_screen
 from fairlead.web.errors import Refused
 from fairlead.web.frames import as_stored, pairs_of, stands_after, verdict_on
@@ -49,12 +49,14 @@ def test_a_ranking_by_hand():
     content = {
         "choice": "ranked", "strength": 0, "ranking": [[1], [0, 3], [2]], "criteria": {"x": [10, 20, 30, 40]},
         "spans": [{"place": 2, "start": 0, "end": 4, "label": "bad", "note": ""}], "edit": {"place": 1, "text": "t"},
+        "rationale": "clear", "skip_reason": "", "guideline_version": 2, "active_ms": 5,
     }  # fmt: skip
     said = as_stored(content, shown="2031")
     assert said["ranking"] == [[0], [1, 2], [3]] and said["verdict"] == "a" and said["strength"] == 0
     assert said["criteria"] == {"x": [20, 40, 10, 30]}
     assert said["spans"] == [{"completion": 3, "start": 0, "end": 4, "label": "bad", "note": ""}]
     assert (said["edited"], said["edited_text"]) == (0, "t")
+    assert (said["rationale"], said["skip_reason"], said["guideline_version"], said["active_ms"]) == ("clear", "", 2, 5)
     assert [verdict_on(said["ranking"], i, j) for i, j in pairs_of(4)] == ["a", "a", "a", "tie", "a", "a"]
     assert [stands_after("2031", i, j) for i, j in pairs_of(4)] == [False, True, False, True, True, False]
 
@@ -225,14 +227,14 @@ def test_all_completions_of_a_prompt_become_one_item(tmp_path):
     made = sets(3, size=5)
     write_jsonl(tmp_path / "prompts.jsonl", [item.prompt for item in made])
     write_jsonl(tmp_path / "completions.jsonl", [c for item in made for c in item.completions])
-    found = importing.read_source(tmp_path, group_size=9, seed=0, rejects_file=tmp_path / "r.jsonl")
+    found = reading.read_source(tmp_path, group_size=9, seed=0, rejects_file=tmp_path / "r.jsonl")
     assert found.items == made
-    four = importing.read_source(tmp_path, group_size=4, seed=0, rejects_file=tmp_path / "r.jsonl").items
+    four = reading.read_source(tmp_path, group_size=4, seed=0, rejects_file=tmp_path / "r.jsonl").items
     assert all(
         len(item.completions) == 4 and {c.id for c in item.completions} < {c.id for c in whole.completions}
         for item, whole in zip(four, made, strict=True)
     )
-    assert four == importing.read_source(tmp_path, group_size=4, seed=0, rejects_file=tmp_path / "r.jsonl").items
+    assert four == reading.read_source(tmp_path, group_size=4, seed=0, rejects_file=tmp_path / "r.jsonl").items
 
 
 def test_pairs_of_one_prompt_are_put_together(tmp_path):
@@ -242,7 +244,7 @@ def test_pairs_of_one_prompt_are_put_together(tmp_path):
         for word in ("fair", "bad")
     ]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = importing.read_source(tmp_path / "pairs.jsonl", group_size=5, seed=0, rejects_file=tmp_path / "r.jsonl")
+    found = reading.read_source(tmp_path / "pairs.jsonl", group_size=5, seed=0, rejects_file=tmp_path / "r.jsonl")
     assert [sorted(c.text for c in item.completions) for item in found.items] == [
         [f"{i} bad", f"{i} fair", f"{i} good"] for i in range(4)
     ]
@@ -252,7 +254,7 @@ def test_items_of_another_tool_come_in_whole_and_blind(tmp_path):
     rows = [{"schema": 1, "prompt": [{"role": "user", "content": f"q{i}"}], "ratings": [],
              "replies": [{"id": str(n), "text": f"reply {n} to {i}", "model": f"m{n}"} for n in range(3)]} for i in range(2)]  # fmt: skip
     (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = importing.read_source(tmp_path / "items.jsonl", seed=0, rejects_file=tmp_path / "r.jsonl")
+    found = reading.read_source(tmp_path / "items.jsonl", seed=0, rejects_file=tmp_path / "r.jsonl")
     assert [len(item.completions) for item in found.items] == [3, 3]
     assert {c.model for item in found.items for c in item.completions} == {"unknown"}
 

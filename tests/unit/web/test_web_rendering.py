@@ -46,6 +46,14 @@ def test_text_is_rendered(text, words):
     assert words in str(to_html(text))
 
 
+def test_headings_nest_below_those_of_the_page():
+    """Levels 1, 2 and 4 become 3, 4 and 5, and the first, a 2, cannot be deeper than one below the page's 2."""
+    made = str(to_html("## b\n\n# a\n\n## c\n\n#### d"))
+    assert made.split() == ["<h3>b</h3>", "<h3>a</h3>", "<h4>c</h4>", "<h5>d</h5>"]
+    assert str(to_html("# a\n\n### b", top=1)).split() == ["<h1>a</h1>", "<h2>b</h2>"]
+    assert "<h6>" in str(to_html("\n\n".join(f"{'#' * level} x" for level in range(1, 7)))), "there is none below 6"
+
+
 def test_hidden_characters_are_shown_and_spelling_is_left():
     assert show_hidden("a\u202eb\u200bc") == "a\u27e8U+202E\u27e9b\u27e8U+200B\u27e9c"
     family, persian = "\U0001f468\u200d\U0001f469", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"

@@ -11,8 +11,8 @@ from fairlead.preferences.raters import rater_table, read_raters
 from fairlead.stats.agreement import agreement_report, report_of_counts
 from fairlead.stats.votes import votes_from_rows
 from fairlead.store.annotation import totals as tables
-from fairlead.store.annotation.schema import Assignment, Event, Person, Progress, Verdict
-from fairlead.web import importing, projects, quality, totals, verdicts
+from fairlead.store.annotation.schema import Assignment, Event, Person, Progress, Verdict, table_of
+from fairlead.web import bulk, importing, projects, quality, totals, verdicts
 from fairlead.web.frames import is_swapped
 from naive import totals_naive as naive
 
@@ -81,6 +81,51 @@ def test_totals_equal_counting_all_votes(database, busy):
     assert kept(database, busy) == expected
     verdicts.rebuild(database)
     assert kept(database, busy) == expected
+
+
+@pytest.mark.parametrize("num_a_piece", [1, 7])
+def test_a_replay_in_pieces_gives_the_same_rows(database, busy, monkeypatch, num_a_piece):
+    """Of an assignment that was rated in several pieces, taken back or both, the newest event holds, whatever stood there before."""
+    monkeypatch.setattr(bulk, "_NUM_A_PIECE", num_a_piece)
+    derived = [table_of(kind) for kind in (Verdict, Progress, tables.Work, tables.Concord, tables.Tally)]
+
+    def stored():
+        """Rows that count none may be there or not."""
+        with database.engine.connect() as connection:
+            found = {table.name: sorted(map(str, connection.execute(sa.select(table)))) for table in derived}
+            states = sorted(map(tuple, connection.execute(sa.select(Assignment.id, Assignment.state))))
+        none = {"work": ", 0, 0, 0)", "concord": ", 0)"}
+        return {
+            name: [row for row in rows if not row.endswith(none.get(name, "none"))] for name, rows in found.items()
+        }, states
+
+    before = stored()
+    assert {state for _, state in before[1]} == {"open", "done"}
+    with database.write() as rows:
+        rows.execute(sa.update(Assignment).values(state=sa.case((Assignment.state == "open", "done"), else_="open")))
+    with database.read() as rows:
+        num = rows.scalar(sa.select(sa.func.count()).select_from(Event))
+    assert verdicts.rebuild(database) == num
+    assert stored() == before
+
+
+def test_the_number_of_verdicts_is_kept_by_each_and_equals_counting_them(database, busy):
+    """What the budget asks at every item: one row, equal to the sums of votes and skips over all items, after changes, withdrawals, a rebuild."""
+    other = projects.create_project(database, "nobody voted here", votes_per_item=1, calibration_items=0)
+    given = sa.func.sum(Progress.num_votes + Progress.num_skips)
+
+    def found():
+        with database.read() as rows:
+            assert totals.num_verdicts(rows, other.id) == 0
+            assert totals.num_verdicts(rows, busy.id) == rows.scalar(sa.select(given))
+            return totals.num_verdicts(rows, busy.id)
+
+    num = found()
+    assert num == len(all_votes(database)[0]) > 20
+    with database.write() as rows:
+        rows.execute(sa.update(tables.Tally).values(num_verdicts=-7))
+    verdicts.rebuild(database)
+    assert found() == num
 
 
 def test_agreement_from_totals_is_that_of_the_votes(database, busy):

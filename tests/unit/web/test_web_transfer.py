@@ -17,7 +17,7 @@ from fairlead.preferences import votes as tables
 from fairlead.preferences.stage import PreferencesConfig
 from fairlead.preferences.stage import run as run_preferences
 from fairlead.store.annotation.schema import Completion, Item
-from fairlead.web import exporting, importing, projects, verdicts
+from fairlead.web import exporting, importing, projects, reading, verdicts
 from fairlead.web.frames import is_swapped
 
 
@@ -104,9 +104,7 @@ def test_a_file_of_pairs_is_read_blind_and_faults_are_counted(tmp_path):
     rows = [{"prompt": f"q{i}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(20)]
     rows += [{"prompt": "same", "chosen": "x", "rejected": "x"}, {"prompt": "empty", "chosen": "", "rejected": "y"}]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = importing.read_source(
-        tmp_path / "pairs.jsonl", pairs_per_prompt=1, seed=0, rejects_file=tmp_path / "r.jsonl"
-    )
+    found = reading.read_source(tmp_path / "pairs.jsonl", pairs_per_prompt=1, seed=0, rejects_file=tmp_path / "r.jsonl")
     assert len(found.items) == 20 and sum(found.left_out.values()) == 2
     first_is_good = sum(pair.completions[0].text.startswith("good") for pair in found.items)
     assert 3 <= first_is_good <= 17  # the order of hashes: 20 fair draws fall outside once in 2,500
@@ -122,18 +120,18 @@ def test_texts_that_cannot_be_shown_are_left_out(tmp_path, text, reason):
     pair = pairs(1)[0]
     texts = zip(pair.completions, (text, "bad 0"), strict=True)
     bad = dataclasses.replace(pair, completions=tuple(dataclasses.replace(c, text=new, id="") for c, new in texts))
-    assert reason in importing._fault(bad)
+    assert reason in reading._fault(bad)
 
 
 def test_a_folder_of_a_run_is_read(tmp_path):
     made = pairs(3)
     write_jsonl(tmp_path / "prompts.jsonl", [pair.prompt for pair in made])
     write_jsonl(tmp_path / "completions.jsonl", [c for pair in made for c in pair.completions][:5])
-    found = importing.read_source(tmp_path, pairs_per_prompt=1, seed=0, rejects_file=tmp_path / "r.jsonl")
+    found = reading.read_source(tmp_path, pairs_per_prompt=1, seed=0, rejects_file=tmp_path / "r.jsonl")
     assert len(found.items) == 2 and found.left_out == {"prompts with fewer than two completions": 1}
     (tmp_path / "completions.jsonl").unlink()
     with pytest.raises(DataError, match=r"completions\.jsonl"):
-        importing.read_source(tmp_path, pairs_per_prompt=1, seed=0, rejects_file=tmp_path / "r.jsonl")
+        reading.read_source(tmp_path, pairs_per_prompt=1, seed=0, rejects_file=tmp_path / "r.jsonl")
 
 
 def test_the_same_import_twice_adds_nothing(database, project):

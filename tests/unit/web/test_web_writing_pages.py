@@ -63,7 +63,7 @@ def test_from_the_start_page_to_an_accepted_reply_without_scripts(database, writ
     page = bob.get(f"/p/{writing.id}/write").text
     assert "The reply of another rater" in page and "ann" not in page.replace("another", "") and "rater-0" not in page
     assert review(bob, writing, "return", reason="Say **more**.").status_code == 303
-    assert "Say **more**." in ann.get(f"/p/{writing.id}/written").text
+    assert "Say <strong>more</strong>." in ann.get(f"/p/{writing.id}/written").text
     page = ann.get(f"/p/{writing.id}/write").text
     assert "<strong>more</strong>" in page and "First.\nSecond.</textarea>" in page and "bob" not in page
     hand_in(ann, writing, "First, second and third.")

@@ -1,4 +1,4 @@
-/* Passes over the rows of a batch that PyTorch makes in several: norms and gated activations, forward and gradient. Each reads what it
+/* Passes over the rows of a batch that PyTorch makes in several: norms, gated activations and softmax, forward and gradient. Each reads what it
    needs once and writes what others need once; sums over rows are taken in fixed pieces, so threads change nothing.
 
    Legend: N rows, H their width, bf16 where `is_low`, else fp32. */
@@ -100,4 +100,32 @@ void gate_backward(const void *gate, const void *up, const void *g, void *dgate,
             store(dgate, is_low, i, some, _mm512_mul_ps(_mm512_mul_ps(grad, b), slope));
             store(dup, is_low, i, some, _mm512_mul_ps(_mm512_mul_ps(grad, a), s));
         }
+}
+
+/* With norm = log sum e^logits of each row: logprob = logits[target] - norm, entropy = norm - sum p logits, and p in bf16 where that is wanted.
+   The rows of logits are overwritten then. */
+void softmax_rows(float *logits, const int64_t *targets, float *logprob, float *norm, float *entropy, bf16 *p, int64_t N, int64_t V) {
+#pragma omp parallel for schedule(static)
+    for (int64_t n = 0; n < N; n++) {
+        float *row = logits + n * V;
+        __m512 most = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps(), along = _mm512_setzero_ps();
+        for (int64_t i = 0; i < V; i += 16) most = _mm512_mask_max_ps(most, lanes(V - i), most, _mm512_maskz_loadu_ps(lanes(V - i), row + i));
+        float top = _mm512_reduce_max_ps(most), at_target = row[targets[n]] - top;
+        for (int64_t i = 0; i < V; i += 16) {
+            __mmask16 some = lanes(V - i);
+            __m512 x = _mm512_sub_ps(_mm512_maskz_loadu_ps(some, row + i), _mm512_set1_ps(top)), e = _mm512_maskz_mov_ps(some, exponential(x));
+            sum = _mm512_add_ps(sum, e);
+            if (entropy) along = _mm512_fmadd_ps(e, x, along);
+            if (p) _mm512_mask_storeu_ps(row + i, some, e);
+        }
+        float total = _mm512_reduce_add_ps(sum), log_total = logf(total);
+        logprob[n] = at_target - log_total;
+        norm[n] = top + log_total;
+        if (entropy) entropy[n] = log_total - _mm512_reduce_add_ps(along) / total;
+        if (p)
+            for (int64_t i = 0; i < V; i += 16) {
+                __mmask16 some = lanes(V - i);
+                store_low(p + n * V + i, some, _mm512_mul_ps(_mm512_maskz_loadu_ps(some, row + i), _mm512_set1_ps(1.0f / total)));
+            }
+    }
 }

@@ -1,4 +1,4 @@
-"""Norms and gated activations by the kernels of rows.c: one pass where PyTorch makes four. fp32 or bf16, on the CPU."""
+"""Norms, gated activations and softmax by the kernels of rows.c: one pass where PyTorch makes four. fp32 or bf16, on the CPU."""
 
 import ctypes
 from typing import Any
@@ -61,6 +61,31 @@ def norm_gradient(
     if not done:
         raise MemoryError("a norm found no memory for its sums")
     return d_x, d_weight
+
+
+def softmax(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    logprob: Tensor,
+    norm: Tensor,
+    entropy: Tensor | None,
+    probabilities: Tensor | None,
+) -> None:
+    """Of [K, V] logits in fp32, into what is given: log softmax at the targets, log of the sum of exponentials, entropy, all [K]; bf16 [K, V].
+
+    The logits are lost where probabilities are wanted.
+    """
+    targets = targets.contiguous()
+    found = [x for x in (logits, logprob, norm, entropy, probabilities) if x is not None]
+    assert all(x.is_contiguous() for x in found) and logits.dtype == logprob.dtype == norm.dtype == torch.float32, (
+        logits.dtype
+    )
+    assert probabilities is None or (probabilities.dtype == torch.bfloat16 and probabilities.shape == logits.shape), (
+        logits.shape
+    )
+    _kernels().softmax_rows(_at(logits), _at(targets), _at(logprob), _at(norm), _at(entropy), _at(probabilities),
+                            ctypes.c_int64(logits.shape[0]), ctypes.c_int64(logits.shape[1]))  # fmt: skip
 
 
 def _kernels() -> ctypes.CDLL:

@@ -58,6 +58,10 @@ class Kind:
     """Modules of the extra `verify`."""
 
 
+_PARTS = ("version", "validate", "check")
+"""What a verifier of somebody's own must have."""
+
+
 def _build_custom(section: CustomSection) -> Verifier:
     module, _, name = section.build.partition(":")
     try:
@@ -65,7 +69,16 @@ def _build_custom(section: CustomSection) -> Verifier:
     except (ImportError, AttributeError) as error:
         raise ConfigError(explain("build", section.build, f"cannot be imported ({error})", expected="module:function of an importable module",
                                   remedy="Install the module or fix the name")) from error  # fmt: skip
-    return build(section.options)
+    try:
+        made = build(section.options)
+    except Exception as error:  # somebody else's code: its mistake is named as one of the recipe
+        raise ConfigError(explain("build", section.build, f"fails with {type(error).__name__} ({error})", expected="a function of the options",
+                                  remedy="Repair it, or what verifier.options gives it")) from error  # fmt: skip
+    absent = [part for part in _PARTS if not hasattr(made, part)]
+    if absent:
+        raise ConfigError(explain("build", section.build, f"returns an object without {', '.join(absent)}", expected="one with " + ", ".join(_PARTS),
+                                  remedy="Add what is absent"))  # fmt: skip
+    return made
 
 
 VERIFIERS: Mapping[str, Kind] = {

@@ -1,7 +1,7 @@
 """Open the database of the rating application, bring it to the current version, and run transactions on it.
 
-One writer: `Database.write` takes a lock of the process and begins the transaction as a writer at once, so that SQLite never has to
-turn a reader into a writer. `Database.read` runs beside it.
+One writer: `Database.write` waits for its turn in the process and begins the transaction as a writer at once, so that SQLite never has to
+turn a reader into a writer; writes that wait share a commit (`writer`). `Database.read` runs beside it.
 
 Example:
     with open_database("runs/annotate/votes.db") as database:
@@ -10,9 +10,9 @@ Example:
 """
 
 import contextlib
+import functools
 import os
-import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,15 +27,28 @@ from sqlalchemy.orm import Session as Rows
 
 from fairlead.core.errors import StoreError, explain
 from fairlead.store.annotation import outside as outside  # its tables belong to the schema
+from fairlead.store.annotation import postgres
 from fairlead.store.annotation import steering as steering  # its tables belong to the schema
 from fairlead.store.annotation import talked as talked  # its table belongs to the schema
 from fairlead.store.annotation import written as written  # its tables belong to the schema
 from fairlead.store.annotation.faults import WriterBusy
+from fairlead.store.annotation.writer import TooLong, Writer
 
+READS = "reads"
+"""Key in the `info` of rows that see only what is committed."""
 BUSY_TIMEOUT_S = 5.0
 """How long a writer waits for another one of this process, and then for another process (an import beside the server), before it says so.
 A browser waits 15 seconds for an answer."""
+_BEGIN_READING = {"sqlite": "BEGIN", "postgresql": "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"}
 _MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def run(
+    rows: Rows, statement: sa.Executable, values: Mapping[str, Any] | Sequence[Mapping[str, Any]]
+) -> sa.CursorResult[*tuple[Any, ...]]:
+    """Run a statement of columns in the transaction of `rows`, past what the session keeps of rows."""
+    assert isinstance(rows.bind, sa.Connection), "rows of `Database.read` or `write` have a connection"
+    return rows.bind.execute(statement, values)
 
 
 class Database:
@@ -43,7 +56,7 @@ class Database:
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
-        self._writer = threading.Lock()
+        self._writer = Writer(self._begin)
 
     @property
     def is_sqlite(self) -> bool:
@@ -56,32 +69,44 @@ class Database:
         return Path(str(self.engine.url.database)) if self.is_sqlite else None
 
     @contextlib.contextmanager
-    def write(self) -> Generator[Rows]:
+    def write(self, *, is_urgent: bool = False) -> Generator[Rows]:
         """A transaction that is on disk when the block ends, or undone when it raises.
 
+        Args:
+            is_urgent: somebody waits for this one; others of the same moment wait for it.
         Raises:
-            WriterBusy: another one takes too long.
+            WriterBusy: other writes take too long.
         """
-        if not self._writer.acquire(timeout=BUSY_TIMEOUT_S):
-            raise WriterBusy(explain("database", None, "is busy with another write", expected=f"an answer within {BUSY_TIMEOUT_S:g} s",
-                                     remedy="Try again"))  # fmt: skip
         try:
-            with Rows(self.engine, expire_on_commit=False) as rows:
-                if self.is_sqlite:
-                    rows.execute(sa.text("BEGIN IMMEDIATE"))
+            with self._writer.write(is_urgent=is_urgent, timeout_s=BUSY_TIMEOUT_S) as rows:
                 yield rows
-                rows.commit()
-        finally:
-            self._writer.release()
+        except TooLong:
+            raise WriterBusy(explain("database", None, "is busy with another write", expected=f"an answer within {BUSY_TIMEOUT_S:g} s",
+                                     remedy="Try again")) from None  # fmt: skip
+
+    def _begin(self) -> sa.Connection:
+        connection = self.engine.connect()
+        try:
+            connection.begin()
+            if self.is_sqlite:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     @contextlib.contextmanager
     def read(self) -> Generator[Rows]:
         """A view of one moment; nothing that is changed in it is kept."""
-        with Rows(self.engine, expire_on_commit=False) as rows:
-            rows.execute(
-                sa.text("BEGIN" if self.is_sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            )
-            yield rows
+        with self.engine.connect() as connection:
+            connection.exec_driver_sql(_BEGIN_READING[self.engine.dialect.name])
+            with Rows(connection, expire_on_commit=False, info={READS: True}) as rows:
+                yield rows
+
+    def ask(self, statement: sa.Executable, values: Mapping[str, Any]) -> Sequence[sa.Row[Any]]:
+        """The answer to one question, without the cost of a view."""
+        with self.engine.connect() as connection:
+            return connection.execute(statement, values).all()
 
     def close(self) -> None:
         """Close all connections."""
@@ -94,16 +119,17 @@ class Database:
         self.close()
 
 
-def open_database(place: str | Path, *, migrate: bool = True) -> Database:
+def open_database(place: str | Path, *, migrate: bool = True, is_durable: bool = True) -> Database:
     """Open a file (SQLite) or a URL (postgresql://user@host/name).
 
     Args:
         migrate: bring it to this version's tables first; an empty one is made.
+        is_durable: commits of SQLite are on disk, as everywhere but in tests; PostgreSQL decides by its own settings.
     Raises:
         StoreError: it cannot be opened, or a newer version of Fairlead wrote it.
     """
     url = _url(str(place))
-    database = Database(_engine(url))
+    database = Database(_engine(url, is_durable=is_durable))
     try:
         if migrate:
             upgrade(database)
@@ -143,26 +169,34 @@ def _url(place: str) -> sa.URL:
     return url if url.get_backend_name() == "sqlite" else url.set(drivername="postgresql+pg8000")
 
 
-def _engine(url: sa.URL) -> sa.Engine:
+def _engine(url: sa.URL, *, is_durable: bool) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
         engine = sa.create_engine(url, pool_size=20, max_overflow=30)
+        postgres.use(engine)
         sqlalchemy.event.listen(engine, "connect", _prepare_postgresql)
         return engine
     is_new = not Path(str(url.database)).exists()
     engine = sa.create_engine(
         url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}, pool_size=20, max_overflow=30
     )
-    sqlalchemy.event.listen(engine, "connect", _prepare_sqlite)
+    prepare = functools.partial(_prepare_sqlite, synchronous="FULL" if is_durable else "OFF")
+    sqlalchemy.event.listen(engine, "connect", prepare)
+    sqlalchemy.event.listen(engine, "do_execute", _has_ended)
     if is_new:
         os.close(os.open(str(url.database), os.O_CREAT | os.O_WRONLY, 0o600))
     return engine
 
 
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    """A write-ahead log that is synced at every commit; transactions are begun by `Database`, not by the driver."""
+def _prepare_sqlite(connection: Any, _record: object, *, synchronous: str) -> None:
+    """A write-ahead log, synced at every commit (FULL); transactions are begun by `Database`, not by the driver."""
     connection.isolation_level = None
-    for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for setting in ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {setting}")
+
+
+def _has_ended(cursor: Any, statement: str, _values: object, _context: object) -> bool:
+    """Leave out what would undo a block of a transaction that SQLite has undone by itself, as it does when the disk is full."""
+    return statement.startswith("ROLLBACK TO SAVEPOINT") and not cursor.connection.in_transaction
 
 
 def _prepare_postgresql(connection: Any, _record: object) -> None:
@@ -179,6 +213,7 @@ def _configuration() -> alembic.config.Config:
     return configuration
 
 
+@functools.cache
 def migrations() -> ScriptDirectory:
     """The versions that there are."""
     return ScriptDirectory.from_config(_configuration())

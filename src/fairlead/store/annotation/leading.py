@@ -1,5 +1,7 @@
 """Tables of what leads and adjudicators do, derived from events: decisions on disputed items, and what a project may cost."""
 
+from typing import Any
+
 from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -15,7 +17,11 @@ class Decision(Table):
     person_id: Mapped[str] = mapped_column(ForeignKey("people.id"))
     event_number: Mapped[int] = mapped_column(Number)
     verdict: Mapped[str] = mapped_column(String(12))
-    """a, b, tie or both_bad, in the canonical frame."""
+    """a, b, tie or both_bad, in the canonical frame. Of a ranking: what it says of the first two completions."""
+    ranking: Mapped[list[Any]]
+    """Canonical positions, best first, those of a tie together; empty where all are bad. Older decisions place the first two only."""
+    criteria: Mapped[dict[str, Any]]
+    """By criterion: the rating of each completion, in canonical order."""
     reason: Mapped[str]
     guideline_version: Mapped[int]
     __table_args__ = (Index("decisions_of_project", "project_id", "event_number"),)

@@ -1,4 +1,4 @@
-"""Tables of what is outside the pages: tokens of programs, webhooks and what waits to be sent to them."""
+"""Tables of what is outside the pages: tokens of programs, webhooks and what waits to be sent to them, votes that were given in other tools."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ class Token(Table):
     """Its first characters, by which the owner knows it again."""
     secret_hash: Mapped[str] = mapped_column(String(64), unique=True)
     scope: Mapped[str] = mapped_column(String(12))
-    """read, rate or lead; never more than the owner's role."""
+    """read, rate, adjudicate or lead; never more than the owner's role."""
     created_at: Mapped[int] = mapped_column(Number)
     expires_at: Mapped[int] = mapped_column(Number)
     revoked_at: Mapped[int | None] = mapped_column(Number)
@@ -61,3 +61,32 @@ class Delivery(Table):
     """Of the last attempt."""
     created_at: Mapped[int] = mapped_column(Number)
     __table_args__ = (UniqueConstraint("webhook_id", "event", "subject"), Index("deliveries_due", "state", "next_at"))
+
+
+class OutsideRater(Table):
+    """Somebody who rated in another tool. Appears as a pseudonym wherever votes go out."""
+
+    __tablename__ = "outside_raters"
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str] = mapped_column(String(400))
+    """As the file has it, so that the same rater of a later file is known again."""
+    pseudonym: Mapped[str] = mapped_column(String(20))
+    kind: Mapped[str] = mapped_column(String(12))
+    """human, or llm."""
+    __table_args__ = (UniqueConstraint("project_id", "name"), UniqueConstraint("project_id", "pseudonym"))
+
+
+class OutsideRating(Table):
+    """What somebody said of an item in another tool; never counted among the project's votes."""
+
+    __tablename__ = "outside_ratings"
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    item_id: Mapped[str] = mapped_column(ForeignKey("items.id"), index=True)
+    rater_id: Mapped[str] = mapped_column(ForeignKey("outside_raters.id"))
+    source: Mapped[str] = mapped_column(String(200))
+    """Name of the file."""
+    record: Mapped[dict[str, Any]]
+    """A `core.annotations.Rating` without its rater; replies are named by their canonical position."""
+    imported_at: Mapped[int] = mapped_column(Number)
+    __table_args__ = (UniqueConstraint("item_id", "rater_id"),)

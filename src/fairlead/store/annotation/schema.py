@@ -6,12 +6,18 @@ Three kinds of table:
     service   people, invites, sessions, assignments, drafts, failed logins: may be changed and deleted
 """
 
-from typing import Any
+from typing import Any, TypeVar, cast
 
+import sqlalchemy as sa
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 Id = String(40)
+NEEDS = String(200)
+"""What an item asks of its rater, as `web.needs` writes it."""
+SUBMITTED = "verdict.submitted"
+"""Kind of nearly all events."""
+_NO_VOTE = f"kind <> '{SUBMITTED}'"
 Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only in INTEGER columns
 
 
@@ -19,6 +25,23 @@ class Table(DeclarativeBase):
     """Base of all tables."""
 
     type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012 - SQLAlchemy's own convention
+
+
+Mapped_ = TypeVar("Mapped_", bound=Table)
+
+
+def table_of(mapped: type[Table]) -> sa.Table:
+    """The table behind a class, for statements of columns."""
+    return cast(sa.Table, mapped.__table__)
+
+
+def copy_of(mapped: type[Mapped_], row: sa.Row[*tuple[Any, ...]], *, at: int = 0) -> Mapped_:
+    """What a row of columns says, apart from any session: what is changed in it is written by a statement or not at all.
+
+    Args:
+        at: where the columns of its table begin in the row.
+    """
+    return mapped(**dict(zip(table_of(mapped).c.keys(), row[at:], strict=False)))
 
 
 class Project(Table):
@@ -102,6 +125,8 @@ class Item(Table):
     """production, calibration (rated by everybody, before production), or anchor (`steering.Anchor`)."""
     rank: Mapped[int] = mapped_column(Number)
     """Random at import; items are handed out in its order."""
+    needs: Mapped[str] = mapped_column(NEEDS, default="")
+    """Language and skills that its rater must have, as `web.needs` writes them; empty for none."""
     __table_args__ = (UniqueConstraint("project_id", "content_id"),)
 
 
@@ -132,6 +157,8 @@ class Invite(Table):
     created_at: Mapped[int] = mapped_column(Number)
     expires_at: Mapped[int] = mapped_column(Number)
     used_at: Mapped[int | None] = mapped_column(Number)
+    abilities: Mapped[list[Any]] = mapped_column(default=list)
+    """Languages and skills of whoever comes in: language:de, skill:code."""
 
 
 class Session(Table):
@@ -200,7 +227,14 @@ class Event(Table):
     key: Mapped[str | None] = mapped_column(String(120), unique=True)
     """Idempotency key of the submission, with the person before it."""
     content: Mapped[dict[str, Any]]
-    __table_args__ = (Index("events_of_person", "project_id", "person_id", "number"),)
+    __table_args__ = (
+        Index("events_of_person", "project_id", "person_id", "number"),
+        Index("events_beside_votes", "number", sqlite_where=sa.text(_NO_VOTE), postgresql_where=sa.text(_NO_VOTE)),
+    )
+
+
+IS_NO_VOTE = sa.text(f"events.{_NO_VOTE}")
+"""As the index says it, so that it is used: a query for rare events does not go through a million votes."""
 
 
 class Verdict(Table):
@@ -253,10 +287,12 @@ class Progress(Table):
     """Votes that this item asks for beyond the project's."""
     num_lacking: Mapped[int]
     """Votes still wanted; below 0 where more were given. 0 for calibration items and anchors before their votes."""
+    needs: Mapped[str] = mapped_column(NEEDS, default="")
+    """Of the item."""
     pattern: Mapped[str] = mapped_column(String(200))
     """How often the item got each label, as `a:2 b:1 skip:1`; labels in order, those that nobody gave left out."""
     __table_args__ = (
-        Index("progress_in_order", "project_id", "use", "num_lacking", "rank"),
+        Index("progress_in_order", "project_id", "use", "needs", "num_lacking", "rank"),
         Index("progress_by_pattern", "project_id", "use", "pattern"),
     )
 

@@ -57,6 +57,8 @@ class Anchor(Table):
     """a, b or tie in the canonical frame; empty for a repeat, where each rater's own earlier verdict is expected."""
     is_retired: Mapped[bool]
     """Derived: no longer served, nor counted."""
+    qualifies: Mapped[str] = mapped_column(String(40), default="")
+    """Of a pair of the test of a language or skill, which one (`skills`): it is no hidden anchor. Empty for all others."""
     __table_args__ = (Index("anchors_of_project", "project_id", "kind"), Index("anchors_of_root", "root_id"))
 
 

@@ -3,6 +3,7 @@
 writings         content: conversations that want a reply, with a draft by a model where there is one
 writing_tasks    service: who has one on the desk, to write or to review; the text is saved here while it is written
 demonstrations   derived: what has become of each writing
+draft_asks       derived: drafts that people asked the served policy for
 """
 
 from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
@@ -88,3 +89,23 @@ class Demonstration(Table):
     reason: Mapped[str]
     """Why it was sent back last."""
     __table_args__ = (Index("demonstrations_in_order", "project_id", "state", "rank"),)
+
+
+class DraftAsk(Table):
+    """Derived: a draft of one writing, asked for by whoever writes it."""
+
+    __tablename__ = "draft_asks"
+    writing_id: Mapped[str] = mapped_column(ForeignKey("writings.id"), primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    event_number: Mapped[int] = mapped_column(Number)
+    """Of the asking; drafts are written in its order."""
+    seed: Mapped[int] = mapped_column(Number)
+    state: Mapped[str] = mapped_column(String(12))
+    """waiting (for the policy), ready or failed."""
+    tries: Mapped[int]
+    """How often somebody asked again after a failure."""
+    failure: Mapped[str] = mapped_column(String(200))
+    """Why there is none, for the person who writes."""
+    draft_id: Mapped[str | None] = mapped_column(Id)
+    """Completion; None before it is ready."""
+    __table_args__ = (Index("draft_asks_in_order", "state", "event_number"),)

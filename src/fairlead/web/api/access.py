@@ -36,7 +36,7 @@ def _actor(
     if not state.buckets.take(access.token_id):
         raise Refused(429, "too_many", "Too many requests with this token. Wait a second.")
     if access.scope == "read" and request.method not in _SAFE:
-        raise Refused(403, "scope", "This token only reads. Use one of scope rate or lead.")
+        raise Refused(403, "scope", "This token only reads. Use one of scope rate, adjudicate or lead.")
     return access.actor
 
 

@@ -10,7 +10,22 @@ from starlette.exceptions import HTTPException
 
 from fairlead.core.errors import FairleadError
 from fairlead.store.annotation.faults import WriterBusy, storage_fault
-from fairlead.web.api import people, projects, rating, transfer, webhooks
+from fairlead.web.api import (
+    costs,
+    disputes,
+    figures,
+    people,
+    projects,
+    rating,
+    skills,
+    steering,
+    talking,
+    tokens,
+    transfer,
+    watching,
+    webhooks,
+    writing,
+)
 from fairlead.web.api.access import TOKEN_BURST, TOKEN_RATE_PER_S
 from fairlead.web.api.models import Refusal
 from fairlead.web.errors import Refused
@@ -25,7 +40,23 @@ def make_api(around: Around, *, rate_per_s: float = TOKEN_RATE_PER_S, burst: int
                   description=__doc__ or "", responses=errors, swagger_ui_oauth2_redirect_url=None)  # fmt: skip
     api.state.around = around
     api.state.buckets = Buckets(rate_per_s, burst)
-    for module in (projects, rating, people, transfer, webhooks):
+    modules = (
+        projects,
+        rating,
+        writing,
+        talking,
+        disputes,
+        figures,
+        steering,
+        watching,
+        costs,
+        people,
+        skills,
+        tokens,
+        transfer,
+        webhooks,
+    )
+    for module in modules:
         api.include_router(module.router)
     api.add_exception_handler(Refused, _refused)
     api.add_exception_handler(FairleadError, _unusable)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fairlead.web.answers import Submission
 from fairlead.web.projects import Rules
+from fairlead.web.steering_status import SteeringStatus
 
 
 class Sent(BaseModel):
@@ -50,6 +51,18 @@ class Refusal(BaseModel):
     error: Fault
 
 
+class PaceShown(BaseModel):
+    """How far one is. Says nothing of others."""
+
+    num_done: int
+    num_today: int
+    """Votes and skips in the last 24 hours."""
+    num_left: int
+    """Items that one may still get, as things stand."""
+    median_s: float | None
+    """Time for an item, from shown to sent, at most a minute old; None before five of them."""
+
+
 class Me(BaseModel):
     """Who the token stands for."""
 
@@ -61,6 +74,7 @@ class ProjectSent(Sent):
     """A new project."""
 
     name: str
+    kind: Literal["comparison", "demonstration", "chat"] = "comparison"
     votes_per_item: int = Field(default=3, ge=1, le=100)
     calibration_items: int = Field(default=50, ge=0, le=10_000)
 
@@ -70,6 +84,8 @@ class ProjectShown(BaseModel):
 
     id: str
     name: str
+    kind: str
+    """comparison, demonstration or chat."""
     state: str
     votes_per_item: int
     calibration_items: int
@@ -172,7 +188,7 @@ class NextShown(BaseModel):
 
     assignment: AssignmentShown | None
     reason: str
-    """Empty with an item; else paused, finished, waiting, calibration, cap or pilot."""
+    """Empty with an item; else paused, budget, empty, finished, unmatched, waiting, calibration, cap or pilot."""
 
 
 class SavedShown(BaseModel):
@@ -246,9 +262,18 @@ class PersonShown(BaseModel):
     pseudonym: str
     role: str
     state: str
+    languages: list[str]
+    skills: list[str]
 
 
-class InviteSent(Sent):
+class AbilitiesSent(Sent):
+    """Languages and skills of a person: all that count from now on."""
+
+    languages: list[str] = Field(default_factory=list, max_length=60)
+    skills: list[str] = Field(default_factory=list, max_length=60)
+
+
+class InviteSent(AbilitiesSent, KeySent):
     """Ask for a link that lets one person in."""
 
     role: str = "rater"
@@ -268,6 +293,116 @@ class WaiveSent(Sent):
     reason: str
 
 
+class TestSent(Sent):
+    """Begin the test of a language or skill."""
+
+    need: str
+    """language:de, or skill:code."""
+
+
+class TestWaiveSent(WaiveSent):
+    """Let a rater in without a test, on record."""
+
+    need: str
+
+
+class CoverageShown(BaseModel):
+    """Pairs that ask for the same, and how many raters can get them."""
+
+    needs: str
+    """Such as `language:de skill:code`; empty for pairs that ask for nothing."""
+    num_items: int
+    num_lacking: int
+    """Votes that they lack."""
+    num_raters: int
+
+
+class QualificationShown(BaseModel):
+    """One attempt at a test."""
+
+    number: int
+    person: str
+    need: str
+    state: str
+    """open, passed, failed, waived, or again (failed, and may be tried again)."""
+    num_done: int
+    num_items: int
+    num_right: int
+    """0 until it ended."""
+    num_used: int
+    """Answers that counted; 0 until it ended."""
+    low: float | None
+    """Of the 95 % interval of the share of right answers."""
+    high: float | None
+
+
+class SteeringSent(Sent):
+    """Settings to change."""
+
+    settings: dict[str, bool | int | float] = Field(default_factory=dict)
+    """By name; those that are not named stay."""
+    votes_per_item: int | None = None
+    reason: str = ""
+    """Needed for more votes an item where kappa is not above 0.6."""
+
+
+class SteeringShown(BaseModel):
+    """What steers who rates what."""
+
+    votes_per_item: int
+    settings: dict[str, bool | int | float | str]
+    status: SteeringStatus
+    """Anchors, alarms, rounds, tests and the active choice in counts."""
+
+
+class ArmShown(BaseModel):
+    """Pairs that came in one way."""
+
+    name: str
+    """active, or random."""
+    num_chosen: int
+    num_rated: int
+    num_twice: int
+    """Rated at least twice."""
+    differ: float | None
+    """Share of those on which votes differ."""
+
+
+class ChoiceShown(BaseModel):
+    """How the active choice of pairs goes."""
+
+    is_on: bool
+    num_batches: int
+    num_scores: int
+    """Completions with a score of a reward model."""
+    arms: list[ArmShown]
+
+
+class ScoreSent(Sent):
+    """What a reward model says of a completion, named by its id or by its whole text."""
+
+    completion_id: str = ""
+    completion: str = ""
+    score: float = Field(allow_inf_nan=False)
+    """Log odds: the difference of two is that of the better one being better."""
+
+
+class ScoresShown(BaseModel):
+    """What an import of scores changed."""
+
+    num_scores: int
+    num_unknown: int
+    """Rows that name no completion of the project."""
+
+
+class MoreVotesSent(Sent):
+    """Ask more votes for single pairs."""
+
+    items: list[str] = Field(max_length=10_000)
+    extra: int = Field(default=1, ge=1, le=100)
+    reason: str
+
+
 class QualityShown(BaseModel):
     """How well raters agree."""
 
@@ -283,13 +418,19 @@ class ImportShown(BaseModel):
     num_items: int
     num_calibration: int
     num_known: int
+    num_repeats: int
+    """Items that stand in the file more than once; they were taken once, with all of their votes."""
+    num_uneven: int
+    """Conversations with two turns of one speaker in a row; kept, for that is what the models saw."""
+    num_outside: int
+    """Votes of other tools that the file held; kept apart from the project's."""
     left_out: dict[str, int]
     """Rows and pairs that gave nothing, by reason."""
     faults: list[str]
     """The first faulty rows with their line and reason."""
 
 
-class WebhookSent(Sent):
+class WebhookSent(KeySent):
     """An address that is told what happens."""
 
     url: str

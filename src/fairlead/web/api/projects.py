@@ -14,6 +14,7 @@ from fairlead.web.api.models import (
     GuidelineShown,
     ItemShown,
     ItemsShown,
+    PaceShown,
     ProjectSent,
     ProjectShown,
     QualityShown,
@@ -23,7 +24,7 @@ from fairlead.web.api.models import (
 )
 from fairlead.web.errors import Refused, invalid
 from fairlead.web.quality import quality_of
-from fairlead.web.status import Pace, Status, pace_of, status_of
+from fairlead.web.status import Status, num_since, pace_of, status_of
 
 router = APIRouter(tags=["projects"])
 Limit = Annotated[int, Query(ge=1, le=1000)]
@@ -33,7 +34,7 @@ _DAY_MS = 24 * 3600 * 1000
 
 
 def _shown(project: Project) -> ProjectShown:
-    return ProjectShown(id=project.id, name=project.name, state=project.state, votes_per_item=project.votes_per_item,
+    return ProjectShown(id=project.id, name=project.name, kind=project.kind, state=project.state, votes_per_item=project.votes_per_item,
                         calibration_items=project.calibration_items)  # fmt: skip
 
 
@@ -49,8 +50,8 @@ def list_projects(who: Who, data: Data) -> list[ProjectShown]:
 def create_project(who: Who, data: Data, sent: ProjectSent) -> ProjectShown:
     """Make a project with the first guideline. A name that is taken is refused, so a repeat makes no second one."""
     policy.may_create_project(who)
-    return _shown(projects.create_project(data, sent.name, votes_per_item=sent.votes_per_item, calibration_items=sent.calibration_items,
-                                          by=who.person_id))  # fmt: skip
+    return _shown(projects.create_project(data, sent.name, kind=sent.kind, votes_per_item=sent.votes_per_item,
+                                          calibration_items=sent.calibration_items, by=who.person_id))  # fmt: skip
 
 
 @router.get("/projects/{project_id}")
@@ -79,12 +80,14 @@ def get_status(who: Who, data: Data, project_id: str) -> Status:
 
 
 @router.get("/projects/{project_id}/pace")
-def get_pace(who: Who, data: Data, project_id: str) -> Pace:
+def get_pace(who: Who, data: Data, project_id: str) -> PaceShown:
     """One's own figures."""
     policy.may_see_own_votes(who)
     with data.read() as rows:
         project = projects.get_project(rows, project_id)
-        return pace_of(rows, project, who.person_id, since=projects.now_ms() - _DAY_MS)
+        pace = pace_of(rows, project, who.person_id)
+        num_today = num_since(rows, project_id, who.person_id, since=projects.now_ms() - _DAY_MS)
+    return PaceShown(**dataclasses.asdict(pace), num_today=num_today)
 
 
 @router.get("/projects/{project_id}/quality")
@@ -118,7 +121,8 @@ def list_items(
         asked = asked.where(Progress.use == use)
     if after:
         value, _, name = after.partition(":")
-        if not value.isascii() or not value.isdigit() or len(value) > 18 or not name:
+        digits = value.removeprefix("-")  # ranks of chosen pairs are below 0
+        if not value.isascii() or not digits.isdigit() or len(value) > 20 or not name:
             raise invalid("after is not what the page before gave as next. Start again without it.")
         asked = asked.where(sa.tuple_(column, Progress.item_id) > sa.tuple_(sa.literal(int(value)), sa.literal(name)))
     with data.read() as rows:

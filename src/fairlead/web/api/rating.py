@@ -25,8 +25,8 @@ from fairlead.web.api.models import (
     UndoneShown,
     VerdictSent,
 )
-from fairlead.web.importing import texts_of
-from fairlead.web.queue import Nothing, item_of, next_assignment, own_assignment
+from fairlead.web.contents import content_of
+from fairlead.web.queue import Nothing, next_assignment, own_assignment
 from fairlead.web.showing import given_before, options_of, places_before
 
 router = APIRouter(tags=["rating"])
@@ -62,7 +62,7 @@ def get_assignment(who: Who, data: Data, assignment_id: str) -> AssignmentShown:
 
 
 def _shown(rows: Rows, assignment: Assignment) -> AssignmentShown:
-    item = texts_of(rows, item_of(rows, assignment))
+    item = content_of(rows, assignment.item_id)
     guideline = projects.current_guideline(rows, assignment.project_id)
     texts = [item.completions[int(digit)].text for digit in assignment.shown]
     verdict = rows.get(Verdict, assignment.id)

@@ -22,10 +22,12 @@ def list_webhooks(who: Who, data: Data, project_id: str) -> list[WebhookShown]:
 
 @router.post("/projects/{project_id}/webhooks", status_code=201)
 def make_webhook(request: Request, who: Who, data: Data, project_id: str, sent: WebhookSent) -> WebhookMade:
-    """Tell an address what happens; it gets a ping first. The secret of the signatures is in this answer only."""
+    """Tell an address what happens; it gets a ping first. The secret of the signatures is in this answer only, and in that
+    of the same key."""
     policy.may_use_webhooks(who)
     here = request.app.state.around
-    made = webhooks.make_webhook(data, who, project_id, url=sent.url, events=sent.events, allow_local=here.allow_local_webhooks)  # fmt: skip
+    made = webhooks.make_webhook(data, who, project_id, url=sent.url, events=sent.events, allow_local=here.allow_local_webhooks,
+                                 key=sent.key)  # fmt: skip
     return WebhookMade(id=made.id, secret=webhooks.secret_of(here.secret, made.id))
 
 

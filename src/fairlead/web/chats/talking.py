@@ -13,11 +13,11 @@ from fairlead.store.annotation.talked import ChatTurn
 from fairlead.web.answers import check_text
 from fairlead.web.chats.derive import ASKED_AGAIN, SAID, follow
 from fairlead.web.errors import Refused, invalid, missing
-from fairlead.web.events import record
+from fairlead.web.events import check_key, record
 from fairlead.web.people import new_id
 from fairlead.web.policy import Actor
 from fairlead.web.projects import get_project
-from fairlead.web.verdicts import check_key, same_key
+from fairlead.web.verdicts import same_key
 
 MAX_MESSAGE = 20_000
 """Characters of a message."""
@@ -37,14 +37,21 @@ class Standing:
     """Of the turn that counts now; the next one in `say`."""
     failure: str = ""
     assignment_id: str | None = None
+    num_before: int = 0
+    """Of a waiting turn: how many are answered before it."""
     is_left_out: bool = False
     """The last turn was skipped, or both replies were bad: it is no part of the conversation."""
 
 
 def stand(rows: Rows, actor: Actor, project_id: str, chat_id: str) -> Standing:
     """Where a conversation of this person stands. One with an open vote is at that vote, whatever came later."""
+    return stand_of(rows, actor.person_id, project_id, chat_id)
+
+
+def stand_of(rows: Rows, person_id: str, project_id: str, chat_id: str) -> Standing:
+    """The same for a reader who may see everybody's."""
     turns = rows.scalars(
-        sa.select(ChatTurn).where(ChatTurn.project_id == project_id, ChatTurn.person_id == actor.person_id, ChatTurn.chat_id == chat_id)
+        sa.select(ChatTurn).where(ChatTurn.project_id == project_id, ChatTurn.person_id == person_id, ChatTurn.chat_id == chat_id)
         .order_by(ChatTurn.number)
     ).all()  # fmt: skip
     if not turns:
@@ -60,10 +67,16 @@ def stand(rows: Rows, actor: Actor, project_id: str, chat_id: str) -> Standing:
             chat_id=chat_id, state="vote", messages=messages, number=turn.number, assignment_id=turn.assignment_id
         )
     if turn.state != "ready":
-        return Standing(chat_id=chat_id, state=turn.state, messages=messages, number=turn.number, failure=turn.failure)
+        return Standing(chat_id=chat_id, state=turn.state, messages=messages, number=turn.number, failure=turn.failure,
+                        num_before=_num_before(rows, turn) if turn.state == "waiting" else 0)  # fmt: skip
     chosen = _chosen(rows, assignments[turn.number])
     said = messages[:-1] if chosen is None else (*messages, Message(role="assistant", content=chosen))
     return Standing(chat_id=chat_id, state="say", messages=said, number=turn.number + 1, is_left_out=chosen is None)
+
+
+def _num_before(rows: Rows, turn: ChatTurn) -> int:
+    earlier = (ChatTurn.state == "waiting") & (ChatTurn.event_number < turn.event_number)
+    return rows.scalar(sa.select(sa.func.count()).select_from(ChatTurn).where(earlier)) or 0
 
 
 def _prompt(rows: Rows, turn: ChatTurn) -> Prompt:

@@ -10,7 +10,7 @@ from fairlead.preferences.agreement import ALPHA
 from fairlead.stats.agreement import agreement_report
 from fairlead.stats.arrays import IntArray
 from fairlead.stats.intervals import Interval, wilson
-from fairlead.stats.rolling import PAUSE_BELOW, SCALE_ABOVE, RollingPoint, rolling_alpha
+from fairlead.stats.rolling import PAUSE_BELOW, SCALE_ABOVE, WINDOW, RollingPoint, rolling_alpha
 from fairlead.stats.thresholds import ConflictRow, Light, conflict_table, explain_conflict, light
 from fairlead.stats.votes import Votes
 from fairlead.store.annotation.database import Database
@@ -21,6 +21,10 @@ NUM_RESAMPLES = 1000
 """Bootstrap behind the intervals; half of it for slices."""
 MIN_SHARED = 10
 """Items that two raters must share before their agreement is shown: below, the interval spans most of the range."""
+MAX_RATERS = 40
+"""In the matrix of pairs: nobody reads more columns, and a cell for every two of 200 raters takes seconds."""
+MAX_POINTS = 200
+"""Windows along the work: no chart shows more, and each has a bootstrap of its own."""
 NAMES = {"percent_agreement": "Percent agreement", "krippendorff_alpha": "Krippendorff's alpha", "gwet_ac1": "Gwet's AC1",
          "fleiss_kappa": "Fleiss' kappa", "cohen_kappa": "Cohen's kappa"}  # fmt: skip
 
@@ -69,28 +73,46 @@ class AgreementReading:
     tie_share: float
     slices: tuple[SliceRow, ...]
     raters: tuple[str, ...]
+    """Of the matrix: all, or the `MAX_RATERS` whose labels least often equal those of the others."""
+    num_raters: int
     matrix: tuple[tuple[PairCell | None, ...], ...]
-    """[R][R]; None on the diagonal."""
+    """[R][R] of these raters; None on the diagonal."""
     rolling: tuple[RollingPoint, ...]
 
 
 def agreement_of(database: Database, project_id: str) -> Kept[AgreementReading]:
     """At most a minute old."""
-    return keep(database, project_id, "agreement", lambda: read_agreement(sheet_of(database, project_id).value))
+    return keep(
+        database,
+        project_id,
+        "agreement",
+        lambda: read_agreement(sheet_of(database, project_id).value),
+        kind=AgreementReading,
+    )
 
 
 def read_agreement(sheet: Sheet) -> AgreementReading:
     """Measure."""
     votes = sheet.votes()
     report = agreement_report(votes, seed=0, num_resamples=NUM_RESAMPLES)
+    shown, matrix = matrix_of(votes)
     tie_share = float(np.mean(votes.labels >= 2)) if len(votes.labels) else 0.0
     percent, alpha = report["percent_agreement"], report["krippendorff_alpha"]
     return AgreementReading(
         statistics=tuple(Statistic(name=NAMES[name], value=value) for name, value in report.items()), light=light(alpha, percent),
         num_votes=len(votes.items), num_items=percent.n, conflict=explain_conflict(percent, alpha, tie_share=tie_share),
-        conflict_rows=conflict_table(tie_share=tie_share or 0.15), tie_share=tie_share, slices=_slices(sheet), raters=votes.rater_names,
-        matrix=_matrix(votes), rolling=rolling_alpha(votes, seed=0, num_resamples=300) if percent.n else (),
+        conflict_rows=conflict_table(tie_share=tie_share or 0.15), tie_share=tie_share, slices=_slices(sheet), raters=shown,
+        num_raters=votes.num_raters, matrix=matrix, rolling=rolling_of(votes, percent.n) if percent.n else (),
     )  # fmt: skip
+
+
+def rolling_of(votes: Votes, num_items: int) -> tuple[RollingPoint, ...]:
+    """Windows along the work, at most `MAX_POINTS`.
+
+    Args:
+        num_items: with two votes or more.
+    """
+    return rolling_alpha(votes, seed=0, step=max(WINDOW // 4, -(-num_items // MAX_POINTS)), num_resamples=300)
 
 
 def _slices(sheet: Sheet) -> tuple[SliceRow, ...]:
@@ -123,16 +145,17 @@ def pair_counts(votes: Votes) -> tuple[IntArray, IntArray]:
     return shared + shared.T, equal + equal.T
 
 
-def _matrix(votes: Votes) -> tuple[tuple[PairCell | None, ...], ...]:
+def matrix_of(votes: Votes) -> tuple[tuple[str, ...], tuple[tuple[PairCell | None, ...], ...]]:
+    """Names of the raters that are shown, and their cells."""
     if not votes.num_raters:
-        return ()
+        return (), ()
     shared, equal = pair_counts(votes)
     shares = np.bincount(votes.labels, minlength=votes.num_labels) / len(votes.labels)
     chance = float(shares @ shares)
-    return tuple(
-        tuple(None if i == j else _cell(int(equal[i, j]), int(shared[i, j]), chance) for j in range(votes.num_raters))
-        for i in range(votes.num_raters)
-    )
+    agreed = np.where(shared.sum(1) > 0, equal.sum(1) / np.maximum(shared.sum(1), 1), 1.0)
+    chosen = np.sort(np.argsort(agreed, kind="stable")[:MAX_RATERS]).tolist()
+    cells = tuple(tuple(None if i == j else _cell(int(equal[i, j]), int(shared[i, j]), chance) for j in chosen) for i in chosen)  # fmt: skip
+    return tuple(votes.rater_names[i] for i in chosen), cells
 
 
 def _cell(num_equal: int, num_shared: int, chance: float) -> PairCell:

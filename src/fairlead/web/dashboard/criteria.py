@@ -35,7 +35,7 @@ class CriterionRow:
 
 def criteria_of(database: Database, project_id: str) -> Kept[tuple[CriterionRow, ...]]:
     """At most a minute old; empty where no guideline asks for ratings."""
-    return keep(database, project_id, "criteria", lambda: _read(database, project_id))
+    return keep(database, project_id, "criteria", lambda: _read(database, project_id), kind=tuple[CriterionRow, ...])
 
 
 def _read(database: Database, project_id: str) -> tuple[CriterionRow, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from fairlead.core.summary import Chart, Series
 from fairlead.stats.intervals import Interval, mean_interval, undefined
 from fairlead.store.annotation.database import Rows
-from fairlead.web.totals import WorkRow, work_of_raters
+from fairlead.web.totals import DayRow, work_by_day
 
 PACE_DAYS = 7
 """Days behind the pace: a week has every weekday once."""
@@ -34,26 +34,19 @@ class Flow:
 
 def flow_of(rows: Rows, project_id: str) -> Flow:
     """As of now."""
-    return read_flow(work_of_raters(rows, project_id))
+    return read_flow(work_by_day(rows, project_id))
 
 
-def read_flow(work: Sequence[WorkRow]) -> Flow:
+def read_flow(work: Sequence[DayRow]) -> Flow:
     """Count by day, from the first to the last day with a vote or skip."""
     if not work:
         return Flow(chart=None, first_day="", num_days=0, pace=undefined("no votes", n=0))
-    first, last = min(row.day for row in work), max(row.day for row in work)
+    first, last = work[0].day, work[-1].day
     days = range(last - first + 1)
-    votes = np.bincount(
-        [row.day - first for row in work],
-        weights=[0 if row.choice == "skip" else row.num for row in work],
-        minlength=len(days),
-    )
-    skips = np.bincount(
-        [row.day - first for row in work],
-        weights=[row.num if row.choice == "skip" else 0 for row in work],
-        minlength=len(days),
-    )
-    raters = [len({row.person_id for row in work if row.day - first == day}) for day in days]
+    votes, skips, raters = np.zeros(len(days)), np.zeros(len(days)), np.zeros(len(days))
+    for row in work:
+        place = row.day - first
+        votes[place], skips[place], raters[place] = row.num_votes, row.num_skips, row.num_raters
     chart = Chart(
         question="How many votes came in each day?", x_label="day", y_label="votes", y_zero=True, style="line" if len(days) > 1 else "points",
         series=(Series(label="votes", role="people", points=tuple((d + 1.0, float(votes[d])) for d in days)),

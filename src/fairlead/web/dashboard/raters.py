@@ -8,17 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import sqlalchemy as sa
 
 from fairlead.preferences import raters as panel
 from fairlead.stats.agreement import rater_agreement
-from fairlead.stats.arrays import FloatArray
+from fairlead.stats.arrays import FloatArray, IntArray
 from fairlead.stats.drift import bernoulli_cusum
 from fairlead.stats.intervals import Interval, undefined, wilson
 from fairlead.stats.numerics import two_sided_z
 from fairlead.store.annotation.database import Database
-from fairlead.store.annotation.steering import Anchor, Check
 from fairlead.web import drift
+from fairlead.web.anchors import checks_of_all
 from fairlead.web.dashboard.gauges import Gauge, Measure, Spark, draw, draw_spark
 from fairlead.web.dashboard.keeping import Kept, keep
 from fairlead.web.dashboard.sheet import LABELS, Sheet, sheet_of
@@ -73,18 +72,15 @@ class RatersReading:
 
 def raters_of(database: Database, project_id: str) -> Kept[RatersReading]:
     """At most a minute old."""
-    return keep(database, project_id, "raters", lambda: _read(database, project_id))
+    return keep(database, project_id, "raters", lambda: _read(database, project_id), kind=RatersReading)
 
 
 def _read(database: Database, project_id: str) -> RatersReading:
     with database.read() as rows:
-        found = rows.execute(
-            sa.select(Check.person_id, Check.is_right).join(Anchor, Anchor.item_id == Check.item_id)
-            .where(Check.project_id == project_id, Check.is_right.is_not(None), ~Anchor.is_retired).order_by(Check.person_id, Check.position)
-        ).all()  # fmt: skip
+        found = checks_of_all(rows, project_id)
     answers: dict[str, list[bool]] = {}
-    for person_id, is_right in found:
-        answers.setdefault(person_id, []).append(bool(is_right))
+    for person_id, _, is_right in found:
+        answers.setdefault(person_id, []).append(is_right)
     return read_raters(sheet_of(database, project_id).value, anchors=answers)
 
 
@@ -111,9 +107,14 @@ def read_raters(sheet: Sheet, *, anchors: Mapping[str, Sequence[bool]] | None = 
     agreement = rater_agreement(votes) if votes.num_raters else {}
     readings = panel.read_raters(votes, orders=sheet.positions[sheet.is_vote], outcomes={})
     remarks = {reading.name: reading.flags for reading in readings}
-    size = len(sheet.rater_names)
-    times = [_median(sheet.active_s[(sheet.raters == number) & np.isfinite(sheet.active_s)]) for number in range(size)]
-    varieties = [_entropy(sheet, number) for number in range(size)]
+    size, is_vote = len(sheet.rater_names), sheet.is_vote
+    rows = (
+        np.split(np.argsort(sheet.raters, kind="stable"), np.cumsum(np.bincount(sheet.raters, minlength=size))[:-1])
+        if size
+        else []
+    )
+    times = [_median(sheet.active_s[own][np.isfinite(sheet.active_s[own])]) for own in rows]
+    varieties = [_entropy(sheet, own[is_vote[own]]) for own in rows]
     median_s = _middle([time.value for time in times])
     variety = _middle([found.value for found in varieties])
     speed = Measure(label="Time for a pair", unit=" s", low=_ENDS_OF_SPEED[0] * (median_s or 1), high=_ENDS_OF_SPEED[1] * (median_s or 1),
@@ -124,15 +125,16 @@ def read_raters(sheet: Sheet, *, anchors: Mapping[str, Sequence[bool]] | None = 
     measures = (AGREES, LEFT, LONGER, speed, entropy)
     cards: list[RaterCard] = []
     for number, name in enumerate(sheet.rater_names):
-        own = sheet.raters == number
-        if not own.any():  # everything was taken back
+        own = rows[number]
+        if not len(own):  # everything was taken back
             continue
+        sided = own[sheet.labels[own] < 2]
         known = agreement.get(name, undefined("no votes", n=0))
-        values = (known, _left(sheet, number), _longer(sheet, number), times[number], varieties[number])
+        values = (known, _left(sheet, sided), _longer(sheet, sided), times[number], varieties[number])
         gauges = tuple(draw(measure, value) for measure, value in zip(measures, values, strict=True))
         answers = (anchors or {}).get(sheet.rater_ids[number], ())
         cards.append(RaterCard(
-            person_id=sheet.rater_ids[number], name=name, num_votes=int((own & sheet.is_vote).sum()), num_skips=int((own & ~sheet.is_vote).sum()),
+            person_id=sheet.rater_ids[number], name=name, num_votes=int(is_vote[own].sum()), num_skips=int((~is_vote[own]).sum()),
             gauges=gauges, sparks=(_anchor_spark(answers),) if answers else (), remarks=remarks.get(name, ()),
         ))  # fmt: skip
     cards.sort(key=lambda card: (-card.num_out, card.name.lower()))
@@ -151,16 +153,16 @@ def _share(hits: FloatArray) -> Interval:
     return wilson(int(hits.sum()), len(hits))
 
 
-def _left(sheet: Sheet, number: int) -> Interval:
-    rows = (sheet.raters == number) & (sheet.labels < 2)
+def _left(sheet: Sheet, rows: IntArray) -> Interval:
+    """Args: rows: votes for one side."""
     return _share(((sheet.labels[rows] == 0) != sheet.swapped[rows]).astype(np.float64))
 
 
-def _longer(sheet: Sheet, number: int) -> Interval:
+def _longer(sheet: Sheet, rows: IntArray) -> Interval:
     """Among votes for one side of replies of different length."""
-    lengths = sheet.lengths[sheet.items]
-    rows = (sheet.raters == number) & (sheet.labels < 2) & (lengths[:, 0] != lengths[:, 1])
-    return _share(((sheet.labels[rows] == 0) == (lengths[rows, 0] > lengths[rows, 1])).astype(np.float64))
+    lengths = sheet.lengths[sheet.items[rows]]
+    is_longer = lengths[:, 0] > lengths[:, 1]
+    return _share(((sheet.labels[rows] == 0) == is_longer)[lengths[:, 0] != lengths[:, 1]].astype(np.float64))
 
 
 def _median(times: FloatArray) -> Interval:
@@ -174,13 +176,12 @@ def _median(times: FloatArray) -> Interval:
     return Interval(float(np.median(ordered)), float(ordered[low]), float(ordered[high]), n)
 
 
-def _entropy(sheet: Sheet, number: int) -> Interval:
+def _entropy(sheet: Sheet, rows: IntArray) -> Interval:
     """Bits of the verdicts as they were pressed: side, strength, tie, both bad.
 
     H = - sum p log2 p, corrected by (K - 1) / (2 n ln 2) (Miller and Madow 1955); interval by the delta method.
     """
-    rows = (sheet.raters == number) & sheet.is_vote
-    n = int(rows.sum())
+    n = len(rows)
     if n < MIN_VOTES:
         return undefined(f"after {MIN_VOTES} votes", n=n)
     labels, strengths = sheet.labels[rows], np.abs(sheet.strengths[rows])

@@ -8,7 +8,9 @@ Example:
     sheet.votes(sheet.slices["source"] == "hh")
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +20,13 @@ import sqlalchemy.orm
 
 from fairlead.stats.arrays import BoolArray, FloatArray, IntArray
 from fairlead.stats.votes import Votes
+from fairlead.store.annotation.caching import large_cache
 from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.schema import Assignment, Completion, Event, Item, Person, Prompt, Verdict
-from fairlead.web.dashboard.keeping import Kept, keep
+from fairlead.store.annotation.steering import Anchor
+from fairlead.web.dashboard import copies
+from fairlead.web.dashboard.copies import Fact, SheetRead
+from fairlead.web.dashboard.keeping import LARGE, Kept, keep
 from fairlead.web.frames import is_swapped
 
 LABELS = ("a", "b", "tie", "both_bad", "skip")
@@ -29,8 +35,7 @@ MAX_VALUES = 12
 """Different values of a field of the items beyond which it is no slice."""
 LENGTHS = ((400, "up to 400 characters"), (1_600, "400 to 1,600 characters"))
 LONGEST = "over 1,600 characters"
-_ITEMS_A_QUERY = 500
-_ID = "S40"  # as long as ids may be
+_ITEMS_A_QUERY, _ROWS_A_QUERY = 500, 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,95 +100,104 @@ def sheet_of(database: Database, project_id: str) -> Kept[Sheet]:
     return keep(database, project_id, "sheet", lambda: _newer(database, project_id))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fact:
-    """What an item's texts say of themselves."""
-
-    use: str
-    fields: dict[str, str]
-    length_a: int
-    length_b: int
-
-
-@dataclass(slots=True, kw_only=True)
-class _Read:
-    """What was read of a project, with what a later reading goes on from."""
-
-    columns: dict[str, Any]
-    """[N] each, as in `Sheet`, and `assignments`."""
-    items: dict[str, int]
-    raters: dict[str, int]
-    facts: list[Fact]
-    """By number of the item."""
-    last_event: int
-
-
-_LAST: dict[tuple[str, str], _Read] = {}
+_LAST: dict[tuple[str, str], SheetRead] = {}
 
 
 def _newer(database: Database, project_id: str) -> Sheet:
-    """Go on from the last reading. Called by one thread at a time for a project (`keep`)."""
-    key = (str(database.engine.url), project_id)
-    _LAST[key], names = read(database, project_id, _LAST.get(key))
-    return as_sheet(_LAST[key], names)
-
-
-def read(database: Database, project_id: str, before: _Read | None) -> tuple[_Read, dict[str, str]]:
-    """Read all verdicts, or what changed after an earlier reading; and the names of people by id."""
-    changed: list[str] | None = None
+    """Go on from the last reading, of this process or of an earlier one. Called by one thread at a time for a project (`keep`)."""
+    key, place = (str(database.engine.url), project_id), copies.place_of(database, project_id)
     with database.read() as rows:
+        before = _LAST.get(key) or copies.load(rows, place, project_id)
+        _LAST[key] = found = read(rows, project_id, before)
+        if (
+            place is not None
+            and len(found.columns["events"]) > LARGE
+            and found.last_event - found.saved_event >= copies.SAVE_EVERY
+        ):
+            copies.save(rows, place, project_id, found)
+        return as_sheet(found, names_of(rows))
+
+
+def names_of(rows: Rows) -> dict[str, str]:
+    """Names of people by id."""
+    return {row[0]: row[1] for row in rows.execute(sa.select(Person.id, Person.name))}
+
+
+def read(rows: Rows, project_id: str, before: SheetRead | None) -> SheetRead:
+    """Read all verdicts, or what changed after an earlier reading."""
+    items, raters, facts = (before.items, before.raters, before.facts) if before else ({}, {}, [])
+    kept: list[dict[str, Any]] = []
+    shared: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+    with contextlib.nullcontext() if before else large_cache(rows):
         newest = rows.scalar(sa.select(sa.func.max(Event.number))) or 0
+        anchors = set(rows.scalars(sa.select(Anchor.item_id).where(Anchor.project_id == project_id)))
+        changed: list[str] | None = None
         if before is not None:
             since = (Event.number > before.last_event, Event.project_id == project_id, Event.assignment_id.is_not(None))
             changed = [name for name in rows.scalars(sa.select(Event.assignment_id).where(*since).distinct()) if name]
-        found = _verdicts(rows, project_id, changed)
-        names = {row[0]: row[1] for row in rows.execute(sa.select(Person.id, Person.name))}
-        items, raters, facts = (before.items, before.raters, before.facts) if before else ({}, {}, [])
-        new = [name for name in dict.fromkeys(row[1] for row in found) if name not in items]
-        texts = _facts(rows, project_id, new)
-    for name in new:
-        items[name] = len(items)
-        facts.append(texts[name])
-    for row in found:
-        raters.setdefault(row[2], len(raters))
-    columns = _columns(found, items=items, raters=raters)
-    if before is not None:
-        is_kept = ~np.isin(before.columns["assignments"], np.array(changed, dtype=_ID))
-        columns = {name: np.concatenate([column[is_kept], columns[name]]) for name, column in before.columns.items()}
-    return _Read(columns=columns, items=items, raters=raters, facts=facts, last_event=newest), names
+            is_kept = ~np.isin(before.columns["events"], _earlier(rows, changed, before.last_event))
+            kept.append({name: column[is_kept] for name, column in before.columns.items()})
+        for piece in _verdicts(rows, project_id, changed):
+            found = [row for row in piece if row[0] not in anchors]
+            new = [name for name in dict.fromkeys(row[0] for row in found) if name not in items]
+            texts = _facts(rows, new, shared)
+            for name in new:
+                items[name] = len(items)
+                facts.append(texts[name])
+            for row in found:
+                raters.setdefault(row[1], len(raters))
+            kept.append(_columns(found, items=items, raters=raters))
+    kept = kept or [_columns([], items=items, raters=raters)]
+    columns = {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
+    saved_event = before.saved_event if before else 0
+    return SheetRead(
+        columns=columns, items=items, raters=raters, facts=facts, last_event=newest, saved_event=saved_event
+    )
 
 
-def _verdicts(rows: Rows, project_id: str, changed: list[str] | None) -> list[Any]:
-    """Rows of all assignments, or of those that changed, in the order of their events."""
+def _earlier(rows: Rows, assignments: Sequence[str], last: int) -> list[int]:
+    """Numbers of the events of these assignments up to one."""
+    found: list[int] = []
+    for start in range(0, len(assignments), _ITEMS_A_QUERY):
+        some = Event.assignment_id.in_(assignments[start : start + _ITEMS_A_QUERY])
+        found += rows.scalars(sa.select(Event.number).where(some, Event.number <= last))
+    return found
+
+
+def _verdicts(rows: Rows, project_id: str, changed: list[str] | None) -> Iterator[Sequence[Any]]:
+    """Rows of all assignments, or of those that changed, in the order of their events, some thousands at a time."""
     query = (
-        sa.select(Verdict.assignment_id, Verdict.item_id, Verdict.person_id, Verdict.verdict, Verdict.strength, Assignment.shown,
-                  Assignment.position, Event.at, Verdict.active_ms, Verdict.guideline_version)
+        sa.select(Verdict.item_id, Verdict.person_id, Verdict.verdict, Verdict.strength, Assignment.shown, Assignment.position, Event.at,
+                  Verdict.active_ms, Verdict.guideline_version, Verdict.event_number)
         .join(Assignment, Assignment.id == Verdict.assignment_id).join(Event, Event.number == Verdict.event_number)
-        .join(Item, Item.id == Verdict.item_id)
-        .where(Verdict.project_id == project_id, Item.use != "anchor").order_by(Verdict.event_number)
+        .where(Verdict.project_id == project_id).order_by(Verdict.event_number)
     )  # fmt: skip
-    if changed is None:
-        return list(rows.execute(query).all())
-    starts = range(0, len(changed), _ITEMS_A_QUERY)
-    parts = (query.where(Verdict.assignment_id.in_(changed[start : start + _ITEMS_A_QUERY])) for start in starts)
-    return [row for part in parts for row in rows.execute(part)]
+    if changed is not None:
+        for start in range(0, len(changed), _ITEMS_A_QUERY):
+            yield rows.execute(query.where(Verdict.assignment_id.in_(changed[start : start + _ITEMS_A_QUERY]))).all()
+        return
+    last = 0
+    while found := rows.execute(query.where(Verdict.event_number > last).limit(_ROWS_A_QUERY)).all():
+        yield found
+        last = found[-1].event_number
 
 
-def _columns(found: list[Any], *, items: Mapping[str, int], raters: Mapping[str, int]) -> dict[str, Any]:
+def _columns(found: Sequence[Any], *, items: Mapping[str, int], raters: Mapping[str, int]) -> dict[str, Any]:
     known = {label: number for number, label in enumerate(LABELS)}
+    given, people, labels, strengths, shown, positions, times, active, versions, events = (
+        zip(*found, strict=True) if found else [()] * 10
+    )
     return {
-        "assignments": np.array([row[0] for row in found], dtype=_ID), "items": _whole(items[row[1]] for row in found),
-        "raters": _whole(raters[row[2]] for row in found), "labels": _whole(known[row[3]] for row in found),
-        "strengths": _whole(row[4] for row in found), "swapped": np.array([is_swapped(row[5]) for row in found], dtype=np.bool_),
-        "positions": _whole(row[6] for row in found), "at_ms": _whole(row[7] for row in found),
-        "active_s": np.array([np.nan if (active := row[8]) is None else active / 1000 for row in found], dtype=np.float64),
-        "versions": _whole(row[9] for row in found),
+        "events": _whole(events), "items": _whole(items[name] for name in given), "raters": _whole(raters[name] for name in people),
+        "labels": _whole(known[label] for label in labels), "strengths": _whole(strengths), "positions": _whole(positions),
+        "at_ms": _whole(times), "versions": _whole(versions), "swapped": np.array([is_swapped(order) for order in shown], dtype=np.bool_),
+        "active_s": np.array([np.nan if time is None else time / 1000 for time in active], dtype=np.float64),
     }  # fmt: skip
 
 
-def as_sheet(found: _Read, names: Mapping[str, str]) -> Sheet:
+def as_sheet(found: SheetRead, names: Mapping[str, str]) -> Sheet:
     """What readings are made from."""
-    columns = {name: column for name, column in found.columns.items() if name != "assignments"}
+    columns = {name: column for name, column in found.columns.items() if name != "events"}
     return Sheet(
         **columns, is_calibration=np.array([fact.use == "calibration" for fact in found.facts], dtype=np.bool_),
         lengths=np.array([[fact.length_a, fact.length_b] for fact in found.facts], dtype=np.int64).reshape(-1, 2), item_ids=tuple(found.items),
@@ -195,8 +209,14 @@ def _whole(values: Any) -> IntArray:
     return np.fromiter(values, dtype=np.int64)
 
 
-def _facts(rows: Rows, project_id: str, item_ids: list[str]) -> dict[str, Fact]:
-    """Facts by item; the texts stay in the database."""
+def _facts(
+    rows: Rows, item_ids: list[str], shared: dict[tuple[tuple[str, str], ...], dict[str, str]]
+) -> dict[str, Fact]:
+    """Facts by item; the texts stay in the database, and the project is not named: SQLite would go through all of its items each time.
+
+    Args:
+        shared: fields of earlier items, which those with equal ones take over.
+    """
     a, b = sqlalchemy.orm.aliased(Completion), sqlalchemy.orm.aliased(Completion)
     by_id: dict[str, Fact] = {}
     for start in range(0, len(item_ids), _ITEMS_A_QUERY):
@@ -206,7 +226,7 @@ def _facts(rows: Rows, project_id: str, item_ids: list[str]) -> dict[str, Fact]:
             .join(Prompt, sa.and_(Prompt.project_id == Item.project_id, Prompt.id == Item.prompt_id))
             .join(a, sa.and_(a.project_id == Item.project_id, a.id == Item.completions[0].as_string()))
             .join(b, sa.and_(b.project_id == Item.project_id, b.id == Item.completions[1].as_string()))
-            .where(Item.project_id == project_id, Item.id.in_(item_ids[start : start + _ITEMS_A_QUERY]))
+            .where(Item.id.in_(item_ids[start : start + _ITEMS_A_QUERY]))
         ).all()  # fmt: skip
         for name, use, part, source, meta, length_a, length_b in found:
             fields = {
@@ -217,7 +237,8 @@ def _facts(rows: Rows, project_id: str, item_ids: list[str]) -> dict[str, Fact]:
             fields |= {
                 str(key): str(value) for key, value in (meta or {}).items() if isinstance(value, str | int | bool)
             }
-            by_id[name] = Fact(use=use, fields=fields, length_a=length_a, length_b=length_b)
+            fields = shared.setdefault(tuple(fields.items()), fields)
+            by_id[name] = Fact(use=sys.intern(use), fields=fields, length_a=length_a, length_b=length_b)
     return by_id
 
 
@@ -226,8 +247,12 @@ def _length(num_chars: int) -> str:
 
 
 def _slices(facts: list[Fact]) -> dict[str, tuple[str, ...]]:
-    """Fields with at least two and at most `MAX_VALUES` different values."""
+    """Fields with at least two and at most `MAX_VALUES` different values, fewer than items: a number of its own for each names no slice."""
     names = dict.fromkeys(name for fact in facts for name in fact.fields)
     columns = {name: tuple(fact.fields.get(name, "not given") for fact in facts) for name in names}
     columns["use"] = tuple(fact.use for fact in facts)
-    return {name: values for name, values in columns.items() if 2 <= len(set(values)) <= MAX_VALUES}
+    return {
+        name: values
+        for name, values in columns.items()
+        if 2 <= len(set(values)) <= MAX_VALUES and len(set(values)) < len(facts)
+    }

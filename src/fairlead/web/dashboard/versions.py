@@ -38,7 +38,13 @@ class Line:
 
 def figures_of(database: Database, project_id: str) -> Kept[dict[int, VersionFigures]]:
     """By version; at most a minute old."""
-    return keep(database, project_id, "versions", lambda: read_versions(sheet_of(database, project_id).value))
+    return keep(
+        database,
+        project_id,
+        "versions",
+        lambda: read_versions(sheet_of(database, project_id).value),
+        kind=dict[int, VersionFigures],
+    )
 
 
 def read_versions(sheet: Sheet) -> dict[int, VersionFigures]:

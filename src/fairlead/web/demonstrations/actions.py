@@ -12,17 +12,17 @@ import sqlalchemy as sa
 
 from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.schema import Completion
-from fairlead.store.annotation.written import Demonstration, Writing, WritingTask
+from fairlead.store.annotation.written import Demonstration, DraftAsk, Writing, WritingTask
 from fairlead.web.answers import MAX_ACTIVE_MS, SKIP_REASONS, check_text
 from fairlead.web.demonstrations.derive import REVIEWED, SKIPPED, TAKEN_BACK, WRITTEN, follow
 from fairlead.web.demonstrations.desk import LEASE_MS, due_task, own_task
 from fairlead.web.demonstrations.kept import share_standing
 from fairlead.web.errors import Refused, invalid
-from fairlead.web.events import record
+from fairlead.web.events import check_key, record
 from fairlead.web.people import now_ms
 from fairlead.web.policy import Actor
 from fairlead.web.projects import get_guideline
-from fairlead.web.verdicts import Saved, check_key, same_key
+from fairlead.web.verdicts import Saved, same_key
 
 Decision = Literal["accept", "edit", "return"]
 MAX_REPLY = 50_000
@@ -189,11 +189,12 @@ def _provenance(rows: Rows, task: WritingTask, text: str, *, took_draft: bool, f
 
 
 def draft_of(rows: Rows, writing_id: str) -> tuple[str | None, str]:
-    """Id and text of the draft of a writing; None and nothing where there is none."""
-    writing = rows.get(Writing, writing_id)
+    """Id and text of the draft of a writing, imported or asked for; None and nothing where there is none."""
+    writing, asked = rows.get(Writing, writing_id), rows.get(DraftAsk, writing_id)
     assert writing is not None, f"writing {writing_id} is not there"
-    if writing.draft_id is None:
+    draft_id = writing.draft_id or (asked.draft_id if asked else None)
+    if draft_id is None:
         return None, ""
-    completion = rows.get(Completion, (writing.project_id, writing.draft_id))
-    assert completion is not None, f"draft {writing.draft_id} is not there"
-    return writing.draft_id, completion.record["text"]
+    completion = rows.get(Completion, (writing.project_id, draft_id))
+    assert completion is not None, f"draft {draft_id} is not there"
+    return draft_id, completion.record["text"]

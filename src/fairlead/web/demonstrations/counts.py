@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from fairlead.store.annotation.database import Rows
 from fairlead.store.annotation.schema import Person, Prompt
 from fairlead.store.annotation.written import Demonstration, Writing, WritingTask
+from fairlead.web.excerpts import excerpt_of_prompt
 
 STATES = ("open", "written", "returned", "accepted")
 
@@ -119,15 +120,7 @@ def own_replies(rows: Rows, project_id: str, person_id: str, *, limit: int = 200
         sa.select(WritingTask).where(WritingTask.project_id == project_id, WritingTask.person_id == person_id).order_by(WritingTask.round)
     )}  # fmt: skip
     return [
-        Own(task_id=tasks[each.writing_id], about=beginning(record), state=each.state, reason=each.reason, is_edited=each.is_edited,
+        Own(task_id=tasks[each.writing_id], about=excerpt_of_prompt(record), state=each.state, reason=each.reason, is_edited=each.is_edited,
             changed_at=each.changed_at)
         for each, record in found
     ]  # fmt: skip
-
-
-def beginning(record: dict[str, object], *, num_chars: int = 90) -> str:
-    """First words of what was asked last."""
-    messages = record["messages"]
-    assert isinstance(messages, list), "a prompt has messages"
-    text = " ".join(str(messages[-1]["content"]).split())
-    return text if len(text) <= num_chars else f"{text[: num_chars - 3]}..."

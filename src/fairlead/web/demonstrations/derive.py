@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from fairlead.store.annotation.database import Rows
 from fairlead.store.annotation.schema import Event
-from fairlead.store.annotation.written import Demonstration, Writing, WritingTask
+from fairlead.store.annotation.written import Demonstration, DraftAsk, Writing, WritingTask
 
 WRITTEN, REVIEWED, SKIPPED, TAKEN_BACK = (
     "demonstration.written",
@@ -14,7 +14,8 @@ WRITTEN, REVIEWED, SKIPPED, TAKEN_BACK = (
     "demonstration.skipped",
     "demonstration.taken_back",
 )
-KINDS = (WRITTEN, REVIEWED, SKIPPED, TAKEN_BACK)
+DRAFT_ASKED, DRAFT_WRITTEN, DRAFT_FAILED = "draft.asked", "draft.written", "draft.failed"
+KINDS = (WRITTEN, REVIEWED, SKIPPED, TAKEN_BACK, DRAFT_ASKED, DRAFT_WRITTEN, DRAFT_FAILED)
 MOST_KEPT = 0.5
 """An edit that leaves less of the author's words than this is a new reply, for somebody else to review."""
 
@@ -22,6 +23,9 @@ MOST_KEPT = 0.5
 def follow(rows: Rows, event: Event) -> None:
     """Bring the derived rows up to date with one event of `KINDS`."""
     content = event.content
+    if "writing" in content:
+        _draft(rows, event)
+        return
     task = rows.get(WritingTask, content["task"])
     assert task is not None, f"event {event.number} names a task {content['task']} that is not there"
     found = rows.get(Demonstration, task.writing_id)
@@ -63,9 +67,28 @@ def _review(found: Demonstration, reviewer_id: str | None, content: dict[str, An
         found.from_draft, found.draft_kept = content["from_draft"], content["draft_kept"]
 
 
+def _draft(rows: Rows, event: Event) -> None:
+    content = event.content
+    found = rows.get(DraftAsk, content["writing"])
+    if event.kind == DRAFT_ASKED:
+        if found is None:
+            found = DraftAsk(writing_id=content["writing"], project_id=event.project_id, tries=-1)
+            rows.add(found)
+        found.state, found.failure, found.draft_id, found.tries = "waiting", "", None, found.tries + 1
+        found.event_number, found.seed = event.number, content["seed"]
+    else:
+        assert found is not None, f"event {event.number} speaks of a draft that nobody asked for"
+        if event.kind == DRAFT_WRITTEN:
+            found.state, found.draft_id = "ready", content["draft_id"]
+        else:
+            found.state, found.failure = "failed", content["failure"]
+    rows.flush()
+
+
 def forget_derived(rows: Rows) -> None:
     """As if nothing had happened yet."""
     rows.execute(sa.delete(Demonstration))
+    rows.execute(sa.delete(DraftAsk))
     rows.execute(sa.update(WritingTask).values(state="open"))
     for writing in rows.scalars(sa.select(Writing)).all():
         rows.add(untouched(writing.id, writing.project_id, writing.rank))

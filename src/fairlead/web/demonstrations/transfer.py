@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from fairlead.core import records
 from fairlead.core.errors import DataError, explain
-from fairlead.core.io import Rejects, read_records, write_json, write_jsonl, write_text
+from fairlead.core.io import read_records, write_json, write_jsonl, write_text
 from fairlead.core.records import Completion, Message, Prompt, from_dict, to_dict
 from fairlead.formats import detect_format, prompt_part, read_demonstrations, read_prompts
 from fairlead.store.annotation import schema
@@ -31,6 +31,7 @@ from fairlead.web.events import record
 from fairlead.web.importing import MAX_TEXT
 from fairlead.web.people import new_id
 from fairlead.web.projects import get_project
+from fairlead.web.screening import NUM_FAULTS, Placed, screened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,8 @@ class Found:
     wanted: list[Wanted]
     left_out: dict[str, int] = field(default_factory=dict[str, int])
     """Rows, prompts or drafts that gave nothing, by reason."""
+    faults: list[str] = field(default_factory=list[str])
+    """The first faulty rows: line and reason."""
 
     def leave_out(self, reason: str, num: int = 1) -> None:
         """Count what gave nothing."""
@@ -104,15 +107,16 @@ def _of_run(folder: Path, with_drafts: bool) -> Iterator[Wanted]:
 
 
 def _of_file(path: Path, with_drafts: bool, found: Found, rejects_file: Path) -> Iterator[Wanted]:
-    has_replies = with_drafts and detect_format(path).kind == "demonstrations"
-    with Rejects(rejects_file) as rejects:
-        reading = (read_demonstrations if has_replies else read_prompts)(path, rejects=rejects)
+    with Placed(rejects_file, original=path) as rejects, screened(path, found.leave_out, rejects) as file:
+        has_replies = with_drafts and detect_format(file).kind == "demonstrations"
+        reading = (read_demonstrations if has_replies else read_prompts)(file, rejects=rejects)
         for row in reading:
             if isinstance(row, records.Demonstration):
                 prompt = prompt_part(row)
                 yield Wanted(prompt=prompt, draft=Completion(prompt_id=prompt.id, text=row.messages[-1].content, model=row.source))  # fmt: skip
             else:
                 yield Wanted(prompt=row)
+        found.faults = rejects.listed(NUM_FAULTS)
     for reason, num in (*reading.report.rejects.items(), *reading.report.skips.items()):
         found.leave_out(f"rows: {reason}", num)
 

@@ -28,9 +28,9 @@ def tokens_page(request: Request) -> Response:
 def _tokens(request: Request, *, secret: str) -> Response:
     who = actor(request)
     found = list_tokens(around(request).database, None if who.role == "admin" else who)
-    scopes = policy.SCOPES if who.role in ("lead", "admin") else policy.SCOPES[:2]
+    scopes = policy.scopes_of(who.role)
     with around(request).database.read() as rows:
-        projects = list(rows.scalars(sa.select(Project).order_by(Project.name))) if len(scopes) == 3 else []
+        projects = list(rows.scalars(sa.select(Project).order_by(Project.name))) if "lead" in scopes else []
     return render(request, "tokens.html", tokens=found, scopes=scopes, secret=secret, now=now_ms(), projects=projects)
 
 

@@ -49,10 +49,16 @@ def login(request: Request, name: Text, password: Text, csrf: Text = "") -> Resp
     check_csrf(request, csrf)
     address = request.client.host if request.client else "unknown"
     try:
-        session = people.log_in(around(request).database, name=name, password=password, address=address)
+        session = people.log_in(
+            around(request).database, name=name, password=password, address=address, before=_session(request)
+        )
     except Refused as error:
         return render(request, "login.html", status=error.status, error=error.message, name=name)
     return logged_in(request, session)
+
+
+def _session(request: Request) -> str | None:
+    return request.cookies.get(session_cookie(around(request).place))
 
 
 @router.post("/logout")
@@ -83,7 +89,7 @@ def accept(request: Request, secret: str, name: Text, password: Text, csrf: Text
     with here.database.read() as rows:
         role = people.find_invite(rows, secret).role
     try:
-        session = people.accept_invite(here.database, secret, name=name, password=password)
+        session = people.accept_invite(here.database, secret, name=name, password=password, before=_session(request))
     except Refused as error:
         return render(
             request, "invite.html", status=error.status, error=error.message, name=name, role=role, secret=secret

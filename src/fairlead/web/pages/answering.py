@@ -3,8 +3,9 @@
 
 import json
 import re
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
+from fastapi import Depends, Request
 from starlette.datastructures import FormData
 
 from fairlead.web.answers import Choice, Edit, Span, Submission
@@ -16,6 +17,14 @@ _KEPT = re.compile(rf"rationale|choice|edit_place|edit_text|spans|{_RANK.pattern
 """Fields of a draft."""
 _MAX_FIELDS = 100
 """More than nine replies with places and three criteria give."""
+
+
+async def posted(request: Request) -> FormData:
+    """The fields of a form whose names depend on the guideline; files are refused."""
+    return await request.form(max_files=0)
+
+
+Posted = Annotated[FormData, Depends(posted)]
 
 
 def text_of(form: FormData, name: str, default: str = "") -> str:

@@ -3,11 +3,14 @@
 import datetime
 import hmac
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 import jinja2
+from anyio.to_thread import run_sync
 from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
@@ -20,12 +23,17 @@ from fairlead.web.policy import Actor
 from fairlead.web.rendering import to_html
 
 _VISIT = "fairlead_visit"
+_ITEMS_AT_ONCE = 2
+_VOTES_AT_ONCE = 4
+_STORING = anyio.CapacityLimiter(_VOTES_AT_ONCE)
+_MAKING = anyio.CapacityLimiter(_ITEMS_AT_ONCE)
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.ChoiceLoader([jinja2.FileSystemLoader(Path(__file__).parents[1] / "templates"), jinja2.PackageLoader("fairlead.report")]),
-    autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, auto_reload=False,
 )  # fmt: skip
 _TEMPLATES.filters["markdown"] = to_html
 _TEMPLATES.filters["count"] = lambda number: f"{number:,}"
+_TEMPLATES.filters["some"] = lambda number, one, many="": f"{number:,} {one if number == 1 else many or one + 's'}"
 _TEMPLATES.filters["utc"] = lambda ms: datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC).strftime(
     "%Y-%m-%d %H:%M:%S"
 )
@@ -106,6 +114,17 @@ def check_csrf(request: Request, token: str) -> None:
         raise Refused(
             403, "csrf", "The page is too old. Load it again and repeat; what you wrote is kept in this browser."
         )
+
+
+async def before_pages(store: Callable[[], Response]) -> Response:
+    """Store a vote in a thread. A few at once share a commit; more of them would only take the interpreter from each other."""
+    return await run_sync(store, limiter=_STORING)
+
+
+async def behind_votes(make: Callable[[], Response]) -> Response:
+    """Make an item's page in a thread. Few at once: it takes far more of the processor than a vote, of which somebody may be waiting for
+    the acknowledgement, while the next item is fetched long before it is needed."""
+    return await run_sync(make, limiter=_MAKING)
 
 
 def render(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:

@@ -9,11 +9,15 @@ from fastapi.responses import Response
 from fairlead.report.charts import draw_chart
 from fairlead.store.annotation.schema import Person
 from fairlead.web import budget, policy
-from fairlead.web.dashboard.labels import METHODS, labels_of
-from fairlead.web.disputes import beginning_of
+from fairlead.web.cases import order_for
+from fairlead.web.dashboard.labels import METHODS, Unsure, labels_of
+from fairlead.web.demonstrations.reviews import NUM_CHANGED, reviews_of
 from fairlead.web.errors import invalid
+from fairlead.web.excerpts import excerpt_of_item
 from fairlead.web.pages.context import actor, around, check_csrf, render, see
 from fairlead.web.pages.dashboard import project_for_lead
+from fairlead.web.projects import KINDS
+from fairlead.web.verdicts import new_key
 
 router = APIRouter()
 Text = Annotated[str, Form()]
@@ -40,7 +44,7 @@ def costs_page(request: Request, project_id: str) -> Response:
         }
         lines = budget.lines_of(rows, project_id, names=leads)
     return render(request, "costs.html", project=project, costs=costs, ledger=costs.ledger(num_usable), state=costs.state(num_usable),
-                  num_usable=num_usable, lines=lines)  # fmt: skip
+                  num_usable=num_usable, lines=lines, key=new_key())  # fmt: skip
 
 
 @router.post("/p/{project_id}/costs")
@@ -58,13 +62,21 @@ def set_costs(
 
 
 @router.post("/p/{project_id}/costs/payment")
-def add_payment(request: Request, project_id: str, kind: Text, dollars: Text, note: Text, csrf: Text = "") -> Response:
+def add_payment(
+    request: Request, project_id: str, kind: Text, dollars: Text, note: Text, key: Text, csrf: Text = ""
+) -> Response:
     """Enter a payment beside votes."""
     check_csrf(request, csrf)
     who = actor(request)
     policy.may_change_project(who)
     budget.add_payment(
-        around(request).database, project_id, kind=kind, dollars=_number(dollars, "sum"), note=note, by=who.person_id
+        around(request).database,
+        project_id,
+        kind=kind,
+        dollars=_number(dollars, "sum"),
+        note=note,
+        by=who.person_id,
+        key=key,
     )
     return see(f"/p/{project_id}/costs")
 
@@ -84,14 +96,19 @@ def labels_page(
     request: Request, project_id: str, method: Annotated[str, Query(max_length=40)] = "one_coin_side_bias"
 ) -> Response:
     """What votes become under each method."""
-    project = project_for_lead(request, project_id)
+    project = project_for_lead(request, project_id, kinds=KINDS)
+    if project.kind == "demonstration":
+        found = reviews_of(around(request).database, project_id)
+        return render(
+            request, "replies.html", project=project, reading=found.value, most=NUM_CHANGED, age_s=found.age_s()
+        )
     if method not in METHODS:
         raise invalid(f"method is no choice of this page. Choose one of {', '.join(METHODS)}.")
     database = around(request).database
     kept = labels_of(database, project_id)
-    unsure = kept.value.unsure.get(method, ())
+    unsure, reader = kept.value.unsure.get(method, ()), actor(request).person_id
     with database.read() as rows:
-        shown = [(pair, beginning_of(rows, pair.item_id)) for pair in unsure]
+        shown = [(pair, excerpt_of_item(rows, pair.item_id), _which(pair, reader)) for pair in unsure]
     chart = draw_chart(kept.value.chart, chart_id="certainty") if kept.value.chart else None
     return render(
         request,
@@ -104,3 +121,12 @@ def labels_page(
         methods=METHODS,
         chart=chart,
     )
+
+
+def _which(pair: Unsure, reader: str) -> str:
+    """Which replies of a ranking they are, as its page numbers them for this reader; empty for a pair."""
+    if pair.num_completions == 2:
+        return ""
+    shown = order_for(pair.item_id, reader, pair.num_completions)
+    one, other = sorted(shown.index(str(position)) + 1 for position in pair.pair)
+    return f"replies {one} and {other}"

@@ -1,5 +1,7 @@
 """The lead's pages of figures: agreement, raters, the calibration test. Everything on them is at most a minute old and says so."""
 
+from collections.abc import Sequence
+
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
@@ -13,23 +15,29 @@ from fairlead.web.dashboard.agreement import agreement_of, rolling_chart
 from fairlead.web.dashboard.criteria import criteria_of
 from fairlead.web.dashboard.gate import curve_charts, evidence_chart, standing_gauge
 from fairlead.web.dashboard.raters import raters_of
+from fairlead.web.demonstrations.reviews import reviews_of
 from fairlead.web.pages.context import actor, around, render
-from fairlead.web.projects import get_project
+from fairlead.web.projects import get_project, require_kind
 
 router = APIRouter()
 
 
-def project_for_lead(request: Request, project_id: str) -> Project:
-    """The project of a page that shows all votes, or a refusal."""
+def project_for_lead(request: Request, project_id: str, *, kinds: Sequence[str] = ("comparison", "chat")) -> Project:
+    """The project of a page that shows all votes, or a refusal: also where its kind has no such page."""
     policy.may_see_votes(actor(request))
     with around(request).database.read() as rows:
-        return get_project(rows, project_id)
+        project = get_project(rows, project_id)
+    require_kind(project, kinds)
+    return project
 
 
 @router.get("/p/{project_id}/agreement")
 def agreement_page(request: Request, project_id: str) -> Response:
     """Agreement overall, by slice, by pair of raters; why the limits conflict; what others reached."""
-    project = project_for_lead(request, project_id)
+    project = project_for_lead(request, project_id, kinds=("comparison", "demonstration"))
+    if project.kind == "demonstration":
+        found = reviews_of(around(request).database, project_id)
+        return render(request, "reviews.html", project=project, reading=found.value, age_s=found.age_s())
     kept = agreement_of(around(request).database, project_id)
     chart = rolling_chart(kept.value)
     rolling = draw_chart(chart, chart_id="rolling") if chart else None
@@ -41,7 +49,7 @@ def agreement_page(request: Request, project_id: str) -> Response:
 @router.get("/p/{project_id}/raters")
 def raters_page(request: Request, project_id: str) -> Response:
     """Every rater in small pictures."""
-    project = project_for_lead(request, project_id)
+    project = project_for_lead(request, project_id, kinds=("comparison",))
     kept = raters_of(around(request).database, project_id)
     num_out = sum(card.num_out > 0 for card in kept.value.cards)
     return render(request, "raters.html", project=project, reading=kept.value, age_s=kept.age_s(), num_out=num_out)
@@ -50,7 +58,7 @@ def raters_page(request: Request, project_id: str) -> Response:
 @router.get("/p/{project_id}/calibration")
 def calibration_page(request: Request, project_id: str) -> Response:
     """Where each rater stands, and what the test does to raters of each true agreement."""
-    project = project_for_lead(request, project_id)
+    project = project_for_lead(request, project_id, kinds=("comparison",))
     with around(request).database.read() as rows:
         found = read_calibration(rows, project_id)
         round_ = rounds.current_round(rows, project_id, None)

@@ -4,11 +4,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import Response
+from starlette.datastructures import FormData
 
-from fairlead.web import adjudication, disputes, policy
+from fairlead.web import adjudication, disputes, drift, policy
 from fairlead.web.discussion import is_open, read_discussion, set_discussion
+from fairlead.web.pages.answering import Posted, read_submission, text_of
 from fairlead.web.pages.context import actor, around, check_csrf, render, see
-from fairlead.web.projects import current_guideline, get_project
+from fairlead.web.projects import get_project, require_kind
+from fairlead.web.undecided import waiting_of
 from fairlead.web.verdicts import new_key
 
 router = APIRouter()
@@ -35,10 +38,19 @@ def list_page(
     database = around(request).database
     with database.read() as rows:
         project = get_project(rows, project_id)
+        require_kind(project, ("comparison",))
+        waiting = waiting_of(rows, project_id, who.person_id)
     found = disputes.find_disputes(database, project_id, wanted)
     choices = (("kind", disputes.KINDS), ("state", disputes.STATES), ("use", disputes.USES), ("sort", disputes.SORTS))
     return render(
-        request, "disagreements.html", project=project, wanted=wanted, part=part, found=found, choices=choices
+        request,
+        "disagreements.html",
+        project=project,
+        wanted=wanted,
+        part=part,
+        found=found,
+        choices=choices,
+        waiting=waiting,
     )
 
 
@@ -50,10 +62,13 @@ def next_page(request: Request, project_id: str, without: Short = "") -> Respons
     database = around(request).database
     with database.read() as rows:
         project = get_project(rows, project_id)
+        require_kind(project, ("comparison",))
     found = adjudication.next_case(database, who, project_id, without=without)
     if found is not None:
         return see(f"/p/{project_id}/items/{found}")
-    return render(request, "decided.html", project=project)
+    with database.read() as rows:
+        waiting = waiting_of(rows, project_id, who.person_id)
+    return render(request, "decided.html", project=project, waiting=waiting)
 
 
 @router.get("/p/{project_id}/items/{item_id}")
@@ -63,25 +78,26 @@ def item_page(request: Request, project_id: str, item_id: str) -> Response:
     policy.may_adjudicate(who)
     with around(request).database.read() as rows:
         project = get_project(rows, project_id)
+        require_kind(project, ("comparison",))
         case = adjudication.read_case(rows, who, project_id, item_id)
-        guideline = current_guideline(rows, project_id)
-    return render(request, "dispute.html", project=project, case=case, guideline=guideline, key=new_key())
+    return render(request, "dispute.html", project=project, case=case, key=new_key())
 
 
 @router.post("/p/{project_id}/items/{item_id}/decision")
-def decide(
-    request: Request, project_id: str, item_id: str, key: Text, guideline_version: Annotated[int, Form()], choice: Text = "", reason: Text = "",
-    csrf: Text = "",
-) -> Response:  # fmt: skip
+def decide(request: Request, project_id: str, item_id: str, form: Posted) -> Response:
     """Record a decision and go on to the next item."""
-    check_csrf(request, csrf)
+    check_csrf(request, text_of(form, "csrf"))
     who = actor(request)
     policy.may_adjudicate(who)
-    ruling = adjudication.Ruling(
-        key=key, choice=choice, reason=reason.replace("\r\n", "\n"), guideline_version=guideline_version
-    )
-    adjudication.decide(around(request).database, who, project_id, item_id, ruling)
+    adjudication.decide(around(request).database, who, project_id, item_id, _ruling(form))
     return see(f"/p/{project_id}/adjudicate?without={item_id}")
+
+
+def _ruling(form: FormData) -> adjudication.Ruling:
+    """The same fields as a vote has, with a reason in place of the rationale."""
+    sent = read_submission(form)
+    return adjudication.Ruling(key=sent.key, choice=sent.choice, reason=text_of(form, "reason"), guideline_version=sent.guideline_version,
+                               ranking=sent.ranking, criteria=sent.criteria)  # fmt: skip
 
 
 @router.post("/p/{project_id}/items/{item_id}/revoke")
@@ -104,6 +120,18 @@ def make_anchor(request: Request, project_id: str, item_id: str, csrf: Text = ""
     return see(f"/p/{project_id}/steering")
 
 
+@router.post("/p/{project_id}/items/{item_id}/votes")
+def ask_more_votes(
+    request: Request, project_id: str, item_id: str, extra: Annotated[int, Form()], reason: Text, csrf: Text = ""
+) -> Response:
+    """Ask more raters for this pair than the project does."""
+    check_csrf(request, csrf)
+    who = actor(request)
+    policy.may_change_project(who)
+    drift.ask_more_votes(around(request).database, project_id, [item_id], extra=extra, by=who.person_id, reason=reason)
+    return see(f"/p/{project_id}/items/{item_id}")
+
+
 @router.get("/p/{project_id}/discussion")
 def discussion_page(request: Request, project_id: str) -> Response:
     """The disagreements of the calibration round, after it."""
@@ -111,6 +139,7 @@ def discussion_page(request: Request, project_id: str) -> Response:
     policy.may_discuss(who)
     with around(request).database.read() as rows:
         project = get_project(rows, project_id)
+        require_kind(project, ("comparison",))
         opened = is_open(rows, project_id)
         cases = read_discussion(rows, who, project_id)
     return render(request, "discussion.html", project=project, cases=cases, is_open=opened)

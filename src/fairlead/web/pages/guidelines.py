@@ -9,7 +9,7 @@ from fairlead.web import documents, policy
 from fairlead.web.dashboard.versions import difference, figures_of, rule_changes
 from fairlead.web.pages.context import actor, around, render
 from fairlead.web.pages.dashboard import project_for_lead
-from fairlead.web.projects import current_guideline, get_guideline, get_project
+from fairlead.web.projects import KINDS, current_guideline, get_guideline, get_project
 
 router = APIRouter()
 
@@ -17,7 +17,7 @@ router = APIRouter()
 @router.get("/p/{project_id}/guideline/history")
 def history_page(request: Request, project_id: str) -> Response:
     """Versions, newest first, each with its differences and agreement before and after."""
-    project = project_for_lead(request, project_id)
+    project = project_for_lead(request, project_id, kinds=KINDS)
     database = around(request).database
     with database.read() as rows:
         versions = list(

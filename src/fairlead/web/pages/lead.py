@@ -5,22 +5,26 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import FileResponse, Response
 from starlette.background import BackgroundTask
 
 from fairlead.report.charts import draw_chart
-from fairlead.store.annotation.schema import Person, Verdict
-from fairlead.web import people, policy, projects
+from fairlead.store.annotation.schema import Person
+from fairlead.store.annotation.totals import Work
+from fairlead.web import needs, people, policy, projects
+from fairlead.web.abilities import abilities_of
 from fairlead.web.calibration import waive
 from fairlead.web.dashboard.flow import flow_of
 from fairlead.web.errors import Refused, missing
 from fairlead.web.examples import with_example
 from fairlead.web.exporting import zip_project
-from fairlead.web.pages import writing
+from fairlead.web.pages import talking, writing
 from fairlead.web.pages.context import actor, around, check_csrf, render, see
 from fairlead.web.quality import quality_of
+from fairlead.web.rated import zip_as
 from fairlead.web.status import status_of
+from fairlead.web.verdicts import new_key
 
 router = APIRouter()
 Text = Annotated[str, Form()]
@@ -37,6 +41,8 @@ def overview(request: Request, project_id: str) -> Response:
         project = projects.get_project(rows, project_id)
     if project.kind == "demonstration":
         return writing.overview(request, project)
+    if project.kind == "chat":
+        return talking.overview(request, project)
     with database.read() as rows:
         counts, flow = status_of(rows, project), flow_of(rows, project_id)
     kept = quality_of(database, project_id)
@@ -143,10 +149,18 @@ def publish(
 
 
 @router.get("/p/{project_id}/export.zip")
-def export(request: Request, project_id: str) -> Response:
+def export(
+    request: Request, project_id: str, format: Annotated[str, Query(max_length=40)] = "native",
+    method: Annotated[str, Query(max_length=40)] = "auto",
+) -> Response:  # fmt: skip
     """All votes, as `fairlead annotate export` writes them."""
     policy.may_export(actor(request))
-    archive = zip_project(around(request).database, project_id)
+    database = around(request).database
+    archive = (
+        zip_project(database, project_id)
+        if format == "native"
+        else zip_as(database, project_id, to=format, method=method)
+    )
     return FileResponse(archive, filename="votes.zip", media_type="application/zip",
                         background=BackgroundTask(shutil.rmtree, archive.parent))  # fmt: skip
 
@@ -159,25 +173,29 @@ def people_page(request: Request) -> Response:
 
 
 @router.post("/people/invite")
-def invite(request: Request, role: Text, csrf: Text = "") -> Response:
+def invite(
+    request: Request, role: Text, key: Text, languages: Text = "", skills: Text = "", csrf: Text = ""
+) -> Response:
     """Make a link and show it once."""
     check_csrf(request, csrf)
     who = actor(request)
     policy.may_invite(who, role)
     here = around(request)
-    secret = people.make_invite(here.database, role=role, by=who.person_id)
+    found = needs.abilities_from(languages=languages, skills=skills)
+    secret = people.make_invite(here.database, role=role, by=who.person_id, abilities=found, keyed=(key, here.secret))
     return _people(request, link=f"{here.place.url}/invite/{secret}", role=role)
 
 
 def _people(request: Request, *, link: str, role: str) -> Response:
     who = actor(request)
     with around(request).database.read() as rows:
-        num_votes = (
-            sa.select(sa.func.count()).select_from(Verdict).where(Verdict.person_id == Person.id).scalar_subquery()
-        )
-        found = rows.execute(sa.select(Person, num_votes).order_by(Person.name)).all()
+        given = sa.select(Work.person_id, sa.func.sum(Work.num).label("num")).group_by(Work.person_id).subquery()
+        found = rows.execute(
+            sa.select(Person, sa.func.coalesce(given.c.num, 0)).outerjoin(given, given.c.person_id == Person.id).order_by(Person.name)
+        ).all()  # fmt: skip
+        had = {person_id: needs.split(each) for person_id, each in abilities_of(rows).items()}
     roles = policy.ROLES if who.role == "admin" else policy.ROLES[:2]
-    return render(request, "people.html", people=found, roles=roles, link=link, link_role=role)
+    return render(request, "people.html", people=found, had=had, roles=roles, link=link, link_role=role, key=new_key())
 
 
 @router.post("/people/{person_id}/state")

@@ -3,23 +3,23 @@
 from typing import Annotated, Any
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Depends, Form, Query, Request
+from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import JSONResponse, Response
-from starlette.datastructures import FormData
 
-from fairlead.store.annotation.database import Rows
-from fairlead.store.annotation.schema import Assignment, Event, Prompt, Verdict
-from fairlead.web import discussion, policy, verdicts
+from fairlead.store.annotation.schema import Assignment, Event, Verdict
+from fairlead.web import discussion, matching, policy, qualification, verdicts
 from fairlead.web.answers import SKIP_REASONS
+from fairlead.web.contents import content_of
+from fairlead.web.excerpts import excerpt_of_item
 from fairlead.web.own import own_figures
-from fairlead.web.pages.answering import read_draft, read_submission, text_of
-from fairlead.web.pages.context import actor, around, check_csrf, render, see, wants_json
+from fairlead.web.pages.answering import Posted, read_draft, read_submission, text_of
+from fairlead.web.pages.context import actor, around, before_pages, behind_votes, check_csrf, render, see, wants_json
 from fairlead.web.people import now_ms
 from fairlead.web.policy import Actor
 from fairlead.web.projects import current_guideline, get_guideline, get_project
-from fairlead.web.queue import Nothing, item_of, next_assignment, own_assignment
+from fairlead.web.queue import Nothing, next_assignment, own_assignment
 from fairlead.web.showing import Shown, in_words, show
-from fairlead.web.status import pace_of
+from fairlead.web.status import num_since, pace_of
 
 router = APIRouter()
 Text = Annotated[str, Form()]
@@ -29,8 +29,12 @@ _NUM_OWN = 200
 
 
 @router.get("/p/{project_id}/rate")
-def rate_page(request: Request, project_id: str, a: str = "") -> Response:
+async def rate_page(request: Request, project_id: str, a: str = "") -> Response:
     """The next item, or an earlier one to look at and change."""
+    return await behind_votes(lambda: _rate_page(request, project_id, a))
+
+
+def _rate_page(request: Request, project_id: str, a: str) -> Response:
     who = actor(request)
     policy.may_rate(who)
     with around(request).database.read() as rows:
@@ -42,7 +46,7 @@ def rate_page(request: Request, project_id: str, a: str = "") -> Response:
 
 
 @router.get("/p/{project_id}/next")
-def next_item(
+async def next_item(
     request: Request, project_id: str, without: Annotated[str, Query(max_length=4000)] = "", a: str = ""
 ) -> Response:
     """The same as a part of a page, for the browser to keep ready.
@@ -51,40 +55,48 @@ def next_item(
         without: assignments that the browser has, with commas between.
         a: one assignment of this rater in place of the next.
     """
+    return await behind_votes(lambda: _next_item(request, project_id, without.split(","), a))
+
+
+def _next_item(request: Request, project_id: str, without: list[str], a: str) -> Response:
     who = actor(request)
     policy.may_rate(who)
-    return render(request, "item.html", **_item(request, who, project_id, assignment_id=a, without=without.split(",")))
+    return render(request, "item.html", **_item(request, who, project_id, assignment_id=a, without=without))
 
 
 def _item(request: Request, who: Actor, project_id: str, *, assignment_id: str, without: Any) -> dict[str, Any]:
     database = around(request).database
     found = None if assignment_id else next_assignment(database, who, project_id, without=without)
     shown: Shown | None = None
+    test: qualification.Place | None = None
     with database.read() as rows:
         project = get_project(rows, project_id)
         if assignment_id:
             found = own_assignment(rows, who, assignment_id)
         if isinstance(found, Assignment):
+            is_anchor = content_of(rows, found.item_id).use == "anchor"
+            test = qualification.place_of(rows, found) if is_anchor else None
             shown = show(rows, found)
-        pace = pace_of(rows, project, who.person_id, since=now_ms() - DAY_MS)
-        guideline = current_guideline(rows, project_id)
+        has_tests = shown is None and bool(matching.tested_needs(rows, project_id))
+        guideline = (
+            get_guideline(rows, project_id, shown.guideline_version) if shown else current_guideline(rows, project_id)
+        )
+        pace = pace_of(rows, project, who.person_id)
     return {
-        "project": project, "shown": shown, "pace": pace, "skip_reasons": SKIP_REASONS, "key": verdicts.new_key(),
+        "project": project, "shown": shown, "test": test, "is_earlier": isinstance(found, Assignment) and found.state == "done",
+        "has_tests": has_tests, "pace": pace,
+        "skip_reasons": SKIP_REASONS, "key": verdicts.new_key(),
         "guideline": guideline, "nothing": found.reason if isinstance(found, Nothing) else "",
     }  # fmt: skip
 
 
-async def posted(request: Request) -> FormData:
-    """The fields of a form whose names depend on the guideline."""
-    return await request.form()
-
-
-Posted = Annotated[FormData, Depends(posted)]
-
-
 @router.post("/a/{assignment_id}/verdict")
-def submit(request: Request, assignment_id: str, form: Posted) -> Response:
+async def submit(request: Request, assignment_id: str, form: Posted) -> Response:
     """Store a verdict; the answer comes when it is on disk."""
+    return await before_pages(lambda: _submit(request, assignment_id, form))
+
+
+def _submit(request: Request, assignment_id: str, form: Posted) -> Response:
     check_csrf(request, text_of(form, "csrf"))
     who = actor(request)
     policy.may_rate(who)
@@ -148,30 +160,26 @@ def own_votes(request: Request, project_id: str) -> Response:
         ).all()  # fmt: skip
         votes = [
             {"assignment_id": assignment.id, "label": in_words(verdict, assignment), "at": at, "rationale": verdict.rationale,
-             "skip_reason": SKIP_REASONS.get(verdict.skip_reason, ""), "about": _beginning(rows, assignment)}
+             "skip_reason": SKIP_REASONS.get(verdict.skip_reason, ""), "about": excerpt_of_item(rows, assignment.item_id)}
             for verdict, assignment, at in found
         ]  # fmt: skip
-        pace = pace_of(rows, project, who.person_id, since=now_ms() - DAY_MS)
+        pace = pace_of(rows, project, who.person_id)
+        num_today = num_since(rows, project_id, who.person_id, since=now_ms() - DAY_MS)
         own = own_figures(rows, project_id, who.person_id, pace=pace)
         has_discussion = discussion.is_open(rows, project_id)
+        has_tests = bool(matching.tested_needs(rows, project_id))
     return render(
         request,
         "mine.html",
         project=project,
         votes=votes,
         pace=pace,
+        num_today=num_today,
         own=own,
         has_discussion=has_discussion,
+        has_tests=has_tests,
         now=now_ms(),
     )
-
-
-def _beginning(rows: Rows, assignment: Assignment, *, num_chars: int = 90) -> str:
-    item = item_of(rows, assignment)
-    prompt = rows.get(Prompt, (item.project_id, item.prompt_id))
-    assert prompt is not None, f"item {item.id} has no prompt"
-    text = " ".join(prompt.record["messages"][-1]["content"].split())
-    return text if len(text) <= num_chars else f"{text[: num_chars - 3]}..."
 
 
 @router.get("/p/{project_id}/guideline")

@@ -6,9 +6,12 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import JSONResponse, Response
 
 from fairlead.core.records import Prompt
+from fairlead.store.annotation.schema import Project
 from fairlead.web import policy
 from fairlead.web.answers import SKIP_REASONS
-from fairlead.web.chats.talking import ask_again, latest_chat, say, stand
+from fairlead.web.chats.counts import STRENGTHS, talks_of
+from fairlead.web.chats.talker import MAX_TOGETHER
+from fairlead.web.chats.talking import Standing, ask_again, latest_chat, say, stand
 from fairlead.web.errors import Refused
 from fairlead.web.pages.context import actor, around, check_csrf, render, see, wants_json
 from fairlead.web.projects import current_guideline, get_project
@@ -35,7 +38,18 @@ def talk_page(request: Request, project_id: str, chat: str = "", new: bool = Fal
         here.talker.wake()
     turns = turns_of(Prompt(messages=now.messages)) if now.messages else ()
     return render(request, "talk.html", project=project, now=now, turns=turns, shown=shown, guideline=guideline, key=new_key(),
-                  skip_reasons=SKIP_REASONS, has_policy=here.talker is not None)  # fmt: skip
+                  skip_reasons=SKIP_REASONS, has_policy=here.talker is not None, waiting=waiting_words(now))  # fmt: skip
+
+
+def waiting_words(now: Standing) -> str:
+    """What a rater who waits is told; nothing for one who does not."""
+    if now.state != "waiting":
+        return ""
+    if now.num_before < MAX_TOGETHER:
+        return "Two replies are being written. Nothing is lost if you close the page."
+    return (
+        f"{now.num_before} others are answered first; your turn comes by itself. Nothing is lost if you close the page."
+    )
 
 
 @router.get("/p/{project_id}/talk/state")
@@ -45,7 +59,7 @@ def talk_state(request: Request, project_id: str, chat: str = "") -> Response:
     policy.may_rate(who)
     with around(request).database.read() as rows:
         now = stand(rows, who, project_id, chat)
-    return JSONResponse({"state": now.state, "number": now.number})
+    return JSONResponse({"state": now.state, "number": now.number, "words": waiting_words(now)})
 
 
 @router.post("/p/{project_id}/say")
@@ -75,3 +89,20 @@ def again(request: Request, project_id: str, key: Text, chat: Text = "", csrf: T
     if here.talker is not None:
         here.talker.wake()
     return JSONResponse({"chat": chat}) if wants_json(request) else see(f"/p/{project_id}/talk?chat={chat}")
+
+
+def overview(request: Request, project: Project) -> Response:
+    """How far a project of conversations is; `lead.overview` has asked the policy."""
+    here = around(request)
+    with here.database.read() as rows:
+        all_, people = talks_of(rows, project.id)
+    strengths = list(zip(STRENGTHS, all_.by_strength, strict=True))[::-1]
+    return render(
+        request,
+        "talks.html",
+        project=project,
+        all=all_,
+        people=people,
+        strengths=strengths,
+        has_policy=here.talker is not None,
+    )

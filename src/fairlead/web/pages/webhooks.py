@@ -10,6 +10,7 @@ from fairlead.web.errors import Refused
 from fairlead.web.outbox import EVENTS
 from fairlead.web.pages.context import actor, around, check_csrf, render, see
 from fairlead.web.projects import get_project
+from fairlead.web.verdicts import new_key
 
 router = APIRouter()
 Text = Annotated[str, Form()]
@@ -37,19 +38,21 @@ def _page(request: Request, project_id: str, *, secret: str = "", error: str = "
         secret=secret,
         error=error,
         url=url,
+        key=new_key(),
     )
 
 
 @router.post("/p/{project_id}/webhooks")
 def make(
-    request: Request, project_id: str, url: Text, csrf: Text = "", events: Annotated[list[str], Form()] = []  # noqa: B006 - FastAPI copies it
+    request: Request, project_id: str, url: Text, key: Text, csrf: Text = "", events: Annotated[list[str], Form()] = []  # noqa: B006 - FastAPI copies it
 ) -> Response:  # fmt: skip
     """Make one and show its secret once."""
     check_csrf(request, csrf)
     who, here = actor(request), around(request)
     policy.may_use_webhooks(who)
     try:
-        made = webhooks.make_webhook(here.database, who, project_id, url=url, events=events, allow_local=here.allow_local_webhooks)  # fmt: skip
+        made = webhooks.make_webhook(here.database, who, project_id, url=url, events=events, allow_local=here.allow_local_webhooks,
+                                     key=key)  # fmt: skip
     except Refused as error:
         if error.status != 422:
             raise

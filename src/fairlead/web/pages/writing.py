@@ -12,7 +12,10 @@ from fairlead.web.demonstrations import actions
 from fairlead.web.demonstrations.actions import Decision, Reply, Review
 from fairlead.web.demonstrations.counts import by_person, counts_of, own_replies
 from fairlead.web.demonstrations.desk import next_task, own_task
+from fairlead.web.demonstrations.drafts import ask_draft, ask_of
+from fairlead.web.demonstrations.reviews import reviews_of
 from fairlead.web.demonstrations.showing import Shown, show
+from fairlead.web.errors import Refused
 from fairlead.web.pages.context import actor, around, check_csrf, render, see, wants_json
 from fairlead.web.people import now_ms
 from fairlead.web.policy import Actor
@@ -43,7 +46,13 @@ def write_page(request: Request, project_id: str, t: str = "") -> Response:
             shown = show(rows, *own_task(rows, who, t or cast(Any, task).id))
         guideline = current_guideline(rows, project_id)
     return render(request, "write.html", project=project, shown=shown, guideline=guideline, skip_reasons=SKIP_REASONS, key=new_key(),
-                  nothing=task.reason if isinstance(task, Nothing) else "")  # fmt: skip
+                  nothing=task.reason if isinstance(task, Nothing) else "", gives_drafts=_gives_drafts(request))  # fmt: skip
+
+
+def _gives_drafts(request: Request) -> bool:
+    """Does this server let people ask its policy for a draft?"""
+    talker = around(request).talker
+    return talker is not None and talker.gives_drafts
 
 
 @router.post("/w/{task_id}/reply")
@@ -107,6 +116,35 @@ def save(
     return see(f"/p/{project_id}/write?t={task_id}")
 
 
+@router.post("/w/{task_id}/ask")
+def ask_for_draft(
+    request: Request, task_id: str, key: Text, text: Text = "", csrf: Text = "", took_draft: Annotated[bool, Form()] = False
+) -> Response:  # fmt: skip
+    """Keep what is being written, and let the policy write a draft; the answer does not wait for it."""
+    who = _writer(request, csrf)
+    here = around(request)
+    with here.database.read() as rows:
+        project_id = own_task(rows, who, task_id)[0].project_id
+    if not _gives_drafts(request) or here.talker is None:
+        raise Refused(409, "closed", "Nobody writes drafts here now. Write without one.")
+    actions.save_text(here.database, who, task_id, text=text, took_draft=took_draft)
+    ask_draft(here.database, who, task_id, key=f"{key}-d")
+    here.talker.wake()
+    if wants_json(request):
+        return JSONResponse({"state": "waiting"})
+    return see(f"/p/{project_id}/write?t={task_id}")
+
+
+@router.get("/w/{task_id}/asked")
+def asked_draft(request: Request, task_id: str) -> Response:
+    """How far the asked draft is, for the page that waits."""
+    who = actor(request)
+    policy.may_rate(who)
+    with around(request).database.read() as rows:
+        state, failure = ask_of(rows, own_task(rows, who, task_id)[0].writing_id)
+    return JSONResponse({"state": state, "failure": failure})
+
+
 def _writer(request: Request, csrf: str) -> Actor:
     check_csrf(request, csrf)
     who = actor(request)
@@ -137,4 +175,5 @@ def overview(request: Request, project: Project) -> Response:
     """How far a project of demonstrations is; `lead.overview` has asked the policy."""
     with around(request).database.read() as rows:
         counts, people = counts_of(rows, project.id), by_person(rows, project.id)
-    return render(request, "demonstrations.html", project=project, counts=counts, people=people)
+    reviews = reviews_of(around(request).database, project.id).value
+    return render(request, "demonstrations.html", project=project, counts=counts, people=people, reviews=reviews)

@@ -67,6 +67,7 @@ const Keys = (() => {
     const found = table();
     document.querySelectorAll("kbd[data-of]").forEach((kbd) => { if (found.has(kbd.dataset.of)) kbd.textContent = found.get(kbd.dataset.of); });
     const body = document.getElementById("key-rows");
+    if (!body) return;  // a page that uses keys and does not list them
     body.replaceChildren(...[...found].map(([name, key]) => {
       const row = document.createElement("tr"), head = document.createElement("th"), cell = document.createElement("td");
       const button = document.createElement("button");

@@ -17,8 +17,8 @@ const Outbox = (() => {
 
   function tell(problem = "") {
     const waiting = load().length;
-    const text = waiting === 0 ? `All ${nouns[1]} are saved` : `${waiting} ${nouns[waiting === 1 ? 0 : 1]} kept here, not sent yet`;
-    show({ waiting, text: problem && waiting ? `${text}: ${problem}` : text });
+    const text = waiting === 0 ? `All ${nouns[1]} are saved` : `${waiting} ${nouns[waiting === 1 ? 0 : 1]} kept here${problem ? `: ${problem}` : ", not sent yet"}`;
+    show({ waiting, text });
   }
 
   function put(url, fields) {

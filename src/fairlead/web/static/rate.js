@@ -223,7 +223,6 @@
     const button = event.target.closest("button");
     if (button && button.dataset.open) open(button.dataset.open);
     else if (button && button.dataset.act) ACTS[button.dataset.act]();
-    else if (button && button.dataset.tab) front(Number(button.dataset.tab));
     else if (button && button.dataset.change) remap(button);
     const option = event.target.closest(".option");
     if (option && event.detail > 0 && event.target.matches("input")) {  // a pointer, not the arrow keys
@@ -232,11 +231,6 @@
       if (atOnce()) setTimeout(() => choose(event.target.value));
     }
   });
-
-  function front(index) {
-    stage.querySelectorAll(".pane").forEach((pane, i) => pane.classList.toggle("is-front", i === index));
-    stage.querySelectorAll("[data-tab]").forEach((tab, i) => tab.setAttribute("aria-pressed", String(i === index)));
-  }
 
   function remap(button) {
     button.textContent = "press a key";

@@ -23,6 +23,8 @@
 
   function send(form) {
     if (isSent || performance.now() - shownAt < GUARD_MS || !form.reportValidity()) return;
+    const missing = form === verdict ? Answers.missing() : "";
+    if (missing) { say(missing); return; }
     isSent = true;
     say("");
     const fields = Object.fromEntries(new FormData(form));
@@ -52,13 +54,21 @@
     try {
       const reply = await fetch(`/p/${data.project}/talk/state?${new URLSearchParams({ chat: data.chat })}`, { headers: { accept: "application/json" } });
       const now = reply.ok ? await reply.json() : null;
+      const line = document.getElementById("waiting");
+      if (now && now.words && line.textContent !== now.words) line.textContent = now.words;
       if (now && (now.state !== data.state || String(now.number) !== data.number)) { location.reload(); return; }
       say("");
     } catch { say("No network: the replies come when it is back."); }
     setTimeout(poll, POLL_MS);
   }
   if (data.state === "waiting") setTimeout(poll, POLL_MS);
+  if (verdict) { Answers.begin(null, () => {}); Keys.draw(); }
   if (verdict) verdict.querySelector("input[type=radio]").closest("fieldset").scrollIntoView({ block: "nearest", behavior: "instant" });
+
+  addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-act]");
+    if (button && Answers.acts()[button.dataset.act]) Answers.acts()[button.dataset.act]();
+  });
 
   addEventListener("keydown", (event) => {
     const inText = event.target.matches("textarea, input:not([type=radio]), select");
@@ -70,8 +80,9 @@
     }
     if (inText || event.ctrlKey || event.metaKey || event.altKey || event.repeat || performance.now() - shownAt < GUARD_MS) return;
     if (event.key === "Enter" && verdict && !event.target.closest("button, a, summary")) { event.preventDefault(); send(verdict); return; }
-    const option = verdict && verdict.querySelector(`input[data-key="${CSS.escape(event.key)}"]`);
+    const act = verdict && Keys.action(event.key), option = act && verdict.querySelector(`.option input[value="${CSS.escape(act)}"]`);
     if (option) { event.preventDefault(); option.checked = true; option.focus({ preventScroll: true }); return; }
+    if (act && Answers.acts()[act]) { event.preventDefault(); Answers.acts()[act](); return; }
     const open = { g: "guide", s: "skip" }[event.key.toLowerCase()], details = open && document.getElementById(open);
     if (details) { event.preventDefault(); details.open = !details.open; (details.open && details.querySelector("select") || details.querySelector("summary")).focus(); return; }
     if (event.key.toLowerCase() === "n") { const field = (verdict || talk).querySelector("textarea"); if (field) { event.preventDefault(); field.focus(); } }

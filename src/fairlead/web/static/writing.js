@@ -47,7 +47,8 @@
 
   if (area) {
     const kept = localStorage.getItem(name);
-    if (kept !== null && kept !== area.value) { area.value = kept; changed(); if (area.closest("details")) area.closest("details").open = true; }
+    if (kept === area.value) localStorage.removeItem(name);  // a form without this script's help has saved it
+    else if (kept !== null) { area.value = kept; changed(); if (area.closest("details")) area.closest("details").open = true; }
     area.addEventListener("input", changed);
   }
 
@@ -76,8 +77,29 @@
 
   addEventListener("submit", (event) => {
     if (event.submitter && event.submitter.id === "take") { event.preventDefault(); take(); return; }
+    if (event.submitter && event.submitter.closest("#ask")) return;  // the form saves the text and comes back
     if (event.target.matches("[data-send]")) { event.preventDefault(); send(event.target); }
   });
+
+  // ---- a draft that was asked for
+
+  const ask = document.getElementById("ask");
+
+  async function look() {
+    try {
+      const reply = await fetch(ask.dataset.look, { headers: { accept: "application/json" } });
+      const now = reply.ok ? await reply.json() : { state: "waiting" };
+      if (now.state !== "waiting") {
+        ask.querySelector(".note").textContent = now.state === "ready" ? "A draft by a model is there." : now.failure;
+        const button = document.getElementById("show-draft");
+        if (now.state !== "ready") button.firstChild.data = "Go back to asking";
+        button.hidden = false;
+        return;
+      }
+    } catch { /* no network: it is there when the network is back */ }
+    setTimeout(look, 1000);
+  }
+  if (ask && ask.dataset.state === "waiting") setTimeout(look, 1000);
 
   // ---- keys
 
@@ -104,7 +126,7 @@
 
   const ACTS = {
     a: () => { const accept = document.getElementById("accept"); if (accept) send(accept); },
-    b: () => open("return"), d: () => open("draft"), e: () => open("edit"), s: () => open("skip"), g: () => flip("guide"),
+    b: () => open("return"), d: () => { const button = document.getElementById("ask-draft") || document.getElementById("show-draft"); if (button && !button.hidden) button.click(); else open("draft"); }, e: () => open("edit"), s: () => open("skip"), g: () => flip("guide"),
     n: () => { if (area && !area.closest("details")) toEnd(area); },
   };
 

@@ -1,0 +1,66 @@
+"""Files that are written row by row while the rows are read: any number of rows in the memory of one; complete, or not there at all.
+
+Example:
+    with JsonLines(out / "votes.jsonl") as votes, JsonLines(out / "items.jsonl") as items:
+        for item in found:
+            items.write(item)
+            for vote in item.votes:
+                votes.write(vote)
+"""
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from fairlead.core.io import atomic_path, dump_json, open_write
+from fairlead.core.records import Record, to_dict
+
+
+class JsonLines:
+    """A JSONL file (gzip when the name ends in .gz). It appears when the block ends without an error. Single use, not thread-safe.
+
+    Args:
+        path: of the file.
+        is_optional: without a row there is no file; an empty one otherwise.
+    """
+
+    def __init__(self, path: Path | str, *, is_optional: bool = False) -> None:
+        self.path = Path(path)
+        self.num_rows = 0
+        self._is_optional = is_optional
+        self._stack = contextlib.ExitStack()
+        self._file: IO[str] | None = None
+
+    def write(self, row: Mapping[str, Any] | Record) -> None:
+        """Add a row or a record."""
+        if self._file is None:
+            temporary = self._stack.enter_context(atomic_path(self.path))
+            self._file = self._stack.enter_context(open_write(temporary, is_gzip=self.path.suffix == ".gz"))
+        self._file.write(dump_json(to_dict(row) if isinstance(row, Record) else row) + "\n")
+        self.num_rows += 1
+
+    def __enter__(self) -> Self:
+        self._stack.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and self._file is None and not self._is_optional:
+            temporary = self._stack.enter_context(atomic_path(self.path))
+            self._stack.enter_context(open_write(temporary, is_gzip=self.path.suffix == ".gz"))
+        self._stack.__exit__(kind, error, trace)
+
+
+def write_json_list(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write a JSON list of rows, indented, as `io.write_json` writes it; return how many."""
+    num_rows = 0
+    with atomic_path(path) as temporary, open_write(temporary, is_gzip=False) as file:
+        for row in rows:
+            file.write(",\n  " if num_rows else "[\n  ")
+            file.write(dump_json(row, indent=2).replace("\n", "\n  "))  # newlines within texts are escaped
+            num_rows += 1
+        file.write("\n]\n" if num_rows else "[]\n")
+    return num_rows
