@@ -273,7 +273,10 @@ def _why_finished(rows: Rows, project_id: str, needs: Sequence[str], *, is_all: 
     """For a rater who has had all that matches: is there anything else, or was there never anything?"""
     of_project = sa.select(Progress.item_id).where(Progress.project_id == project_id, Progress.use == "production")
     if rows.scalar(of_project.limit(1)) is None:
-        is_empty = rows.scalar(sa.select(Progress.item_id).where(Progress.project_id == project_id).limit(1)) is None
+        ratable = (
+            sa.select(Progress.item_id).where(Progress.project_id == project_id, Progress.use != "anchor").limit(1)
+        )
+        is_empty = rows.scalar(ratable) is None  # anchors alone are not handed out: they hide among other items
         return "empty" if is_empty else "finished"
     others = of_project.where(Progress.num_lacking > 0, Progress.needs.not_in(needs)).limit(1)
     return "unmatched" if not is_all and rows.scalar(others) is not None else "finished"

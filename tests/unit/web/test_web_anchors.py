@@ -162,6 +162,16 @@ def test_gold_of_known_pairs_is_served_in_a_copy_and_a_second_import_changes_not
         anchors.add_gold(database, made.id, pairs(1, prefix="plain"), by=None)
 
 
+def test_known_answers_alone_are_nothing_to_rate_yet(database, browser):
+    """Whoever comes between the import of anchors and that of pairs is not thanked for having rated everything."""
+    made = with_gold(database, num=0, num_gold=3)
+    ann = browser("ann")
+    page = ann.get(f"/p/{made.id}/rate").text
+    assert 'data-nothing="empty"' in page and "There is nothing to rate yet" in page
+    importing.add_items(database, made.id, pairs(1))
+    assert "data-nothing" not in ann.get(f"/p/{made.id}/rate").text
+
+
 def test_a_lead_makes_and_retires_an_anchor(database, project, join):
     lea = join("lea", "lead")
     with database.read() as rows:
