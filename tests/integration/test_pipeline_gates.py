@@ -8,6 +8,7 @@ from micro import GATES, MicroRun, artifacts, fairlead, record, states, write_re
 
 from fairlead.core.io import write_jsonl
 from fairlead.core.records import Message, Preference
+from fairlead.rewards.quality import ACCURACY
 
 ALLOWED = {"allow": {**dict.fromkeys(GATES, "micro run"), "rewards.accuracy": None}}
 
@@ -34,7 +35,10 @@ def stopped_home(contradicted: Path, tmp_path_factory: pytest.TempPathFactory) -
     outcome = fairlead("run", contradicted, home=home)
     assert outcome.code == 7
     assert "rewards.accuracy" in outcome.error
-    assert "policies.ppo was not run: rewards was stopped" in outcome.error
+    assert "policies.ppo was not run: rewards was stopped." in outcome.error
+    remedy = ACCURACY.remedy
+    assert remedy in outcome.error and (outcome.out + outcome.err).count(remedy) == 1
+    assert "STOP rewards.accuracy" in outcome.out and "; what needs rewards is not run." in outcome.out
     return home
 
 
@@ -63,6 +67,8 @@ def test_rl_on_few_pairs_is_refused_outside_toy_runs(micro: MicroRun, tmp_path: 
     outcome = fairlead("train", micro.recipe, "--policy", "ppo", "--set", "scope=narrow", home=tmp_path)
     assert outcome.code == 7
     assert "policies.ppo was not run: STOP preferences.rl_count 24" in outcome.error
+    assert (outcome.out + outcome.err).count("preferences.rl_count") == 1
+    assert "policies.ppo was not run; why is said at the end" in outcome.out
     found = states(tmp_path)
     assert found.pop("policies.ppo") == "stopped"
     assert set(found.values()) == {"made"}

@@ -36,7 +36,7 @@ def compose(plan: Plan) -> Tree:
     """The whole recipe."""
     tree: dict[str, Key | Section] = {
         "name": Key(plan.name, "folder of the run under FAIRLEAD_HOME"),
-        "scope": Key(plan.situation.scope, "toy, narrow (one task) or general; gates ask for data accordingly"),
+        "scope": Key(plan.situation.scope, "toy, narrow (one task) or general; gates ask for that many data"),
         "seed": Key(0, "everything random derives from it"),
         "device": Key("auto", "cuda, then mps, then cpu"),
         "model": Key(plan.model, "a transformers folder or a hub id"),

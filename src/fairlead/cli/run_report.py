@@ -35,10 +35,9 @@ def run_report(pipeline: Pipeline) -> RunReport:
                     phases={p: r.summary.facts[f"{p}_tokens_per_s"] for p in PHASES if f"{p}_tokens_per_s" in r.summary.facts})
         for r in records if r.summary is not None and r.artifact is not None
     )  # fmt: skip
-    lines = ending_lines(pipeline)
     unfinished = _unfinished(pipeline)
     stages += tuple(dataclasses.replace(live.stages[0], title=f"{title}, not finished") for title, live in unfinished)
-    answer = unfinished[-1][1].answer if unfinished else _answer(pipeline, lines)
+    answer = unfinished[-1][1].answer if unfinished else _answer(pipeline)
     return RunReport(
         name=pipeline.recipe.name, created=datetime.now(UTC).isoformat(timespec="seconds"), scope=pipeline.recipe.scope,
         model=pipeline.model_name, answer=answer, key_figures=_key_figures(pipeline), stages=stages, lineage=_lineage(records),
@@ -54,12 +53,12 @@ def _unfinished(pipeline: Pipeline) -> list[tuple[str, RunReport]]:
     return [(node.title, live) for node, live in found if live is not None]
 
 
-def _answer(pipeline: Pipeline, lines: list[str]) -> str:
-    """One sentence for the head of the page: what stopped, else what the best policy changed."""
+def _answer(pipeline: Pipeline) -> str:
+    """One sentence for the head of the page: what the best policy changed, else what was released or what stopped."""
     evaluation = evaluation_of(pipeline)
     if evaluation and evaluation["ranking"]:
         return str(evaluation["ranking"][0]["answer"])
-    return lines[0]
+    return [*_changes(pipeline), *_stops(pipeline), *_newest(pipeline)][0]
 
 
 def evaluation_of(pipeline: Pipeline) -> dict[str, Any] | None:
@@ -71,23 +70,30 @@ def evaluation_of(pipeline: Pipeline) -> dict[str, Any] | None:
 
 
 def ending_lines(pipeline: Pipeline) -> list[str]:
-    """Plain words: for each policy what went up, what went down, with intervals, at what KL; then what was stopped."""
-    lines: list[str] = []
+    """Plain words: for each policy what went up, what went down, with intervals, at what KL. What was stopped is the command's error."""
+    return _changes(pipeline) or ([] if _stops(pipeline) else _newest(pipeline))
+
+
+def _changes(pipeline: Pipeline) -> list[str]:
+    """A line for each policy that was evaluated, and one for what was released."""
     evaluation = evaluation_of(pipeline)
-    for row in evaluation["ranking"] if evaluation else []:
-        lines.append(f"{row['policy']}: {row['headline']}")
+    lines = [f"{row['policy']}: {row['headline']}" for row in (evaluation["ranking"] if evaluation else [])]
     release = pipeline.records.get("releases")
     if release and release.summary and not release.stopped_by and release.artifact:
         lines.append(f"Released {release.summary.facts['policy']}: {release.artifact.path}")
-    lines += [
-        r.stopped_by if r.stopped_by.startswith("STOP ") else f"STOP: {r.stopped_by}"
-        for r in pipeline.records.values()
-        if r.stopped_by
-    ]
-    if not lines:
-        done = [r for r in pipeline.records.values() if r.summary]
-        lines.append(done[-1].summary.headline if done and done[-1].summary else "Nothing was run.")
     return lines
+
+
+def _stops(pipeline: Pipeline) -> list[str]:
+    """A line for each stage that was stopped."""
+    found = [record.stopped_by for record in pipeline.records.values() if record.stopped_by]
+    return [text if text.startswith("STOP ") else f"STOP: {text}" for text in found]
+
+
+def _newest(pipeline: Pipeline) -> list[str]:
+    """What the last stage has to say."""
+    done = [record.summary for record in pipeline.records.values() if record.summary]
+    return [done[-1].headline if done else "Nothing was run."]
 
 
 def _key_figures(pipeline: Pipeline) -> tuple[Figure, ...]:

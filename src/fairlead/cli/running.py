@@ -14,7 +14,7 @@ from rich.table import Table
 
 from fairlead.cli import terminal
 from fairlead.core.errors import ConfigError, GateStopped, TrainError, explain
-from fairlead.core.gates import GateResult
+from fairlead.core.gates import GateResult, measure
 from fairlead.core.services import Services, silent_progress
 
 
@@ -172,16 +172,21 @@ def _print_plan(pipeline: "Pipeline", plan: list[Any]) -> None:  # pyright: igno
 
 
 def _print_stage(record: "StageRecord") -> None:  # pyright: ignore[reportUndefinedVariable]
-    """One line a stage, and one for each verdict that is not PASS."""
+    """One line a stage, and one for each verdict that is not PASS. What stops is said in full once, by the error that the command ends with."""
     if record.summary is None:
-        terminal.say(f"{'stopped':>8}  {record.stopped_by}", hang=10)
+        terminal.say(f"{'stopped':>8}  {record.node.name} was not run; why is said at the end", hang=10)
         return
     took = "reused" if record.is_cached else f"{record.seconds:.1f} s"
     terminal.say(f"{took:>8}  {record.node.name}: {record.summary.headline}", hang=10)
     for note in record.summary.notes if not record.is_cached else ():
         terminal.say(f"{'':8}  {note}")
     for verdict in record.verdicts:
-        if verdict.outcome != "PASS":
+        if verdict.is_blocking:
+            found = measure(verdict.value, verdict.unit)
+            terminal.say(
+                f"{'':8}  STOP {verdict.gate} {found}; what needs {record.node.name} is not run. More at the end."
+            )
+        elif verdict.outcome != "PASS":
             terminal.say(f"{'':8}  {verdict.line()}")
 
 

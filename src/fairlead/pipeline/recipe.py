@@ -59,7 +59,7 @@ class Recipe(Config):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run; its folder under FAIRLEAD_HOME."""
     scope: Scope = "narrow"
-    """What the model is for: toy (to see the loop run), narrow (one task), general. Gates ask for data accordingly."""
+    """What the model is for: toy (to see the loop run), narrow (one task), general. Gates ask for that many data; of quality they ask the same."""
     seed: int = Field(default=0, ge=0)
     """Everything random derives from it."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -181,7 +181,7 @@ class Pipeline:
         stopped = [r for r in self.records.values() if r.stopped_by]
         self._add_finished(wanted)
         if stopped:
-            raise GateStopped("; ".join(r.stopped_by for r in stopped))
+            raise GateStopped(" ".join(f"{r.stopped_by.rstrip('.')}." for r in stopped))
         return self.records
 
     def faults(self, target: str | None = None) -> list[FairleadError]:
@@ -322,7 +322,7 @@ class Pipeline:
         blocking = [v.line() for v in verdicts if v.is_blocking]
         if node.kind == "release" and not blocking and may_run:
             self._promote(artifact)
-        return StageRecord(node, artifact, summary, artifact.seconds, is_cached, "; ".join(blocking))
+        return StageRecord(node, artifact, summary, artifact.seconds, is_cached, " ".join(blocking))
 
     def _inputs(self, node: Node) -> tuple[dict[str, Artifact], str]:
         """Artifacts by role, and why the stage cannot run (empty when it can)."""

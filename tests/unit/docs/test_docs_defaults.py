@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,17 @@ SETTINGS = table_rows(PAGE.read_text(encoding="utf-8"), "setting")
 
 def test_every_gate_stands_in_the_table_with_its_figures():
     assert differences(PAGE.read_text(encoding="utf-8"), all_gates()) == []
+
+
+def test_the_scope_decides_on_numbers_of_data_and_not_on_quality() -> None:
+    """Gates with several rows ask for a number; the smallest recipe says so."""
+    times = Counter(gate.name for gate in all_gates())
+    by_scope = {name for name, num in times.items() if num > 1}
+    assert by_scope == {"sft.count", "preferences.count", "preferences.rl_count"}
+    line = next(
+        line for line in (ROOT / "recipes" / "tiny_cpu.yaml").read_text().splitlines() if line.startswith("scope: toy")
+    )
+    assert "fewer data" in line and "no lower quality" in line
 
 
 def test_a_gate_that_is_missing_or_differs_is_noticed():

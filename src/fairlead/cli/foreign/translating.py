@@ -36,7 +36,7 @@ def translate(tool: Tool, kind: Kind, foreign: Foreign, *, name: str) -> Account
     account = Account(tool=tool, kind=kind, values=foreign.keys)
     _collect(account, foreign)
     account.put("name", name, "folder of the run under FAIRLEAD_HOME")
-    account.put("scope", "narrow", "toy, narrow (one task) or general; gates ask for data accordingly")
+    account.put("scope", "narrow", "toy, narrow (one task) or general; gates ask for that many data")
     account.move("seed", "seed", whole)
     _model(account)
     _text(account)
