@@ -1,8 +1,15 @@
 """Accounts: invitations for one person, passwords, one answer to every wrong login, the growing delay, sessions that end."""
 
+import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import argon2
 import pytest
 import sqlalchemy as sa
-from web_browser import Browser
+from starlette.testclient import TestClient
+from web_browser import ORIGIN, PLACE, Browser
 
 from fairlead.store.annotation.schema import Invite, Person, Session
 from fairlead.web import people, policy
@@ -168,3 +175,47 @@ def test_roles_and_actions():
     assert found["rater"] == found["adjudicator"] == ["rate", "read", "own"]
     assert found["lead"] == lead
     assert found["admin"] == [*lead[:8], "invite lead", "disable rater", "disable lead"]
+
+
+class SlowHasher(argon2.PasswordHasher):
+    """Checks no password before it is told to, and counts how many it has in hand."""
+
+    def __init__(self):
+        super().__init__(time_cost=1, memory_cost=8, parallelism=1)
+        self.go_on, self.num, self.most = threading.Event(), 0, 0
+        self._lock = threading.Lock()
+
+    def verify(self, hash, password):
+        with self._lock:
+            self.num += 1
+            self.most = max(self.most, self.num)
+        assert self.go_on.wait(60)
+        with self._lock:
+            self.num -= 1
+        return super().verify(hash, password)
+
+
+def test_a_draft_goes_through_while_a_morning_of_logins_is_being_checked(app, project, browser, monkeypatch):
+    """More logins than the 40 threads that pages share; two are hashed at once, and no thread of the others is taken."""
+    rater, door = browser("ann"), Browser(app)
+    rater.get(f"/p/{project.id}/rate")
+    assignment = re.search(r'data-assignment="([^"]+)"', rater.page)[1]
+    door.get("/login")
+    hasher = SlowHasher()
+    monkeypatch.setattr(people, "_HASHER", hasher)
+
+    ann = {**ORIGIN, "cookie": f"fairlead={rater.client.cookies['fairlead']}"}
+    nobody = {**ORIGIN, "cookie": f"fairlead_visit={door.client.cookies['fairlead_visit']}"}
+    form = {"csrf": door.csrf, "name": "ann", "password": "a long password"}
+    with TestClient(app, base_url=PLACE.url, follow_redirects=False) as client, ThreadPoolExecutor(51) as threads:
+        logins = [threads.submit(client.post, "/login", data=form, headers=nobody) for _ in range(50)]
+        try:
+            while hasher.num < 2:
+                time.sleep(0.01)
+            written = {"csrf": rater.csrf, "rationale": "so far"}
+            draft = threads.submit(client.post, f"/a/{assignment}/draft", data=written, headers=ann)
+            assert draft.result(20).json() == {"saved": True} and not any(login.done() for login in logins)
+        finally:
+            hasher.go_on.set()
+        assert {login.result().status_code for login in logins} == {303}
+    assert hasher.most == 2

@@ -13,6 +13,7 @@ from fairlead.web.pages.context import (
     actor,
     actor_or_none,
     around,
+    at_the_door,
     check_csrf,
     logged_in,
     render,
@@ -44,8 +45,12 @@ def login_page(request: Request) -> Response:
 
 
 @router.post("/login")
-def login(request: Request, name: Text, password: Text, csrf: Text = "") -> Response:
+async def login(request: Request, name: Text, password: Text, csrf: Text = "") -> Response:
     """Check the password and open a session."""
+    return await at_the_door(lambda: _login(request, name, password, csrf))
+
+
+def _login(request: Request, name: str, password: str, csrf: str) -> Response:
     check_csrf(request, csrf)
     address = request.client.host if request.client else "unknown"
     try:
@@ -82,8 +87,12 @@ def invite_page(request: Request, secret: str) -> Response:
 
 
 @router.post("/invite/{secret}")
-def accept(request: Request, secret: str, name: Text, password: Text, csrf: Text = "") -> Response:
+async def accept(request: Request, secret: str, name: Text, password: Text, csrf: Text = "") -> Response:
     """Make the account."""
+    return await at_the_door(lambda: _accept(request, secret, name, password, csrf))
+
+
+def _accept(request: Request, secret: str, name: str, password: str, csrf: str) -> Response:
     check_csrf(request, csrf)
     here = around(request)
     with here.database.read() as rows:

@@ -25,8 +25,11 @@ from fairlead.web.rendering import to_html
 _VISIT = "fairlead_visit"
 _ITEMS_AT_ONCE = 2
 _VOTES_AT_ONCE = 4
+_LOGINS_AT_ONCE = 4
+"""Two of them hash (`people`), while others store what came of it."""
 _STORING = anyio.CapacityLimiter(_VOTES_AT_ONCE)
 _MAKING = anyio.CapacityLimiter(_ITEMS_AT_ONCE)
+_LETTING_IN = anyio.CapacityLimiter(_LOGINS_AT_ONCE)
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.ChoiceLoader([jinja2.FileSystemLoader(Path(__file__).parents[1] / "templates"), jinja2.PackageLoader("fairlead.report")]),
     autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, auto_reload=False,
@@ -125,6 +128,12 @@ async def behind_votes(make: Callable[[], Response]) -> Response:
     """Make an item's page in a thread. Few at once: it takes far more of the processor than a vote, of which somebody may be waiting for
     the acknowledgement, while the next item is fetched long before it is needed."""
     return await run_sync(make, limiter=_MAKING)
+
+
+async def at_the_door(let_in: Callable[[], Response]) -> Response:
+    """Check or set a password in a thread. Few at once: the logins of a morning wait for each other's hashes, and would take the threads
+    that drafts, undo and all other pages share."""
+    return await run_sync(let_in, limiter=_LETTING_IN)
 
 
 def render(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
