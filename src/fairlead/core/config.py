@@ -10,7 +10,7 @@ Example:
 import re
 import types
 import typing
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -157,7 +157,7 @@ def parse_config(cls: type[AnyConfig], data: Mapping[str, Any], *, where: str = 
 
 
 def _first_error(cls: type[Config], error: pydantic.ValidationError, where: str) -> str:
-    faults = error.errors(include_url=False)
+    faults = _causes(error.errors(include_url=False))
     fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
     path = ".".join([*([where] if where else []), *_place(cls, fault["loc"])[0]])
     num_more = len(faults) - 1
@@ -190,13 +190,19 @@ def _first_error(cls: type[Config], error: pydantic.ValidationError, where: str)
     if fault["type"] == "value_error":
         return f"{path}: {message}" if path else message
     rule = message[0].lower() + message[1:].partition(", unable to ")[0]
+    options = re.findall(r"'([^']+)'", rule) if fault["type"] == "literal_error" else []
     return explain(
         path,
         fault["input"],
-        "has a wrong value",
+        f"has a wrong value{nearest(str(fault['input']), options)}",
         expected=rule.removeprefix("input should be "),
         remedy=f"Change it{more}",
     )
+
+
+def _causes(faults: Sequence[Any]) -> list[Any]:
+    """Faults without those of lists that are long enough as they were given: pydantic counts the right entries alone."""
+    return [f for f in faults if f["type"] != "too_short" or len(f["input"]) < f["ctx"]["min_length"]]
 
 
 def known_keys(cls: type[Config], path: Iterable[Any]) -> list[str]:

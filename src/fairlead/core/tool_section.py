@@ -4,11 +4,12 @@ It stands with the policy that is trained in it (`policies.NAME.tools`) and is r
 import the other.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fairlead.core.config import Config
+from fairlead.core.errors import explain
 
 _TAG = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
@@ -48,6 +49,13 @@ class PythonSection(_Environment):
     """Processes and threads at a time."""
     allow_unsandboxed: bool = False
     """Run programs without the sandbox, with limits of time and memory alone: they can read and write what you can, and use the network."""
+
+    @model_validator(mode="after")
+    def _fits_a_program(self) -> Self:
+        if self.program_timeout_s > self.timeout_s / 2:
+            raise ValueError(explain("program_timeout_s", self.program_timeout_s, f"is cut by timeout_s={self.timeout_s:g}, of which programs get "
+                                     "half", expected=f"<= {self.timeout_s / 2:g}", remedy="Lower it or raise timeout_s"))  # fmt: skip
+        return self
 
 
 class CustomEnvironmentSection(_Environment):

@@ -109,7 +109,6 @@ class Pipeline:
     def __post_init__(self) -> None:
         self.store = ArtifactStore(self.home)
         self.finder = FileFinder(self.recipe_folder)
-        check_installed(self.recipe.telemetry.sinks)
         alerts = check_alerts(self.recipe)
         check_names(self.recipe.allow, where="allow", alerts=alerts)
         check_names(self.allowed, where="--allow", alerts=alerts)
@@ -194,7 +193,8 @@ class Pipeline:
             if artifact is None
             for check in (check_keys, functools.partial(check_parts, find_file=self.finder.find))
         ]
-        for check in (lambda: self.device, lambda: self._check_model(nodes), self._text, *keys):
+        sinks = functools.partial(check_installed, self.recipe.telemetry.sinks)
+        for check in (lambda: self.device, lambda: self._check_model(nodes), self._text, sinks, *keys):
             try:
                 check()
             except FairleadError as error:

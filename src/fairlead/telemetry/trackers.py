@@ -9,10 +9,12 @@ Example:
     sink = open_tracker("tensorboard", Place(folder=Path("runs/demo"), run="demo/sft"))
 """
 
+import contextlib
 import hashlib
+import importlib
 import importlib.util
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -46,35 +48,46 @@ class Place:
 
 
 def check_installed(names: Sequence[TrackerName]) -> None:
-    """Look for the packages without importing them, before anything is computed.
+    """Import the packages, before anything is computed: one may be there and a part of it not.
 
     Raises:
-        ConfigError: one is not installed.
+        ConfigError: one is not installed, or lacks a package of its own.
     """
     for name in names:
-        if importlib.util.find_spec(name) is None:
-            raise ConfigError(explain("telemetry.sinks", name, "needs a package that is not there", expected=f"an installed {name}",
-                                      remedy=f'Run pip install "fairlead[{name}]", or remove it from the list'))  # fmt: skip
+        with _imports(name):
+            importlib.import_module(f"fairlead.telemetry.{name}_sink")
 
 
 def open_tracker(name: TrackerName, place: Place) -> MetricSink:
     """A sink that hands rows to one tracker.
 
     Raises:
-        ConfigError: its package is not installed.
+        ConfigError: its package is not installed, or lacks a package of its own.
     """
-    check_installed([name])
-    if name == "tensorboard":
-        from fairlead.telemetry.tensorboard_sink import TensorBoardSink
+    with _imports(name):
+        if name == "tensorboard":
+            from fairlead.telemetry.tensorboard_sink import TensorBoardSink
 
-        return TensorBoardSink(place)
-    if name == "wandb":
-        from fairlead.telemetry.wandb_sink import WandbSink
+            return TensorBoardSink(place)
+        if name == "wandb":
+            from fairlead.telemetry.wandb_sink import WandbSink
 
-        return WandbSink(place)
-    from fairlead.telemetry.mlflow_sink import MlflowSink
+            return WandbSink(place)
+        from fairlead.telemetry.mlflow_sink import MlflowSink
 
-    return MlflowSink(place)
+        return MlflowSink(place)
+
+
+@contextlib.contextmanager
+def _imports(name: TrackerName) -> Iterator[None]:
+    """Name what is missing: the tracker, or a package that the tracker itself imports."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        is_absent = importlib.util.find_spec(name) is None
+        wrong = "needs a package that is not there" if is_absent else f"needs {error.name}, which is not installed"
+        raise ConfigError(explain("telemetry.sinks", name, wrong, expected=f"an installed {name}" if is_absent else f"a complete {name}",
+                                  remedy=f'Run pip install "fairlead[{name}]", or remove it from the list')) from error  # fmt: skip
 
 
 class Trackers:

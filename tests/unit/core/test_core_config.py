@@ -116,6 +116,7 @@ def fault(text, cls=Recipe, sets=()):
         ("policies: {group_size: 4, optim: {learning_rate: .nan}}", ["policies.optim.learning_rate=nan", "finite"]),
         ("policies: {group_size: 4, optim: {learning_rate: .inf}}", ["policies.optim.learning_rate=inf", "finite"]),
         ("policies: {group_size: 4, optim: {schedule: step}}", ["policies.optim.schedule=step", "'linear' or 'cosine'"]),
+        ("policies: {group_size: 4, optim: {schedule: cosin}}", ["policies.optim.schedule=cosin", "did you mean cosine?"]),
     ],
 )  # fmt: skip
 def test_faults_of_values_are_located(text, words):

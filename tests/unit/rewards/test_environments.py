@@ -6,6 +6,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from fairlead.core.errors import ConfigError
 from fairlead.core.protocols import Observation, Turn
@@ -205,6 +206,13 @@ def test_programs_and_sums_are_answered_by_the_workers_together() -> None:
     finally:
         environment.pool.close()
     assert found == [Observation(text="2\n5", num_calls=2), Observation()]
+
+
+def test_a_program_that_may_take_longer_than_its_turn_is_refused() -> None:
+    """Half of timeout_s is the programs': 3 s of 6."""
+    assert PythonSection(kind="python", timeout_s=6, program_timeout_s=3).program_timeout_s == 3
+    with pytest.raises(ValidationError, match=r"program_timeout_s=5\.0 is cut by timeout_s=6, .*; expected <= 3\."):
+        PythonSection(kind="python", timeout_s=6)
 
 
 @boxed

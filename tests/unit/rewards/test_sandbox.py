@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import fairlead
-from fairlead.core.errors import ConfigError
+from fairlead.core.errors import ConfigError, EngineError
 from fairlead.rewards.sandbox import Limits, Ran, require_sandbox, run_python, seccomp
 from fairlead.rewards.sandbox import run as run_module
 from fairlead.rewards.sandbox.run import why_unavailable
@@ -346,6 +346,22 @@ def test_where_there_is_no_box_untrusted_code_is_refused(monkeypatch):
         ConfigError, match=r"sandbox is not to be had on this system \(no namespaces\).*allow_unsandboxed: true"
     ):
         require_sandbox()
+
+
+def test_the_refusal_holds_the_reason_and_not_another_error(monkeypatch):
+    """The box fails in the launcher: one sentence of what, one of what to do."""
+    program = 'print(\'{"unavailable": "unshare: Operation not permitted"}\')'
+    monkeypatch.setattr(run_module, "LAUNCHER", [sys.executable, "-c", program])
+    monkeypatch.setattr(run_module, "why_unavailable", why_unavailable.__wrapped__)  # without what it found before
+    if sys.platform == "linux" and seccomp.is_supported():
+        with pytest.raises(ConfigError) as caught:
+            require_sandbox()
+        assert "on this system (unshare: Operation not permitted); expected" in str(caught.value)
+        assert str(caught.value).count("; expected") == 1 and "See docs" not in str(caught.value)
+    with pytest.raises(
+        EngineError, match=r"sandbox cannot be made \(unshare: Operation not permitted\); expected Linux"
+    ):
+        run("print(1)")
 
 
 def test_without_the_box_limits_and_the_end_hold(tmp_path):

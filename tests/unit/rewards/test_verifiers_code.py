@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from verifier_example import check, prompt, reply, section
 
-from fairlead.core.errors import DataError
+from fairlead.core.errors import ConfigError, DataError
 from fairlead.rewards.pool import WorkerPool
 from fairlead.rewards.sandbox.driver import _plain
 from fairlead.rewards.sandbox.run import why_unavailable
@@ -106,6 +106,16 @@ def test_the_program_is_told_no_expected_value():
 
 
 @boxed
+def test_a_test_that_may_take_longer_than_the_check_is_refused():
+    """Half of timeout_s is the tests': 4 s of 8."""
+    assert section("code", timeout_s=8, test_timeout_s=4).test_timeout_s == 4
+    with pytest.raises(
+        ConfigError,
+        match=r"test_timeout_s=5\.0 is cut by timeout_s=8, .*; expected <= 4\. Lower it or raise timeout_s\.",
+    ):
+        section("code", timeout_s=8)
+
+
 def test_hanging_programs_are_scored_through_the_pool():
     with WorkerPool(num_workers=1) as pool:
         scorer = make_verifier(section("code", test_timeout_s=3), pool=pool)

@@ -33,6 +33,20 @@ def test_exact(reference, text, options, expected):
     assert check("exact", {"reference": reference}, text, **options) == expected
 
 
+@pytest.mark.parametrize(
+    ("extract", "words"),
+    [
+        (["boxd"], r"extract\.0=boxd has a wrong value \(did you mean boxed\?\); expected 'boxed', .*Change it\.$"),
+        (["boxd", "lastline"], r"extract\.0=boxd .*\(1 more fault\)\.$"),
+        ([], r"extract=\[\] has a wrong value; expected .*at least 1 item.*Change it\.$"),
+    ],
+)
+def test_a_typo_is_one_fault_with_the_nearest_name(extract, words):
+    """The list is long enough as it was written, though none of its entries counts."""
+    with pytest.raises(ConfigError, match=words):
+        section("math", extract=extract)
+
+
 def test_a_prompt_without_reference_is_not_judged():
     assert math.isnan(check("exact", {}, "text"))
     assert math.isnan(check("fuzzy", {"reference": None}, "text"))

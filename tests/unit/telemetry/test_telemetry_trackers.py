@@ -79,13 +79,35 @@ def test_no_tracker_is_imported_before_it_is_asked_for():
     assert done.stdout.strip() == "[]"
 
 
-def test_a_package_that_is_not_there_is_said_before_anything_is_computed(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    for name in TRACKERS:
+def forget(monkeypatch, name):
+    """As if nothing of a tracker had been imported."""
+    for module in [
+        m for m in sys.modules if m == name or m.startswith((f"{name}.", f"fairlead.telemetry.{name}_sink"))
+    ]:
+        monkeypatch.delitem(sys.modules, module)
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_package_that_is_not_there_is_said_before_anything_is_computed(monkeypatch, name):
+    forget(monkeypatch, name)
+    monkeypatch.setitem(sys.modules, name, None)  # the import system's mark of a module that cannot be had
+    with pytest.raises(
+        ConfigError, match=rf'telemetry.sinks={name} needs a package .* pip install "fairlead\[{name}\]"'
+    ):
+        check_installed([name])
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_package_that_lacks_one_of_its_own_names_that(monkeypatch, tmp_path, name):
+    forget(monkeypatch, name)
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("import a_part_that_is_absent\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for call in (lambda: check_installed([name]), lambda: open_tracker(name, place(tmp_path))):
         with pytest.raises(
-            ConfigError, match=rf'telemetry.sinks={name} needs a package .* pip install "fairlead\[{name}\]"'
+            ConfigError, match=rf"{name} needs a_part_that_is_absent, which is not installed; .*a complete {name}"
         ):
-            check_installed([name])
+            call()
 
 
 class Broken:

@@ -77,11 +77,17 @@ def run_python(files: Mapping[str, str], *, stdin: str = "", limits: Limits, is_
 
 
 def _run(files: Mapping[str, str], stdin: str, limits: Limits, *, folder: str | None) -> Ran:
-    report = _launch(_spec(files, stdin, limits, folder=folder), timeout_s=limits.wall_s + _REPORT_S)
-    if "unavailable" in report:
-        raise EngineError(explain("sandbox", None, f"cannot be made ({report['unavailable']})", expected="Linux 5.12 with user namespaces",
+    ran = _try_run(files, stdin, limits, folder=folder)
+    if isinstance(ran, str):
+        raise EngineError(explain("sandbox", None, f"cannot be made ({ran})", expected="Linux 5.12 with user namespaces",
                                   remedy="See docs/stages/verifiers.md"))  # fmt: skip
-    return Ran(**report)
+    return ran
+
+
+def _try_run(files: Mapping[str, str], stdin: str, limits: Limits, *, folder: str | None) -> Ran | str:
+    """How the program ended, or why the box cannot be made."""
+    report = _launch(_spec(files, stdin, limits, folder=folder), timeout_s=limits.wall_s + _REPORT_S)
+    return str(report["unavailable"]) if "unavailable" in report else Ran(**report)
 
 
 def _spec(files: Mapping[str, str], stdin: str, limits: Limits, *, folder: str | None) -> dict[str, Any]:
@@ -142,10 +148,9 @@ def why_unavailable() -> str:
         return f"{sys.platform} has no namespaces"
     if not seccomp.is_supported():
         return f"the system calls of {os.uname().machine} are not known"
-    try:
-        ran = run_python({"main.py": "print('in the box')"}, limits=Limits(wall_s=30.0, cpu_s=30))
-    except EngineError as error:
-        return str(error)
+    ran = _try_run({"main.py": "print('in the box')"}, "", Limits(wall_s=30.0, cpu_s=30), folder=None)
+    if isinstance(ran, str):
+        return ran
     return "" if ran.stdout == "in the box\n" else f"Python does not run in it: {ran.stderr.strip() or ran}"
 
 

@@ -1,9 +1,9 @@
 """Recipe sections of verifiers: one class a kind, told apart by `kind`."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from fairlead.core.config import Config
 from fairlead.core.errors import explain
@@ -150,6 +150,15 @@ class CodeSection(VerifierBase):
     """Processes and threads at a time."""
     allow_unsandboxed: bool = False
     """Run programs without the sandbox, with limits of time and memory alone: they can read and write what you can, and use the network."""
+
+    @model_validator(mode="after")
+    def _fits_a_test(self) -> Self:
+        if (
+            self.test_timeout_s > self.timeout_s / 2
+        ):  # a check that has used half of its time is judged by what passed till then
+            raise ValueError(explain("test_timeout_s", self.test_timeout_s, f"is cut by timeout_s={self.timeout_s:g}, of which tests get half",
+                                     expected=f"<= {self.timeout_s / 2:g}", remedy="Lower it or raise timeout_s"))  # fmt: skip
+        return self
 
 
 class CustomSection(VerifierBase):
