@@ -49,6 +49,11 @@ def test_lineage_reaches_prompts_and_feedback(micro: MicroRun) -> None:
     assert lines[0].split()[:2] == ["releases", made["releases"]]
     for stage in ("prompts", "feedback", "gold", "sft", "preferences"):
         assert made[stage] in outcome.out, stage
+    roles = {line.strip().removesuffix(" (above)") for line in lines}
+    assert f"reward model: rewards  {made['rewards']}" in roles
+    assert f"start and reference: sft  {made['sft']}" in roles and f"reference: sft  {made['sft']}" in roles
+    assert f"policy dpo: policies.dpo  {made['policies.dpo']}" in roles
+    assert f"votes: feedback  {made['feedback']}" in roles
     chain = json.loads(fairlead("lineage", "micro", "--json", home=micro.home).out)
     assert {row["id"] for row in chain} == set(made.values())
 
@@ -102,6 +107,13 @@ def test_the_command_that_makes_it_again_holds_every_option_that_was_typed(micro
         "reward", "update", micro.recipe, "--from", model, "--replay", "0.5", "--dry-run", home=micro.home
     )
     assert f"Next: fairlead reward update {micro.recipe} --from {model} --replay 0.5. " in updated.out
+    (row,) = (line for line in updated.out.splitlines() if line.strip().startswith("rewards "))
+    assert "preferences" in row and model in row
+    planned = fairlead(
+        "reward", "update", micro.recipe, "--from", model, "--replay", "0.5", "--dry-run", "--json", home=micro.home
+    )
+    (found,) = (stage for stage in json.loads(planned.out)["stages"] if stage["stage"] == "rewards")
+    assert found["inputs"]["start"] == model
 
 
 def test_an_artifact_is_shown_with_its_figures(micro: MicroRun) -> None:

@@ -248,7 +248,7 @@ def lineage(
     as_json: Json = False,
 ) -> None:
     """Walk from an artifact back to its votes and files."""
-    from fairlead.cli.registry import show_lineage
+    from fairlead.cli.lineage import show_lineage
 
     show_lineage(home(), artifact, as_json=as_json)
 

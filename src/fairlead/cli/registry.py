@@ -1,4 +1,4 @@
-"""Commands over the store: lineage, list, show, promote, roll back, clean up."""
+"""Commands over the store: list, show, promote, roll back, clean up."""
 
 import dataclasses
 from pathlib import Path
@@ -44,36 +44,6 @@ def resolve(home: Path, store: ArtifactStore, name: str) -> Artifact:
         raise StoreError(explain("artifact", name, f"is not in {home}, and no run has this name{nearest(name, runs)}",
                                  expected="an id, a unique beginning of one, or one of the runs: " + ", ".join(runs),
                                  remedy="Correct the name")) from error  # fmt: skip
-
-
-def show_lineage(home: Path, name: str, *, as_json: bool) -> None:
-    """From the artifact down to what it was made from, each with its figure, ending at votes and files."""
-    store = ArtifactStore(home)
-    artifact = resolve(home, store, name)
-    chain = store.lineage(artifact.id)
-    if as_json:
-        terminal.say(
-            as_data(
-                [
-                    {"id": a.id, "stage": a.stage, "inputs": a.inputs, "headline": a.summary.get("headline", "")}
-                    for a in chain
-                ]
-            )
-        )
-        return
-    by_id = {a.id: a for a in chain}
-    _print_tree(artifact, by_id, depth=0, seen=set())
-
-
-def _print_tree(artifact: Artifact, by_id: dict[str, Artifact], *, depth: int, seen: set[str]) -> None:
-    again = " (above)" if artifact.id in seen else ""
-    terminal.say(f"{'  ' * depth}{artifact.stage}  {artifact.id}{again}")
-    if again:
-        return
-    seen.add(artifact.id)
-    terminal.say(f"{'  ' * depth}  {artifact.summary.get('headline', '')}")
-    for parent in dict.fromkeys(artifact.inputs.values()):
-        _print_tree(by_id[parent], by_id, depth=depth + 1, seen=seen)
 
 
 def list_entries(home: Path, *, as_json: bool) -> None:

@@ -143,7 +143,7 @@ def _show_plan(
     plan, faults = pipeline.plan(target), pipeline.faults(target)
     if as_json:
         rows = [
-            {"stage": n.name, "title": n.title, "inputs": dict(n.inputs), "artifact": a.id if a else None}
+            {"stage": n.name, "title": n.title, "inputs": {**n.inputs, **n.models}, "artifact": a.id if a else None}
             for n, a in plan
         ]
         terminal.say(as_data({"name": pipeline.recipe.name, "stages": rows, "missing": [str(f) for f in faults]}))
@@ -166,7 +166,11 @@ def _print_plan(pipeline: "Pipeline", plan: list[Any]) -> None:  # pyright: igno
     for column in ("stage", "what", "reads", "state"):
         table.add_column(column)
     for node, artifact in plan:
-        reads = ", ".join(sorted({name.replace("@base", pipeline.model_name) for name in node.inputs.values()}))
+        reads = ", ".join(
+            sorted(
+                {name.replace("@base", pipeline.model_name) for name in (*node.inputs.values(), *node.models.values())}
+            )
+        )
         table.add_row(node.name, node.title, reads, f"done ({artifact.id})" if artifact else "to do")
     terminal.show_table(table)
 
