@@ -20,6 +20,14 @@ MAX_REPLIES = 9
 INCLUSION = ("arm", "inclusion", "inclusion_weight")
 """Keys of `meta` where items were chosen actively: from which arm of the choice, with which probability, and how many items it stands for."""
 
+ASKED = ("language", "skills", "programming_language")
+"""Keys of `meta` that say who can rate an item."""
+
+
+def asked_in(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What an item asks of its raters, as its `meta` says it."""
+    return {name: meta[name] for name in ASKED if name in meta}
+
 
 def inclusion_in(meta: Mapping[str, Any]) -> dict[str, Any]:
     """How an item came in, as its `meta` says it; empty where nothing was chosen."""

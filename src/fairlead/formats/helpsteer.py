@@ -20,6 +20,12 @@ from fairlead.formats.ranking import NO_SECOND
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 CODE = "code"
 """The domain of HelpSteer3 whose `language` is a programming language."""
+PROGRAMMING_LANGUAGES = frozenset({
+    "assembly", "bash", "c", "c#", "c++", "clojure", "css", "dart", "elixir", "erlang", "f#", "fortran", "go", "haskell", "html", "java",
+    "javascript", "julia", "kotlin", "lua", "matlab", "objective-c", "ocaml", "perl", "php", "powershell", "prolog", "python", "r", "ruby",
+    "rust", "scala", "scheme", "shell", "solidity", "sql", "swift", "typescript", "verilog", "vhdl", "zig",
+})  # fmt: skip
+"""Skills that are written as the language of a code row."""
 _SPEAKER = re.compile(r"\n<extra_id_1>(User|Assistant)\n")
 
 
@@ -147,13 +153,31 @@ def _write_helpsteer3(preference: Preference) -> dict[str, Any]:
     """The chosen completion is `response1`. Strengths of the raters are turned to that frame; without any, the probability gives one:
     up to 2/3 slightly, up to 5/6 better, above it much better."""
     strength, votes = _strengths(preference)
-    language = preference.meta.get("programming_language") or preference.meta.get("language")
+    domain, language = _domain_and_language(preference)
     return {
-        "domain": str(preference.meta.get("domain") or preference.slice), "language": str(language or ""),
+        "domain": domain, "language": language,
         "context": [{"role": m.role, "content": m.content} for m in preference.prompt],
         "response1": preference.chosen, "response2": preference.rejected, "overall_preference": strength,
         "individual_preference": [{"score": vote, "reasoning": "", "feedback1": "", "feedback2": ""} for vote in votes],
     }  # fmt: skip
+
+
+def _domain_and_language(preference: Preference) -> tuple[str, str]:
+    """The inverse of `_subject`: a row with a programming language, be it named as a skill, is one of code."""
+    meta = preference.meta
+    program = str(meta.get("programming_language") or "")
+    known = [word for word in _words(meta.get("skills")) if word.lower() in PROGRAMMING_LANGUAGES]
+    if not program and len(known) == 1:
+        program = known[0]
+    if program:
+        return CODE, program
+    return str(meta.get("domain") or preference.slice), ", ".join(_words(meta.get("language")))
+
+
+def _words(value: Any) -> list[str]:
+    """A text with commas between words, or a list of them."""
+    given = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else ()
+    return [word.strip() for word in given if isinstance(word, str) and word.strip()]
 
 
 def _strengths(preference: Preference) -> tuple[int, list[int]]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
-from fairlead.core.annotations import RatedItem
+from fairlead.core.annotations import ASKED, RatedItem
 from fairlead.core.errors import ConfigError, DataError, explain
 from fairlead.core.io import Rejects, Row, read_rows
 from fairlead.core.records import Demonstration, Label, Preference, Prompt, Record, StepLabels
@@ -268,13 +268,10 @@ def _stamper(path: Path, known: Format) -> Callable[[Record, Row], Record]:
     return stamp
 
 
-_ASKED = ("language", "skills", "programming_language")
-
-
 def _asked(values: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of any format that say who can rate a row: `language`, `skills`, `programming_language`, of the row or of its metadata."""
     places = (values, *(object_or_empty(values.get(name)) for name in ("meta", "metadata", "data")))
-    found = {name: given for name in _ASKED for place in reversed(places) if (given := place.get(name))}
+    found = {name: given for name in ASKED for place in reversed(places) if (given := place.get(name))}
     return {
         name: given if _is_flat(given) else {} for name, given in found.items()
     }  # importers refuse {} as they would the rest

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fairlead.core.annotations import RatedItem, RatedItems, Rating, inclusion_in
+from fairlead.core.annotations import RatedItem, RatedItems, Rating, asked_in, inclusion_in
 from fairlead.core.errors import ConfigError, explain, nearest
 from fairlead.core.records import Completion, Preference, Prompt, Task
 from fairlead.preferences.aggregate import Method, Outcome, PairOutcome, Verdicts, choose_method
@@ -142,10 +142,14 @@ def _preferences(gathered: Gathered, outcome: Outcome, ledger: Ledger) -> Iterat
 
 
 def _described(preference: Preference, pair: Pair, outcome: Outcome, *, is_decided: bool) -> Preference:
-    """Method, strengths in the frame of the preference, who wrote what, whether an adjudicator decided: kept in meta."""
+    """Method, strengths in the frame of the preference, who wrote what, what it asks of raters, whether an adjudicator decided: kept in meta."""
     is_first = preference.chosen_id == pair.a.id
     votes = [rating.strength for rating, _ in pair.votes]
-    extra: dict[str, Any] = {"method": outcome.method, **_gap(outcome.pairs[pair.task.id], is_first=is_first)}
+    extra: dict[str, Any] = {
+        "method": outcome.method,
+        **asked_in(pair.task.meta),
+        **_gap(outcome.pairs[pair.task.id], is_first=is_first),
+    }
     if is_decided:
         extra["is_decided"] = True
     if EDITED_FROM in pair.task.meta:
@@ -181,7 +185,7 @@ def _pairs(item: RatedItem) -> list[Pair]:
         for j in range(i + 1, len(item.replies)):
             second = item.replies[j]
             name = item.item or item.id
-            meta = inclusion_in(item.meta) | _decision_on(item, first.id, second.id)
+            meta = _came_with(item) | _decision_on(item, first.id, second.id)
             task = Task(prompt_id=prompt.id, completion_a=completions[i].id, completion_b=completions[j].id,
                         id=name if is_pair else f"{name}:{first.id}:{second.id}", meta=meta)  # fmt: skip
             said = [(rating, _vote(rating, first.id, second.id, is_pair=is_pair)) for rating in item.ratings]
@@ -215,9 +219,14 @@ def _edited(item: RatedItem) -> list[Pair]:
         better = Completion(prompt_id=prompt.id, text=text, model=f"edited by {votes[0][0].rater}")
         for name, other in at.items():
             task = Task(prompt_id=prompt.id, completion_a=better.id, completion_b=other.id, id=f"{item.item or item.id}:edit-{number}:{name}",
-                        meta={**inclusion_in(item.meta), EDITED_FROM: at[sources[text]].id})  # fmt: skip
+                        meta={**_came_with(item), EDITED_FROM: at[sources[text]].id})  # fmt: skip
             found.append(Pair(task=task, prompt=prompt, a=better, b=other, names=("", name), votes=tuple(votes)))
     return found
+
+
+def _came_with(item: RatedItem) -> dict[str, Any]:
+    """How an item came in and what it asks of its raters, as the meta of its tasks."""
+    return inclusion_in(item.meta) | asked_in(item.meta)
 
 
 def _decision_on(item: RatedItem, first: str, second: str) -> dict[str, Any]:

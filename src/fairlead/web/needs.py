@@ -18,8 +18,6 @@ from typing import Any
 from fairlead.web.errors import invalid
 
 LANGUAGE, SKILL = "language", "skill"
-FIELDS = ("language", "skills", "programming_language")
-"""Of an imported row."""
 MAX_NEEDS = 5
 """Of one item: five of 38 characters fit the column."""
 MAX_ABILITIES = 60
@@ -33,7 +31,7 @@ _CODES = {
 
 
 def needs_of(meta: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the `FIELDS` of an imported row ask for, in order.
+    """What the fields of an imported row (`core.annotations.ASKED`) ask for, in order.
 
     Raises:
         ValueError: they are no words, or too many.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fairlead.core.annotations import RatedItem
+from fairlead.core.annotations import RatedItem, asked_in
 from fairlead.core.errors import ConfigError, explain
 from fairlead.core.records import Completion, from_dict
 from fairlead.preferences.item_export import Written, check_target, write_rated
@@ -24,7 +24,6 @@ from fairlead.web.decisions import decision_meta, ranked_meta
 from fairlead.web.frames import is_swapped
 from fairlead.web.given import Given, given_items, no_votes, rated_ids
 from fairlead.web.inclusion import Inclusion, inclusions
-from fairlead.web.needs import FIELDS
 from fairlead.web.outside import renamed_spans
 from fairlead.web.projects import get_project
 
@@ -69,8 +68,7 @@ def rated_items(rows: Rows, project_id: str, *, with_outside: bool = False) -> R
 def _item(given: Given, *, came_in: Inclusion | None) -> RatedItem:
     item, texts, names = given.item, given.texts, given.item.completions
     decided = decision_meta(given.decision) if len(names) == 2 else ranked_meta(given.decision, names)
-    asked = {name: texts.prompt.meta[name] for name in FIELDS if name in texts.prompt.meta}
-    meta = {"use": item.use, **asked} | (came_in.meta() if came_in else {}) | decided
+    meta = {"use": item.use, **asked_in(texts.prompt.meta)} | (came_in.meta() if came_in else {}) | decided
     source = _SOURCE if texts.prompt.source == "unknown" else texts.prompt.source
     said = zip(given.votes, given.times, strict=True)
     ratings = [_rating(item, *vote, at) for vote, at in said] + [_named(each, names) for each in given.outside]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fairlead.core.annotations import MAX_REPLIES, RatedItem, Rating
+from fairlead.core.annotations import MAX_REPLIES, RatedItem, Rating, asked_in
 from fairlead.core.errors import DataError, explain
 from fairlead.core.io import read_records
 from fairlead.core.records import Completion, Prompt
@@ -22,7 +22,7 @@ from fairlead.formats.argilla import DRAFT
 from fairlead.formats.label_studio import ONLY_NUMBER
 from fairlead.formats.vendor import NO_VOTE, ColumnMapping
 from fairlead.web.importing import MAX_TEXT, NewItem
-from fairlead.web.needs import FIELDS, needs_of
+from fairlead.web.needs import needs_of
 from fairlead.web.outside import in_order
 from fairlead.web.screening import NUM_FAULTS, Placed, screened
 
@@ -154,8 +154,9 @@ def _read_file(
 
 
 def _prompt(item: RatedItem) -> Prompt:
-    asked = {name: item.meta[name] for name in FIELDS if name in item.meta}
-    return Prompt(messages=item.prompt, slice=item.slice, source=item.source, split=item.split, meta=asked)
+    return Prompt(
+        messages=item.prompt, slice=item.slice, source=item.source, split=item.split, meta=asked_in(item.meta)
+    )
 
 
 def _new(prompt: Prompt, texts: Sequence[str], *, best: str = "", is_tie: bool = False) -> NewItem:

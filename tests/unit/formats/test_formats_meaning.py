@@ -209,6 +209,22 @@ def test_the_language_of_a_program_is_none_that_people_speak_and_is_written_as_i
     assert (spoken.meta["language"], "programming_language" in spoken.meta) == ("korean", False)
 
 
+@pytest.mark.parametrize(("slice_", "meta", "want"), [
+    ("all", {"skills": ["python"]}, ("code", "python")),
+    ("code", {"skills": "debugging, Python", "language": "en"}, ("code", "Python")),
+    ("code", {"skills": ["rust", "python"]}, ("code", "")),  # which of the two it is in, nothing says
+    ("stem", {"skills": ["maths"], "language": "english"}, ("stem", "english")),
+    ("all", {"programming_language": "C++", "language": "en"}, ("code", "C++")),
+    ("all", {"language": ["ko"]}, ("all", "ko")),
+    ("code", {"skills": {"python": 1}, "language": None}, ("code", "")),
+])  # fmt: skip
+def test_helpsteer3_is_written_with_the_language_that_metadata_tells(slice_, meta, want):
+    """Domain and language belong together: only the language of code rows is that of a program."""
+    message = (Message(role="user", content="Sort it."),)
+    row = HELPSTEER3.write(Preference(prompt=message, chosen="sort(v)", rejected="no", slice=slice_, meta=meta))
+    assert (row["domain"], row["language"]) == want
+
+
 def test_vote_figures_by_hand():
     assert vote_figures([]) == (0, None)
     assert vote_figures([0, 0, 1, -1]) == (4, 0.5)

@@ -412,6 +412,30 @@ def test_an_import_says_which_language_no_rater_has_and_who_has_it_gets_it(datab
     assert sorted(item.needs for item in again.items) == sorted(asked)  # what is exported asks for the same again
 
 
+@SQLITE
+def test_an_export_to_helpsteer3_says_the_languages_that_came_in(database, tmp_path, join):
+    """Read again as ours and, without our columns, as another program's file, its rows ask for what those that came in asked for."""
+    given = [helpsteer3("code", "C++", 1), helpsteer3("multilingual", "korean", 2), helpsteer3("general", "english", 3)]
+    generic = {"prompt": "Sort it.", "chosen": "sorted(x)", "rejected": "x", "skills": ["python"]}
+    made = projects.create_project(database, "there", votes_per_item=1, calibration_items=0)
+    for rows in (given, [generic]):
+        importing.add_items(database, made.id, read(tmp_path, rows).items)
+    ann = join("ann")
+    abilities.set_abilities(
+        database, ann.person_id, list(abilities_from(languages="en,ko", skills="python,c++")), by=None
+    )
+    for _ in range(4):
+        verdicts.submit(database, ann, take(database, ann, made).id, vote("left"))
+    rated.export_as(database, made, tmp_path / "out.jsonl", to="helpsteer3")
+    rows = [row.values for row in read_rows(tmp_path / "out.jsonl")]
+    said = {(row["domain"], row["language"]) for row in rows}
+    assert said == {("code", "C++"), ("multilingual", "korean"), ("general", "english"), ("code", "python")}
+    wanted = ["language:en", "language:ko", "skill:c++", "skill:python"]
+    own = ("domain", "language", "context", "response1", "response2", "overall_preference", "individual_preference")
+    for each in (rows, [{name: row[name] for name in own} for row in rows]):
+        assert sorted(item.needs for item in read(tmp_path, each).items) == wanted
+
+
 def node(text, role, *, lang=None, rank=None, replies=()):
     return {
         "message_id": text,
