@@ -79,10 +79,36 @@ def correction_weights(
         off-policy RL training"); masks: Ling team 2025 (IcePop).
     Equals: 1 everywhere when both logprobs are equal (tested).
     """
+    weights, raw = truncated_ratios(
+        old_logprobs, sampling_logprobs, sequence_index, num_sequences=num_sequences, config=config
+    )
+    metrics = mismatch_metrics(raw)
+    if config.way == "off":
+        return weights, metrics
+    is_masked = weights == 0
+    return weights, metrics | {
+        "rl/correction_capped_share": float(((weights < raw) & ~is_masked).double().mean()),
+        "rl/correction_masked_share": float(is_masked.double().mean()),
+    }
+
+
+def truncated_ratios(
+    old_logprobs: Float[Tensor, "N"],
+    sampling_logprobs: Float[Tensor, "N"],
+    sequence_index: Int[Tensor, "N"],
+    *,
+    num_sequences: int,
+    config: CorrectionConfig,
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
+    """Weight of every token, and its ratio before it was truncated; arguments as of `correction_weights`.
+
+    Returns:
+        (weights [N], 0 where masked; raw ratios [N], a completion's where the product of its tokens is what weighs).
+    """
     log_ratios = (old_logprobs - sampling_logprobs).detach()
     raw = log_ratios.clamp(-MAX_EXPONENT, MAX_EXPONENT).exp()
     if config.way == "off":
-        return torch.ones_like(raw), mismatch_metrics(raw)
+        return torch.ones_like(raw), raw
     judged, bounded = raw, raw.clamp_max(config.cap)
     if config.way == "sequence_mask":
         ratios = sequence_ratios(log_ratios, sequence_index, num_sequences=num_sequences, kind=config.sequence_ratio)
@@ -91,11 +117,8 @@ def correction_weights(
             raw = bounded = judged
     is_masked = (judged < config.floor) | (judged > config.cap)
     if config.way == "token_clip":
-        is_masked = torch.zeros_like(is_masked)
-    return torch.where(is_masked, torch.zeros_like(bounded), bounded), mismatch_metrics(raw) | {
-        "rl/correction_capped_share": float(((bounded < raw) & ~is_masked).double().mean()),
-        "rl/correction_masked_share": float(is_masked.double().mean()),
-    }
+        return bounded, raw
+    return torch.where(is_masked, torch.zeros_like(bounded), bounded), raw
 
 
 def mismatch_metrics(ratios: Float[Tensor, "N"]) -> dict[str, float]:

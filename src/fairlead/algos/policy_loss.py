@@ -11,7 +11,7 @@ Legend:
     B  sequences (completions)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -140,6 +140,8 @@ def policy_loss(batch: RolloutBatch, config: PolicyOptions, *, surrogate: Surrog
         "rl/clip_fraction": sum_and_count(is_clipped.to(losses.dtype), rollouts.learns),
         "rl/approx_kl": sum_and_count(kl_k2(rollouts.logprobs, rollouts.old_logprobs), rollouts.learns),
     }
+    if batch.mismatch is not None and batch.sampling_logprobs is not None:
+        metrics |= _mismatch_metrics(batch.mismatch, batch.old_logprobs - batch.sampling_logprobs, rollouts)
     if config.kl_coef != 0.0:
         assert batch.ref_logprobs is not None, "a KL in the loss reads ref_logprobs"
         divergences = kl_in_loss(rollouts, silenced(batch.ref_logprobs, rollouts.learns))
@@ -152,6 +154,28 @@ def policy_loss(batch: RolloutBatch, config: PolicyOptions, *, surrogate: Surrog
         assert batch.entropy is not None, "an entropy bonus reads entropy"
         total = total - config.entropy_coef * (rollouts.weights * silenced(batch.entropy, rollouts.keep)).sum()
     return Loss(total=total, metrics=metrics)
+
+
+def _mismatch_metrics(
+    ratios: Float[Tensor, "N"], gaps: Float[Tensor, "N"], rollouts: Rollouts
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """How far the engine is from the trainer, and what was made of it; sums, unlike those of `mismatch_metrics`."""
+    keep, weights = rollouts.keep, rollouts.correction
+    return {
+        "rl/sampling_gap": sum_and_count(gaps.abs(), keep),
+        "rl/mismatch": sum_and_count(ratios, keep),
+        "rl/mismatch_squared": sum_and_count(ratios**2, keep),
+        "rl/correction_capped_share": sum_and_count(((weights < ratios) & (weights > 0)).to(ratios.dtype), keep),
+        "rl/correction_masked_share": sum_and_count((weights == 0).to(ratios.dtype), keep),
+    }
+
+
+def with_sample_share(means: Mapping[str, float]) -> dict[str, float]:
+    """What is logged of the means of a loss's metrics: the effective sample size in place of mean and mean square of the ratios."""
+    logged = {name: mean for name, mean in means.items() if name not in ("rl/mismatch", "rl/mismatch_squared")}
+    if "rl/mismatch" not in means:
+        return logged
+    return logged | {"rl/mismatch_sample_share": means["rl/mismatch"] ** 2 / means["rl/mismatch_squared"]}
 
 
 def kl_in_loss(rollouts: Rollouts, ref_logprobs: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
@@ -225,5 +249,5 @@ def policy_algorithm(
     """A policy-gradient method without a value model, by its surrogate and the defaults of its settings."""
     return Algorithm(
         name=name, paper=paper, batch="rollouts", config=config, count=count, loss=partial(policy_loss, surrogate=surrogate),
-        needs=frozenset({"entropy"}), optional_needs=optional_needs, holds_fixed=holds_fixed,
+        needs=frozenset({"entropy"}), optional_needs=optional_needs, holds_fixed=holds_fixed, derived=with_sample_share,
     )  # fmt: skip

@@ -27,6 +27,7 @@ from fairlead.algos.policy_loss import (
     read_rollouts,
     silenced,
     token_surrogate,
+    with_sample_share,
 )
 from fairlead.algos.spec import Algorithm, Loss, RolloutBatch
 
@@ -102,7 +103,7 @@ def explained_variance(means: Mapping[str, float]) -> float | None:
 
 
 def _derived(means: Mapping[str, float]) -> dict[str, float]:
-    logged = {name: mean for name, mean in means.items() if not name.endswith("_squared")}
+    logged = {name: mean for name, mean in with_sample_share(means).items() if not name.endswith("_squared")}
     explained = explained_variance(means)
     return logged if explained is None else {**logged, "rl/explained_variance": explained}
 

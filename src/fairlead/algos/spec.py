@@ -111,6 +111,10 @@ class RolloutBatch:
     returns: Float[Tensor, "N"] | None = None
     correction: Float[Tensor, "N"] | None = None
     """Trainer's over engine's probability of each token, truncated (`mismatch.py`), 0 where masked; without gradient; None means 1."""
+    mismatch: Float[Tensor, "N"] | None = None
+    """The same before it was truncated, where the loss is to log it; without gradient."""
+    sampling_logprobs: Float[Tensor, "N"] | None = None
+    """The engine's, beside `mismatch`."""
     weights: Float[Tensor, "B"] | None = None
     """Weight of each sequence, 0 for one that has no score; None means 1."""
     statistics: Statistics = field(default_factory=_no_statistics)

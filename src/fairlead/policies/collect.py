@@ -33,7 +33,15 @@ from fairlead.policies.sampling import MAX_LOST_TRIES, RoundSampler, Sampled
 from fairlead.policies.signals import perplexity, text_signals
 from fairlead.text.packing import Tree
 from fairlead.train.budget import Budget, read_within
-from fairlead.train.forward import LogprobsAndValues, PolicyLogprobs, StateValues, TokenFunction, annotate, with_array
+from fairlead.train.forward import (
+    LogprobsAndValues,
+    PolicyLogprobs,
+    StateValues,
+    TokenFunction,
+    annotate,
+    with_array,
+    without_array,
+)
 
 NUM_GAP_TREES = 4  # with one completion each: a forward of everything would cost a sixth of a round of GRPO
 
@@ -127,6 +135,8 @@ class Collector:
             arrays["correction"], corrected = self._correction(trees, flat)
         for name, array in arrays.items():
             trees = _attach(trees, name, array)
+        if self._is_told_by_the_step:
+            trees = [without_array(tree, "old_logprobs") for tree in trees]
         if not self.config.learns_from_cut:
             trees = without_cut(trees, flat.has_eos)
         return trees, {"rl/advantages_std": std, **corrected}
@@ -175,6 +185,10 @@ class Collector:
         """Trees with an array of a model that is not trained by them."""
         return read_within(self.budget, trees, lambda n: annotate(trees, name, compute, max_tokens=n, heed=self.heed))
 
+    @property
+    def _is_told_by_the_step(self) -> bool:
+        return self.config.old_logprobs == "step" and self.config.method.learns == "advantages"
+
     def _rewards(self, sampled: Sampled, flat: _Flat, *, kl_coef: float) -> Float[Tensor, "N"]:
         """What every token is paid."""
         shaped = self.sampler.shaped(sampled.scores, flat.lengths)
@@ -210,8 +224,8 @@ class Collector:
 
     def _sampling_signals(self, trees: Sequence[Tree]) -> dict[str, float]:
         """How far the engine's logprobs are from the trainer's: of every token where both are at hand, else of a few completions. Nothing where
-        the engine's are of penalised logits."""
-        if self.config.has_penalty:
+        the engine's are of penalised logits, or where the step says it."""
+        if self.config.has_penalty or self._is_told_by_the_step:
             return {}
         if self.config.old_logprobs != "trainer":
             trees = [Tree(prompt_ids=tree.prompt_ids, branches=tree.branches[:1]) for tree in trees[:NUM_GAP_TREES]]

@@ -158,7 +158,8 @@ class OnlineLoop:
         requests = work.requests(config)
         self.steps_per_round = config.num_epochs * -(-config.batch_size // config.minibatch_size)
         self.learner: Learner = make_learner(
-            Models(policy=models.policy, value=models.value, temperature=config.temperature), get_algorithm(loss_name(config.algorithm)),
+            Models(policy=models.policy, value=models.value, temperature=config.temperature, correction=config.step_correction),
+            get_algorithm(loss_name(config.algorithm)),
             settings_of(config), config.training, num_steps=config.num_iterations * self.steps_per_round, say=self.services.say,
             largest=max(len(r.token_ids) for r in requests) + config.max_reply_tokens,
         )  # fmt: skip
@@ -270,7 +271,7 @@ class OnlineLoop:
                 self.session.checkpoint_if_due()
         rows = position.rows
         metrics = _over_steps(rows)
-        if staleness == 0 and "rl/approx_kl" in rows[0]:
+        if staleness == 0 and "rl/approx_kl" in rows[0] and self.config.step_correction is None:
             metrics |= first_ratio_gap(rows[0]["rl/approx_kl"])
         seconds, num_tokens = time.monotonic() - started, sum(row["num_tokens"] for row in rows[num_before:])
         return metrics | {"rl/train_s": seconds, "rl/train_tokens_per_s": num_tokens / max(seconds, 1e-9)}

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from fairlead.algos import get_algorithm
 from fairlead.algos.group_advantages import AdvantageName
+from fairlead.algos.mismatch import CorrectionConfig
 from fairlead.core.config import Config
 from fairlead.core.engine_section import EngineSection
 from fairlead.core.errors import ConfigError, explain
@@ -124,7 +125,7 @@ def _words(bound: float | KlScheduleSection) -> str:
 
 
 class CorrectionSection(Config):
-    """How the engine's probabilities are reconciled with the trainer's, where old_logprobs is trainer."""
+    """How the engine's probabilities are reconciled with the trainer's, where old_logprobs is trainer or step."""
 
     way: Literal["off", "token_clip", "token_mask", "sequence_mask"] = "token_clip"
     """off: only shown. token_clip: each token weighs trainer over engine, at most cap. token_mask: tokens outside floor to cap are left out.
@@ -201,11 +202,12 @@ class OnlineConfig(Config):
     """Text learned beside the rewards in every step; null mixes nothing in."""
     min_score: float | None = None
     """Completions of a lower score are not imitated (best_of_n, expert_iteration); expert_iteration 1, which is a right answer; null takes all."""
-    old_logprobs: Literal["auto", "engine", "trainer"] = "auto"
+    old_logprobs: Literal["auto", "engine", "step", "trainer"] = "auto"
     """What the ratio compares with. engine: the log-probabilities that it sampled from; preflight finds them equal to the trainer's, and no
-    forward is made for them. trainer: computed again, and what differs is corrected. auto: engine where both compute in fp32, else trainer."""
+    forward is made for them. trainer: computed again, and what differs is corrected. step: the same from the forward of the step, where a
+    round is one step and its KL is not in the reward. auto: engine where both compute in fp32, else step where it can be, else trainer."""
     correction: CorrectionSection = CorrectionSection()
-    """Read where the old log-probabilities are the trainer's."""
+    """Read where the old log-probabilities are the trainer's or the step's."""
     gamma: float = Field(default=1.0, gt=0, le=1)
     """Discount a token (ppo, reinforce_pp)."""
     lam: float = Field(default=0.95, ge=0, le=1)
@@ -285,8 +287,29 @@ class OnlineConfig(Config):
         )
         if found.old_logprobs != "auto":
             return found
-        is_same = found.has_exact_engine and found.engine.kind == "local"
-        return found.model_copy(update={"old_logprobs": "engine" if is_same else "trainer"})
+        if found.has_exact_engine and found.engine.kind == "local":
+            return found.model_copy(update={"old_logprobs": "engine"})
+        return found.model_copy(update={"old_logprobs": "trainer" if found.why_read_before else "step"})
+
+    @property
+    def step_correction(self) -> CorrectionConfig | None:
+        """How the step itself reconciles engine and trainer; None where the round brings the old log-probabilities."""
+        if self.old_logprobs != "step" or self.method.learns != "advantages":
+            return None
+        return CorrectionConfig(**self.correction.model_dump())
+
+    @property
+    def why_read_before(self) -> str | None:
+        """Why the log-probabilities of a round are read before its first step; None where the step's own serve."""
+        if self.has_penalty:
+            return f"repetition_penalty: {self.repetition_penalty:g}"
+        if self.method.learns != "advantages":
+            return None
+        if self.kl.where == "reward" and self.kl.largest > 0:
+            return "kl.where: reward"
+        if self.max_staleness:
+            return f"max_staleness: {self.max_staleness}"
+        return None if self.num_epochs * -(-self.batch_size // self.minibatch_size) == 1 else "several steps a round"
 
     @property
     def needs_group(self) -> bool:
@@ -356,6 +379,10 @@ class OnlineConfig(Config):
         if self.has_penalty and self.old_logprobs == "engine":
             raise ValueError(explain("old_logprobs", "engine", f"are those of penalised logits (repetition_penalty: {self.repetition_penalty:g})",
                                      expected="trainer", remedy="Leave it out"))  # fmt: skip
+        if self.old_logprobs == "step" and self.why_read_before is not None:
+            raise ValueError(explain("old_logprobs", "step", f"comes too late for this method ({self.why_read_before})",
+                                     expected="one step a round, no staleness, no KL in the reward and no repetition_penalty",
+                                     remedy="Leave it out"))  # fmt: skip
         if not self.has_exact_engine and self.old_logprobs == "engine":
             where = f"training.precision: {self.training.precision}, engine.kind: {self.engine.kind}, engine.precision: {self.engine.precision}"
             raise ValueError(explain("old_logprobs", "engine", f"would compare with logprobs that were rounded otherwise ({where})",

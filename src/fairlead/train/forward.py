@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fairlead.algos.mismatch import CorrectionConfig, truncated_ratios
 from fairlead.algos.spec import Algorithm, Batch, GroupBatch, RolloutBatch, TokenBatch, UnpairedBatch
 from fairlead.models.heads import ScalarModel
 from fairlead.models.load import CausalModel
@@ -32,6 +33,8 @@ class Models:
     reward: ScalarModel | None = None
     temperature: float = 1.0
     """Divides the logits of every policy that is compared."""
+    correction: CorrectionConfig | None = None
+    """Where trees bring no old log-probabilities: those of the step itself are taken, and the engine's are corrected by this."""
 
     def trunks(self) -> list[CausalModel]:
         """The transformers among them, each once."""
@@ -178,10 +181,10 @@ def _rollout_batch(models: Models, batch: MicroBatch, needs: frozenset[str]) -> 
     hidden = policy.kept_hidden(layout)
     out = policy.read_logprobs(hidden, layout, temperature=models.temperature, needs=needs, choices=batch.choices())
     rollouts = RolloutBatch(
-        logprobs=out.logprobs, old_logprobs=batch.per_token("old_logprobs"), advantages=batch.per_token("advantages"),
+        logprobs=out.logprobs, **_before_the_step(models, batch, out.logprobs), advantages=batch.per_token("advantages"),
         sequence_index=torch.from_numpy(layout.sequence_index), num_sequences=layout.num_sequences,
         ref_logprobs=batch.per_token("ref_logprobs") if "ref_logprobs" in needs else None, entropy=out.entropy,
-        correction=batch.optional_per_token("correction"), weights=batch.per_sequence_weight(),
+        weights=batch.per_sequence_weight(),
     )  # fmt: skip
     if "values" not in needs:
         return rollouts
@@ -192,6 +195,19 @@ def _rollout_batch(models: Models, batch: MicroBatch, needs: frozenset[str]) -> 
         old_values=batch.per_token("old_values"),
         returns=batch.per_token("returns"),
     )
+
+
+def _before_the_step(models: Models, batch: MicroBatch, logprobs: Tensor) -> dict[str, Tensor | None]:
+    """The policy that sampled, as the fields of a batch: from arrays of the branches, or from the step's own forward where it is the first."""
+    if models.correction is None:
+        return {"old_logprobs": batch.per_token("old_logprobs"), "correction": batch.optional_per_token("correction")}
+    old, layout = logprobs.detach(), batch.layout
+    index = torch.from_numpy(layout.sequence_index).to(old.device)
+    sampled = batch.per_token("sampling_logprobs").to(old.device)
+    weights, ratios = truncated_ratios(
+        old, sampled, index, num_sequences=layout.num_sequences, config=models.correction
+    )
+    return {"old_logprobs": old, "correction": weights, "mismatch": ratios, "sampling_logprobs": sampled}
 
 
 def _go_on() -> None:
@@ -298,5 +314,13 @@ def with_array(tree: Tree, name: str, values: np.ndarray) -> Tree:
     pieces = np.split(values, np.cumsum([b.num_kept for b in tree.branches])[:-1])
     branches = tuple(
         replace(b, arrays={**b.arrays, name: piece}) for b, piece in zip(tree.branches, pieces, strict=True)
+    )
+    return replace(tree, branches=branches)
+
+
+def without_array(tree: Tree, name: str) -> Tree:
+    """The tree without an array of its branches."""
+    branches = tuple(
+        replace(b, arrays={key: array for key, array in b.arrays.items() if key != name}) for b in tree.branches
     )
     return replace(tree, branches=branches)
