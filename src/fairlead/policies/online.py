@@ -36,8 +36,9 @@ from fairlead.policies.collect import Collector
 from fairlead.policies.composed import ComposedRewarder, ComposeRewards
 from fairlead.policies.engines import open_policy_engine
 from fairlead.policies.fixed_samples import FixedSamples
+from fairlead.policies.kl_section import KlScheduleSection
 from fairlead.policies.mixing import MixedTexts, read_mix
-from fairlead.policies.online_config import KlScheduleSection, MixSection, OnlineConfig, loss_name, settings_of
+from fairlead.policies.online_config import MixSection, OnlineConfig, loss_name, settings_of
 from fairlead.policies.online_summary import GATES, summarise
 from fairlead.policies.prompt_stream import PromptStream
 from fairlead.policies.rewarding import ModelRewarder, Rewarder

@@ -180,12 +180,15 @@ def _rollout_batch(models: Models, batch: MicroBatch, needs: frozenset[str]) -> 
     layout, policy = batch.layout, _policy(models)
     hidden = policy.kept_hidden(layout)
     out = policy.read_logprobs(hidden, layout, temperature=models.temperature, needs=needs, choices=batch.choices())
+    old = out.logprobs.detach() if models.correction is not None else batch.per_token("old_logprobs")
     rollouts = RolloutBatch(
-        logprobs=out.logprobs, **_before_the_step(models, batch, out.logprobs), advantages=batch.per_token("advantages"),
+        logprobs=out.logprobs, old_logprobs=old, advantages=batch.per_token("advantages"),
         sequence_index=torch.from_numpy(layout.sequence_index), num_sequences=layout.num_sequences,
         ref_logprobs=batch.per_token("ref_logprobs") if "ref_logprobs" in needs else None, entropy=out.entropy,
-        weights=batch.per_sequence_weight(),
+        correction=batch.optional_per_token("correction"), weights=batch.per_sequence_weight(),
     )  # fmt: skip
+    if models.correction is not None:
+        rollouts = _corrected(rollouts, batch, models.correction)
     if "values" not in needs:
         return rollouts
     assert models.value is not None, "this algorithm trains a value model"
@@ -197,17 +200,12 @@ def _rollout_batch(models: Models, batch: MicroBatch, needs: frozenset[str]) -> 
     )
 
 
-def _before_the_step(models: Models, batch: MicroBatch, logprobs: Tensor) -> dict[str, Tensor | None]:
-    """The policy that sampled, as the fields of a batch: from arrays of the branches, or from the step's own forward where it is the first."""
-    if models.correction is None:
-        return {"old_logprobs": batch.per_token("old_logprobs"), "correction": batch.optional_per_token("correction")}
-    old, layout = logprobs.detach(), batch.layout
-    index = torch.from_numpy(layout.sequence_index).to(old.device)
-    sampled = batch.per_token("sampling_logprobs").to(old.device)
-    weights, ratios = truncated_ratios(
-        old, sampled, index, num_sequences=layout.num_sequences, config=models.correction
-    )
-    return {"old_logprobs": old, "correction": weights, "mismatch": ratios, "sampling_logprobs": sampled}
+def _corrected(rollouts: RolloutBatch, batch: MicroBatch, config: CorrectionConfig) -> RolloutBatch:
+    """With weights for the difference of engine and trainer, of a batch whose old log-probabilities are those of the step."""
+    old = rollouts.old_logprobs
+    sampled, index = batch.per_token("sampling_logprobs").to(old.device), rollouts.sequence_index.to(old.device)
+    weights, ratios = truncated_ratios(old, sampled, index, num_sequences=rollouts.num_sequences, config=config)
+    return replace(rollouts, correction=weights, mismatch=ratios, sampling_logprobs=sampled)
 
 
 def _go_on() -> None:

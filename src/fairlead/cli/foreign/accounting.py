@@ -143,8 +143,9 @@ class _Top(Config):
 
 def _section_class(section: str) -> type[Config]:
     from fairlead.policies.dpo_config import PAIR_METHODS, DpoConfig  # imports torch
+    from fairlead.policies.kl_section import KlSection
     from fairlead.policies.kto_config import BATCH_METHODS, KtoConfig
-    from fairlead.policies.online_config import KlSection, OnlineConfig
+    from fairlead.policies.online_config import OnlineConfig
     from fairlead.policies.sft import SftConfig
     from fairlead.preferences.stage import PreferencesConfig
     from fairlead.rewards.stage import RewardsConfig
