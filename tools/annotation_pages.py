@@ -383,9 +383,8 @@ def serve(database: Database, *, talker: Talker | None = None) -> Iterator[str]:
     Args:
         talker: answers in conversations and writes drafts; None for one at rest.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
     place = Place.of(host="127.0.0.1", port=port, url=None)
     app = make_app(
         database,
@@ -396,12 +395,15 @@ def serve(database: Database, *, talker: Talker | None = None) -> Iterator[str]:
         talker=talker or AtRest(database, TwoGardeners(), gives_drafts=True),
     )
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run)
+    thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     while not server.started:
+        if not thread.is_alive():
+            raise SystemExit("the server ended before it began to answer")
         time.sleep(0.02)
     try:
         yield place.url
     finally:
         server.should_exit = True
         thread.join()
+        listener.close()

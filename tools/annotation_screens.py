@@ -22,6 +22,7 @@ from fairlead.store.annotation.database import open_database
 
 SIZES = {"light": (1280, "light"), "dark": (1280, "dark"), "phone": (390, "light")}
 _IS_BEFORE = "return Boolean(document.isBefore) || document.readyState !== 'complete'"
+_SIZE = "return [innerWidth, innerHeight]"
 _DRAWN = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))"
 _LOGGED_IN: weakref.WeakKeyDictionary[webdriver.Chrome, tuple[str, str]] = weakref.WeakKeyDictionary()
 
@@ -35,8 +36,10 @@ def log_in(driver: webdriver.Chrome, url: str, name: str) -> None:
     driver.get(f"{url}/login")
     driver.find_element("name", "name").send_keys(name)
     driver.find_element("name", "password").send_keys(PASSWORD, "\ue007")
-    end = time.monotonic() + 10
-    while "/login" in driver.current_url and time.monotonic() < end:
+    end = time.monotonic() + 60
+    while "/login" in driver.current_url:
+        if time.monotonic() > end:
+            raise SystemExit(f"{name} could not log in")
         time.sleep(0.05)
 
 
@@ -49,6 +52,9 @@ def screen(driver: webdriver.Chrome, *, width: int, height: int, scheme: str) ->
         {"name": "prefers-reduced-motion", "value": "reduce"},
     ]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    end = time.monotonic() + 10
+    while driver.execute_script(_SIZE) != [width, height] and time.monotonic() < end:
+        time.sleep(0.02)
 
 
 def show(driver: webdriver.Chrome, url: str, page: Page, ids: dict[str, str]) -> None:
@@ -56,7 +62,7 @@ def show(driver: webdriver.Chrome, url: str, page: Page, ids: dict[str, str]) ->
     driver.get(url + page.path.format(**ids))
     if page.then:
         driver.execute_script(f"document.isBefore = true; {page.then}")
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while "submit()" in page.then and driver.execute_script(_IS_BEFORE) and time.monotonic() < end:
             time.sleep(0.02)
         driver.execute_async_script(_DRAWN)

@@ -4,7 +4,6 @@ import os
 import re
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ import urllib.request
 
 import pytest
 from micro import artifacts, fairlead, folder_of, write_recipe
+
+from ports import kept_port
 
 pytest.importorskip("fastapi", reason="the extra web is not installed")
 
@@ -168,14 +169,14 @@ class Talk:
 
     def get(self, path):
         request = urllib.request.Request(self.url + path, headers={"cookie": self.cookie})
-        return urllib.request.urlopen(request, timeout=5).read().decode()
+        return urllib.request.urlopen(request, timeout=30).read().decode()
 
     def post(self, path, page, **fields):
         csrf = re.search(r'name="csrf" content="([^"]+)"', page)[1]
         body = urllib.parse.urlencode({"csrf": csrf, "key": secrets.token_hex(16), **fields}).encode()
         headers = {"cookie": self.cookie, "origin": self.url, "accept": "application/json"}
         return urllib.request.urlopen(
-            urllib.request.Request(self.url + path, data=body, headers=headers), timeout=5
+            urllib.request.Request(self.url + path, data=body, headers=headers), timeout=30
         ).read()
 
     def until(self, place, state, limit_s=90):
@@ -198,11 +199,14 @@ def killed_and_started(server, serve):
     return serve()
 
 
-def test_a_conversation_goes_on_after_kills_and_exports_as_votes(tmp_path):
+@pytest.fixture
+def port():
+    with kept_port() as kept:
+        yield kept
+
+
+def test_a_conversation_goes_on_after_kills_and_exports_as_votes(port, tmp_path):
     db = tmp_path / "votes.db"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     with open_database(db) as database:
         secret = join(database, "ann")
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
@@ -14,6 +15,10 @@ from fairlead.web import importing, people, projects
 
 PASSWORD = "a long password"
 HELD = (Keys.CONTROL, Keys.SHIFT, Keys.ALT)
+PREPARED = """
+const names = performance.getEntriesByType('resource').map((entry) => entry.name);
+return names.some((name) => name.includes('/next?') && name.includes(arguments[0]));
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +46,29 @@ class Served:
             return list(rows.scalars(sa.select(Verdict).order_by(Verdict.event_number)))
 
 
-def wait(what: str, is_true: Any, *, limit_s: float = 30.0) -> None:
-    """Wait until something is so."""
-    end = time.monotonic() + limit_s
-    while not is_true():
-        assert time.monotonic() < end, f"waited {limit_s} s in vain for {what}"
+def wait(what: str, is_true: Any, *, limit_s: float = 60.0) -> None:
+    """Wait until something is so. While the browser changes pages, elements are missing or of the page before: that is not so yet."""
+    end, problem = time.monotonic() + limit_s, None
+    while True:
+        try:
+            if is_true():
+                return
+            problem = None
+        except WebDriverException as error:
+            problem = error
+        if time.monotonic() >= end:
+            raise AssertionError(f"waited {limit_s} s in vain for {what}") from problem
         time.sleep(0.03)
+
+
+def is_loaded(driver: Any) -> bool:
+    """Is the page there with everything it loads, its scripts run?"""
+    return driver.execute_script("return document.readyState === 'complete'")
+
+
+def is_at(driver: Any, part: str) -> bool:
+    """Is a page with this in its address there, with everything it loads?"""
+    return part in driver.current_url and is_loaded(driver)
 
 
 def later(driver: Any) -> None:
@@ -70,7 +92,7 @@ class Rater:
         wait("the focus", lambda: self.has_focus("[name=name]"))  # it comes with a frame, which may be after the load
         self.press(name)
         self.press("\t", PASSWORD, "\ue007")
-        wait("the start page", lambda: "/login" not in driver.current_url)
+        wait("the start page", lambda: "/login" not in driver.current_url and is_loaded(driver))
 
     def press(self, *keys: str) -> None:
         """Keys to whatever has the focus, as a keyboard sends them; one that is held (Ctrl) is held to the end of its text."""
@@ -85,15 +107,24 @@ class Rater:
 
     @property
     def assignment(self) -> str:
-        """What is on the screen; empty when nothing is."""
+        """What is on the screen of a page whose scripts have run; empty when nothing is."""
         return self.driver.execute_script(
-            "const i = document.querySelector('.item'); return (i && i.dataset.assignment) || ''"
+            "const i = document.readyState === 'complete' && document.querySelector('.item'); return (i && i.dataset.assignment) || ''"
         )
 
     @property
     def chip(self) -> str:
         """What the page says of the safety of votes."""
         return self.driver.execute_script("return document.getElementById('saved').textContent")
+
+    def until_saved(self) -> None:
+        """Wait until the browser knows that the server has everything: what it does not know it sends again from the next page."""
+        wait("the votes to be saved", lambda: self.chip == "All votes are saved")
+
+    def until_prepared(self) -> None:
+        """Wait until the item after the one on the screen, which is there for the first time, is in the browser."""
+        here = self.assignment
+        wait("the item after", lambda: self.driver.execute_script(PREPARED, here))
 
     def later(self) -> None:
         """Past the first moments of an item."""

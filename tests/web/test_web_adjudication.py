@@ -3,7 +3,7 @@
 import json
 
 import sqlalchemy as sa
-from served import Rater, later, wait
+from served import Rater, is_at, later, wait
 from web_example import pairs, sets, take, vote
 
 from fairlead.store.annotation.leading import Decision
@@ -45,7 +45,7 @@ def test_an_adjudicator_decides_by_keyboard_until_nothing_is_left(driver, served
     assert "2 pairs on which raters disagree" in driver.page_source
     driver.get(f"{served.url}/p/{project.id}/adjudicate")
     for number, key in enumerate((" ", "\ue014 "), start=1):
-        wait("a case", lambda: "/items/" in driver.current_url)
+        wait("a case", lambda: is_at(driver, "/items/"))
         here = driver.current_url
         assert "reason" in driver.page_source and "Rater A" in driver.page_source and ">ann<" not in driver.page_source
         driver.find_element("css selector", ".option input").send_keys(key)
@@ -98,11 +98,11 @@ def test_a_lead_amends_the_guideline_by_a_disputed_pair(driver, served):
     lea = Rater(driver, served, "lea")
     driver.get(f"{served.url}/p/{project.id}/disagreements")
     driver.find_element("css selector", "tbody a").click()
-    wait("the pair", lambda: "/items/" in driver.current_url)
+    wait("the pair", lambda: is_at(driver, "/items/"))
     driver.find_element("link text", "Amend the guideline").click()
-    wait("the editor", lambda: "/guideline/edit" in driver.current_url)
+    wait("the editor", lambda: is_at(driver, "/guideline/edit"))
     text = driver.find_element("name", "text").get_attribute("value")
     assert "## Borderline examples" in text and "1 for the first, 1 for the second" in text
     driver.find_element("css selector", "form.wide .primary").click()
-    wait("version 2", lambda: "version=2" in driver.current_url)
+    wait("version 2", lambda: is_at(driver, "version=2"))
     assert "Borderline examples" in driver.page_source and lea.complaints() == []

@@ -103,8 +103,8 @@ def test_everything_by_keyboard_and_all_of_it_comes_back_with_undo(driver, serve
     wait("the draft", lambda: drafts(served, first).get("edit_text", "").startswith("Well, "))
     ann.press("\ue007")
     wait("the next item", lambda: ann.assignment != first)
-    wait("the vote", lambda: len(served.verdicts()) == 1)
-    verdict = served.verdicts()[0]
+    ann.until_saved()
+    (verdict,) = served.verdicts()
     with served.database.read() as rows:
         shown, texts = rows.get(Assignment, first).shown, texts_on_screen(rows, rows.get(Assignment, first))
     left, right = int(shown[0]), int(shown[1])
@@ -128,6 +128,7 @@ def test_everything_by_keyboard_and_all_of_it_comes_back_with_undo(driver, serve
         "the same vote",
         lambda: len(served.verdicts()) == 1 and served.verdicts()[0].event_number > verdict.event_number,
     )
+    ann.until_saved()
     for name in ("verdict", "strength", "criteria", "spans", "edited", "edited_text"):
         assert getattr(served.verdicts()[0], name) == getattr(verdict, name), name
     driver.get(f"{driver.current_url.split('?')[0]}?a={first}")

@@ -6,7 +6,6 @@ pages, requests and cookies, but for ids, which are drawn at random.
 
 import json
 import re
-import time
 
 import pytest
 import sqlalchemy as sa
@@ -72,7 +71,7 @@ def look(driver, served, name: str, *, long_is_left: bool) -> tuple[dict, Rater]
     watching.requests(driver)
     driver.refresh()
     wait("the page", lambda: rater.assignment)
-    time.sleep(0.6)
+    rater.until_prepared()
     return driver.execute_script(VISIBLE), rater
 
 
@@ -115,7 +114,7 @@ def test_the_page_is_the_same_whoever_wrote_the_replies(watched, served):
         stand(served, long_is_left=True)
         watched.get(f"{served.url}/p/{project.id}/rate")
         wait("the page", lambda rater=rater: rater.assignment)
-        time.sleep(0.6)
+        rater.until_prepared()
         page = watched.execute_script(VISIBLE)
         asked = re.search(r"question \d", page["html"])[0]  # items come in an order of their own in each project
         seen.append({key: bare(json.dumps(value), f"project-{number}", asked) for key, value in page.items()})
@@ -158,7 +157,7 @@ def test_no_rater_is_told_of_anothers_vote(watched, served):
 
 
 def test_sides_are_drawn_without_regard_to_the_model(served):
-    """400 draws for two raters: either model stands on the left within 4 standard errors of half the time."""
+    """400 draws for two raters: either model stands on the left within 5 standard errors of half the time (by chance not: 4e-7)."""
     project = served.project(written_by(*MODELS, num=200), votes_per_item=2)
     left = 0
     for name in ("ann", "bob"):
@@ -173,4 +172,4 @@ def test_sides_are_drawn_without_regard_to_the_model(served):
                 kept.state = "done"
                 item = rows.get(Item, found.item_id)
                 left += completion_text(rows, item, item.completions[int(found.shown[0])]).startswith("A much")
-    assert abs(left - 200) <= 4 * 10
+    assert abs(left - 200) <= 5 * 10

@@ -3,7 +3,7 @@
 import dataclasses
 
 import sqlalchemy as sa
-from served import Rater, wait
+from served import Rater, is_loaded, wait
 from web_example import pairs, vote
 
 from fairlead.store.annotation.schema import Assignment, Item
@@ -52,7 +52,7 @@ def test_an_alarm_is_seen_pressed_and_brings_the_rater_to_calibrate_again(driver
     card = driver.find_element("css selector", ".card")
     assert "ann: 0 of 8 anchors right since the change" in card.text
     card.find_element("xpath", ".//button[contains(., 'Ask to calibrate again')]").click()
-    wait("the answer", lambda: "Was asked to calibrate again" in driver.page_source)
+    wait("the answer", lambda: "Was asked to calibrate again" in driver.page_source and is_loaded(driver))
     driver.find_element("xpath", "//button[contains(., 'Let others rate these pairs too')]").click()
     wait("the alarm to be closed", lambda: "No alarm is open" in driver.page_source)
     assert lea.complaints() == []

@@ -5,7 +5,6 @@ import os
 import re
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -13,12 +12,14 @@ import time
 import urllib.parse
 import urllib.request
 
+import pytest
 import sqlalchemy as sa
 from web_example import pairs
 
 from fairlead.store.annotation.database import open_database
 from fairlead.store.annotation.schema import Event, Verdict
 from fairlead.web import importing, people, projects
+from ports import kept_port
 
 NUM_RATERS, NUM_KILLS = 4, 2
 
@@ -49,13 +50,16 @@ class Client:
         pending.clear()
 
 
-def test_no_acknowledged_vote_is_lost_or_stored_twice(db, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+@pytest.fixture
+def port():
+    with kept_port() as kept:
+        yield kept
+
+
+def test_no_acknowledged_vote_is_lost_or_stored_twice(db, port, tmp_path):
     with open_database(db) as database:
         project = projects.create_project(database, "kill", votes_per_item=1, calibration_items=0)
-        importing.add_items(database, project.id, pairs(3000))
+        importing.add_items(database, project.id, pairs(1000))
         invites = [people.make_invite(database, role="rater") for _ in range(NUM_RATERS)]
         sessions = [
             people.accept_invite(database, secret, name=f"r{i}", password="a long password")

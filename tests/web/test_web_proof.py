@@ -4,11 +4,10 @@ What is exported is read by a recipe (`feedback.path`), in a second test with ra
 """
 
 import json
-import time
 import zipfile
 
 import pytest
-from served import PASSWORD, Rater, wait
+from served import PASSWORD, Rater, is_at, wait
 from test_web_answers import CRITERIA
 from typer.testing import CliRunner
 from web_example import pairs, sets, take, vote
@@ -94,16 +93,16 @@ def rate_through_a_lost_network(ann: Rater) -> None:
             break
         assert key, f"no item after {number} votes: {driver.execute_script('return document.body.innerText')}"
         if number == NUM_CALIBRATION + 10:
-            time.sleep(0.5)  # the next item is there by then
+            ann.until_prepared()
             ann.offline(True)
         mine.append(ann.vote(key))
         assert not driver.execute_script(HAS_NO_FOCUS), "the focus is lost when the next item comes"
         if number == NUM_CALIBRATION + 10:
             wait("the chip", lambda: "1 vote kept here" in ann.chip)
             ann.offline(False)
-            driver.refresh()  # the vote is still in the browser and is sent now
-            wait("the page", lambda: ann.assignment)
-            wait("the chip", lambda: ann.chip == "All votes are saved")
+            driver.refresh()  # the vote is still in the browser and is sent now, and the page goes on from the item that it is of
+            wait("the page", lambda: ann.assignment not in ("", mine[-1]))
+            ann.until_saved()
         if number == NUM_CALIBRATION + 20:
             ann.later()
             ann.press("u")
@@ -111,11 +110,11 @@ def rate_through_a_lost_network(ann: Rater) -> None:
             assert not driver.execute_script(HAS_NO_FOCUS), "the focus is lost when undo brings an item back"
             assert ann.vote(key) == mine[-1]
     wait("the end", lambda: "You have rated everything" in driver.page_source)
-    wait("the chip", lambda: ann.chip == "All votes are saved")
+    ann.until_saved()
     assert num_items <= len(set(mine)) == len(mine) <= 1.2 * num_items
     ann.tab_to(".nothing a")  # to the list of own votes, where the newest stands first
     ann.press("\ue007")
-    wait("own votes", lambda: driver.current_url.endswith("/mine"))
+    wait("own votes", lambda: is_at(driver, "/mine"))
     ann.tab_to("tbody td a")
     ann.press("\ue007")
     wait("the item", lambda: ann.assignment == mine[-1])
@@ -128,10 +127,10 @@ def adjudicate(ada: Rater, project) -> None:
     driver = ada.driver
     ada.tab_to(f"a[href='/p/{project.id}/disagreements']")
     ada.press("\ue007")
-    wait("the disagreements", lambda: driver.current_url.endswith("/disagreements"))
+    wait("the disagreements", lambda: is_at(driver, "/disagreements"))
     ada.tab_to("a.primary")  # decide the next
     ada.press("\ue007")
-    wait("the pair", lambda: driver.find_elements("css selector", "[name=choice]"))
+    wait("the pair", lambda: is_at(driver, "/items/") and driver.find_elements("css selector", "[name=choice]"))
     ada.tab_to("[name=choice]")
     ada.press(" ", "\t", "It answers what was asked.")
     ada.tab_to("button.primary")
@@ -146,10 +145,10 @@ def export(lea: Rater, project, folder):
     driver.execute_cdp_cmd("Browser.setDownloadBehavior", download)
     lea.tab_to(f"a[href='/p/{project.id}']")
     lea.press("\ue007")
-    wait("the overview", lambda: driver.current_url.endswith(project.id))
+    wait("the overview", lambda: is_at(driver, f"/p/{project.id}"))
     lea.tab_to("a[href$='export.zip']")
     lea.press("\ue007")
-    wait("the file", lambda: (folder / "votes.zip").exists() and not list(folder.glob("*.crdownload")))
+    wait("the file", lambda: (folder / "votes.zip").exists() and zipfile.is_zipfile(folder / "votes.zip"))
     with zipfile.ZipFile(folder / "votes.zip") as archive:
         archive.extractall(folder / "votes")
     return folder / "votes"

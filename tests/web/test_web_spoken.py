@@ -71,11 +71,13 @@ def test_the_next_item_is_begun_where_reading_begins(driver, served):
     served.join("ann")
     ann = Rater(driver, served, "ann")
     ann.vote("1")
-    focused = [node for node in read(driver) if node.is_focused and node.role != "RootWebArea"]
-    assert [(node.role, node.name) for node in focused] == [CONVERSATION]
+    wait("the focus", lambda: focused(driver) == [CONVERSATION])
     ann.vote("1")
-    focused = [node for node in read(driver) if node.is_focused and node.role != "RootWebArea"]
-    assert [(node.role, node.name) for node in focused] == [("heading", "You have rated everything")]
+    wait("the focus", lambda: focused(driver) == [("heading", "You have rated everything")])
+
+
+def focused(driver):
+    return [(node.role, node.name) for node in read(driver) if node.is_focused and node.role != "RootWebArea"]
 
 
 def test_what_goes_wrong_is_read_out(driver, served):

@@ -1,10 +1,12 @@
 """A live conversation in a real browser: three turns by keyboard alone, a reload while the policy writes, a lost network, payloads."""
 
+import threading
+
 import annotation_pages
 import argon2
 import pytest
 import sqlalchemy as sa
-from served import Rater, Served, later, wait
+from served import Rater, Served, is_loaded, later, wait
 from test_web_chats import Parrot
 from test_web_writing import clean
 from web_payloads import PAYLOADS
@@ -17,16 +19,34 @@ from fairlead.web.chats.talker import Talker
 CTRL_ENTER = "\ue009\ue007\ue000"
 
 
+class Held(Parrot):
+    """A policy that answers when it is let go."""
+
+    def __init__(self):
+        super().__init__()
+        self.go = threading.Event()
+
+    def reply(self, requests):
+        assert self.go.wait(120), "the test lets it go"
+        yield from super().reply(requests)
+
+
 @pytest.fixture
-def talked(votes_db, monkeypatch):
-    """A server with a policy that takes a second."""
+def policy():
+    return Held()
+
+
+@pytest.fixture
+def talked(votes_db, policy, monkeypatch):
+    """A server with that policy."""
     monkeypatch.setattr(people, "_HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
     with open_database(votes_db, is_durable=False) as database:
         rules = projects.Rules(ties="allowed", both_bad=True)
         projects.create_project(database, "talk", kind="chat", votes_per_item=1, calibration_items=0, rules=rules)
-        talker = Talker(database, Parrot(delay_s=1.0))
+        talker = Talker(database, policy)
         with annotation_pages.serve(database, talker=talker) as url:
             yield Served(database=database, url=url)
+        policy.go.set()
         talker.stop()
 
 
@@ -37,17 +57,18 @@ def state(driver):
 
 
 def reach(driver, wanted):
-    wait(wanted, lambda: state(driver) == wanted and driver.execute_script("return document.readyState") == "complete")
+    wait(wanted, lambda: state(driver) == wanted and is_loaded(driver))
     later(driver)
 
 
-def test_three_turns_by_keyboard_alone_through_a_reload_and_a_lost_network(driver, talked):
+def test_three_turns_by_keyboard_alone_through_a_reload_and_a_lost_network(driver, talked, policy):
     talked.join("ann")
     ann = Rater(driver, talked, "ann")
     reach(driver, "say0")
     ann.press("Hello there", CTRL_ENTER)
     reach(driver, "waiting0")
     driver.refresh()  # the message is on disk, the reply comes whatever the page does
+    policy.go.set()
     reach(driver, "vote0")
     ann.press("2", "\ue007")
     reach(driver, "say1")
@@ -78,7 +99,8 @@ def test_three_turns_by_keyboard_alone_through_a_reload_and_a_lost_network(drive
     assert [row for row in ann.complaints() if "Content Security Policy" in row] == []
 
 
-def test_payloads_in_messages_and_replies_stay_text(driver, talked):
+def test_payloads_in_messages_and_replies_stay_text(driver, talked, policy):
+    policy.go.set()
     talked.join("ann")
     ann = Rater(driver, talked, "ann")
     reach(driver, "say0")

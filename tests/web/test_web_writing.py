@@ -2,7 +2,7 @@
 
 import pytest
 import sqlalchemy as sa
-from served import Rater, later, wait
+from served import Rater, is_loaded, later, wait
 from test_web_demonstrations import DRAFT, wanted
 from web_payloads import PAYLOADS
 
@@ -33,10 +33,7 @@ def task(driver):
 
 
 def to_the_next(driver, before):
-    wait(
-        "the next page",
-        lambda: task(driver) != before and driver.execute_script("return document.readyState") == "complete",
-    )
+    wait("the next page", lambda: is_loaded(driver) and task(driver) != before and is_loaded(driver))
     later(driver)
 
 
@@ -103,13 +100,13 @@ def test_a_draft_is_taken_by_key_and_the_text_survives_a_reload_and_a_lost_netwo
             found = rows.get(WritingTask, now)
             return (found.text, found.took_draft)
 
-    wait("the save", lambda: saved() == (f"Mine.\n\n{DRAFT}", True), limit_s=2)
+    wait("the save", lambda: saved() == (f"Mine.\n\n{DRAFT}", True))
     ann.offline(True)
     ann.press(" More.")
     wait("the chip", lambda: "kept in this browser" in ann.chip)
     ann.offline(False)
     driver.refresh()
-    wait("the page", lambda: task(driver) == now)
+    wait("the page", lambda: task(driver) == now and is_loaded(driver))
     assert driver.execute_script(text) == f"Mine.\n\n{DRAFT} More."
     ann.later()
     ann.offline(True)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -144,20 +145,28 @@ def test_replies_to_messages(serve, monkeypatch):
 )
 def test_what_may_pass_is_asked_again(serve, bad):
     server = serve(lambda n, _path, _body: bad if n < 2 else said(chat("at last")))
-    (reply,) = engine(server, timeout_s=2.0).ask([Question(key="p", messages=HI)], SAMPLING)
+    (reply,) = engine(server, timeout_s=60.0).ask([Question(key="p", messages=HI)], SAMPLING)
     assert reply.text == "at last" and len(server.requests) == 3
     assert len({json.dumps(body) for _, body, _ in server.requests}) == 1, "the same question"
 
 
-def test_a_slow_answer_is_given_up_and_asked_again(serve):
+@pytest.fixture
+def end():
+    """Set when the test is over: for answers that do not come before."""
+    is_over = threading.Event()
+    yield is_over
+    is_over.set()
+
+
+def test_a_slow_answer_is_given_up_and_asked_again(serve, end):
     def script(n, _path, _body):
         if n == 0:
-            time.sleep(1.0)
+            end.wait(60)
         return said(chat("x"))
 
     server = serve(script)
-    (reply,) = engine(server, timeout_s=0.3).ask([Question(key="p", messages=HI)], SAMPLING)
-    assert reply.text == "x" and len(server.requests) == 2
+    (reply,) = engine(server, timeout_s=0.5).ask([Question(key="p", messages=HI)], SAMPLING)
+    assert reply.text == "x" and len(server.requests) >= 2  # more where the machine was slow, too
 
 
 def test_an_answer_that_drips_is_given_up(serve):
@@ -166,7 +175,7 @@ def test_an_answer_that_drips_is_given_up(serve):
             return 1000
 
         def __iter__(self):
-            for _ in range(20):
+            for _ in range(600):
                 time.sleep(0.1)
                 yield b" "
 
@@ -175,7 +184,7 @@ def test_an_answer_that_drips_is_given_up(serve):
     started = time.monotonic()
     with pytest.raises(EngineError, match="too long"):
         client.post("/x", {})
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 20
 
 
 @pytest.mark.parametrize(("status", "remedy"), [(401, "key_env"), (404, "engine.url"), (400, "engine.body")])
@@ -224,28 +233,28 @@ def test_a_server_that_is_gone_ends_it_soon(serve):
         list(closed.ask([Question(key="p", messages=HI)], SAMPLING))
 
 
-def test_the_reader_may_stop_while_it_waits(serve):
+def test_the_reader_may_stop_while_it_waits(serve, end):
     """Ctrl-C is heeded although no answer comes; a reader that goes away takes the questions along."""
 
     class StopError(Exception):
         pass
 
     def heed():
-        raise StopError
+        if len(server.requests) == 2:
+            raise StopError
 
-    server = serve(lambda _n, _path, _body: time.sleep(1.5) or said(chat("x")))
-    started = time.monotonic()
+    server = serve(lambda _n, _path, _body: end.wait(60) and said(chat("x")))
     with pytest.raises(StopError):
         list(engine(server, heed=heed, num_parallel=2).ask([Question(key="p", messages=HI, num_samples=50)], SAMPLING))
-    assert time.monotonic() - started < 1.4 and len(server.requests) == 2
+    assert not end.is_set() and len(server.requests) == 2
     quick = serve(lambda _n, _path, _body: said(chat("x")))
+    before = set(threading.enumerate())
     replies = engine(quick, num_parallel=2).ask([Question(key="p", messages=HI, num_samples=5000)], SAMPLING)
     next(replies)
     replies.close()
-    time.sleep(0.1)
-    num = len(quick.requests)
-    time.sleep(0.2)
-    assert num == len(quick.requests) < 5000
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)
+    assert len(quick.requests) < 5000
 
 
 @pytest.mark.parametrize(

@@ -123,9 +123,9 @@ def pooled(*sections, said: list[str] | None = None) -> PooledEnvironment:
     return environment
 
 
-def custom(**options) -> CustomEnvironmentSection:
+def custom(*, timeout_s: float = 30.0, **options) -> CustomEnvironmentSection:
     return CustomEnvironmentSection(
-        kind="custom", build="environment_examples:make_game", options=options, timeout_s=1.5
+        kind="custom", build="environment_examples:make_game", options=options, timeout_s=timeout_s
     )
 
 
@@ -158,7 +158,7 @@ def test_a_turn_that_calls_nothing_starts_no_worker() -> None:
 
 def test_an_environment_that_fails_costs_its_own_rollout_and_is_told_once() -> None:
     said: list[str] = []
-    environment = pooled(custom(), said=said)
+    environment = pooled(custom(timeout_s=1.5), said=said)
     environment.pool.retries = 0
     try:
         found = environment.step([turn("crash"), turn("7"), turn("raise"), turn("hang"), turn("nan")])

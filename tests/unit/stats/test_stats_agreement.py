@@ -358,9 +358,9 @@ def test_eight_thousand_items_with_many_raters_take_seconds():
         for i, row in enumerate(table)
         for r, label in enumerate(np.repeat(range(4), row))
     ]
-    votes, start = votes_from_rows(rows), time.perf_counter()
+    votes, start = votes_from_rows(rows), time.process_time()
     agreement_report(votes, seed=0)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_reference_rows_are_shares_with_sources():

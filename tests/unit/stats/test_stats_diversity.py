@@ -61,9 +61,9 @@ def test_self_bleu_rises_as_entropy_falls():
 def test_a_usual_evaluation_takes_about_a_second():
     random = Random(0)
     prompts = [[[random.choice("abcdefghijklmnop") for _ in range(40)] for _ in range(8)] for _ in range(64)]
-    start = time.perf_counter()
+    start = time.process_time()
     self_bleu(prompts)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_distinct_counts_over_all_texts_together():

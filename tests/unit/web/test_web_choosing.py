@@ -136,7 +136,10 @@ def test_pairs_of_which_the_reward_model_is_unsure_come_first_and_the_random_arm
     assert stored(database, Batch)[0].num_scored == 200
     active = [row.item_id in unsure for row in chosen if row.arm == "active"]
     at_random = [row.item_id in unsure for row in chosen if row.arm == "random"]
-    assert len(active) == 40 and sum(active) >= 36 and len(at_random) == 10 and sum(at_random) < 10
+    assert (
+        len(active) == 40 and sum(active) >= 28
+    )  # 40 on average, 10 without regard to scores; by chance fewer: < 1e-7
+    assert len(at_random) == 10 and sum(at_random) < 10
     assert (
         min(row.inclusion for row in chosen if row.item_id in unsure)
         > 0.75
@@ -146,6 +149,9 @@ def test_pairs_of_which_the_reward_model_is_unsure_come_first_and_the_random_arm
 
 @SQLITE
 def test_slices_that_were_rated_less_are_sought(database, join):
+    """Of 80 pairs 60 weigh 1 and 20, forty like which were rated, 1/41; together 60.4878. A pair of the 60 is one of the 16 of the active
+    arm with probability 16 / 60.4878 = 0.26452, one of the 20 with 0.00645; else it is one of the 4 at random of the 64 that are left.
+    """
     project = project_of(database, [*sliced(60, "much"), *sliced(60, "little")], choice_batch=20, random_share=1.0)
     ann = join("ann")
     with database.write() as rows:  # forty pairs of one slice were rated before
@@ -158,7 +164,10 @@ def test_slices_that_were_rated_less_are_sought(database, join):
     rate(database, project, ann, 40)
     steering.change_settings(database, project.id, by=None, votes_per_item=1, random_share=0.2)
     done = rate(database, project, ann, 20)
-    assert sum(item not in much for item in done) >= 15
+    of = {row.item_id: row.inclusion for row in stored(database, PairChoice) if row.item_id in done}
+    assert [of[item] for item in done] == pytest.approx(
+        [0.06855 if item in much else 0.31049 for item in done], abs=1e-5
+    )
     with database.read() as rows:
         arms = {
             item: found.arm

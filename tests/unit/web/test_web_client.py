@@ -26,21 +26,22 @@ from fairlead.web.place import Place
 
 @contextlib.contextmanager
 def served(database, **changes):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
     place = Place.of(host="127.0.0.1", port=port, url=None)
     app = make_app(database, place=place, secret=b"s" * 32, rate_per_s=1e6, burst=10**6, **changes)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run)
+    thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     while not server.started:
+        assert thread.is_alive(), "the server ended before it began to answer"
         time.sleep(0.02)
     try:
         yield place.url
     finally:
         server.should_exit = True
         thread.join()
+        listener.close()
 
 
 @pytest.fixture

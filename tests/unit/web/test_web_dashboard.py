@@ -1,7 +1,9 @@
 """Readings of the dashboard against numbers worked out by hand and plain loops; the pages show them; what is kept is kept a minute."""
 
 import math
+import time
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from web_example import pairs, take, vote
 
 from fairlead.stats.intervals import Interval
 from fairlead.store.annotation.schema import Assignment, Item
-from fairlead.web import importing, projects, verdicts
+from fairlead.web import events, importing, projects, verdicts
 from fairlead.web.dashboard import agreement, criteria, flow, gate, gauges, keeping, raters, sheet
 from fairlead.web.dashboard.agreement import matrix_of, pair_counts, read_agreement, rolling_chart
 from fairlead.web.frames import is_swapped
@@ -199,7 +201,14 @@ def test_a_gauge_is_out_only_when_its_whole_interval_is():
     assert not inside.is_out and inside.words == "65 % [55, 75]" and inside.low < inside.value < inside.high
 
 
-def test_flow_counts_days_and_says_how_long_it_takes(database, project, three):
+@pytest.fixture
+def one_day(monkeypatch):
+    """The clock of events stands still: no day ends between two votes."""
+    now = time.time_ns()
+    monkeypatch.setattr(events, "time", SimpleNamespace(time_ns=lambda: now))
+
+
+def test_flow_counts_days_and_says_how_long_it_takes(database, project, one_day, three):
     with database.read() as rows:
         found = flow.flow_of(rows, project.id)
     assert found.pace.value == 24 and found.days_left(50) == 3 and found.chart.series[0].points == ((1.0, 24.0),)
@@ -213,12 +222,10 @@ def test_a_slow_reading_is_shown_once_more_and_made_again_beside_the_page(databa
     monkeypatch.setattr(keeping, "MAX_AGE_S", -1.0)
     done = threading.Event()
     again = keeping.keep(database, "p", "slow", lambda: done.set() or 2)
-    assert first.value == again.value == 1 and done.wait(5)
+    assert first.value == again.value == 1 and done.wait(60)
 
 
 def test_the_first_reading_of_a_large_project_is_made_beside_the_page(browser, database, project, three, monkeypatch):
-    import time
-
     monkeypatch.setattr(keeping, "LARGE", 3)
     lea = browser("lea", "lead")
     answer = lea.get(f"/p/{project.id}/agreement")
@@ -228,7 +235,7 @@ def test_the_first_reading_of_a_large_project_is_made_beside_the_page(browser, d
         and "Percent agreement" in answer.text
         and "95 % interval" in answer.text
     )
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while (answer := lea.get(f"/p/{project.id}/agreement")).status_code == 503 and time.monotonic() < end:
         time.sleep(0.05)
     assert answer.status_code == 200 and "Which raters agree with each other?" in answer.text
@@ -263,7 +270,7 @@ def test_along_the_work_there_are_no_more_windows_than_a_chart_shows():
     assert points[1].last_item - points[0].last_item == 26
 
 
-def test_the_pages_show_the_figures(browser, project, three):
+def test_the_pages_show_the_figures(browser, project, one_day, three):
     lea = browser("lea", "lead")
     page = lea.get(f"/p/{project.id}/agreement").text
     assert "Which raters agree with each other?" in page and "InstructGPT" in page and "Computed " in page

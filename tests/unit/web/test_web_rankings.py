@@ -80,12 +80,13 @@ def test_orders_differ_between_raters_and_every_side_is_even(database, join):
         actor = join(name)
         for _ in range(5):
             verdicts.submit(database, actor, take(database, actor, made).id, ranking())
+    repeats = 0
     with database.read() as rows:
         for item in rows.scalars(sa.select(Item)):
             orders = rows.scalars(sa.select(Assignment.shown).where(Assignment.item_id == item.id)).all()
             assert all(sorted(order) == list("0123") for order in orders)
-            repeats = sum(a == b for i, j in pairs_of(4) for a, b in zip(orders[i], orders[j], strict=True))
-            assert repeats <= 5  # six pairs of random orders share six places on average
+            repeats += sum(a == b for i, j in pairs_of(4) for a, b in zip(orders[i], orders[j], strict=True))
+    assert repeats <= 12  # six pairs of random orders share six places on average, 30 on five items; these about 2
 
 
 @pytest.mark.parametrize(

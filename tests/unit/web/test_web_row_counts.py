@@ -20,7 +20,7 @@ def write(database, num):
 
 def counted(database, least):
     """Waits, for PostgreSQL tells what was written with a delay of up to a second."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while (found := database.ask(_COUNTED, {})[0][0]) < least and time.monotonic() < end:
         time.sleep(0.02)
     return found

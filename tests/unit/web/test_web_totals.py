@@ -26,17 +26,17 @@ def busy(database, join):
     draw, actors, given = random.Random(3), [join(f"rater {i}") for i in range(5)], {}
     for step in range(200):
         actor = draw.choice(actors)
-        mine = given.setdefault(actor.person_id, set())
+        mine = given.setdefault(actor.person_id, [])
         choice = draw.choice(["left", "left", "right", "tie", "both_bad", "skip"])
         sent = vote(choice, active_ms=draw.choice([None, 4000, 61_000]))
         if mine and draw.random() < 0.15:
             verdicts.withdraw_last(database, actor, project.id, key=f"undo-key-{step}")
         elif len(mine) < 8 and (not mine or draw.random() < 0.5):
             assignment = take(database, actor, project)
-            mine.add(assignment.id)
+            mine.append(assignment.id)
             verdicts.submit(database, actor, assignment.id, sent)
         else:
-            verdicts.submit(database, actor, draw.choice(sorted(mine)), sent)
+            verdicts.submit(database, actor, draw.choice(mine), sent)
         if len(mine) and not standing(database, actor):
             mine.clear()
     return project

@@ -247,10 +247,10 @@ def test_an_answer_without_end_is_cut_by_size_and_by_time(receiver):
     target = check_target(receiver.url, allow_local=True)
     receiver.body = b"x" * 1_000_000
     assert len(post(target, b"{}", {}).body) == outgoing.MAX_ANSWER
-    receiver.drip_s, begun = 0.2, time.monotonic()
+    receiver.drip_s, begun = 0.5, time.monotonic()  # half a minute until it would be cut by size
     with contextlib.suppress(OSError):  # an error or a short answer: both are ends
         post(target, b"{}", {}, timeout_s=1.0)
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 20
 
 
 def test_what_is_no_http_is_a_failed_attempt(database, project, join):
@@ -343,7 +343,7 @@ def test_the_courier_delivers_by_itself_and_outlives_a_busy_database(database, p
     hook(database, join, project, receiver, ["alarm"])
     courier = webhooks.Courier(database, server_secret=SECRET, allow_local=True, every_s=0.02)
     courier.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not receiver.got and time.monotonic() < deadline:
         time.sleep(0.02)
     courier.stop()

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -10,7 +11,7 @@ from fairlead.store.annotation import writer
 from fairlead.store.annotation.schema import Event
 from fairlead.store.annotation.writer import TooLong, Turns
 
-WAIT_S = 5.0
+WAIT_S = 60.0
 
 
 def add(rows, kind):
@@ -121,8 +122,9 @@ def test_many_writers_lose_nothing(database):
 
 
 def test_the_urgent_go_first_and_who_waited_long_is_not_overtaken(monkeypatch):
-    monkeypatch.setattr(writer, "PATIENCE_S", 0.05)
-    turns, order = Turns(), []
+    """The clock that the turns read stands still, but for the time that passes after `old` has come."""
+    turns, order, now = Turns(), [], [100.0]
+    monkeypatch.setattr(writer, "time", SimpleNamespace(monotonic=lambda: now[0]))
     turns.take(is_urgent=True, timeout_s=0)
 
     def wait(name, is_urgent):
@@ -131,13 +133,13 @@ def test_the_urgent_go_first_and_who_waited_long_is_not_overtaken(monkeypatch):
         turns.end()
 
     threads = []
-    for name, is_urgent, pause_s in (("old", False, 0.1), ("page", False, 0.0), ("vote", True, 0.0)):
+    for name, is_urgent, pause_s in (("old", False, 2 * writer.PATIENCE_S), ("page", False, 0.0), ("vote", True, 0.0)):
         thread = threading.Thread(target=wait, args=(name, is_urgent))
         threads.append(thread)
         thread.start()
         while len(turns._waiting) < len(threads):
             time.sleep(0.001)
-        time.sleep(pause_s)
+        now[0] += pause_s
     with pytest.raises(TooLong):
         turns.take(is_urgent=True, timeout_s=0.01)
     turns.end()

@@ -6,7 +6,7 @@
   const csrf = document.querySelector("meta[name=csrf]").content, project = stage.dataset.project;
   const policy = window.trustedTypes ? trustedTypes.createPolicy("fairlead", { createHTML: (text) => text }) : { createHTML: (text) => text };
   const $ = (selector) => stage.querySelector(selector);
-  let item = null, ready = null, last = null, shownAt = 0, hiddenMs = 0, hiddenSince = 0, firstKey = null, draftTimer = 0, together = true, marked = false;
+  let item = null, ready = null, last = null, shownAt = 0, hiddenMs = 0, hiddenSince = 0, firstKey = null, draftTimer = 0, together = true, marked = false, refusal = "";
   const doneBefore = Number($(".item").dataset.done);
   let sent = 0;
 
@@ -27,7 +27,7 @@
   function begin(values = null) {
     item = $(".item");
     shownAt = performance.now(); hiddenMs = 0; hiddenSince = document.hidden ? shownAt : 0; firstKey = null;
-    say("");
+    say(refusal);  // of the vote before, when its answer came sooner than this item
     Answers.begin(values || kept(), draft);
     const form = $("form.verdict");
     if (form) { form.addEventListener("input", draft); form.addEventListener("change", draft); }
@@ -111,6 +111,7 @@
     last = { html: stage.innerHTML, key: fields.key, assignment: fields.assignment, answers };
     clearTimeout(draftTimer);
     localStorage.removeItem(draftName());
+    refusal = "";
     Outbox.put(form.getAttribute("action"), fields);
     sent += 1;
     forward();
@@ -275,7 +276,7 @@
     const chip = document.getElementById("saved");
     if (text && chip.textContent !== text) chip.textContent = text;
     chip.classList.toggle("is-waiting", waiting > 0);
-    if (refused) say(refused);
+    if (refused) { refusal = refused; say(refused); }
   });
   begin();
   if (Outbox.waiting().includes(item.dataset.assignment)) forward();  // loaded again before its vote was sent
