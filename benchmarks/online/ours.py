@@ -33,6 +33,7 @@ from fairlead.policies.online_config import OnlineConfig
 from fairlead.policies.prompt_stream import PromptStream
 from fairlead.policies.rollout_models import RolloutModels, choose_rollout_precision
 from fairlead.text import Branch, ChatText, Tree, pack_trees
+from fairlead.train.hooks import Session
 from fairlead.train.setup import prepare_model
 
 SETTINGS = ("default", "no_kl", "fp32")
@@ -52,6 +53,7 @@ def main() -> None:
     args = cells.parse_args(__doc__, SETTINGS)
     torch.set_num_threads(args.threads)
     keep_freed_memory()
+    Session.checkpoint_if_due = Session.heed  # the peer saves nothing; the first good round would be written while the next one is timed
     with tempfile.TemporaryDirectory() as folder:
         loop = make_loop(args, Path(folder))
         run(loop)

@@ -20,6 +20,7 @@ Why it is fair:
 - Ours is the loop that `fairlead train` runs, with its metrics, its rules and the KL to the reference, which costs a forward of the reference
   each round also where the loss has none. Its products are what `auto` takes (bf16 where it pays) or fp32, TRL's fp32 or bf16: the fastest of
   its settings in the same run counts, and its defaults stand beside it.
+- Neither side saves checkpoints.
 - With random weights no sample ends early, so both sides write the same number of tokens; the more lengths differ, the more padding costs TRL.
 - Rates are steps by seconds over whole steps: sampling, scoring, reference, update, logging. Warm-up steps come first,
   the one with the longest prompts before all, for steps that need more memory than those before them wait for the kernel to give it.
