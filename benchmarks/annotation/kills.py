@@ -1,6 +1,6 @@
 """Kill the server at random moments while raters vote, start it again, and look: every acknowledged verdict is there, once.
 
-    python -m benchmarks.annotation.kills                                  # 100 kills on SQLite, 25 on PostgreSQL, or what is left of them
+    python -m benchmarks.annotation.kills                                  # 100 kills on SQLite and 100 on PostgreSQL, or what is left of them
     python -m benchmarks.annotation.kills --max-kills 20                   # some of it; exit status 75 while more are left
     python -m benchmarks.annotation.kills --databases postgresql-server    # PostgreSQL itself is killed, all its processes at once
 
@@ -28,7 +28,7 @@ from benchmarks.annotation.serving import PLACE, ROOT, database_url, free_port, 
 from fairlead.store.annotation.database import open_database
 from fairlead.store.annotation.schema import Assignment, Event, Verdict
 
-KILLS = {"sqlite": 100, "postgresql": 25, "postgresql-server": 25}
+KILLS = {"sqlite": 100, "postgresql": 100, "postgresql-server": 25}
 KEPT = PLACE / "kills.jsonl"
 MORE_LEFT = 75
 NUM_RATERS, THINK_S = 20, 0.1

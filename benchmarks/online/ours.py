@@ -53,7 +53,9 @@ def main() -> None:
     args = cells.parse_args(__doc__, SETTINGS)
     torch.set_num_threads(args.threads)
     keep_freed_memory()
-    Session.checkpoint_if_due = Session.heed  # the peer saves nothing; the first good round would be written while the next one is timed
+    Session.checkpoint_if_due = (
+        Session.heed
+    )  # the peer saves nothing; a good round would be written while the next is timed
     with tempfile.TemporaryDirectory() as folder:
         loop = make_loop(args, Path(folder))
         run(loop)
