@@ -44,6 +44,8 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str | float | int | None, ...], ...]
     caption: str = ""
+    empty: str = ""
+    """What is said in place of rows when there are none; empty takes a sentence that fits any table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

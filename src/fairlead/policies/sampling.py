@@ -66,6 +66,7 @@ class _Tally:
     """What happened while a round was sampled."""
 
     scores: list[Tensor] = field(default_factory=list[Tensor])
+    """Of the completions of each prompt."""
     metrics: list[tuple[float, dict[str, float]]] = field(default_factory=list[tuple[float, dict[str, float]]])
     num_prompts: int = 0
     num_sampled: int = 0
@@ -79,6 +80,7 @@ class _Tally:
         scores, total = torch.cat(self.scores), sum(weight for weight, _ in self.metrics)
         num_scored = len(scores)
         found = {"rl/score": float(scores.mean()), "rl/score_std": float(scores.std(correction=0))}
+        found |= {"rl/score_error": mean_error(self.scores)} if len(self.scores) > 1 else {}
         for name in dict.fromkeys(name for _, metrics in self.metrics for name in metrics):
             if name.endswith(_COUNTED):
                 found[name] = sum(metrics.get(name, 0.0) for _, metrics in self.metrics)
@@ -195,7 +197,7 @@ class RoundSampler:
         tally.num_lone += left.num_lone
         tally.metrics.append((float(num_left), dict(said.metrics)))
         found = _cut(left.rollouts, left.scores, said, left.rows)
-        tally.scores.append(left.scores)
+        tally.scores += [one.scores for one in found]
         teaches = _teaches(left.rollouts, left.scores + _turn_rewards(left.rollouts))
         tally.num_alike += int((~teaches).sum())
         return list(zip(found, teaches.tolist(), strict=True)), said
@@ -257,6 +259,20 @@ def round_seed(seed: int, number: int, attempt: int) -> int:
     """Seed of a try to sample a round."""
     parts = (seed, number, attempt) if attempt else (seed, number)
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def mean_error(groups: Sequence[Tensor]) -> float:
+    """Standard error of the mean over all completions, of which those of one prompt go together.
+
+    sqrt(P / (P - 1) * sum_p (sum_{i in p} (x_i - mean))^2) / N
+
+    Args:
+        groups: [G] scores of each of P > 1 prompts, which may differ in number.
+    Equals: sd / sqrt(N) with one completion a prompt.
+    """
+    scores, num = torch.cat([group.double() for group in groups]), len(groups)
+    off = torch.stack([(group.double() - scores.mean()).sum() for group in groups])
+    return float((num / (num - 1) * off.square().sum()).sqrt()) / len(scores)
 
 
 def _teaches(rollouts: Sequence[Rollout], scores: Float[Tensor, "B"]) -> Bool[Tensor, "P"]:

@@ -46,7 +46,7 @@ def view_table(table: Table) -> TableView:
     columns = table.columns + ("",) * (width - len(table.columns))
     rows = tuple(row + (_cell(None),) * (width - len(row)) for row in rows)
     return TableView(title=table.title, columns=columns, number_columns=tuple(_is_number_column(rows, i) for i in range(width)),
-                     rows=rows, caption=table.caption, empty="No rows: this stage found nothing to list here.")  # fmt: skip
+                     rows=rows, caption=table.caption, empty=table.empty or "No rows: this stage found nothing to list here.")  # fmt: skip
 
 
 def chart_table(chart: Chart) -> TableView:

@@ -28,7 +28,8 @@ def alert_table(rows: Sequence[Mapping[str, Any]], *, title: str = "Alerts", is_
         is_over: the run has ended.
     """
     return Table(title=title, columns=COLUMNS, rows=tuple(_row(row, is_over=is_over) for row in reversed(rows)),
-                 caption="Rules and limits: docs/troubleshooting.md.")  # fmt: skip
+                 caption="Rules and limits: docs/troubleshooting.md.",
+                 empty="No alert." if is_over else "No alert so far.")  # fmt: skip
 
 
 def kept_alerts(folder: Path) -> tuple[Table, ...]:

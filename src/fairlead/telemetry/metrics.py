@@ -110,6 +110,7 @@ _RL = (
     Metric("rl/reward", "reward", "Mean of what is optimised: score after KL penalty, length penalty and clipping, summed over the sequence"),
     Metric("rl/score", "score", "Mean raw score of the sampled completions"),
     Metric("rl/score_std", "score", "Standard deviation of the raw scores of the batch"),
+    Metric("rl/score_error", "score", "Standard error of rl/score over the prompts of the round"),
     Metric("rl/disagreement", "sd", "Reward ensembles: mean standard deviation of the members' scores; a rise: the policy leaves what they know"),
     Metric("rl/learned_share", "share", "Pairs and imitation: completions of the round that are learned from"),
     Metric("rl/zero_variance_share", "share", "Prompts all of whose completions score alike and teach nothing; near 1 the prompts are too hard or "

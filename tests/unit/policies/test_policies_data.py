@@ -17,7 +17,7 @@ from fairlead.core.services import Services
 from fairlead.policies.prompt_stream import PromptStream
 from fairlead.policies.rows import fixed_choice, read_pairs
 from fairlead.policies.sft import SftConfig, _read
-from fairlead.policies.telling import first_metric, last_metric, metric_chart
+from fairlead.policies.telling import last_metric, metric_change, metric_chart
 from fairlead.text import ChatText, encoding
 from fairlead.train.batches import EpochBatches
 from fairlead.train.identity import data_fingerprint
@@ -105,7 +105,7 @@ def test_curves_are_thinned_and_ends_averaged(tmp_path: Path) -> None:
     (series,) = chart.series
     assert len(series.points) == 80
     assert series.points[0][0] < 10
-    assert (first_metric(path, "x/loss"), last_metric(path, "x/loss")) == (49.5, 949.5)
+    assert (metric_change(path, "x/loss", error="x/none").value, last_metric(path, "x/loss")) == (900.0, 949.5)
     assert metric_chart(path, "?", [("x/none", "none", "reward")], y_label="") == ()
     assert last_metric(path, "x/none") != last_metric(path, "x/none")  # NaN
 

@@ -16,7 +16,7 @@ from fairlead.engine.rollouts import Rollout
 from fairlead.policies.online_config import OnlineConfig
 from fairlead.policies.prompt_stream import PromptStream
 from fairlead.policies.rewarding import Scores
-from fairlead.policies.sampling import RoundSampler
+from fairlead.policies.sampling import RoundSampler, mean_error
 
 
 @dataclass
@@ -89,6 +89,17 @@ def test_a_round_without_faults_is_taken_as_it_is() -> None:
         "rl/zero_variance_share",
     )
     assert [found.metrics[name] for name in shares] == [0.0] * 5
+
+
+def test_the_error_of_the_mean_score_counts_prompts_and_not_completions() -> None:
+    """Prompts that score 0, 0 and 3, 3: mean 1.5, deviations of prompts -3 and 3, sqrt(2 / 1 * 18) / 4 = 1.5. One completion each of 0, 1 and 5:
+    mean 2, sd sqrt(14 / 2), over sqrt(3)."""
+    assert mean_error([torch.tensor([0.0, 0.0]), torch.tensor([3.0, 3.0])]) == pytest.approx(1.5)
+    assert mean_error([torch.tensor([x]) for x in (0.0, 1.0, 5.0)]) == pytest.approx(math.sqrt(14 / 2 / 3))
+    found, _, _ = sample(lambda first, prompt: first + prompt)
+    assert found.metrics["rl/score_error"] == pytest.approx(mean_error(found.scores.split(2)))
+    alone, _, _ = sample(lambda first, prompt: first, batch_size=2, minibatch_size=2)
+    assert "rl/score_error" not in alone.metrics
 
 
 def test_prompts_that_teach_nothing_are_counted_and_kept_without_resampling() -> None:

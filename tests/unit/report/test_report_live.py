@@ -20,7 +20,7 @@ from fairlead.report import build_report
 from fairlead.report.follow import make_server
 from fairlead.report.live import read_live
 from fairlead.store.work import work_alone
-from fairlead.telemetry import DEFAULT_RULES, JsonlSink, replay
+from fairlead.telemetry import DEFAULT_RULES, JsonlSink, alert_table, replay
 
 EVIL = "<script>window.pwned=1</script> [bold]x"
 
@@ -69,6 +69,15 @@ def test_the_run_is_told_with_kl_first(home: Path):
     assert [row[2] for row in summary.tables[0].rows] == ["kl_high", "length"]
     assert summary.tables[0].rows[0][3:5] == ("rl/kl_k1 0.560 nats/token", "at most 0.500 nats/token")
     assert summary.samples[0].after.endswith("x")
+
+
+def test_a_calm_training_says_that_there_was_no_alert(home: Path):
+    (home / "work" / "abc" / "alerts.jsonl").unlink()
+    run = read_live(home)
+    assert run is not None and run.answer.endswith("No alert.")
+    page = build_report(run)
+    assert '<p class="empty">No alert so far.</p>' in page and "found nothing to list" not in page
+    assert alert_table([], is_over=True).empty == "No alert."
 
 
 def test_tokens_a_second_are_told_by_phase(home: Path):
