@@ -6,6 +6,7 @@ Example:
 """
 
 import heapq
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from fairlead.prompts.ledger import Candidate, Ledger
 from fairlead.prompts.words import stable_hash
 
 AUTO_FIELDS = ("prompt", "messages", "instruction", "question", "text")
+VERIFIED_FIELDS = ("reference", "answer", "pattern", "schema", "tests", "instruction_id_list", "kwargs")
+"""Where verifiers look by default, IFEval's two columns among them."""
 NO_SLICE = "(none)"
 ReadPrompts = Callable[..., Iterable[Prompt]]
 
@@ -47,6 +50,9 @@ class SourceConfig(Config):
     """Slice of all its prompts; empty: `all`, or what the format says."""
     slice_field: str = ""
     """Column that holds the slice of each row; empty: none."""
+    meta_fields: tuple[str, ...] = VERIFIED_FIELDS
+    """Columns that go with the prompt where rows have them, beside what a column `meta` holds: answers and tests for verifiers, and what conditions
+    of rewards ask for."""
     take: int | None = pydantic.Field(default=None, ge=1)
     """At most this many rows, a fixed random choice rather than the head (files are often sorted); None for all."""
     first_words: int | None = pydantic.Field(default=None, ge=1)
@@ -69,8 +75,8 @@ class SourceConfig(Config):
             raise ValueError(
                 explain("path", None, "is missing", expected="path or hub", remedy="Name the file or the data set")
             )
-        if self.format and (self.field != "auto" or self.slice_field):
-            raise ValueError(explain("format", self.format, "knows its own columns", expected="no field and no slice_field",
+        if self.format and (self.field != "auto" or self.slice_field or self.meta_fields != VERIFIED_FIELDS):
+            raise ValueError(explain("format", self.format, "knows its own columns", expected="no field, no slice_field and no meta_fields",
                                      remedy="Remove them, or read a plain table without format"))  # fmt: skip
         return self
 
@@ -113,7 +119,7 @@ def read_source(
     candidates = [
         Candidate(messages=messages if config.first_words is None else cut_words(messages, num_words=config.first_words),
                   slice=slice_name, source=index, source_name=name, is_heldout_source=is_heldout, where=row.where,
-                  number=row.number, meta={**_own_meta(row), "row": row.number})
+                  number=row.number, meta={**_own_meta(row, config), "row": row.number})
         for messages, slice_name, row in read(config, index, reading)
     ]  # fmt: skip
     if config.take is None or len(candidates) <= config.take:
@@ -125,12 +131,20 @@ def read_source(
 Found = tuple[Messages, str, Row]
 
 
-def _own_meta(row: Row) -> dict[str, Any]:
-    """What a row says of itself besides: answers and tests for verifiers, conditions of rewards."""
+def _own_meta(row: Row, config: SourceConfig) -> dict[str, Any]:
+    """What a row says of itself besides: answers and tests for verifiers, conditions of rewards. A column that JSON cannot hold stays behind."""
     meta = row.values.get("meta")
-    return (
-        {str(key): value for key, value in cast(Mapping[Any, Any], meta).items()} if isinstance(meta, Mapping) else {}
-    )
+    columns = {name: row.values[name] for name in config.meta_fields if _can_be_kept(row.values.get(name))}
+    own = cast(Mapping[Any, Any], meta) if isinstance(meta, Mapping) else {}
+    return {**columns, **{str(key): value for key, value in own.items()}}
+
+
+def _can_be_kept(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return value is not None
 
 
 def _read_format(config: SourceConfig, index: int, reading: Reading) -> Iterator[Found]:

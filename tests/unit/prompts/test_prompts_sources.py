@@ -3,6 +3,7 @@
 import datetime
 import gzip
 import json
+import math
 import random
 import sys
 
@@ -11,10 +12,12 @@ import pytest
 from fairlead.core.config import parse_config
 from fairlead.core.errors import ConfigError, DataError
 from fairlead.core.io import Rejects, Row, write_jsonl, write_parquet
-from fairlead.core.records import Message, Prompt
+from fairlead.core.records import Completion, Message, Prompt
 from fairlead.prompts.conversations import cut_words, to_messages
 from fairlead.prompts.ledger import Ledger
-from fairlead.prompts.sources import Reading, SourceConfig, read_source, source_names
+from fairlead.prompts.sources import VERIFIED_FIELDS, Reading, SourceConfig, read_source, source_names
+from fairlead.rewards.verifiers import VERIFIERS, build_verifier
+from fairlead.rewards.verifiers.registry import read_section
 
 
 def user(text):
@@ -243,6 +246,10 @@ def test_a_missing_file_or_column_is_named_with_the_nearest(tmp_path, config, me
         ({"hub": "b", "format": "hh"}, "format=hh excludes hub"),
         ({"path": "a", "slice": "x", "slice_field": "y"}, "slice=x excludes slice_field"),
         ({"path": "a", "format": "hh", "field": "x"}, "format=hh knows its own columns"),
+        (
+            {"path": "a", "format": "hh", "meta_fields": ["x"]},
+            "format=hh knows its own columns; expected .* no meta_fields",
+        ),
         ({"path": "a", "take": 0}, r"sources\.0\.take=0 has a wrong value"),
         ({"path": "a", "fields": "x"}, r"sources\.0\.fields=x is not a known key \(did you mean field\?\)"),
     ],
@@ -271,3 +278,38 @@ def test_what_a_row_says_of_itself_reaches_its_prompt(tmp_path):
     write_jsonl(tmp_path / "sums.jsonl", rows)
     candidates, _ = read(tmp_path, path="sums.jsonl")
     assert [c.to_prompt("train").meta for c in candidates] == [{"answer": 2, "row": 1}, {"row": 2}, {"row": 3}]
+
+
+def test_columns_that_verifiers_read_reach_the_prompt(tmp_path):
+    """A row as IFEval has it, whose instructions are then verified; other columns by name, and the row's own `meta` before its columns."""
+    rows = [
+        {"key": 1, "prompt": "Name rain.", "instruction_id_list": ["keywords:existence"], "kwargs": [{"keywords": ["rain"], "relation": None}]},
+        {"key": 2, "prompt": "1 + 1", "answer": 3, "meta": {"answer": 2}, "kwargs": None},
+    ]  # fmt: skip
+    write_jsonl(tmp_path / "p.jsonl", rows)
+    candidates, _ = read(tmp_path, path="p.jsonl")
+    first, second = (candidate.to_prompt("train") for candidate in candidates)
+    assert second.meta == {"answer": 2, "row": 2}
+    verifier = build_verifier(read_section({"kind": "instructions"}, where="x"))
+    replies = [Completion(prompt_id=first.id, text=text, model="m") for text in ("Rain falls.", "Sun shines.")]
+    assert [verifier.check(first, reply) for reply in replies] == [1.0, 0.0]
+    (named, _), _ = read(tmp_path, path="p.jsonl", meta_fields=["key"])
+    assert named.to_prompt("train").meta == {"key": 1, "row": 1}
+
+
+def test_a_column_that_no_file_of_prompts_can_hold_stays_behind(tmp_path):
+    rows = [{"prompt": "When?", "answer": datetime.date(2026, 3, 1), "tests": math.nan}]
+    write_parquet(tmp_path / "p.parquet", rows)
+    (found,), _ = read(tmp_path, path="p.parquet")
+    assert found.to_prompt("train").meta == {"row": 1}
+
+
+def test_where_verifiers_look_by_default_columns_are_kept():
+    sections = {kind: read_section({"kind": kind}, where="x").model_dump() for kind in VERIFIERS if kind != "custom"}
+    fields = {
+        value
+        for section in sections.values()
+        for key, value in section.items()
+        if key == "field" or key.endswith("_field")
+    }
+    assert fields == set(VERIFIED_FIELDS)
