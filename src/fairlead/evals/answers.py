@@ -63,7 +63,7 @@ def answer(
     def heed() -> None:
         services.heed("the evaluation")
 
-    kl, kl_per_reply = _kl(trees, reference, config, heed) if reference is not None else (None, 0.0)
+    kl, kl_per_reply = _kl(trees, model, reference, config, heed) if reference is not None else (None, 0.0)
     rewards = None
     if reward is not None:
         raw = score_trees(reward, trees, max_tokens=scoring_budget(reward.base, trees, config), heed=heed)
@@ -82,9 +82,9 @@ def _write(
         GenerateRequest(key=p.id, token_ids=tuple(int(t) for t in ids), num_samples=config.num_samples)
         for p, ids in zip(prompts, encoded, strict=True)
     ]
-    sampling = Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, seed=services.seed,
-                        stop_token_ids=chat.stop_token_ids)  # fmt: skip
-    engine = open_engine(model, max_slots=config.max_slots, say=services.say)
+    sampling = Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, seed=services.seed, stop=config.stop or (),
+                        repetition_penalty=config.repetition_penalty or 1.0, stop_token_ids=chat.stop_token_ids)  # fmt: skip
+    engine = open_engine(model, max_slots=config.max_slots, decode=chat.decode, say=services.say)
     with services.progress(f"evaluate {name}", len(prompts) * config.num_samples) as bar:
         rollouts = sample_rollouts(_Heeding(engine, services, bar), requests, sampling, group_size=config.num_samples)
     if config.tools is not None:
@@ -128,18 +128,19 @@ class _Heeding:
 
 
 def _kl(
-    trees: list[Tree], reference: CausalModel, config: EvalsConfig, heed: Callable[[], None]
+    trees: list[Tree], policy: CausalModel, reference: CausalModel, config: EvalsConfig, heed: Callable[[], None]
 ) -> tuple[Values, float]:
-    scored = annotate(
-        trees,
-        "ref_logprobs",
-        PolicyLogprobs(reference, config.temperature),
-        max_tokens=scoring_budget(reference, trees, config),
-        heed=heed,
-    )
+    """Log-ratios by prompt, a token, and by reply. What was sampled under a penalty is compared without it on both sides."""
+
+    def read(trees: list[Tree], name: str, model: CausalModel) -> list[Tree]:
+        tokens = scoring_budget(model, trees, config)
+        return annotate(trees, name, PolicyLogprobs(model, config.temperature), max_tokens=tokens, heed=heed)
+
+    own = "old_logprobs" if config.has_penalty else "sampling_logprobs"
+    scored = read(read(trees, own, policy) if config.has_penalty else trees, "ref_logprobs", reference)
     by_prompt, sums = [], []
     for tree in scored:
-        ratios = [b.arrays["sampling_logprobs"] - b.arrays["ref_logprobs"] for b in tree.branches]
+        ratios = [b.arrays[own] - b.arrays["ref_logprobs"] for b in tree.branches]
         sums += [float(r.sum()) for r in ratios]
         by_prompt.append(sum(float(r.sum()) for r in ratios) / sum(len(r) for r in ratios))
     return np.asarray(by_prompt), float(np.mean(sums))

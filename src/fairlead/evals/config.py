@@ -24,6 +24,10 @@ class EvalsConfig(Config):
     """Longest reply, tokens; with tools, all turns of the policy together."""
     temperature: float = Field(default=1.0, gt=0)
     """Of sampling."""
+    repetition_penalty: float | None = Field(default=None, gt=0)
+    """As policies have it, 1 is off; null takes what they are trained with, where it is the same for all. The reference is sampled alike."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
+    """Texts that end a reply; null takes those that the policies are trained with, where they are the same for all."""
     tools: ToolsSection | None = None
     """Environments that answer the turns of replies; null takes those that the policies are trained with, where they are the same for all."""
     criteria: CriteriaConfig = CriteriaConfig()
@@ -45,6 +49,11 @@ class EvalsConfig(Config):
     """Sequences decoded together."""
     max_tokens_per_microbatch: Annotated[int, Field(ge=16)] | Literal["auto"] = "auto"
     """Token budget of one scoring forward; changes memory, never results. auto: 8192, or as much as fits the memory that is free."""
+
+    @property
+    def has_penalty(self) -> bool:
+        """Whether tokens are drawn from other probabilities than a policy's at any temperature."""
+        return self.repetition_penalty not in (None, 1.0)
 
     @property
     def max_added_tokens(self) -> int:

@@ -131,11 +131,14 @@ def measure_signals(
     )  # fmt: skip
 
 
-def judge_signals(reference: Signals, policy: Signals, *, is_reward_flat: bool = False) -> tuple[GateResult, ...]:
+def judge_signals(
+    reference: Signals, policy: Signals, *, is_reward_flat: bool = False, has_penalty: bool = False
+) -> tuple[GateResult, ...]:
     """Judge everything that both sides carry; what was not measured has no line.
 
     Args:
         is_reward_flat: the reward no longer rises; then a low entropy stops.
+        has_penalty: replies were drawn under a repetition penalty.
     """
     results = [
         judge_relative(LENGTH, reference.num_tokens, policy.num_tokens),
@@ -147,7 +150,7 @@ def judge_signals(reference: Signals, policy: Signals, *, is_reward_flat: bool =
     if np.isfinite(policy.self_bleu).any():
         results.append(judge_change(SELF_BLEU, reference.self_bleu, policy.self_bleu))
     if policy.kl is not None:
-        results.append(judge_kl(policy.kl))
+        results.append(judge_kl(policy.kl, has_penalty=has_penalty))
     if reference.entropy is not None and policy.entropy is not None:
         results.append(judge_entropy(reference.entropy, policy.entropy, is_reward_flat=is_reward_flat))
     if reference.scores is not None and policy.scores is not None and min(policy.group_sizes, default=0) > 1:
@@ -155,12 +158,15 @@ def judge_signals(reference: Signals, policy: Signals, *, is_reward_flat: bool =
     return tuple(results)
 
 
-def judge_kl(kl: Values) -> GateResult:
+def judge_kl(kl: Values, *, has_penalty: bool = False) -> GateResult:
     """Judge the mean of [P] KL estimates; a mean clearly below 0 cannot be a KL and says so.
 
-    A k1 mean is unbiased, so 3 standard errors below 0 means that sampling and scoring disagree.
+    A k1 mean is unbiased, so 3 standard errors below 0 means that sampling and scoring disagree; under a repetition penalty it is no
+    KL, for replies are drawn from other probabilities than those that it compares.
     """
     mean = mean_interval(kl)
+    if has_penalty:
+        return _judge(KL, mean, note="Of replies drawn under a repetition penalty, by probabilities without it")
     is_impossible = mean.n > 1 and mean.value < 0 and float(np.std(kl, ddof=1)) * 3 / math.sqrt(mean.n) < -mean.value
     note = "Negative beyond chance: the engine's and the trainer's logprobs disagree" if is_impossible else ""
     result = _judge(KL, mean, note=note)

@@ -156,7 +156,7 @@ class _Evaluation:
         if "flips" in has:
             verdicts.append(opinions.judge_flips(had["flips"], has["flips"]))
         signals = [monitors.measure_signals(side.groups, kl=side.kl, scores=side.rewards) for side in (before, after)]
-        verdicts += monitors.judge_signals(*signals)
+        verdicts += monitors.judge_signals(*signals, has_penalty=self.config.has_penalty)
         scores = self._prompt_scores(before), self._prompt_scores(after)
         wins = win_rate(*scores) if scores[0] is not None and scores[1] is not None else None
         return PolicyReport(name=name, results=results, verdicts=tuple(verdicts), wins=wins, answers=after, signals=signals[1], reference=signals[0],

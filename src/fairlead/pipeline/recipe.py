@@ -5,7 +5,7 @@ Example:
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
@@ -173,24 +173,33 @@ def _make_room(max_new_tokens: int, tools: ToolsSection, max_length: int) -> str
 
 
 def evals_of(recipe: Recipe) -> EvalsConfig | None:
-    """The section evals with the tools that replies are written with: its own, or those of the policies.
+    """The section evals with what replies are written under: what it names itself, else what the policies were trained with.
 
     Raises:
-        ValueError: the policies differ in them, and the section names none.
+        ValueError: the policies differ in it, and the section names none; or stop texts and tools come together.
     """
-    if recipe.evals is None or recipe.evals.tools is not None:
-        return recipe.evals
-    found = {
-        name: policy.tools
-        for name, policy in recipe.policies.items()
-        if isinstance(policy, OnlineConfig) and policy.tools is not None
-    }
-    first = next(iter(found.values()), None)
-    if any(tools != first for tools in found.values()):
-        raise ValueError(explain("evals.tools", None, f"is left out, and the tools of {', '.join(found)} differ",
-                                 expected="those that all policies are compared with",
-                                 remedy="Name them"))  # fmt: skip
-    return recipe.evals.model_copy(update={"tools": first})
+    evals = recipe.evals
+    if evals is None:
+        return None
+    none: dict[str, Any] = {"tools": None, "stop": (), "repetition_penalty": 1.0}
+    given = {key: getattr(evals, key) for key in none}
+    found = {key: _of_policies(recipe, key, none[key]) if value is None else value for key, value in given.items()}
+    if found["stop"] and found["tools"] is not None:
+        raise ValueError(explain("evals.stop", found["stop"][0], "ends a turn before its end of turn, so that no tool would answer it",
+                                 expected="no stop texts with tools", remedy="Set evals.stop: []"))  # fmt: skip
+    return evals.model_copy(update=found)
+
+
+def _of_policies(recipe: Recipe, key: str, none: Any) -> Any:
+    """What the policies that have it have alike; `none` where none does."""
+    policies = {name: policy for name, policy in recipe.policies.items() if isinstance(policy, OnlineConfig)}
+    found = {name: getattr(policy, key) for name, policy in policies.items() if getattr(policy, key) != none}
+    first = next(iter(found.values()), none)
+    if any(value != first for value in found.values()):
+        raise ValueError(explain(f"evals.{key}", None, f"is left out, and {key} of {', '.join(found)} differs",
+                                 expected="what all policies are compared under",
+                                 remedy="Name it"))  # fmt: skip
+    return first
 
 
 def _check_policy(name: str, policy: OnlineConfig | DpoConfig | KtoConfig, recipe: Recipe) -> None:

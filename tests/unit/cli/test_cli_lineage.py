@@ -1,5 +1,6 @@
 """What the inputs of an artifact are called in its lineage."""
 
+import typing
 from pathlib import Path
 
 import pytest
@@ -36,5 +37,5 @@ def test_roles_in_words(made: Artifact, role: str, words: str) -> None:
 
 
 def test_algorithms_without_a_reference_are_those_that_need_none() -> None:
-    names = DpoConfig.model_fields["algorithm"].annotation.__args__
+    names = typing.get_args(DpoConfig.model_fields["algorithm"].annotation)
     assert {name for name in names if "ref_logprobs" not in get_algorithm(name).needs} == WITHOUT_REFERENCE
