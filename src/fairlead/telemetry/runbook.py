@@ -32,13 +32,17 @@ class Failure:
     gates: tuple[str, ...]
     """Gates that notice it between stages."""
     remedy: str
+    application: str = ""
+    """What notices it in the rating application, where people work; empty where nothing there does."""
 
 
 def runbook() -> tuple[Failure, ...]:
     """All entries."""
     rows = json.loads(FILE.read_text(encoding="utf-8"))["failures"]
     names = {item.name for item in fields(Failure)}
-    assert all(row.keys() == names for row in rows), "an entry of runbook.json lacks a field or has one too many"
+    assert all(names - {"application"} <= row.keys() <= names for row in rows), (
+        "an entry lacks a field or has one too many"
+    )
     return tuple(Failure(**{**row, "rules": tuple(row["rules"]), "gates": tuple(row["gates"])}) for row in rows)
 
 
@@ -49,8 +53,8 @@ def runbook_page() -> str:
         "# Troubleshooting",
         "",
         "What goes wrong in a run, how it shows, what notices it and what to do. Rules watch every training step and act; gates judge between",
-        "stages ([defaults and gates](defaults.md)). Where the guides and the facts differ, the facts stand here. For programs the same is in",
-        "`fairlead.telemetry.runbook`.",
+        "stages ([defaults and gates](defaults.md)); the [rating application](stages/annotation.md) watches people's work. Where the guides and the",
+        "facts differ, the facts stand here. For programs the same is in `fairlead.telemetry.runbook`.",
         "",
         "A rule is changed or switched off in the recipe, under `training.alerts` of a stage, for example:",
         "",
@@ -80,6 +84,7 @@ def runbook_page() -> str:
         if entry.gates:
             names = ", ".join(f"`{name}`" for name in entry.gates)
             lines.append(f"- {'Gate' if len(entry.gates) == 1 else 'Gates'} {names}.")
+        lines += [f"- Rating application: {entry.application}"] if entry.application else []
         lines.append(f"- What to do: {entry.remedy}")
     return "\n".join(lines) + "\n"
 

@@ -11,12 +11,13 @@ import pytest
 from fairlead.completions.readiness import readiness
 from fairlead.core.gates import GateResult
 from fairlead.core.records import Completion, EvalResult, Message, Preference
-from fairlead.core.sections import TrainSection, judge_learning_rate
+from fairlead.core.sections import Scope, TrainSection, judge_learning_rate
 from fairlead.evals.criteria import judge_capability, judge_criteria, judge_guards
 from fairlead.evals.monitors import judge_collapse, judge_kl, judge_signals, measure_signals
 from fairlead.evals.opinions import judge_flips
 from fairlead.pipeline.gates import all_gates
 from fairlead.preferences.agreement import read_agreement
+from fairlead.preferences.counts import rl_count_gate
 from fairlead.rewards.quality import measure
 from fairlead.stats.votes import votes_from_rows
 from fairlead.telemetry import runbook
@@ -168,6 +169,21 @@ PLANTED_IN_RUNS = {
     "preferences.count": RUNS, "preferences.rl_count": RUNS,
 }  # fmt: skip
 """Gate -> the test that plants its failure in a real training or run."""
+ANCHORS, STEERING, WRITING = (f"unit/web/test_web_{name}.py" for name in ("anchors", "steering", "demonstrations"))
+PLANTED_IN_APPLICATION = {
+    "rater_drift": (
+        (ANCHORS, "test_a_rater_who_turns_to_coin_flipping_is_caught_within_the_stated_length"),
+        (ANCHORS, "test_a_steady_rater_sets_off_no_alarm"),
+        (ANCHORS, "test_an_alarm_is_answered_by_a_new_round_and_by_votes_of_others_and_nothing_is_dropped"),
+    ),
+    "calibration_overdue": (
+        (STEERING, "test_a_round_comes_again_after_so_many_items_and_everybody_gets_the_same_new_pairs"),
+        (STEERING, "test_a_round_is_not_drawn_from_too_few_pairs_and_that_is_told"),
+        (STEERING, "test_a_low_rolling_kappa_pauses_the_project_and_opening_it_again_needs_a_reason"),
+    ),
+    "unreviewed": ((WRITING, "test_what_waits_is_counted_and_does_not_wait_for_one_person_for_ever"),),
+}
+"""Failure -> the tests that plant it in the rating application, and its healthy counterpart."""
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -184,3 +200,22 @@ def test_every_gate_of_the_runbook_is_there_and_planted():
     tests = Path(__file__).parents[2]
     for name, file in PLANTED_IN_RUNS.items():
         assert f'"{name}"' in (tests / file).read_text(encoding="utf-8")
+
+
+def test_every_failure_that_the_rating_application_notices_is_planted_there():
+    assert {entry.id for entry in runbook() if entry.application} == PLANTED_IN_APPLICATION.keys()
+    tests = Path(__file__).parents[2]
+    for file, name in (one for found in PLANTED_IN_APPLICATION.values() for one in found):
+        assert f"def {name}(" in (tests / file).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("scope", "num", "outcome"), [("narrow", 1_999, "STOP"), ("toy", 1_999, "WARN"), ("narrow", 2_000, "PASS")]
+)
+def test_rl_on_few_preferences_is_refused_and_in_a_toy_run_told(scope: Scope, num: int, outcome: str):
+    """The run that is refused is in integration/test_pipeline_gates.py."""
+    found = rl_count_gate(scope).judge(num, n=num)
+    assert (found.gate, found.outcome, found.is_blocking) == ("preferences.rl_count", outcome, outcome == "STOP")
+    assert "STOP preferences.rl_count" in (Path(__file__).parents[2] / RUNS).read_text(encoding="utf-8"), (
+        "planted in a run too"
+    )

@@ -127,7 +127,7 @@ def test_every_rule_has_its_failure():
     named = [name for entry in entries for name in entry.rules]
     assert sorted(named) == sorted(rule.id for rule in DEFAULT_RULES)
     assert len({entry.id for entry in entries}) == len(entries)
-    assert all(entry.rules or entry.gates for entry in entries)
+    assert all(entry.rules or entry.gates or entry.application for entry in entries)
 
 
 def test_the_page_in_docs_is_the_runbook():

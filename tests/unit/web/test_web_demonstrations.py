@@ -111,6 +111,30 @@ def test_what_is_sent_back_comes_to_its_author_with_the_reason_and_the_text(data
         actions.hand_in(database, ann, task.id, reply("A third."))
 
 
+def test_what_waits_is_counted_and_does_not_wait_for_one_person_for_ever(database, writing, join):
+    """A reply that nobody has reviewed, and one that was sent back: its author has a week, then anybody may write it."""
+    ann, bob, cem = join("ann"), join("bob"), join("cem")
+    for _ in range(2):
+        actions.hand_in(database, ann, take(database, ann, writing).id, reply())
+    sent_back = take(database, bob, writing)
+    assert sent_back.part == "review", "reviews come before conversations without a reply"
+    actions.review(database, bob, sent_back.id, review("return", reason="Too short."))
+
+    def waiting():
+        with database.read() as rows:
+            found = {person.name: person for person in by_person(rows, writing.id)}["ann"]
+            return counts_of(rows, writing.id).by_state["written"], found.num_waiting, found.num_returned
+
+    assert waiting() == (1, 1, 1)
+    actions.review(database, bob, take(database, bob, writing).id, review("accept"))
+    assert waiting() == (0, 0, 1)
+    assert desk.next_task(database, cem, writing.id) == Nothing(reason="waiting"), "it lies with its author"
+    with database.write() as rows:
+        rows.get(Demonstration, sent_back.writing_id).changed_at -= desk.AUTHOR_MS + 1
+    task = take(database, cem, writing)
+    assert (task.writing_id, task.part) == (sent_back.writing_id, "write")
+
+
 def test_a_small_edit_accepts_and_a_rewrite_is_a_new_reply_of_the_reviewer(database, writing, join):
     ann, bob, cem = join("ann"), join("bob"), join("cem")
     for _ in range(2):
