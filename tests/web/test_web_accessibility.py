@@ -44,8 +44,21 @@ def test_dark_differs_in_nothing_but_colours():
     assert "light-dark(" in styles and "prefers-color-scheme" not in styles
 
 
+BESIDE = """
+return [...document.querySelectorAll('body *')]
+  .filter((e) => e.getClientRects().length && !e.closest('.scroll, .hush, pre, math, .prose table, .skip'))
+  .filter((e) => e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 90));
+"""
+PRESSED_BESIDE = """
+return [...document.querySelectorAll('.rows :is(a, button, input)')].filter((e) => e.getClientRects().length)
+  .filter((e) => e.getBoundingClientRect().right > innerWidth).map((e) => e.outerHTML.slice(0, 90));
+"""
+MARKS = "return [...document.querySelectorAll('.data :is(th, td)')].map((e) => e.innerText).filter((text) => text.includes('**'))"
+
+
 @pytest.mark.parametrize("page", sorted(PAGES, key=lambda page: page.who), ids=lambda page: page.name)
-def test_axe_finds_nothing_and_all_can_be_hit(driver, filled, page):
+def test_axe_finds_nothing_all_can_be_hit_and_nothing_is_beside_the_screen(driver, filled, page):
+    """On a desktop and on a phone, light and dark; then 320 pixels wide, which is a window of 1280 at 400 % (WCAG 1.4.10)."""
     forms: list[list[str]] = []
     for width in (1280, 390):
         visit(driver, *filled, page, width=width, scheme="light")
@@ -56,27 +69,8 @@ def test_axe_finds_nothing_and_all_can_be_hit(driver, filled, page):
         assert found == [], f"{page.name}, {width} pixels wide:\n" + "\n".join(found)
         assert driver.execute_script(SMALL) == [], f"{page.name}, {width} pixels wide: less than 44 pixels"
     assert forms[0] == forms[1], f"{page.name}: forms that a phone does not show"
-
-
-BESIDE = """
-return [...document.querySelectorAll('body *')]
-  .filter((e) => e.getClientRects().length && !e.closest('.scroll, .hush, pre, math, .prose table, .skip'))
-  .filter((e) => e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 90));
-"""
-
-
-PRESSED_BESIDE = """
-return [...document.querySelectorAll('.rows :is(a, button, input)')].filter((e) => e.getClientRects().length)
-  .filter((e) => e.getBoundingClientRect().right > innerWidth).map((e) => e.outerHTML.slice(0, 90));
-"""
-MARKS = "return [...document.querySelectorAll('.data :is(th, td)')].map((e) => e.innerText).filter((text) => text.includes('**'))"
-
-
-@pytest.mark.parametrize("page", sorted(PAGES, key=lambda page: page.who), ids=lambda page: page.name)
-def test_at_320_pixels_nothing_is_beside_the_screen(driver, filled, page):
-    """A window of 1280 pixels at 400 % (WCAG 1.4.10); tables of data scroll within themselves."""
-    visit(driver, *filled, page, width=320, scheme="light")
-    assert driver.execute_script(BESIDE) == []
+    annotation_screens.screen(driver, width=320, height=900, scheme="light")
+    assert driver.execute_script(BESIDE) == [], "tables of data scroll within themselves"
     assert driver.execute_script("return document.documentElement.scrollWidth") == 320
     assert driver.execute_script(PRESSED_BESIDE) == [], (
         "lists whose rows have something to press do not scroll sideways"

@@ -47,24 +47,11 @@ def test_forced_colours_leave_what_is_chosen_and_pressed_visible(driver, filled)
         media(driver)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.kept], ids=lambda page: page.name)
-def test_nothing_moves_for_who_wants_no_motion(driver, filled, page):
-    annotation_screens.visit(driver, *filled, page, width=1280, scheme="light")  # which asks for no motion
-    moving = """return [...document.querySelectorAll('*')].filter((e) => {
-      const style = getComputedStyle(e);
-      return style.transitionDuration !== '0s' || style.animationName !== 'none' || style.scrollBehavior === 'smooth';
-    }).map((e) => e.outerHTML.slice(0, 80))"""
-    assert driver.execute_script(moving) == []
-
-
 @pytest.mark.parametrize(("width", "height"), [(640, 450), (853, 600), (1280, 720), (1280, 500), (390, 844)])
 def test_large_text_neither_overlaps_nor_hides_the_verdict(driver, filled, width, height):
     """A window of 1280 x 900 at 200 % and 150 %, a laptop's, a low one, a phone: every part below the one before, all within reach."""
     annotation_screens.visit(driver, *filled, PAGE, width=width, scheme="light")
-    driver.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
-    )
+    annotation_screens.screen(driver, width=width, height=height, scheme="light")
     assert driver.execute_script(OVERLAP) == []
     reached = """const e = document.querySelector('.send'); e.scrollIntoView({block: 'center'}); const b = e.getBoundingClientRect();
       return document.elementFromPoint(b.left + 5, b.top + 5) === e && b.bottom <= innerHeight"""
@@ -73,11 +60,21 @@ def test_large_text_neither_overlaps_nor_hides_the_verdict(driver, filled, width
     assert min(driver.execute_script(read)) >= 150
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+MOVING = """
+return [...document.querySelectorAll('*')].filter((e) => {
+  const style = getComputedStyle(e);
+  return style.transitionDuration !== '0s' || style.animationName !== 'none' || style.scrollBehavior === 'smooth';
+}).map((e) => e.outerHTML.slice(0, 80));
+"""
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page.kept], ids=lambda page: page.name)
-def test_wider_spacing_of_text_cuts_nothing_off(driver, filled, page, width):
-    """WCAG 1.4.12."""
-    annotation_screens.visit(driver, *filled, page, width=width, scheme="light")
+def test_nothing_moves_for_who_wants_no_motion_and_wider_spacing_of_text_cuts_nothing_off(driver, filled, page):
+    """WCAG 1.4.12, on a desktop and on a phone."""
+    annotation_screens.visit(driver, *filled, page, width=1280, scheme="light")  # which asks for no motion
+    assert driver.execute_script(MOVING) == []
     driver.execute_script(SPACED)
-    assert driver.execute_script(CUT) == []
-    assert driver.execute_script("return document.documentElement.scrollWidth") == width
+    for width in (1280, 390):
+        annotation_screens.screen(driver, width=width, height=900, scheme="light")
+        assert driver.execute_script(CUT) == [], f"{width} pixels wide"
+        assert driver.execute_script("return document.documentElement.scrollWidth") == width

@@ -24,6 +24,8 @@ from fairlead.web.looking import look
 from fairlead.web.people import accept_invite, actor_of, make_invite
 from fairlead.web.policy import Actor
 
+SQLITE = pytest.mark.parametrize("db", ["sqlite"], indirect=True)
+
 
 def with_answers(made):
     """The reply that says good is the known answer."""
@@ -223,6 +225,7 @@ def test_the_stated_run_lengths_are_those_of_the_tables():
     assert drift.run_lengths()[0] == bernoulli_run_length(0.8, p0=0.8, p1=0.65, h=4.0)
 
 
+@SQLITE
 def test_a_rater_who_turns_to_coin_flipping_is_caught_within_the_stated_length(database, join):
     """On average after 23 anchors; four times that is beyond all of eight raters, and the change is found close to where it was."""
     made = with_gold(database, num=2, num_gold=1)

@@ -1,5 +1,6 @@
 """Disagreements are found, filtered by names alone, shown without names, decided beside the votes; the discussion opens after the round."""
 
+import itertools
 import re
 
 import pytest
@@ -75,15 +76,14 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-@pytest.mark.parametrize("name", ["kind", "state", "use", "sort", "part"])
-def test_filters_and_sorts_take_names_only(browser, database, project, disputed, name, text):
+def test_filters_and_sorts_take_names_only(browser, database, project, disputed):
     ada = browser("ada", "adjudicator")
-    answer = ada.client.get(f"/p/{project.id}/disagreements", params={name: text})
-    assert answer.status_code == 422
-    assert "<script>" not in answer.text
-    with database.read() as rows:
-        assert rows.scalar(sa.select(sa.func.count()).select_from(Verdict)) == 8
+    for name, text in itertools.product(("kind", "state", "use", "sort", "part"), HOSTILE):
+        answer = ada.client.get(f"/p/{project.id}/disagreements", params={name: text})
+        assert answer.status_code == 422, (name, text)
+        assert "<script>" not in answer.text, (name, text)
+        with database.read() as rows:
+            assert rows.scalar(sa.select(sa.func.count()).select_from(Verdict)) == 8, (name, text)
 
 
 def test_votes_are_shown_without_names_and_in_an_order_that_says_nothing(browser, database, project, disputed):
@@ -284,7 +284,7 @@ def test_the_discussion_opens_after_the_round_to_those_who_rated_it(app, browser
     assert shown.status_code == 200 and "why bob" in shown.text and not re.search(r">\s*bob\s*<", shown.text)
     assert (
         cem.get(f"/p/{round_.id}/discussion").status_code == 409
-        and "why" not in cem.get(f"/p/{round_.id}/discussion").text
+        and "why ann" not in cem.get(f"/p/{round_.id}/discussion").text
     )
     lea.post(f"/p/{round_.id}/discussion", state="closed")
     assert ann.get(f"/p/{round_.id}/discussion").status_code == 409

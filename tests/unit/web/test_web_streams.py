@@ -34,12 +34,16 @@ def filled(database, join):
             verdicts.submit(database, actor, assignment.id, said(assignment, draw))
     ada = join("ada", "adjudicator")
     with database.read() as rows:
-        items = rows.scalars(sa.select(Item).order_by(Item.content_id).limit(6)).all()
-    for item in items:
+        edited = dict(rows.execute(sa.select(Verdict.item_id, Verdict.edited).where(Verdict.edited.is_not(None))).all())
+        items = rows.scalars(sa.select(Item).order_by(Item.content_id)).all()
+    for number, item in enumerate(sorted(items, key=lambda item: item.id not in edited)[:6]):
         size = len(item.completions)
         order = cases.order_for(item.id, ada.person_id, size)
-        ranking = tuple((place,) for place in draw.sample(range(size), size)) if size > 2 else ()
-        choice = "ranked" if ranking else "left"
+        places = draw.sample(range(size), size)
+        if number == 0 and int(order[places[0]]) == edited[item.id]:  # at least one edit is not of the best reply
+            places.reverse()
+        ranking = tuple((place,) for place in places) if size > 2 else ()
+        choice = "ranked" if ranking else ("left", "right")[places[0]]
         ruling = adjudication.Ruling(key=new_key(), choice=choice, reason=order, guideline_version=1, ranking=ranking)
         adjudication.decide(database, ada, project.id, item.id, ruling)
     return project
