@@ -233,15 +233,10 @@ class Client:
         """End one of one's own tokens."""
         self._json("DELETE", f"/tokens/{quote(token_id)}")
 
-    def _json(
-        self, method: str, path: str, body: Any = None, *, attempts: int | None = None, **parameters: str | int | bool
-    ) -> Any:
-        content = self._request(method, path, body, parameters, attempts=attempts)
-        return _data(content)
+    def _json(self, method: str, path: str, body: Any = None, **parameters: str | int | bool) -> Any:
+        return _data(self._request(method, path, body, parameters))
 
-    def _request(
-        self, method: str, path: str, body: Any, parameters: _Parameters, *, attempts: int | None = None
-    ) -> bytes:
+    def _request(self, method: str, path: str, body: Any, parameters: _Parameters) -> bytes:
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         kind = "application/octet-stream" if isinstance(body, bytes) else "application/json"
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": kind, "Accept": "application/json"}
@@ -255,7 +250,7 @@ class Client:
             )
         )
         wait_s, last = FIRST_WAIT_S, ""
-        for attempt in range(attempts or self._max_attempts):
+        for attempt in range(self._max_attempts):
             if attempt:
                 time.sleep(wait_s * (0.5 + secrets.randbelow(1000) / 1000))
                 wait_s = min(2 * wait_s, MAX_WAIT_S)

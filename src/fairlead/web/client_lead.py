@@ -18,7 +18,7 @@ Data = dict[str, Any]
 class Ask(Protocol):
     """One request to the API."""
 
-    def __call__(self, method: str, path: str, body: Any = None, *, attempts: int | None = None, **parameters: str | int | bool) -> Any:  # fmt: skip
+    def __call__(self, method: str, path: str, body: Any = None, **parameters: str | int | bool) -> Any:
         """Send and read."""
         ...
 
@@ -30,10 +30,10 @@ class Lead:
         self._ask, self._place = ask, f"/projects/{quote(project_id)}"
 
     def _get(self, path: str, **parameters: str | int | bool) -> Any:
-        return self._ask("GET", self._place + path, None, attempts=None, **parameters)
+        return self._ask("GET", self._place + path, None, **parameters)
 
-    def _post(self, path: str, body: Any = None, *, attempts: int | None = None) -> Any:
-        return self._ask("POST", self._place + path, body, attempts=attempts)
+    def _post(self, path: str, body: Any = None) -> Any:
+        return self._ask("POST", self._place + path, body)
 
     def disagreements(self, **wanted: str | int | bool) -> Iterator[Data]:
         """Items on which votes differ, all pages.
@@ -108,9 +108,10 @@ class Lead:
         """How the active choice of pairs goes."""
         return self._get("/choice")
 
-    def ask_more_votes(self, items: Sequence[str], *, extra: int = 1, reason: str) -> None:
-        """Ask more votes for single pairs. Not sent again by itself."""
-        self._post("/more-votes", {"items": list(items), "extra": extra, "reason": reason}, attempts=1)
+    def ask_more_votes(self, items: Sequence[str], *, extra: int = 1, reason: str, key: str | None = None) -> None:
+        """Ask more votes for single pairs."""
+        sent = {"key": key or secrets.token_hex(16), "items": list(items), "extra": extra, "reason": reason}
+        self._post("/more-votes", sent)
 
     def change_steering(self, *, votes_per_item: int | None = None, reason: str = "", **settings: Any) -> Data:
         """Change settings; what is not named stays."""

@@ -6,6 +6,7 @@ alarm in about 1,280 anchors, one who falls to 65 % is found after 55 and a coin
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -17,7 +18,7 @@ from fairlead.web import rounds
 from fairlead.web.anchors import checks_of_all, checks_since
 from fairlead.web.choosing import FRONT
 from fairlead.web.errors import Refused, missing
-from fairlead.web.events import record
+from fairlead.web.events import record, repeated
 from fairlead.web.projects import checked_reason
 
 P0, P1, LEVEL = 0.80, 0.65, 4.0
@@ -106,21 +107,29 @@ def close(database: Database, project_id: str, number: int, *, by: str, reason: 
 
 
 def ask_more_votes(
-    database: Database, project_id: str, items: list[str], *, extra: int, by: str | None, reason: str
-) -> None:
-    """Ask more votes for single pairs than the project does.
+    database: Database, project_id: str, items: list[str], *, extra: int, by: str | None, reason: str, key: str | None = None
+) -> None:  # fmt: skip
+    """Ask more votes for single pairs than the project does. The same key again asks no more.
 
+    Args:
+        key: of the submission; None where nothing is sent twice.
     Raises:
-        Refused: an item of another project, or one that is not production.
+        Refused: an item of another project, one that is not production, or the key was used for something else.
     """
     reason = checked_reason(reason, why="Asking for more votes")
+    content: dict[str, Any] = {"pairs": items, "extra": extra, "alarm": None, "reason": reason}
     with database.write() as rows:
+        if by is not None and key is not None and _is_repeat(rows, by, key, project_id, content):
+            return
         for item_id in items:
             progress = rows.get(Progress, item_id)
             if progress is None or progress.project_id != project_id or progress.use != "production" or not 1 <= extra <= 100:  # fmt: skip
                 raise missing(f"Pair {item_id}")
-        content = {"pairs": items, "extra": extra, "alarm": None, "reason": reason}
-        follow(rows, record(rows, MORE_VOTES, person_id=by, project_id=project_id, content=content))
+        follow(rows, record(rows, MORE_VOTES, person_id=by, project_id=project_id, content=content, key=key))
+
+
+def _is_repeat(rows: Rows, by: str, key: str, project_id: str, content: dict[str, Any]) -> bool:
+    return repeated(rows, by, key, kind=MORE_VOTES, project_id=project_id, said=content) is not None
 
 
 def follow(rows: Rows, event: Event) -> None:

@@ -59,7 +59,7 @@ BODIES = {
     "POST /projects/{p}/costs": {"dollars_per_vote": 0.5}, "POST /projects/{p}/costs/override": {"reason": "x"},
     "POST /projects/{p}/costs/payment": {"key": "a-key-of-payment", "kind": "ai", "dollars": 1.0, "note": "x"},
     "POST /projects/{p}/steering": {"settings": {"cap_before_round": 40}}, "POST /projects/{p}/scale": {"reason": "x"},
-    "POST /projects/{p}/scores": [], "POST /projects/{p}/more-votes": {"items": [], "reason": "x"},
+    "POST /projects/{p}/scores": [], "POST /projects/{p}/more-votes": {"items": [], "reason": "x", "key": "a-key-of-votes"},
     "POST /projects/{p}/rounds": {"key": "a-key-of-a-round", "reason": "x"}, "POST /projects/{p}/alarms/{n}": {"act": "close", "reason": "x"},
     "POST /projects/{p}/state": {"state": "open"}, "POST /people/{u}/state": {"state": "active"},
     "POST /invites": {"key": "a-key-of-an-invite", "role": "rater"},

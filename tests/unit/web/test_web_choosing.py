@@ -324,10 +324,8 @@ def test_the_page_and_the_api_tell_which_arm_pairs_came_from(database, join):
     assert client.post(f"{base}/scores", json=[{"score": 0.5}]).status_code == 422
     items = client.get(f"{base}/items", params={"limit": 15}).json()
     assert len(client.get(f"{base}/items", params={"after": items["next"]}).json()["items"]) == 25
-    assert (
-        client.post(f"{base}/more-votes", json={"items": [items["items"][0]["id"]], "reason": "again"}).status_code
-        == 204
-    )
+    more = {"key": "a-key-of-more-votes", "items": [items["items"][0]["id"]], "reason": "again"}
+    assert client.post(f"{base}/more-votes", json=more).status_code == 204
 
 
 @SQLITE
@@ -354,6 +352,7 @@ def test_a_lead_asks_more_raters_for_one_pair_on_its_page(database, join):
     lea = Browser(make_app(database, place=PLACE, secret=b"s" * 32, rate_per_s=1e6, burst=10**6)).log_in("lea")
     item = stored(database, Item)[0].id
     assert "Ask more raters" in lea.get(f"/p/{project.id}/items/{item}").text
-    assert lea.post(f"/p/{project.id}/items/{item}/votes", extra="1", reason=" ").status_code == 422
-    assert lea.post(f"/p/{project.id}/items/{item}/votes", extra="1", reason="two answers").status_code == 303
+    sent = {"extra": "1", "key": "a-key-of-more-votes"}
+    assert lea.post(f"/p/{project.id}/items/{item}/votes", **sent, reason=" ").status_code == 422
+    assert lea.post(f"/p/{project.id}/items/{item}/votes", **sent, reason="two answers").status_code == 303
     assert rate(database, project, join("cem"), 6) == [item]

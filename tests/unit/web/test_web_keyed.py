@@ -1,4 +1,4 @@
-"""What creates things carries a key: a round, an invitation and a webhook that are asked for twice with one key are one."""
+"""What creates things carries a key: a round, an invitation, a webhook and more votes that are asked for twice with one key are one."""
 
 import re
 
@@ -8,9 +8,10 @@ from web_browser import Browser
 from web_example import pairs
 
 from fairlead.store.annotation.outside import Delivery, Webhook
-from fairlead.store.annotation.schema import Event, Invite
+from fairlead.store.annotation.schema import Event, Invite, Item, Progress
 from fairlead.store.annotation.steering import Round
 from fairlead.web import importing, people, projects, rounds
+from fairlead.web.client_lead import Lead
 from fairlead.web.errors import Refused
 
 KEY = "a-key-made-once"
@@ -85,6 +86,38 @@ def test_one_key_for_two_kinds_of_things_is_refused(large, join, program):
     client = program(join("lea", "lead"))
     assert client.post("invites", json={"key": KEY, "role": "rater"}).status_code == 201
     assert client.post(f"projects/{large.id}/rounds", json={"key": KEY, "reason": "x"}).status_code == 409
+
+
+def test_more_votes_that_are_asked_for_twice_with_one_key_are_asked_for_once(app, database, large, join, program):
+    """Over the API, by the client and by the form of a pair's page."""
+    lea = join("lea", "lead")
+    client, path = program(lea), f"projects/{large.id}/more-votes"
+    with database.read() as rows:
+        items = list(rows.scalars(sa.select(Item.id).where(Item.project_id == large.id).limit(3)))
+
+    def extra():
+        with database.read() as rows:
+            return [rows.get(Progress, item).num_extra for item in items]
+
+    body = {"items": items[:2], "extra": 2, "reason": "two answers"}
+    assert client.post(path, json=body).status_code == 422 and extra() == [0, 0, 0]  # a key is asked for
+    assert [client.post(path, json={**body, "key": KEY}).status_code for _ in range(2)] == [204, 204]
+    assert extra() == [2, 2, 0]
+    changed = client.post(path, json={**body, "extra": 3, "key": KEY})
+    assert (changed.status_code, changed.json()["error"]["code"]) == (409, "key_used") and extra() == [2, 2, 0]
+    assert client.post(path, json={**body, "key": f"{KEY}-2"}).status_code == 204 and extra() == [4, 4, 0]
+    sent: list[dict] = []
+    asked = Lead(
+        lambda method, path, body: sent.append(client.request(method, path[1:], json=body).status_code), large.id
+    )
+    for _ in range(2):
+        asked.ask_more_votes(items[2:], reason="one answer", key=f"{KEY}-3")
+    assert sent == [204, 204] and extra() == [4, 4, 1]
+    page, place = Browser(app).log_in("lea"), f"/p/{large.id}/items/{items[2]}"
+    form = page.get(place).text
+    form = form[form.index(f'action="{place}/votes"') :]
+    fields = {"extra": "5", "reason": "x", "key": re.search(r'name="key" value="([^"]+)"', form)[1]}
+    assert [page.post(f"{place}/votes", **fields).status_code for _ in range(2)] == [303, 303] and extra() == [4, 4, 6]
 
 
 def test_forms_that_are_sent_twice_make_one(app, database, large, join):

@@ -395,7 +395,7 @@ class ScoresShown(BaseModel):
     """Rows that name no completion of the project."""
 
 
-class MoreVotesSent(Sent):
+class MoreVotesSent(KeySent):
     """Ask more votes for single pairs."""
 
     items: list[str] = Field(max_length=10_000)

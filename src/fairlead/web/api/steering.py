@@ -74,4 +74,6 @@ def put_scores(who: Who, data: Data, project_id: str, sent: Scores) -> ScoresSho
 def ask_more_votes(who: Who, data: Data, project_id: str, sent: MoreVotesSent) -> None:
     """Ask more votes for single pairs than the project does."""
     policy.may_change_project(who)
-    drift.ask_more_votes(data, project_id, sent.items, extra=sent.extra, by=who.person_id, reason=sent.reason)
+    drift.ask_more_votes(
+        data, project_id, sent.items, extra=sent.extra, by=who.person_id, reason=sent.reason, key=sent.key
+    )

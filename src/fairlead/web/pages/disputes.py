@@ -122,13 +122,21 @@ def make_anchor(request: Request, project_id: str, item_id: str, csrf: Text = ""
 
 @router.post("/p/{project_id}/items/{item_id}/votes")
 def ask_more_votes(
-    request: Request, project_id: str, item_id: str, extra: Annotated[int, Form()], reason: Text, csrf: Text = ""
+    request: Request,
+    project_id: str,
+    item_id: str,
+    extra: Annotated[int, Form()],
+    reason: Text,
+    key: Text,
+    csrf: Text = "",
 ) -> Response:
     """Ask more raters for this pair than the project does."""
     check_csrf(request, csrf)
     who = actor(request)
     policy.may_change_project(who)
-    drift.ask_more_votes(around(request).database, project_id, [item_id], extra=extra, by=who.person_id, reason=reason)
+    drift.ask_more_votes(
+        around(request).database, project_id, [item_id], extra=extra, by=who.person_id, reason=reason, key=key
+    )
     return see(f"/p/{project_id}/items/{item_id}")
 
 
