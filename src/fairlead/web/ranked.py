@@ -45,13 +45,23 @@ class RankedVote:
 
 def ranked_votes(database: Database, project_id: str) -> Sequence[RankedVote]:
     """All of a project, in the order of their events; at most a minute old."""
-    return keep(database, project_id, "ranked", lambda: _read(database, project_id)).value
+    return keep(database, project_id, "ranked", lambda: _read(database, project_id), recall=lambda: _none(database, project_id)).value  # fmt: skip
+
+
+def _rankings(project_id: str) -> sa.Select[str]:
+    return sa.select(Item.id).where(
+        Item.project_id == project_id, Item.use != "anchor", sa.func.json_array_length(Item.completions) > 2
+    )
+
+
+def _none(database: Database, project_id: str) -> tuple[list[RankedVote], float] | None:
+    """Nothing to read where no item is ranked, which is seen at once."""
+    with database.read() as rows:
+        return None if rows.scalar(_rankings(project_id).limit(1)) else ([], 0.0)
 
 
 def _read(database: Database, project_id: str) -> list[RankedVote]:
-    wanted = sa.select(Item.id).where(
-        Item.project_id == project_id, Item.use != "anchor", sa.func.json_array_length(Item.completions) > 2
-    )
+    wanted = _rankings(project_id)
     query = (  # from the items, by the index of their votes: SQLite would go through all votes of the project in their order
         sa.select(Verdict.item_id, Person.name, Verdict.verdict, Verdict.ranking, Assignment.shown, Assignment.position, Verdict.event_number)
         .join(Assignment, Assignment.id == Verdict.assignment_id).join(Person, Person.id == Verdict.person_id)

@@ -1,15 +1,18 @@
 """Copies of what was read of a project's votes: a server that starts again reads only what changed, and never trusts a copy of another database."""
 
 import json
+import os
+import time
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from web_example import take, vote
+from web_example import pairs, take, vote
 
 from fairlead.store.annotation.schema import Assignment, Event
-from fairlead.web import verdicts
+from fairlead.web import importing, verdicts
 from fairlead.web.dashboard import copies, keeping, sheet
+from fairlead.web.frames import is_swapped
 
 
 @pytest.fixture
@@ -117,6 +120,33 @@ def test_a_copy_that_is_not_of_this_database_is_left_alone(database, project, re
     with database.read() as rows:
         assert copies.load(rows, copy, project.id) is None
     assert rows_of(sheet.sheet_of(database, project.id).value) == anew(database, project)
+
+
+def test_after_a_start_disagreements_are_listed_from_the_copy_with_its_age(
+    browser, database, project, read_twice, monkeypatch
+):
+    """The first look is not told that the list is being made, and what was decided since stands in it; newer votes follow."""
+    (ann, bob), copy = read_twice
+    lea = browser("lea", "lead")
+    for name in ("_KEPT", "_BUSY", "_REMEMBERED"):  # as in a process that has just started
+        monkeypatch.setattr(keeping, name, {})
+    monkeypatch.setattr(keeping, "MAX_AGE_S", 60.0)
+    monkeypatch.setattr(keeping, "LARGE", 3)
+    os.utime(copy, (time.time() - 900,) * 2)
+    importing.add_items(database, project.id, pairs(1, prefix="newer"))
+    for who, choice in ((ann, "a"), (bob, "b")):
+        given = take(database, who, project)
+        verdicts.submit(
+            database, who, given.id, vote("left" if (choice == "a") != is_swapped(given.shown) else "right")
+        )
+    first = lea.get(f"/p/{project.id}/disagreements?state=all")
+    assert first.status_code == 200 and "Computed 15 minutes ago; newer figures are being made" in first.text
+    assert "newer 0" not in first.text and lea.get(f"/p/{project.id}/adjudicate").status_code in (200, 303)
+    for busy in list(keeping._BUSY.values()):  # until the threads beside the pages are done
+        with busy:
+            pass
+    second = lea.get(f"/p/{project.id}/disagreements?state=all").text
+    assert "newer 0" in second and "at most a minute behind the votes" in second
 
 
 def test_a_full_disk_costs_no_reading(database, project, read_twice, monkeypatch):

@@ -11,6 +11,7 @@ Example:
 
 import contextlib
 import json
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ class SheetRead:
     last_event: int
     saved_event: int = 0
     """Last event of the copy on disk; 0 without one."""
+    written_at: float = 0.0
+    """Of a reading that is a copy: when that was written, seconds since 1970."""
 
 
 def keep_in(database: Database, folder: Path) -> None:
@@ -104,12 +107,12 @@ def load(rows: Rows, file: Path | None, project_id: str) -> SheetRead | None:
             last_event = int(stored["last_event"])
             if str(stored["mark"]) != _mark(rows, project_id, last_event):
                 return None
-            return _read(stored, last_event)
+            return _read(stored, last_event, written_at=os.fstat(raw.fileno()).st_mtime)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # damaged: all is read again
         return None
 
 
-def _read(stored: Any, last_event: int) -> SheetRead:
+def _read(stored: Any, last_event: int, *, written_at: float) -> SheetRead:
     known = [json.loads(text) for text in stored["known"].tolist()]
     uses = {use: use for use in set(stored["uses"].tolist())}  # one text for all items of a use
     columns = zip(stored["uses"].tolist(), stored["fields"].tolist(), stored["lengths"].tolist(), strict=True)
@@ -119,6 +122,7 @@ def _read(stored: Any, last_event: int) -> SheetRead:
     }
     return SheetRead(
         columns={name: stored[name].astype(kind) for name, kind in names.items()}, last_event=last_event, saved_event=last_event,
+        written_at=written_at,
         items={name.decode(): number for number, name in enumerate(stored["item_ids"].tolist())},
         raters={name.decode(): number for number, name in enumerate(stored["rater_ids"].tolist())},
         facts=[Fact(use=uses[use], fields=known[place], length_a=a, length_b=b) for use, place, (a, b) in columns],

@@ -5,6 +5,7 @@ the project is so large that no page should wait for it: then the last one of an
 """
 
 import contextlib
+import functools
 import math
 import threading
 import time
@@ -56,13 +57,15 @@ _HERE = threading.local()
 
 
 def keep(
-    database: Database, project_id: str, name: str, make: Callable[[], T], *, kind: Any = None, reads_votes: bool = True
+    database: Database, project_id: str, name: str, make: Callable[[], T], *, kind: Any = None, reads_votes: bool = True,
+    recall: Callable[[], tuple[T, float] | None] | None = None,
 ) -> Kept[T]:  # fmt: skip
     """The kept reading of this name while it is young, or while a new one that takes long is being made; else a new one.
 
     Args:
         kind: type of the reading, where it is remembered beyond this process.
         reads_votes: every vote is read; False for what is read from totals, which is quick in any project.
+        recall: finds the last reading of an earlier process with its age in seconds, where it is kept elsewhere than `kind` says.
     Raises:
         NotYet: the first reading of a large project is being made.
     """
@@ -71,8 +74,10 @@ def keep(
         busy = _BUSY.setdefault(key, threading.Lock())
         found = _KEPT.get(key)
     is_beside = getattr(_HERE, "is_beside", False)
-    if found is None and kind is not None and not is_beside and _is_large(database, project_id):
-        found = _recalled(database, key, kind)
+    if recall is None and kind is not None:
+        recall = functools.partial(remembered.recall, database, project_id, name, kind)
+    if found is None and recall is not None and not is_beside and _is_large(database, project_id):
+        found = _recalled(key, recall)
     if found is not None and time.monotonic() - found.made_at <= MAX_AGE_S:
         return found
     if not is_beside and (
@@ -111,9 +116,9 @@ def made_here() -> Generator[None]:
         _HERE.is_beside = False
 
 
-def _recalled(database: Database, key: _Key, kind: Any) -> Kept[Any] | None:
+def _recalled(key: _Key, recall: Callable[[], tuple[Any, float] | None]) -> Kept[Any] | None:
     """As it was before this process; made again when it is looked at."""
-    found = remembered.recall(database, key[1], key[2], kind)
+    found = recall()
     if found is None:
         return None
     kept = Kept(value=found[0], made_at=time.monotonic() - found[1], took_s=math.inf)

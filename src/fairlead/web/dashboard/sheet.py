@@ -10,6 +10,7 @@ Example:
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,8 +97,15 @@ class Sheet:
 
 
 def sheet_of(database: Database, project_id: str) -> Kept[Sheet]:
-    """At most a minute old. After the first one only what changed since is read."""
-    return keep(database, project_id, "sheet", lambda: _newer(database, project_id))
+    """At most a minute old. After the first one only what changed since is read; until then a large project's is that of its copy on disk."""
+    return keep(database, project_id, "sheet", lambda: _newer(database, project_id), recall=lambda: _copied(database, project_id))  # fmt: skip
+
+
+def _copied(database: Database, project_id: str) -> tuple[Sheet, float] | None:
+    """As an earlier process left it, with its age in seconds."""
+    with database.read() as rows:
+        found = copies.load(rows, copies.place_of(database, project_id), project_id)
+        return None if found is None else (as_sheet(found, names_of(rows)), max(0.0, time.time() - found.written_at))
 
 
 _LAST: dict[tuple[str, str], SheetRead] = {}
