@@ -16,7 +16,9 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -211,8 +213,8 @@ def step(name: str, file: Path) -> dict[str, float]:
         else:
             with database.read() as rows:
                 project_id = rows.scalars(sa.select(Project.id)).one()
-            found = exporting.zip_project(database, project_id)
-            shutil.rmtree(found.parent)
+            with tempfile.TemporaryFile() as out, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+                exporting.write_archive(archive, database, project_id)
     return {
         "s": round(time.monotonic() - start, 2),
         "cpu_s": round(time.process_time(), 2),

@@ -9,6 +9,8 @@ Example:
 """
 
 import contextlib
+import hashlib
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -38,7 +40,7 @@ class JsonLines:
         if self._file is None:
             temporary = self._stack.enter_context(atomic_path(self.path))
             self._file = self._stack.enter_context(open_write(temporary, is_gzip=self.path.suffix == ".gz"))
-        self._file.write(dump_json(to_dict(row) if isinstance(row, Record) else row) + "\n")
+        self._file.write(_line(row))
         self.num_rows += 1
 
     def __enter__(self) -> Self:
@@ -52,6 +54,46 @@ class JsonLines:
             temporary = self._stack.enter_context(atomic_path(self.path))
             self._stack.enter_context(open_write(temporary, is_gzip=self.path.suffix == ".gz"))
         self._stack.__exit__(kind, error, trace)
+
+
+class MemberLines:
+    """The same as a member of a zip archive that is being written; no other member can be until the block ends. Without a row there is none.
+
+    Args:
+        archive: open for writing, also to what cannot be sought in.
+        name: of the member.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
+        self.num_rows = 0
+        self._archive, self._name = archive, name
+        self._digest = hashlib.sha256()
+        self._member: IO[bytes] | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far."""
+        return self._digest.hexdigest()
+
+    def write(self, row: Mapping[str, Any] | Record) -> None:
+        """Add a row or a record."""
+        if self._member is None:
+            self._member = self._archive.open(self._name, "w", force_zip64=True)  # how large it becomes is not known
+        line = _line(row).encode()
+        self._digest.update(line)
+        self._member.write(line)
+        self.num_rows += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._member is not None:
+            self._member.close()
+
+
+def _line(row: Mapping[str, Any] | Record) -> str:
+    return dump_json(to_dict(row) if isinstance(row, Record) else row) + "\n"
 
 
 def write_json_list(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> int:

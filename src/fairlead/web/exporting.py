@@ -17,8 +17,8 @@ import contextlib
 import dataclasses
 import hashlib
 import itertools
-import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +32,7 @@ from fairlead.core.errors import DataError, explain
 from fairlead.core.io import write_json, write_text
 from fairlead.core.records import Judgment, Message, Task
 from fairlead.core.records import Verdict as Outcome
-from fairlead.core.streams import JsonLines
+from fairlead.core.streams import JsonLines, MemberLines
 from fairlead.feedback.collected import Comparison, as_row
 from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.leading import Decision
@@ -47,7 +47,8 @@ from fairlead.web.given import Given, given_items, no_votes, rated_ids
 from fairlead.web.inclusion import Inclusion, inclusions
 from fairlead.web.projects import get_project
 
-_FILES = ("comparisons", "votes", "decisions", "items", "anchors", "qualifications", "demonstrations")
+_COMPARISONS = "comparisons"
+_FILES = (_COMPARISONS, "votes", "decisions", "items", "anchors", "qualifications", "demonstrations")
 _ALWAYS = _FILES[:4]
 """Those that are there even when they hold no row."""
 
@@ -81,9 +82,13 @@ class _Counts:
     versions: set[str] = field(default_factory=set[str])
 
 
-def export_project(database: Database, project: Project, out: Path) -> Export:
+def export_project(
+    database: Database, project: Project, out: Path, *, comparisons: MemberLines | None = None
+) -> Export:
     """Write all files of a project as of one moment, prompt by prompt; none is there before all are complete.
 
+    Args:
+        comparisons: where the comparisons go in place of their file, as they are read.
     Raises:
         DataError: nobody has voted yet, or the files do not hold what the database does.
     """
@@ -92,8 +97,10 @@ def export_project(database: Database, project: Project, out: Path) -> Export:
         if not ids:
             raise no_votes(project)
         with contextlib.ExitStack() as stack:
-            files = {
-                name: stack.enter_context(JsonLines(out / f"{name}.jsonl", is_optional=name not in _ALWAYS))
+            given = {} if comparisons is None else {_COMPARISONS: comparisons}
+            files: dict[str, JsonLines | MemberLines] = {
+                name: given.get(name)
+                or stack.enter_context(JsonLines(out / f"{name}.jsonl", is_optional=name not in _ALWAYS))
                 for name in _FILES
             }
             counts = _write_votes(rows, project, ids, files)
@@ -119,11 +126,16 @@ def export_project(database: Database, project: Project, out: Path) -> Export:
         num_overruled=counts.num_overruled,
     )
     written = [f"{name}.jsonl" for name, file in files.items() if file.num_rows or name in _ALWAYS]
-    _write_manifest(out, project, export, [*written, *(f"guideline-{guideline.version}.md" for guideline in documents)])
+    written += [f"guideline-{guideline.version}.md" for guideline in documents]
+    sent = {} if comparisons is None else {f"{_COMPARISONS}.jsonl": comparisons.sha256}
+    digests = {name: sent.get(name) or _digest(out / name) for name in written}
+    _write_manifest(out, project, export, digests)
     return export
 
 
-def _write_votes(rows: Rows, project: Project, ids: Sequence[str], files: Mapping[str, JsonLines]) -> _Counts:
+def _write_votes(
+    rows: Rows, project: Project, ids: Sequence[str], files: Mapping[str, JsonLines | MemberLines]
+) -> _Counts:
     counts, included = _Counts(), inclusions(rows, project)
     found = given_items(rows, project.id, ids)
     for _, group in itertools.groupby(found, key=lambda each: each.item.prompt_id):
@@ -162,26 +174,31 @@ def _check_complete(rows: Rows, project: Project, counts: _Counts) -> None:
         )
 
 
-def _write_manifest(out: Path, project: Project, export: Export, files: Sequence[str]) -> None:
+def _write_manifest(out: Path, project: Project, export: Export, digests: Mapping[str, str]) -> None:
     write_json(out / "manifest.json", {
         "project": project.name, "comparisons": export.num_comparisons, "votes": export.num_votes, "skips": export.num_skips,
         "raters": export.num_raters, "decisions": export.num_decisions, "demonstrations": export.num_demonstrations,
-        "overruled_edits": export.num_overruled, "sha256": {name: _digest(out / name) for name in files},
+        "overruled_edits": export.num_overruled, "sha256": digests,
     })  # fmt: skip
 
 
-def zip_project(database: Database, project_id: str) -> Path:
-    """All files of a project in an archive, alone in a new temporary folder that the caller removes."""
+def write_archive(archive: zipfile.ZipFile, database: Database, project_id: str) -> None:
+    """All files of a project into an archive: the comparisons while they are read, what is written beside them after that."""
     with database.read() as rows:
         project = get_project(rows, project_id)
-    folder = Path(tempfile.mkdtemp(prefix="fairlead-export-"))
-    try:
-        export = export_demonstrations if project.kind == "demonstration" else export_project
-        export(database, project, folder / "votes")
-        return Path(shutil.make_archive(str(folder / "votes"), "zip", folder / "votes"))
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
+    with tempfile.TemporaryDirectory(prefix="fairlead-export-") as folder:
+        if project.kind == "demonstration":
+            export_demonstrations(database, project, Path(folder))
+        else:
+            with MemberLines(archive, f"{_COMPARISONS}.jsonl") as comparisons:
+                export_project(database, project, Path(folder), comparisons=comparisons)
+        add_files(archive, Path(folder))
+
+
+def add_files(archive: zipfile.ZipFile, folder: Path) -> None:
+    """Each file of a folder as a member."""
+    for file in sorted(folder.iterdir()):
+        archive.write(file, file.name)
 
 
 def comparisons_of(given: Sequence[Given], *, included: Mapping[str, Inclusion]) -> list[Comparison]:

@@ -7,8 +7,8 @@ Example:
 """
 
 import datetime
-import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from fairlead.preferences.item_export import Written, check_target, write_rated
 from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.schema import Assignment, Item, Project, Verdict
 from fairlead.web.decisions import decision_meta, ranked_meta
+from fairlead.web.exporting import add_files
 from fairlead.web.frames import is_swapped
 from fairlead.web.given import Given, given_items, no_votes, rated_ids
 from fairlead.web.inclusion import Inclusion, inclusions
@@ -148,19 +149,14 @@ def export_as(
         return write_rated(out, items, to=to, method=method, is_blind=is_blind)
 
 
-def zip_as(
-    database: Database, project_id: str, *, to: str, method: str = "auto", is_blind: bool = False, with_outside: bool = False
-) -> Path:  # fmt: skip
-    """The same in an archive, alone in a new temporary folder that the caller removes."""
+def write_archive_as(
+    archive: zipfile.ZipFile, database: Database, project_id: str, *, to: str, method: str = "auto", is_blind: bool = False,
+    with_outside: bool = False,
+) -> None:  # fmt: skip
+    """The same into an archive."""
     with database.read() as rows:
         project = get_project(rows, project_id)
-    folder = Path(tempfile.mkdtemp(prefix="fairlead-export-"))
-    try:
-        inside = folder / "votes"
-        inside.mkdir()
-        file = inside / f"{to}{ENDINGS.get(to, '.jsonl')}"
+    with tempfile.TemporaryDirectory(prefix="fairlead-export-") as folder:
+        file = Path(folder) / f"{to}{ENDINGS.get(to, '.jsonl')}"
         export_as(database, project, file, to=to, method=method, is_blind=is_blind, with_outside=with_outside)
-        return Path(shutil.make_archive(str(folder / "votes"), "zip", inside))
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
+        add_files(archive, Path(folder))

@@ -1,6 +1,6 @@
 """Texts in and votes out, as files."""
 
-import shutil
+import functools
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse
-from starlette.background import BackgroundTask
+from fastapi.responses import StreamingResponse
 
 from fairlead.core.config import parse_yaml
 from fairlead.core.errors import ConfigError, DataError
@@ -21,10 +20,11 @@ from fairlead.web.api.access import Data, Who
 from fairlead.web.api.models import ImportShown
 from fairlead.web.demonstrations import transfer as wanted
 from fairlead.web.errors import Refused, invalid
-from fairlead.web.exporting import zip_project
+from fairlead.web.exporting import write_archive
 from fairlead.web.needs import need_of
 from fairlead.web.policy import Actor
-from fairlead.web.rated import zip_as
+from fairlead.web.rated import write_archive_as
+from fairlead.web.sending import send
 
 router = APIRouter(tags=["transfer"])
 ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv", ".parquet")
@@ -135,21 +135,24 @@ def _import_items(database: Database, who: Actor, project_id: str, file: Path, a
     )  # fmt: skip
 
 
-@router.get("/projects/{project_id}/export", response_class=FileResponse)
+@router.get("/projects/{project_id}/export", response_class=StreamingResponse)
 def export(
     who: Who, data: Data, project_id: str,
     format: Annotated[str, Query(max_length=40, description="native, or what `fairlead votes convert` writes.")] = "native",
     method: Annotated[str, Query(max_length=40, description="How votes are added up, where the format holds labels or preferences.")] = "auto",
     blind: Annotated[bool, Query(description="Leave the names of models out.")] = False,
     outside: Annotated[bool, Query(description="With the votes of other tools.")] = False,
-) -> FileResponse:  # fmt: skip
+) -> StreamingResponse:  # fmt: skip
     """All votes as `fairlead annotate export` writes them, in a zip archive."""
     policy.may_export(who)
     if format == "native" and (blind or outside or method != "auto"):
         raise invalid(
             "native names models and holds the own votes alone. Choose another format, fairlead_items for instance."
         )
-    archive = zip_project(data, project_id) if format == "native" else zip_as(data, project_id, to=format, method=method, is_blind=blind,
-                                                                              with_outside=outside)  # fmt: skip
-    return FileResponse(archive, filename="votes.zip", media_type="application/zip",
-                        background=BackgroundTask(shutil.rmtree, archive.parent))  # fmt: skip
+    write = (
+        functools.partial(write_archive, database=data, project_id=project_id)
+        if format == "native"
+        else functools.partial(write_archive_as, database=data, project_id=project_id, to=format, method=method, is_blind=blind,
+                               with_outside=outside)
+    )  # fmt: skip
+    return send(write, filename="votes.zip")

@@ -1,13 +1,12 @@
 """The lead's pages: how a project goes, the guideline's next version, people, votes out."""
 
-import shutil
+import functools
 from collections.abc import Sequence
 from typing import Annotated
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Form, Query, Request
-from fastapi.responses import FileResponse, Response
-from starlette.background import BackgroundTask
+from fastapi.responses import Response
 
 from fairlead.report.charts import draw_chart
 from fairlead.store.annotation.schema import Person
@@ -18,11 +17,12 @@ from fairlead.web.calibration import waive
 from fairlead.web.dashboard.flow import flow_of
 from fairlead.web.errors import Refused, missing
 from fairlead.web.examples import with_example
-from fairlead.web.exporting import zip_project
+from fairlead.web.exporting import write_archive
 from fairlead.web.pages import talking, writing
 from fairlead.web.pages.context import actor, around, check_csrf, render, see
 from fairlead.web.quality import quality_of
-from fairlead.web.rated import zip_as
+from fairlead.web.rated import write_archive_as
+from fairlead.web.sending import send
 from fairlead.web.status import status_of
 from fairlead.web.verdicts import new_key
 
@@ -156,13 +156,12 @@ def export(
     """All votes, as `fairlead annotate export` writes them."""
     policy.may_export(actor(request))
     database = around(request).database
-    archive = (
-        zip_project(database, project_id)
+    write = (
+        functools.partial(write_archive, database=database, project_id=project_id)
         if format == "native"
-        else zip_as(database, project_id, to=format, method=method)
+        else functools.partial(write_archive_as, database=database, project_id=project_id, to=format, method=method)
     )
-    return FileResponse(archive, filename="votes.zip", media_type="application/zip",
-                        background=BackgroundTask(shutil.rmtree, archive.parent))  # fmt: skip
+    return send(write, filename="votes.zip")
 
 
 @router.get("/people")
