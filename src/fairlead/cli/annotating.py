@@ -147,21 +147,22 @@ def import_wanted(db: str, source: Path, *, project: str, with_drafts: bool, is_
             database, project, kind="demonstration", votes_per_item=1, calibration_items=0
         )
         added = transfer.add_wanted(database, target.id, found.wanted)
-    terminal.say(
-        f"{added.num_new:,} conversations into {target.name}, {added.num_drafts:,} with a draft; each is written, then reviewed."
-    )
+        terminal.say(
+            f"{added.num_new:,} conversations into {target.name}, {added.num_drafts:,} with a draft; each is written, then reviewed."
+        )
+        _say_unmatched(database, target, what="conversations")
     if added.num_known:
         terminal.say(f"  {added.num_known:,} are in it already")
     _say_left_out(found.left_out, rejects, faults=found.faults)
 
 
-def _say_unmatched(database: Database, project: Project) -> None:
-    """Items that no rater can get, for want of a language or skill."""
+def _say_unmatched(database: Database, project: Project, *, what: str = "items") -> None:
+    """What no rater can get, for want of a language or skill."""
     with database.read() as rows:
         alone = [row for row in matching.coverage(rows, project) if row.needs and not row.num_raters]
     for row in alone:
         terminal.say(
-            f"  {row.num_items:,} items ask for {row.words}, which no rater has yet: write it down on the page People"
+            f"  {row.num_items:,} {what} ask for {row.words}, which no rater has yet: write it down on the page People"
         )
 
 

@@ -13,6 +13,7 @@ from fairlead.store.annotation.database import Rows, run
 from fairlead.store.annotation.schema import Person, Progress, Project, table_of
 from fairlead.store.annotation.skills import Ability, Demand, Qualification
 from fairlead.store.annotation.steering import Anchor
+from fairlead.store.annotation.written import Demonstration, Writing
 from fairlead.web.needs import in_words
 from fairlead.web.steering import steering_of
 
@@ -108,11 +109,16 @@ class Coverage:
 
 
 def coverage(rows: Rows, project: Project) -> list[Coverage]:
-    """What waits, by what it asks for; those that nobody can rate first."""
-    waiting = rows.execute(
+    """What waits, by what it asks for; those that nobody can rate first. Of demonstrations what has no accepted reply, one of which each lacks."""
+    pairs = (
         sa.select(Progress.needs, sa.func.count(), sa.func.sum(Progress.num_lacking))
         .where(Progress.project_id == project.id, Progress.use == "production", Progress.num_lacking > 0).group_by(Progress.needs)
-    ).all()  # fmt: skip
+    )  # fmt: skip
+    writings = (
+        sa.select(Writing.needs, sa.func.count(), sa.func.count()).join(Demonstration, Demonstration.writing_id == Writing.id)
+        .where(Writing.project_id == project.id, Demonstration.state != "accepted").group_by(Writing.needs)
+    )  # fmt: skip
+    waiting = rows.execute(writings if project.kind == "demonstration" else pairs).all()
     raters = rows.execute(
         sa.select(Person.id, Person.name).where(Person.state == "active", Person.role.in_(("rater", "adjudicator"))).order_by(Person.name)
     ).all()  # fmt: skip

@@ -10,15 +10,18 @@ import sqlalchemy as sa
 from fairlead.core.io import Rejects, write_jsonl
 from fairlead.core.records import Completion, Message, Prompt
 from fairlead.formats import read_demonstrations
+from fairlead.store.annotation import schema
 from fairlead.store.annotation.schema import Event
-from fairlead.store.annotation.written import Demonstration, WritingTask
-from fairlead.web import projects, verdicts
+from fairlead.store.annotation.written import Demonstration, Writing, WritingTask
+from fairlead.web import abilities, matching, projects, verdicts
 from fairlead.web.demonstrations import actions, desk, transfer
 from fairlead.web.demonstrations.actions import Reply, Review
 from fairlead.web.demonstrations.counts import by_person, counts_of, own_replies
 from fairlead.web.demonstrations.kept import share_standing
 from fairlead.web.erasing import erase_person
 from fairlead.web.errors import Refused
+from fairlead.web.needs import abilities_from
+from fairlead.web.projects import get_project
 from fairlead.web.queue import Nothing
 
 DRAFT = "The draft says that seven times six is forty-two, which is right."
@@ -422,3 +425,64 @@ def test_kinds_of_projects_are_kept_apart(database, writing, project):
         projects.create_project(database, "x", kind="essay")
     again = transfer.add_wanted(database, writing.id, wanted(3))
     assert (again.num_new, again.num_known) == (1, 2)
+
+
+def asking(num, prefix, **meta):
+    prompts = (Prompt(messages=(Message(role="user", content=f"{prefix} {i}"),), meta=meta) for i in range(num))
+    return [transfer.Wanted(prompt=prompt) for prompt in prompts]
+
+
+def about(database, task):
+    with database.read() as rows:
+        writing = rows.get(Writing, task.writing_id)
+        return rows.get(schema.Prompt, (writing.project_id, writing.prompt_id)).record["messages"][0]["content"]
+
+
+def test_what_asks_for_a_language_is_written_and_reviewed_by_those_who_have_it(database, writing, join):
+    """Ann has German and code, Bob German alone, Cem nothing; what was there before asks for nothing and goes to all."""
+    transfer.add_wanted(database, writing.id, asking(1, "frage", language="DE"))
+    transfer.add_wanted(database, writing.id, asking(1, "quelltext", language="de", skills=["code"]))
+    ann, bob, cem = (join(name) for name in ("ann", "bob", "cem"))
+    for who, skills in ((ann, "code"), (bob, "")):
+        abilities.set_abilities(database, who.person_id, list(abilities_from(languages="de", skills=skills)), by=None)
+    written = []
+    while not isinstance(task := desk.next_task(database, cem, writing.id), Nothing):
+        written.append(about(database, task))
+        actions.hand_in(database, cem, task.id, reply())
+    assert sorted(written) == ["question 0", "question 1"]
+    assert task.reason == "waiting"  # for the reviews of the own ones
+    for _ in range(2):
+        actions.review(database, bob, take(database, bob, writing).id, review())
+    assert desk.next_task(database, cem, writing.id) == Nothing(reason="unmatched")
+    task = take(database, bob, writing)
+    assert about(database, task) == "frage 0"
+    actions.hand_in(database, bob, task.id, reply())
+    assert desk.next_task(database, bob, writing.id) == Nothing(reason="waiting")
+    assert desk.next_task(database, cem, writing.id) == Nothing(reason="unmatched")  # nor does he review it
+    actions.review(database, ann, take(database, ann, writing).id, review())
+    assert desk.next_task(database, bob, writing.id) == Nothing(reason="unmatched")
+    assert about(database, take(database, ann, writing)) == "quelltext 0"
+
+
+def test_the_lead_sees_what_nobody_can_write(database, writing, browser, join):
+    """The rater who is there has no language; once it is written down, nothing is said any more."""
+    transfer.add_wanted(database, writing.id, asking(2, "frage", language="de"))
+    ann, lea = join("ann"), browser("lea", "lead")
+    page = lea.get(f"/p/{writing.id}").text
+    assert "2 conversations that ask for de wait, and no rater can get them" in page
+    with database.read() as rows:
+        (row,) = (row for row in matching.coverage(rows, get_project(rows, writing.id)) if row.needs)
+    assert (row.needs, row.num_items, row.num_lacking, row.num_raters) == ("language:de", 2, 2, 0)
+    abilities.set_abilities(database, ann.person_id, ["language:de"], by=None)
+    assert "no rater can get them" not in lea.get(f"/p/{writing.id}").text
+
+
+def test_conversations_whose_language_is_no_word_are_left_out(tmp_path):
+    rows = [
+        {"prompt": f"{text}?", "chosen": "Ja.", "rejected": "Nein.", "language": said}
+        for text, said in (("Was", "de"), ("Hm", ["de", "en"]))
+    ]
+    write_jsonl(tmp_path / "in.jsonl", rows)
+    found = transfer.read_wanted(tmp_path / "in.jsonl", with_drafts=False, rejects_file=tmp_path / "r.jsonl")
+    assert [each.prompt.messages[0].content for each in found.wanted] == ["Was?"]
+    assert found.left_out == {"conversations whose language or skills are more than one language": 1}

@@ -9,7 +9,7 @@ draft_asks       derived: drafts that people asked the served policy for
 from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from fairlead.store.annotation.schema import Id, Number, Table
+from fairlead.store.annotation.schema import NEEDS, Id, Number, Table
 
 
 class Writing(Table):
@@ -23,6 +23,8 @@ class Writing(Table):
     """Completion that is offered as a draft."""
     rank: Mapped[int] = mapped_column(Number)
     """Random at import; writings are handed out in its order."""
+    needs: Mapped[str] = mapped_column(NEEDS, default="")
+    """Language and skills that its author and reviewer must have, as `web.needs` writes them."""
     __table_args__ = (UniqueConstraint("project_id", "prompt_id"),)
 
 

@@ -1,7 +1,8 @@
 """Who gets what: first what is on the own desk, then replies of others to be reviewed, then conversations without a reply.
 
 What was sent back waits a week for its author, then anybody may write it. Nobody reviews what is their own, and nobody gets again what they
-skipped. A writing on somebody's desk is left alone until the lease ends, which every saved letter prolongs.
+skipped, nor what asks for a language or skill that does not count for them (`matching`). A writing on somebody's
+desk is left alone until the lease ends, which every saved letter prolongs.
 """
 
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ import sqlalchemy as sa
 
 from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.schema import Project
-from fairlead.store.annotation.written import Demonstration, WritingTask
+from fairlead.store.annotation.written import Demonstration, Writing, WritingTask
 from fairlead.web.errors import Refused, missing
+from fairlead.web.matching import matched_needs
 from fairlead.web.people import new_id, now_ms
 from fairlead.web.policy import Actor
 from fairlead.web.projects import get_project
@@ -41,7 +43,7 @@ def next_task(database: Database, actor: Actor, project_id: str) -> WritingTask 
         if held is not None:
             held.leased_until = now_ms() + LEASE_MS
             return held
-        candidate = _candidate(rows, actor, project_id)
+        candidate = _candidate(rows, actor, project)
         if isinstance(candidate, Nothing):
             return candidate
         task = WritingTask(
@@ -80,16 +82,21 @@ def _leased(part: str) -> sa.Select[str]:
     )
 
 
-def _candidate(rows: Rows, actor: Actor, project_id: str) -> Candidate | Nothing:
-    all_ = sa.select(Demonstration).where(Demonstration.project_id == project_id)
+def _candidate(rows: Rows, actor: Actor, project: Project) -> Candidate | Nothing:
+    whole = sa.select(Demonstration).where(Demonstration.project_id == project.id)
+    needs, is_all = matched_needs(rows, project, actor.person_id)
+    fitting = sa.select(Writing.id).where(Writing.project_id == project.id, Writing.needs.in_(needs))
+    all_ = whole if is_all else whole.where(Demonstration.writing_id.in_(fitting))
     for part, wanted in (("write", _own_returned(actor)), ("review", _to_review(actor)), ("write", _to_write(actor))):
         free = ~_of(_leased(part)).exists()
         order = Demonstration.event_number if part == "review" else Demonstration.rank
         found = rows.scalar(all_.where(wanted, free).order_by(order).limit(1))
         if found is not None:
             return Candidate(found=found, part=part)
-    open_ = all_.where(Demonstration.state != "accepted").limit(1)
-    return Nothing(reason="finished" if rows.scalar(open_) is None else "waiting")
+    if rows.scalar(all_.where(Demonstration.state != "accepted").limit(1)) is not None:
+        return Nothing(reason="waiting")
+    is_left = not is_all and rows.scalar(whole.where(Demonstration.state != "accepted").limit(1)) is not None
+    return Nothing(reason="unmatched" if is_left else "finished")
 
 
 def _of(tasks: sa.Select[str]) -> sa.Select[str]:

@@ -29,6 +29,8 @@ from fairlead.web.demonstrations.derive import untouched
 from fairlead.web.errors import invalid
 from fairlead.web.events import record
 from fairlead.web.importing import MAX_TEXT
+from fairlead.web.matching import demand
+from fairlead.web.needs import needs_of
 from fairlead.web.people import new_id
 from fairlead.web.projects import get_project
 from fairlead.web.screening import NUM_FAULTS, Placed, screened
@@ -127,6 +129,10 @@ def _fault(prompt: Prompt) -> str | None:
         return "conversations with a NUL character"
     if max(map(len, texts)) > MAX_TEXT:
         return f"conversations with a text beyond {MAX_TEXT:,} characters"
+    try:
+        needs_of(prompt.meta)
+    except ValueError as fault:
+        return f"conversations whose language or skills are {fault}"
     return None
 
 
@@ -148,12 +154,13 @@ def add_wanted(database: Database, project_id: str, wanted: Sequence[Wanted], *,
         add_content(rows, project_id, schema.Completion, [each.draft for each in new if each.draft])
         made = [
             Writing(id=new_id(), project_id=project_id, prompt_id=each.prompt.id, draft_id=each.draft.id if each.draft else None,
-                    rank=secrets.randbelow(2**53))
+                    rank=secrets.randbelow(2**53), needs=" ".join(needs_of(each.prompt.meta)))
             for each in new
         ]  # fmt: skip
         rows.add_all(made)
         rows.flush()
         rows.add_all(untouched(writing.id, project_id, writing.rank) for writing in made)
+        demand(rows, project_id, rows.scalars(sa.select(Writing.needs).where(Writing.project_id == project_id).distinct()).all())  # fmt: skip
         record(rows, "writings.imported", person_id=by, project_id=project_id, content={"writings": len(new)})
         num_drafts = sum(each.draft is not None for each in new)
         return Added(num_new=len(new), num_drafts=num_drafts, num_known=len(wanted) - len(new))

@@ -16,6 +16,7 @@ from fairlead.web.demonstrations.drafts import ask_draft, ask_of
 from fairlead.web.demonstrations.reviews import reviews_of
 from fairlead.web.demonstrations.showing import Shown, show
 from fairlead.web.errors import Refused
+from fairlead.web.matching import coverage
 from fairlead.web.pages.context import actor, around, check_csrf, render, see, wants_json
 from fairlead.web.people import now_ms
 from fairlead.web.policy import Actor
@@ -175,5 +176,8 @@ def overview(request: Request, project: Project) -> Response:
     """How far a project of demonstrations is; `lead.overview` has asked the policy."""
     with around(request).database.read() as rows:
         counts, people = counts_of(rows, project.id), by_person(rows, project.id)
+        alone = [row for row in coverage(rows, project) if not row.num_raters and row.needs]
     reviews = reviews_of(around(request).database, project.id).value
-    return render(request, "demonstrations.html", project=project, counts=counts, people=people, reviews=reviews)
+    return render(
+        request, "demonstrations.html", project=project, counts=counts, people=people, reviews=reviews, alone=alone
+    )
