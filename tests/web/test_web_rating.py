@@ -15,6 +15,13 @@ return [...document.querySelectorAll("button, .option, .button, select, textarea
   .map((e) => [e.textContent.trim(), e.getBoundingClientRect().height])
   .filter(([, height]) => height < 44);
 """
+LINES = """
+return Object.fromEntries([...document.querySelectorAll('.option span')].map((span) => {
+  const text = document.createRange();
+  text.selectNodeContents(span.lastChild);
+  return [span.lastChild.textContent.trim(), new Set([...text.getClientRects()].map((box) => Math.round(box.top))).size];
+}));
+"""
 
 
 def test_by_keyboard_alone_to_the_pipeline(driver, served, tmp_path):
@@ -254,6 +261,20 @@ def test_a_phone_never_scrolls_sideways_and_shows_one_reply(driver, served):
     driver.find_element("css selector", "[data-tab='1']").click()
     assert driver.execute_script(shown) == [False, True]
     assert driver.execute_script(TARGETS) == []
+
+
+def test_eight_verdicts_stand_in_one_line_each_on_a_desktop(driver, served):
+    """So that the keys stand beside each other; `Right slightly better` is the longest."""
+    served.project(pairs(3))
+    served.join("ann")
+    ann = Rater(driver, served, "ann")
+    metrics = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    driver.refresh()
+    wait("the page", lambda: ann.assignment)
+    lines = driver.execute_script(LINES)
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert len(lines) == 8 and set(lines.values()) == {1}, lines
 
 
 def test_rating_works_without_scripts(driver, served):
