@@ -163,7 +163,7 @@ def _mismatch_metrics(
     keep, weights = rollouts.keep, rollouts.correction
     return {
         "rl/sampling_gap": sum_and_count(gaps.abs(), keep),
-        "rl/mismatch": sum_and_count(ratios, keep),
+        "rl/mismatch_mean": sum_and_count(ratios, keep),
         "rl/mismatch_squared": sum_and_count(ratios**2, keep),
         "rl/correction_capped_share": sum_and_count(((weights < ratios) & (weights > 0)).to(ratios.dtype), keep),
         "rl/correction_masked_share": sum_and_count((weights == 0).to(ratios.dtype), keep),
@@ -171,11 +171,11 @@ def _mismatch_metrics(
 
 
 def with_sample_share(means: Mapping[str, float]) -> dict[str, float]:
-    """What is logged of the means of a loss's metrics: the effective sample size in place of mean and mean square of the ratios."""
-    logged = {name: mean for name, mean in means.items() if name not in ("rl/mismatch", "rl/mismatch_squared")}
-    if "rl/mismatch" not in means:
-        return logged
-    return logged | {"rl/mismatch_sample_share": means["rl/mismatch"] ** 2 / means["rl/mismatch_squared"]}
+    """What is logged of the means of a loss's metrics: the effective sample size in place of the mean square of the ratios."""
+    if "rl/mismatch_mean" not in means:
+        return dict(means)
+    logged = {name: mean for name, mean in means.items() if name != "rl/mismatch_squared"}
+    return logged | {"rl/mismatch_sample_share": means["rl/mismatch_mean"] ** 2 / means["rl/mismatch_squared"]}
 
 
 def kl_in_loss(rollouts: Rollouts, ref_logprobs: Float[Tensor, "N"]) -> Float[Tensor, "N"]:

@@ -139,6 +139,7 @@ _RL = (
     Metric("rl/mismatch_ratio_q01", "ratio", "Trainer's over engine's probability of sampled tokens before any bound: 1 % are below", (0.5, 1.0)),
     Metric("rl/mismatch_ratio_q50", "ratio", "The same: median", (0.98, 1.02)),
     Metric("rl/mismatch_ratio_q99", "ratio", "The same: 1 % are above", (1.0, 2.0)),
+    Metric("rl/mismatch_mean", "ratio", "The same: mean, which is 1 but for chance; where the step weighs them", (0.98, 1.02), is_diagnostic=True),
     Metric("rl/mismatch_sample_share", "share", "Effective sample size of these ratios: (sum w)^2 / (n sum w^2)", (0.9, 1.0)),
     Metric("rl/correction_capped_share", "share", "Tokens whose ratio was cut to the cap", (0.0, 0.01)),
     Metric("rl/correction_masked_share", "share", "Tokens left out because their ratio, or their completion's, was out of range", (0.0, 0.05)),
