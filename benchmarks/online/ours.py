@@ -53,9 +53,6 @@ def main() -> None:
     args = cells.parse_args(__doc__, SETTINGS)
     torch.set_num_threads(args.threads)
     keep_freed_memory()
-    Session.checkpoint_if_due = (
-        Session.heed
-    )  # the peer saves nothing; a good round would be written while the next is timed
     with tempfile.TemporaryDirectory() as folder:
         loop = make_loop(args, Path(folder))
         run(loop)
@@ -104,7 +101,8 @@ def run(loop: OnlineLoop) -> None:
 
 
 def make_loop(args: Any, folder: Path) -> TimedLoop:
-    """The loop on the prompts and models of the work."""
+    """The loop on the prompts and models of the work. Saves nothing, as the peer: a good round would be written while the next is timed."""
+    Session.checkpoint_if_due = Session.heed
     config = config_of(args)
     chat = ChatText(load_tokenizer(str(args.work / "model")), template="plain")
     extras = {

@@ -109,7 +109,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     needed = {
         name: flop / args.steps / 1e9
         for name, flop in arithmetic(
-            SHAPES[args.size], trees, method=args.method, a_round=args.prompts, reads_old=is_low
+            SHAPES[args.size], trees, method=args.method, a_round=args.prompts, old_logprobs=plain.config.old_logprobs
         ).items()
     }
     traffic = (
@@ -177,14 +177,15 @@ def in_phase(function: Any, phase: str) -> Any:
 
 
 def arithmetic(
-    shape: dict[str, int], trees: Sequence[Tree], *, method: str, a_round: int, reads_old: bool
+    shape: dict[str, int], trees: Sequence[Tree], *, method: str, a_round: int, old_logprobs: str
 ) -> dict[str, float]:
     """FLOPs of all rounds by phase, or by part of the update.
 
     Args:
         trees: what was trained on, once an epoch.
         a_round: prompts of a round.
-        reads_old: the trainer computes the old logprobs again, which is then also the look at the engine's.
+        old_logprobs: as the config has it. trainer: a forward before the step, which is also the look at the engine's. engine: a look at a few.
+            step: neither.
     """
     layers, head = shape["num_hidden_layers"] * flops.layer_weights(shape), shape["vocab_size"] * shape["hidden_size"]
     is_ppo, epochs = method == "ppo", EPOCHS[method]
@@ -197,8 +198,8 @@ def arithmetic(
     if is_ppo:  # a value model is a policy without its head
         update.update(needed_flops(shape, [list(trees)], "reward"))
     return {PREFILL: 2.0 * layers * prompts + 2.0 * head * len(trees) / epochs, DECODE: 2.0 * (layers + head) * tokens,
-            SCORING: states if is_ppo else 0.0, REFERENCE: (states + choices) * (2 if reads_old else 1) + (states if is_ppo else 0.0),
-            GAP: 0.0 if reads_old else looked, **{f"{UPDATE}: {part}": float(value) for part, value in update.items()}}  # fmt: skip
+            SCORING: states if is_ppo else 0.0, REFERENCE: (states + choices) * (2 if old_logprobs == "trainer" else 1) + (states if is_ppo else 0.0),
+            GAP: looked if old_logprobs == "engine" else 0.0, **{f"{UPDATE}: {part}": float(value) for part, value in update.items()}}  # fmt: skip
 
 
 def read_by_decoding(
