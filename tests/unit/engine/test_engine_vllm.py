@@ -436,8 +436,12 @@ def test_a_process_has_room_for_one(opened, folder):
         list(found.generate(staggered(), Sampling(max_new_tokens=4)))
 
 
-@pytest.mark.parametrize("lora", [None, {"rank": 4}], ids=["whole", "lora"])
-def test_an_on_policy_run_follows_its_policy(opened, folder, tmp_path, monkeypatch, lora):
+@pytest.mark.parametrize(
+    ("lora", "old"),
+    [(None, "trainer"), ({"rank": 4}, "trainer"), (None, "step")],
+    ids=["whole", "lora", "one step a round"],
+)
+def test_an_on_policy_run_follows_its_policy(opened, folder, tmp_path, monkeypatch, lora, old):
     """GRPO with vLLM: what it samples from is the trainer's policy in every round, and samples name the version that wrote them."""
     import online_example
 
@@ -449,10 +453,11 @@ def test_an_on_policy_run_follows_its_policy(opened, folder, tmp_path, monkeypat
 
     monkeypatch.setattr(tiny_models, "load", load)
     training = {"learning_rate": 1e-2} | ({} if lora is None else {"lora": lora})
-    loop = online_example.make_loop(tmp_path, "grpo", engine={"kind": "vllm"}, training=training)
+    size = 8 if old == "step" else 4
+    loop = online_example.make_loop(tmp_path, "grpo", engine={"kind": "vllm"}, training=training, minibatch_size=size)
     try:
         online_example.run(loop)
-        assert loop.config.old_logprobs == "trainer" and "vLLM" in loop.engine.about
+        assert loop.config.old_logprobs == old and "vLLM" in loop.engine.about
         rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
         assert len(rows) == 3 and all(row["rl/sampling_gap"] < 1e-4 for row in rows)
         assert loop.engine.health().policy_version == 3 and loop.engine.verify(loop.models.policy) < 1e-4
