@@ -5,7 +5,7 @@ import sqlalchemy as sa
 from web_example import pairs, take, vote
 
 from fairlead.store.annotation.schema import Item
-from fairlead.web import importing, projects, verdicts
+from fairlead.web import importing, projects, steering, verdicts
 from fairlead.web.contents import Kept, content_of
 
 
@@ -75,6 +75,7 @@ def test_what_was_asked_for_least_recently_is_forgotten_first():
 
 def test_a_vote_and_the_next_item_take_few_statements(database, project, join):
     """Each costs the processor of a crowded server, and PostgreSQL an exchange of messages."""
+    steering.change_settings(database, project.id, by=None, votes_per_item=2, anchor_share=0)  # else one may be due
     ann = join("ann")
     for _ in range(3):
         verdicts.submit(database, ann, take(database, ann, project).id, vote())
