@@ -103,6 +103,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def keep_results(path: Path, rows: list[dict]) -> None:
-    """Write a file of results; rows of other work stay."""
-    others = [r for r in (read_json(path) if path.exists() else []) if r["work"] not in {row["work"] for row in rows}]
+    """Write a file of results; rows of other work stay, and those of another device where rows name theirs."""
+    new = {(row["work"], row.get("device")) for row in rows}
+    others = [r for r in (read_json(path) if path.exists() else []) if (r["work"], r.get("device")) not in new]
     write_json(path, [*others, *rows])

@@ -42,7 +42,7 @@ def row_of(work: Work, ours: Sequence[Cell], peer: Sequence[Cell], words: str, d
         "work": f"online {work.method} {work.size} {work.prompts}x8x{work.new}", "our_setting": ours[0]["setting"],
         "peer_setting": peer[0]["setting"],
         "setting": f"{OURS[ours[0]['setting']]} {ours[0]['precision']}; {NAMES[peer[0]['setting']]} ({words}); {every[0]['device']}",
-        "unit": "steps/s", **{side: spread([rate(c) for c in some]) for side, some in sides.items()},
+        "device": every[0]["device"], "unit": "steps/s", **{side: spread([rate(c) for c in some]) for side, some in sides.items()},
         "peer_version": f"trl {peer[-1]['versions']['trl']}",
         "ratio": spread([rate(a) / rate(b) for a, b in zip(ours, peer, strict=True)]),
         "ratio_of_median_steps": spread([b["median_step_s"] / a["median_step_s"] for a, b in zip(ours, peer, strict=True)]),
