@@ -2,6 +2,7 @@
 
     python -m benchmarks.annotation.million --make          # fill million.db in benchmarks/.work/annotation or --place; kept for later runs
     python -m benchmarks.annotation.million                 # measure on it; writes benchmarks/results/annotation.json
+    python -m benchmarks.annotation.million --db postgresql://user@host/empty --make       # in a database of one's own; then without --make
 
 200 raters, five votes an item. Events go in as rows; all else is derived from them by `rebuild`, as after any migration. Raters differ in how often
 they see the better reply, so that the figures look like those of people.
@@ -60,7 +61,7 @@ PAGES = {
 """Every page and figure of the lead, by what it reads; `{}` is the project."""
 PARTS = ("pages", "status", "rebuild", "export")
 LIMIT_MS = 1_000.0
-SETTING = "{:,} verdicts on {:,} items by 200 raters, sqlite, 2 cores"
+SETTING = "{:,} verdicts on {:,} items by 200 raters, {}, 2 cores"
 LOOKS = 5
 
 
@@ -69,40 +70,50 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--make", action="store_true")
     parser.add_argument("--verdicts", type=int, default=NUM_VERDICTS)
-    parser.add_argument("--place", type=Path, default=PLACE, help="folder of million.db")
+    parser.add_argument("--place", type=Path, default=PLACE, help="folder of million.db and of what the server keeps")
+    parser.add_argument("--db", help="URL of a PostgreSQL database, in place of million.db")
     parser.add_argument("--no-results", action="store_true")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what is measured")
     parser.add_argument("--step", choices=PARTS[1:], help="one of the steps, in a process of its own")
     args = parser.parse_args()
-    file = args.place.absolute() / FILE
+    place = args.place.absolute()
+    db = args.db or str(place / FILE)
     if args.step:
-        print(json.dumps(step(args.step, file)))
+        print(json.dumps(step(args.step, db)))
         return
     if args.make:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        for ending in ("", "-wal", "-shm"):
-            file.with_name(file.name + ending).unlink(missing_ok=True)
-        print(json.dumps(fill(file, args.verdicts)))
+        place.mkdir(parents=True, exist_ok=True)
+        for ending in ("", "-wal", "-shm") if not args.db else ():
+            place.joinpath(FILE + ending).unlink(missing_ok=True)
+        print(json.dumps(fill(db, args.verdicts)))
         return
-    setting = setting_of(file)
+    setting = setting_of(db)
     for part in args.parts:
-        found = starts(file) if part == "pages" else measured(part, file)
+        found = starts(db, place) if part == "pages" else measured(part, db)
         print(part, json.dumps(found), flush=True)
         if not args.no_results:
             results.keep(rows_of_pages(found, setting) if part == "pages" else [row_of_step(part, found, setting)])
 
 
-def setting_of(file: Path) -> str:
+def setting_of(db: str) -> str:
     """What was measured on."""
-    with open_database(file) as database, database.read() as rows:
+    with open_database(db) as database, database.read() as rows:
         sizes = (rows.scalar(sa.select(sa.func.count()).select_from(table)) for table in (Verdict, Item))
-        return SETTING.format(*sizes)
+        return SETTING.format(*sizes, database.engine.dialect.name)
 
 
-def fill(file: Path, num_verdicts: int) -> dict[str, float]:
+def size_mb(db: str) -> int:
+    """Of the database, on disk."""
+    with open_database(db) as database, database.read() as rows:
+        if database.is_sqlite:
+            return Path(db).stat().st_size // 2**20
+        return (rows.scalar(sa.text("SELECT pg_database_size(current_database())")) or 0) // 2**20
+
+
+def fill(db: str, num_verdicts: int) -> dict[str, float]:
     """Make the database; return the seconds of each part."""
     draw, took, start = random.Random(0), {}, time.monotonic()
-    with open_database(file) as database:
+    with open_database(db) as database:
         project = projects.create_project(database, "million", votes_per_item=VOTES, calibration_items=0)
         raters = add_raters(database, NUM_RATERS)
         for first in range(0, num_verdicts // VOTES, CHUNK):
@@ -191,19 +202,19 @@ def insert(rows: Rows, table: type[Table], values: list[dict[str, Any]]) -> None
     rows.connection().execute(sa.insert(table.__table__), values)  # pyright: ignore[reportArgumentType] - a Table, as its base says
 
 
-def measured(name: str, file: Path) -> dict[str, float]:
+def measured(name: str, db: str) -> dict[str, float]:
     """A step in a process of its own, so that its memory is its own."""
-    command = [sys.executable, "-m", "benchmarks.annotation.million", "--step", name, "--place", str(file.parent)]
+    command = [sys.executable, "-m", "benchmarks.annotation.million", "--step", name, "--db", db]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
     return json.loads(done.stdout)
 
 
-def step(name: str, file: Path) -> dict[str, float]:
+def step(name: str, db: str) -> dict[str, float]:
     """What `annotate status` and `annotate audit --kind token.` read, a rebuild, or an export; seconds and the largest memory."""
     start = time.monotonic()
-    with open_database(file) as database:
+    with open_database(db) as database:
         if name == "rebuild":
             verdicts.rebuild(database)
         elif name == "status":
@@ -222,27 +233,28 @@ def step(name: str, file: Path) -> dict[str, float]:
     }
 
 
-def starts(file: Path) -> dict[str, Any]:
+def starts(db: str, place: Path) -> dict[str, Any]:
     """Pages after the first start on this database, which reads all votes, and after the next one, which reads what changed since."""
-    shutil.rmtree(file.parent / "sheets", ignore_errors=True)
-    with open_database(file) as database, database.write() as rows:
+    for copies in list(place.rglob("sheets")):  # beside the file, or of PostgreSQL beside the server's key
+        shutil.rmtree(copies)
+    with open_database(db) as database, database.write() as rows:
         rows.execute(sa.delete(Reading))
-    first = asyncio.run(look(file))
+    first = asyncio.run(look(db, place))
     time.sleep(MAX_AGE_S)  # figures that are younger are not made anew
-    return {"first_start": first, **asyncio.run(look(file))}
+    return {"first_start": first, **asyncio.run(look(db, place))}
 
 
-async def look(file: Path) -> dict[str, Any]:
+async def look(db: str, place: Path) -> dict[str, Any]:
     """Start the server, and look at each page: at once, and when its figures are there."""
     loop_ms = results.loop_ms()
     port, started = free_port(), time.monotonic()
-    serving = serve(str(file), port=port, home=file.parent / "million-home")
+    serving = serve(db, port=port, home=place / "million-home")
     try:
-        with open_database(file, migrate=False) as database, database.read() as rows:
+        with open_database(db, migrate=False) as database, database.read() as rows:
             project_id = rows.scalars(sa.select(Project.id)).one()
             assert rows.scalar(sa.select(sa.func.count()).select_from(Person)) == NUM_RATERS + 1
             person = rows.scalars(sa.select(Person).where(Person.role == "admin")).one()
-        with open_database(file, migrate=False) as database:
+        with open_database(db, migrate=False) as database:
             who = people.Actor(person_id=person.id, name=person.name, role="admin")
             secret = make_token(database, who, name=f"pages {people.new_id()}", scope="lead", num_days=1).secret
         lead = Lead(port, secret)
@@ -255,7 +267,7 @@ async def look(file: Path) -> dict[str, Any]:
         return {
             "first": {name: {"status": status, "ms": round(1000 * seconds)} for name, (status, seconds) in first.items()},
             "ready_s": round(ready_s, 1), "ms": {name: sorted(round(1000 * found[name][1]) for found in looks) for name in PAGES},
-            "server_mb": serving.memory_mb(), "server_cpu_s": round(cpu_s, 1), "loop_ms": loop_ms, "file_mb": file.stat().st_size // 2**20,
+            "server_mb": serving.memory_mb(), "server_cpu_s": round(cpu_s, 1), "loop_ms": loop_ms, "file_mb": size_mb(db),
         }  # fmt: skip
     finally:
         serving.end()

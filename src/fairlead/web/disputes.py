@@ -96,7 +96,7 @@ def find_disputes(database: Database, project_id: str, wanted: Wanted) -> Disput
     kept = sheet_of(database, project_id)
     sheet = kept.value
     ranked = counts_by_item(ranked_votes(database, project_id))
-    slices = {name: tuple(sorted(set(values))) for name, values in sheet.slices.items() if name != "use"}
+    slices = {name: tuple(sorted(each.values)) for name, each in sheet.slices.items() if name != "use"}
     if wanted.field and wanted.value not in slices.get(wanted.field, ()):
         raise invalid("There is no such part of the pairs. Choose one of the list.")
     with database.read() as rows:
@@ -142,8 +142,7 @@ class _Split:
     """[I] on some pair one vote is for one reply and one for the other."""
 
 
-def _split(sheet: Sheet, ranked: Mapping[str, FloatArray]) -> _Split:
-    counts = item_counts(sheet)
+def _split(sheet: Sheet, counts: FloatArray, ranked: Mapping[str, FloatArray]) -> _Split:
     found = _Split(
         differ=disagreement(counts), lacking=_no_majority(counts).astype(np.float64), sided=_is_sided(counts)
     )
@@ -182,28 +181,39 @@ def order_of(
     """
     if not sheet.item_ids:
         return []
-    split = _split(sheet, ranked)
+    counts = item_counts(sheet)
+    split = _split(sheet, counts, ranked)
     is_wanted = _IS_KIND[wanted.kind](split)
-    is_decided = np.array([name in decided for name in sheet.item_ids])
-    is_flagged = np.array([name in flagged for name in sheet.item_ids])
     if wanted.flagged:  # a flag is a reason to look at an item on which nobody disagrees
-        is_wanted = is_flagged
+        is_wanted = _are_among(sheet, flagged)
     if wanted.state != "all":
-        is_wanted &= is_decided == (wanted.state == "decided")
+        is_wanted &= _are_among(sheet, decided) == (wanted.state == "decided")
     if wanted.use != "all":
         is_wanted &= sheet.is_calibration == (wanted.use == "calibration")
     if wanted.field:
-        is_wanted &= np.array([value == wanted.value for value in sheet.slices[wanted.field]])
+        is_wanted &= sheet.slices[wanted.field].is_value(wanted.value)
+    places = np.flatnonzero(is_wanted)
+    return places[np.argsort(_KEYS[wanted.sort](sheet, counts, split)[places], kind="stable")].tolist()
+
+
+def _are_among(sheet: Sheet, names: set[str]) -> BoolArray:
+    """[I]"""
+    return np.array([name in names for name in sheet.item_ids]) if names else np.zeros(len(sheet.item_ids), np.bool_)
+
+
+def _newest(sheet: Sheet) -> FloatArray:
+    """[I] time of the newest vote."""
     newest = np.zeros(len(sheet.item_ids))
     np.maximum.at(newest, sheet.items, sheet.at_ms.astype(np.float64))
-    keys = {
-        "disagreement": -split.differ - split.lacking,
-        "votes": -item_counts(sheet).sum(1),
-        "newest": -newest,
-        "oldest": newest,
-    }
-    order = np.lexsort((np.arange(len(is_wanted)), keys[wanted.sort]))
-    return [int(i) for i in order if is_wanted[i]]
+    return newest
+
+
+_KEYS: dict[str, Callable[[Sheet, FloatArray, _Split], FloatArray]] = {
+    "disagreement": lambda _sheet, _counts, split: -split.differ - split.lacking,
+    "votes": lambda _sheet, counts, _split: -counts.sum(1),
+    "newest": lambda sheet, _counts, _split: -_newest(sheet),
+    "oldest": lambda sheet, _counts, _split: _newest(sheet),
+}
 
 
 def _line(

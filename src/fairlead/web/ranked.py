@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from fairlead.stats.arrays import FloatArray
 from fairlead.store.annotation.database import Database
-from fairlead.store.annotation.schema import Assignment, Item, Person, Verdict
+from fairlead.store.annotation.schema import IS_RANKED, Assignment, Item, Person, Verdict
 from fairlead.web.dashboard.keeping import keep
 from fairlead.web.frames import Ranking, pairs_of, verdict_on
 
@@ -49,9 +49,7 @@ def ranked_votes(database: Database, project_id: str) -> Sequence[RankedVote]:
 
 
 def _rankings(project_id: str) -> sa.Select[str]:
-    return sa.select(Item.id).where(
-        Item.project_id == project_id, Item.use != "anchor", sa.func.json_array_length(Item.completions) > 2
-    )
+    return sa.select(Item.id).where(Item.project_id == project_id, Item.use != "anchor", IS_RANKED)
 
 
 def _none(database: Database, project_id: str) -> tuple[list[RankedVote], float] | None:

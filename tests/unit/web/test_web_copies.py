@@ -45,7 +45,8 @@ def rows_of(one):
         one.versions,
     )
     texts = [
-        json.dumps({name: values[i] for name, values in sorted(one.slices.items())}) for i in range(len(one.item_ids))
+        json.dumps({name: each.values[each.numbers[i]] for name, each in sorted(one.slices.items())})
+        for i in range(len(one.item_ids))
     ]
     return {
         (
@@ -125,7 +126,10 @@ def test_a_copy_that_is_not_of_this_database_is_left_alone(database, project, re
 def test_after_a_start_disagreements_are_listed_from_the_copy_with_its_age(
     browser, database, project, read_twice, monkeypatch
 ):
-    """The first look is not told that the list is being made, and what was decided since stands in it; newer votes follow."""
+    """The first look is not told that the list is being made, and what was decided since stands in it; newer votes follow.
+
+    The copy is read once, for the page and for what is made beside it.
+    """
     (ann, bob), copy = read_twice
     lea = browser("lea", "lead")
     for name in ("_KEPT", "_BUSY", "_REMEMBERED"):  # as in a process that has just started
@@ -139,6 +143,8 @@ def test_after_a_start_disagreements_are_listed_from_the_copy_with_its_age(
         verdicts.submit(
             database, who, given.id, vote("left" if (choice == "a") != is_swapped(given.shown) else "right")
         )
+    loads, real = [], copies.load
+    monkeypatch.setattr(copies, "load", lambda *given: loads.append(given) or real(*given))
     first = lea.get(f"/p/{project.id}/disagreements?state=all")
     assert first.status_code == 200 and "Computed 15 minutes ago; newer figures are being made" in first.text
     assert "newer 0" not in first.text and lea.get(f"/p/{project.id}/adjudicate").status_code in (200, 303)
@@ -146,7 +152,7 @@ def test_after_a_start_disagreements_are_listed_from_the_copy_with_its_age(
         with busy:
             pass
     second = lea.get(f"/p/{project.id}/disagreements?state=all").text
-    assert "newer 0" in second and "at most a minute behind the votes" in second
+    assert "newer 0" in second and "at most a minute behind the votes" in second and len(loads) == 1
 
 
 def test_a_full_disk_costs_no_reading(database, project, read_twice, monkeypatch):

@@ -18,6 +18,7 @@ NEEDS = String(200)
 SUBMITTED = "verdict.submitted"
 """Kind of nearly all events."""
 _NO_VOTE = f"kind <> '{SUBMITTED}'"
+_RANKED = "json_array_length({}completions) > 2"
 Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only in INTEGER columns
 
 
@@ -127,7 +128,14 @@ class Item(Table):
     """Random at import; items are handed out in its order."""
     needs: Mapped[str] = mapped_column(NEEDS, default="")
     """Language and skills that its rater must have, as `web.needs` writes them; empty for none."""
-    __table_args__ = (UniqueConstraint("project_id", "content_id"),)
+    __table_args__ = (
+        UniqueConstraint("project_id", "content_id"),
+        Index("items_ranked", "project_id", sqlite_where=sa.text(_RANKED.format("")), postgresql_where=sa.text(_RANKED.format(""))),
+    )  # fmt: skip
+
+
+IS_RANKED = sa.text(_RANKED.format("items."))
+"""Items of three completions or more, as the index says it: a query for them does not go through all pairs."""
 
 
 class Person(Table):

@@ -117,10 +117,9 @@ def rolling_of(votes: Votes, num_items: int) -> tuple[RollingPoint, ...]:
 
 def _slices(sheet: Sheet) -> tuple[SliceRow, ...]:
     rows: list[SliceRow] = []
-    for field, values in sheet.slices.items():
-        column = np.array(values)
-        for value in sorted(set(values)):
-            votes = sheet.votes(sheet.rows_of_items(column == value))
+    for field, part in sheet.slices.items():
+        for value in sorted(part.values):
+            votes = sheet.votes(sheet.rows_of_items(part.is_value(value)))
             if not len(votes.items):
                 continue
             found = agreement_report(votes, seed=0, num_resamples=NUM_RESAMPLES // 2)

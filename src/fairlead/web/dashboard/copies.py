@@ -13,7 +13,7 @@ import contextlib
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,43 +24,35 @@ import sqlalchemy as sa
 from fairlead import __version__
 from fairlead.core.errors import DataError
 from fairlead.core.io import atomic_path
+from fairlead.stats.arrays import IntArray
 from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.schema import Event
+from fairlead.web.dashboard.slices import Fields, Slice
 
 SAVE_EVERY = 20_000
 """Events after which a copy is written anew; reading so many takes about a second."""
-_ID = "S40"  # as long as ids may be
 _STORED = {"events": np.int64, "items": np.int32, "raters": np.int32, "labels": np.int8, "strengths": np.int8, "positions": np.int32,
            "at_ms": np.int64, "versions": np.int32, "swapped": np.bool_, "active_s": np.float64}  # fmt: skip
 _FOLDERS: dict[str, Path] = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fact:
-    """What an item's texts say of themselves."""
-
-    use: str
-    fields: Mapping[str, str]
-    """One mapping for all items that have the same values."""
-    length_a: int
-    length_b: int
-
-
 @dataclass(slots=True, kw_only=True)
 class SheetRead:
-    """What was read of a project, with what a later reading goes on from."""
+    """What was read of a project, with what a later reading goes on from. Readings are not changed: a later one takes over their parts."""
 
     columns: dict[str, Any]
     """[N] each, as in `sheet.Sheet`, and `events`: their numbers."""
     items: dict[str, int]
     raters: dict[str, int]
-    facts: list[Fact]
-    """By number of the item."""
+    fields: Fields
+    """Of the I items."""
+    lengths: IntArray
+    """[I, 2] characters of a and b."""
     last_event: int
+    read_at: float
+    """Seconds since 1970."""
     saved_event: int = 0
     """Last event of the copy on disk; 0 without one."""
-    written_at: float = 0.0
-    """Of a reading that is a copy: when that was written, seconds since 1970."""
 
 
 def keep_in(database: Database, folder: Path) -> None:
@@ -82,18 +74,16 @@ def _mark(rows: Rows, project_id: str, number: int) -> str:
 
 def save(rows: Rows, file: Path, project_id: str, found: SheetRead) -> None:
     """Write a copy. A disk that is full costs the next start its time and nobody else anything."""
-    places, fields = dict[str, int](), list[int]()
-    for fact in found.facts:
-        fields.append(places.setdefault(json.dumps(fact.fields), len(places)))
+    known = {name: None if each is None else each.values for name, each in found.fields.items()}
+    numbers = [each.numbers for each in found.fields.values() if each is not None]
     with contextlib.suppress(DataError):
         with atomic_path(file) as draft, draft.open("wb") as out:
             draft.chmod(0o600)
             np.savez(
                 out, mark=np.array(_mark(rows, project_id, found.last_event)), last_event=np.array(found.last_event),
-                item_ids=np.array(list(found.items), dtype=_ID), rater_ids=np.array(list(found.raters), dtype=_ID),
-                uses=np.array([fact.use for fact in found.facts]), fields=np.array(fields, dtype=np.int64), known=np.array(list(places)),
-                lengths=np.array([(fact.length_a, fact.length_b) for fact in found.facts], dtype=np.int64).reshape(-1, 2),
-                **{name: column.astype(_STORED[name]) for name, column in found.columns.items()},
+                items=_joined(found.items), raters=_joined(found.raters), lengths=found.lengths.astype(np.int32),
+                known=np.array(json.dumps(known)), fields=np.array(numbers, dtype=np.int8),
+                **{f"column_{name}": column.astype(_STORED[name]) for name, column in found.columns.items()},
             )  # fmt: skip
         found.saved_event = found.last_event
 
@@ -107,23 +97,30 @@ def load(rows: Rows, file: Path | None, project_id: str) -> SheetRead | None:
             last_event = int(stored["last_event"])
             if str(stored["mark"]) != _mark(rows, project_id, last_event):
                 return None
-            return _read(stored, last_event, written_at=os.fstat(raw.fileno()).st_mtime)
+            return _read(stored, last_event, read_at=os.fstat(raw.fileno()).st_mtime)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # damaged: all is read again
         return None
 
 
-def _read(stored: Any, last_event: int, *, written_at: float) -> SheetRead:
-    known = [json.loads(text) for text in stored["known"].tolist()]
-    uses = {use: use for use in set(stored["uses"].tolist())}  # one text for all items of a use
-    columns = zip(stored["uses"].tolist(), stored["fields"].tolist(), stored["lengths"].tolist(), strict=True)
-    names = {
-        name: np.bool_ if kind is np.bool_ else np.float64 if kind is np.float64 else np.int64
-        for name, kind in _STORED.items()
-    }
+def _read(stored: Any, last_event: int, *, read_at: float) -> SheetRead:
+    numbers = iter(stored["fields"].astype(np.int64))
+    known = json.loads(str(stored["known"]))
     return SheetRead(
-        columns={name: stored[name].astype(kind) for name, kind in names.items()}, last_event=last_event, saved_event=last_event,
-        written_at=written_at,
-        items={name.decode(): number for number, name in enumerate(stored["item_ids"].tolist())},
-        raters={name.decode(): number for number, name in enumerate(stored["rater_ids"].tolist())},
-        facts=[Fact(use=uses[use], fields=known[place], length_a=a, length_b=b) for use, place, (a, b) in columns],
+        columns={name: _widened(stored[f"column_{name}"]) for name in _STORED}, items=_numbered(stored["items"]), raters=_numbered(stored["raters"]),
+        fields={name: None if values is None else Slice(values=tuple(values), numbers=next(numbers)) for name, values in known.items()},
+        lengths=_widened(stored["lengths"]), last_event=last_event, saved_event=last_event, read_at=read_at,
     )  # fmt: skip
+
+
+def _widened(column: Any) -> Any:
+    return column.astype(np.int64) if np.issubdtype(column.dtype, np.integer) else column
+
+
+def _joined(names: Iterable[str]) -> Any:
+    """One text: numpy's own texts are made one by one when they are read, which takes ten times as long."""
+    return np.frombuffer("\n".join(names).encode(), dtype=np.uint8)
+
+
+def _numbered(joined: Any) -> dict[str, int]:
+    names = joined.tobytes().decode().split("\n") if len(joined) else []
+    return dict(zip(names, range(len(names)), strict=True))

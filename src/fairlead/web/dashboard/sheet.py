@@ -5,11 +5,11 @@ Legend:
 
 Example:
     sheet = sheet_of(database, project_id).value
-    sheet.votes(sheet.slices["source"] == "hh")
+    sheet.votes(sheet.rows_of_items(sheet.slices["source"].is_value("hh")))
 """
 
 import contextlib
-import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,14 +26,13 @@ from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.schema import Assignment, Completion, Event, Item, Person, Prompt, Verdict
 from fairlead.store.annotation.steering import Anchor
 from fairlead.web.dashboard import copies
-from fairlead.web.dashboard.copies import Fact, SheetRead
+from fairlead.web.dashboard.copies import SheetRead
 from fairlead.web.dashboard.keeping import LARGE, Kept, keep
+from fairlead.web.dashboard.slices import Slice, extended, parts
 from fairlead.web.frames import is_swapped
 
 LABELS = ("a", "b", "tie", "both_bad", "skip")
 SKIP = LABELS.index("skip")
-MAX_VALUES = 12
-"""Different values of a field of the items beyond which it is no slice."""
 LENGTHS = ((400, "up to 400 characters"), (1_600, "400 to 1,600 characters"))
 LONGEST = "over 1,600 characters"
 _ITEMS_A_QUERY, _ROWS_A_QUERY = 500, 10_000
@@ -69,8 +68,8 @@ class Sheet:
     rater_ids: tuple[str, ...]
     rater_names: tuple[str, ...]
     """Names in the application, for the lead only."""
-    slices: Mapping[str, tuple[str, ...]]
-    """Field of the items: [I] its value for each item."""
+    slices: Mapping[str, Slice]
+    """Fields of the items, `use` among them."""
 
     @property
     def is_vote(self) -> BoolArray:
@@ -104,19 +103,29 @@ def sheet_of(database: Database, project_id: str) -> Kept[Sheet]:
 def _copied(database: Database, project_id: str) -> tuple[Sheet, float] | None:
     """As an earlier process left it, with its age in seconds."""
     with database.read() as rows:
-        found = copies.load(rows, copies.place_of(database, project_id), project_id)
-        return None if found is None else (as_sheet(found, names_of(rows)), max(0.0, time.time() - found.written_at))
+        found = _last(database, rows, project_id)
+        return None if found is None else (as_sheet(found, names_of(rows)), max(0.0, time.time() - found.read_at))
 
 
 _LAST: dict[tuple[str, str], SheetRead] = {}
+_LOADING = threading.Lock()
+
+
+def _last(database: Database, rows: Rows, project_id: str) -> SheetRead | None:
+    """The last reading, of this process or of an earlier one: pages and what is made beside them share it."""
+    key = (str(database.engine.url), project_id)
+    with _LOADING:
+        if key not in _LAST and (found := copies.load(rows, copies.place_of(database, project_id), project_id)):
+            _LAST[key] = found
+        return _LAST.get(key)
 
 
 def _newer(database: Database, project_id: str) -> Sheet:
-    """Go on from the last reading, of this process or of an earlier one. Called by one thread at a time for a project (`keep`)."""
-    key, place = (str(database.engine.url), project_id), copies.place_of(database, project_id)
+    """Go on from the last reading. Called by one thread at a time for a project (`keep`)."""
+    place = copies.place_of(database, project_id)
     with database.read() as rows:
-        before = _LAST.get(key) or copies.load(rows, place, project_id)
-        _LAST[key] = found = read(rows, project_id, before)
+        found = read(rows, project_id, _last(database, rows, project_id))
+        _LAST[str(database.engine.url), project_id] = found
         if (
             place is not None
             and len(found.columns["events"]) > LARGE
@@ -133,8 +142,10 @@ def names_of(rows: Rows) -> dict[str, str]:
 
 def read(rows: Rows, project_id: str, before: SheetRead | None) -> SheetRead:
     """Read all verdicts, or what changed after an earlier reading."""
-    items, raters, facts = (before.items, before.raters, before.facts) if before else ({}, {}, [])
+    items, raters = (dict(before.items), dict(before.raters)) if before else ({}, {})
+    size, read_at = len(items), time.time()
     kept: list[dict[str, Any]] = []
+    facts: list[Fact] = []
     shared: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
     with contextlib.nullcontext() if before else large_cache(rows):
         newest = rows.scalar(sa.select(sa.func.max(Event.number))) or 0
@@ -156,11 +167,13 @@ def read(rows: Rows, project_id: str, before: SheetRead | None) -> SheetRead:
                 raters.setdefault(row[1], len(raters))
             kept.append(_columns(found, items=items, raters=raters))
     kept = kept or [_columns([], items=items, raters=raters)]
-    columns = {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
-    saved_event = before.saved_event if before else 0
+    lengths = np.array([fact.lengths for fact in facts], dtype=np.int64).reshape(-1, 2)
     return SheetRead(
-        columns=columns, items=items, raters=raters, facts=facts, last_event=newest, saved_event=saved_event
-    )
+        columns={name: np.concatenate([part[name] for part in kept]) for name in kept[0]}, items=items, raters=raters,
+        fields=extended(before.fields if before else {}, size, [fact.fields for fact in facts]),
+        lengths=np.concatenate([before.lengths, lengths]) if before else lengths,
+        last_event=newest, read_at=read_at, saved_event=before.saved_event if before else 0,
+    )  # fmt: skip
 
 
 def _earlier(rows: Rows, assignments: Sequence[str], last: int) -> list[int]:
@@ -206,15 +219,25 @@ def _columns(found: Sequence[Any], *, items: Mapping[str, int], raters: Mapping[
 def as_sheet(found: SheetRead, names: Mapping[str, str]) -> Sheet:
     """What readings are made from."""
     columns = {name: column for name, column in found.columns.items() if name != "events"}
+    uses, size = found.fields.get("use"), len(found.items)
     return Sheet(
-        **columns, is_calibration=np.array([fact.use == "calibration" for fact in found.facts], dtype=np.bool_),
-        lengths=np.array([[fact.length_a, fact.length_b] for fact in found.facts], dtype=np.int64).reshape(-1, 2), item_ids=tuple(found.items),
-        rater_ids=tuple(found.raters), rater_names=tuple(names[person] for person in found.raters), slices=_slices(found.facts),
+        **columns, is_calibration=uses.is_value("calibration") if uses else np.zeros(size, dtype=np.bool_), lengths=found.lengths,
+        item_ids=tuple(found.items), rater_ids=tuple(found.raters), rater_names=tuple(names[person] for person in found.raters),
+        slices=parts(found.fields, size),
     )  # fmt: skip
 
 
 def _whole(values: Any) -> IntArray:
     return np.fromiter(values, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """What an item's texts say of themselves."""
+
+    fields: Mapping[str, str]
+    """One mapping for all items that have the same values."""
+    lengths: tuple[int, int]
 
 
 def _facts(
@@ -245,22 +268,11 @@ def _facts(
             fields |= {
                 str(key): str(value) for key, value in (meta or {}).items() if isinstance(value, str | int | bool)
             }
+            fields |= {"use": use}
             fields = shared.setdefault(tuple(fields.items()), fields)
-            by_id[name] = Fact(use=sys.intern(use), fields=fields, length_a=length_a, length_b=length_b)
+            by_id[name] = Fact(fields=fields, lengths=(length_a, length_b))
     return by_id
 
 
 def _length(num_chars: int) -> str:
     return next((words for limit, words in LENGTHS if num_chars <= limit), LONGEST)
-
-
-def _slices(facts: list[Fact]) -> dict[str, tuple[str, ...]]:
-    """Fields with at least two and at most `MAX_VALUES` different values, fewer than items: a number of its own for each names no slice."""
-    names = dict.fromkeys(name for fact in facts for name in fact.fields)
-    columns = {name: tuple(fact.fields.get(name, "not given") for fact in facts) for name in names}
-    columns["use"] = tuple(fact.use for fact in facts)
-    return {
-        name: values
-        for name, values in columns.items()
-        if 2 <= len(set(values)) <= MAX_VALUES and len(set(values)) < len(facts)
-    }
