@@ -1,5 +1,7 @@
 """What people set in their system: forced colours, no motion, large text, wide spacing; on the rating page and on those that share its styles."""
 
+import dataclasses
+
 import annotation_screens
 import pytest
 from annotation_pages import PAGES
@@ -24,6 +26,12 @@ OVERLAP = """
 const boxes = [...document.querySelectorAll('.prompt, .tabs, .panes, fieldset, .why, .verdict .buttons')]
   .filter((e) => e.getClientRects().length).map((e) => [e.className || e.tagName, e.getBoundingClientRect()]);
 return boxes.slice(1).map(([, box], i) => [boxes[i][0], Math.round(boxes[i][1].bottom - box.top)]).filter(([, over]) => over > 1);
+"""
+
+
+MIDDLES = """
+return [...document.querySelectorAll('.bar a, .bar b, .bar button, .bar .who, .bar .chip')].filter((e) => e.getClientRects().length)
+  .map((e) => { const box = e.getBoundingClientRect(); return (box.top + box.bottom) / 2; });
 """
 
 
@@ -78,3 +86,18 @@ def test_nothing_moves_for_who_wants_no_motion_and_wider_spacing_of_text_cuts_no
         annotation_screens.screen(driver, width=width, height=900, scheme="light")
         assert driver.execute_script(CUT) == [], f"{width} pixels wide"
         assert driver.execute_script("return document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.parametrize("name", ["rate", "overview", "write-nothing"])
+def test_the_bar_of_a_lead_is_one_line_on_a_desktop_with_as_much_progress_as_there_can_be(driver, filled, name):
+    """Who rates as a lead has the most in it: the links of raters, the state of the votes, the way out."""
+    page = dataclasses.replace(next(page for page in PAGES if page.name == name), who="Lea")
+    annotation_screens.visit(driver, *filled, page, width=1280, scheme="light")
+    driver.execute_script(
+        "const p = document.getElementById('progress'); if (p) p.textContent = '1234 done, up to 1000 left, about 120 min';"
+        "document.querySelector('.bar .who').textContent = 'Leonie Baumgartner-Schmidt'"
+    )
+    middles = driver.execute_script(MIDDLES)
+    assert len(middles) > 6
+    assert max(middles) - min(middles) < 8, middles
+    assert driver.execute_script("return document.documentElement.scrollWidth") == 1280
