@@ -1,6 +1,6 @@
 """What every request meets before its route: host, origin, size, rate; and the headers that every answer carries.
 
-    browser -> Guard (host, rate, size, origin) -> route (policy, CSRF token) -> page -> Guard (headers) -> browser
+    browser -> Guard (host, rate, size, origin; HEAD becomes GET) -> route (policy, CSRF token) -> page -> Guard (headers; HEAD: no body) -> browser
 
 The content policy allows nothing but what the nonce of this one answer names: no inline script, no remote load of any kind.
 """
@@ -76,6 +76,8 @@ class Guard:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         nonce = secrets.token_urlsafe(16)
         scope.setdefault("state", {})["nonce"] = nonce
+        if scope["method"] == "HEAD":  # of a load balancer or an uptime check: the answer to GET, without its body
+            send = _without_body(send)
         refusal = self._refusal(scope, headers)
         if refusal is not None:
             await _answer(send, *refusal, is_program=scope["path"].startswith(API))
@@ -86,7 +88,8 @@ class Guard:
                 message["headers"] = [*message.get("headers", []), *self._headers(scope, nonce)]
             await send(message)
 
-        await self._app(scope, _limited(receive, body_limit(scope["path"])), send_with_headers)
+        asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        await self._app(asked, _limited(receive, body_limit(scope["path"])), send_with_headers)
 
     def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str] | None:
         if headers.get("host", "") not in self._place.hosts:
@@ -148,6 +151,13 @@ def _limited(receive: Receive, limit: int) -> Receive:
         return message
 
     return limited
+
+
+def _without_body(send: Send) -> Send:
+    async def send_start(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return send_start
 
 
 async def _answer(send: Send, status: int, text: str, *, is_program: bool) -> None:

@@ -343,6 +343,41 @@ def test_no_path_leads_out(browser, project, path):
     assert browser().get(path).status_code in (404, 405)
 
 
+def test_head_answers_as_get_does_without_a_body(app, browser, database, join, project):
+    bob = join("bob")
+    verdicts.submit(database, bob, take(database, bob, project).id, vote())
+    nobody, lea = TestClient(app, base_url=PLACE.url, follow_redirects=False), browser("lea", "lead").client
+    for client, path in [
+        *((nobody, path) for path in ("/login", "/", "/people", "/nowhere", "/static/app.css", "/api/v1/me")),
+        *((lea, path) for path in ("/people", f"/p/{project.id}", f"/p/{project.id}/guideline/document.md", f"/p/{project.id}/export.zip")),
+    ]:  # fmt: skip
+        got, head = client.get(path), client.head(path)
+        assert (head.status_code, head.content) == (got.status_code, b""), path
+        assert got.content or path == "/", path
+        assert set(head.headers) == set(got.headers), path
+        assert head.headers.get("content-type") == got.headers.get("content-type"), path
+    secret = tokens.make_token(database, bob, name="x", scope="read", num_days=1).secret
+    got, head = (
+        nobody.request(method, "/api/v1/me", headers={"authorization": f"Bearer {secret}"})
+        for method in ("GET", "HEAD")
+    )
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(len(got.content)))
+    refused = TestClient(app, base_url="http://elsewhere.example").head("/login")
+    assert (refused.status_code, refused.content) == (421, b"")
+
+
+def test_head_does_nothing_that_needs_post(app, browser, project):
+    """Every route that takes POST alone: 405, and who asked is still logged in."""
+    lea = browser("lea", "lead")
+    paths = {route.split()[1] for route in [*ROUTES, *PUBLIC] if route.startswith("POST")}
+    paths -= {route.split()[1] for route in [*ROUTES, *PUBLIC] if route.startswith("GET")}
+    assert "/logout" in paths
+    for path in paths:
+        place = path.format(p=project.id, **dict.fromkeys("autwidn", "1"), secret="x")
+        assert lea.client.head(place).status_code in (404, 405), path
+    assert lea.get("/people").status_code == 200
+
+
 def test_a_nul_character_is_refused_wherever_it_comes(browser, project):
     """PostgreSQL takes no text with it; SQLite would."""
     lea = browser("lea", "lead")
