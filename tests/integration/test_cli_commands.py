@@ -324,7 +324,7 @@ def test_a_round_anchors_and_batches_are_read_from_tables(votes: Path, tmp_path:
     assert "The newest 12 items" in fairlead("votes", "rolling", votes, home=tmp_path).out
     (tmp_path / "anchors.csv").write_text("rater,correct\n" + "ann,false\n" * 40, encoding="utf-8")
     assert (
-        "1 of 1 raters raise an alarm: ann" in fairlead("votes", "drift", tmp_path / "anchors.csv", home=tmp_path).out
+        "1 of 1 rater raises an alarm: ann" in fairlead("votes", "drift", tmp_path / "anchors.csv", home=tmp_path).out
     )
     (tmp_path / "pool.csv").write_text(
         "item,p_first\n" + "".join(f"p{i},0.{i + 10}\n" for i in range(30)), encoding="utf-8"

@@ -8,6 +8,7 @@ from typing import Any
 from fairlead.cli import terminal
 from fairlead.cli.running import as_data
 from fairlead.core.errors import ConfigError, DataError, StoreError, explain
+from fairlead.core.gates import some
 from fairlead.core.protocols import ReplySampler
 from fairlead.formats import read_mapping
 from fairlead.store.annotation.database import Database, open_database
@@ -93,28 +94,35 @@ def import_source(
         if is_gold:
             qualifies = needs.need_of(test) if test is not None else ""
             num_new, num_known = anchors.add_gold(database, target.id, found.items, by=None, qualifies=qualifies)
-            what = f"pairs of the test of {needs.in_words(qualifies)}" if qualifies else "hidden anchors"
-            terminal.say(f"{num_new:,} {what} into {target.name}, with the answers of the file.")
+            what = (
+                f"{some(num_new, 'pair')} of the test of {needs.in_words(qualifies)}"
+                if qualifies
+                else some(num_new, "hidden anchor")
+            )
+            terminal.say(f"{what} into {target.name}, with the answers of the file.")
             kept = None
         else:
             added = importing.add_items(database, target.id, found.items, ratings=found.ratings, source=source.name)
             num_known, kept = added.num_known, added.outside
             terminal.say(
-                f"{added.num_items:,} items into {target.name} ({added.num_calibration:,} for calibration), each for {target.votes_per_item} votes."
+                f"{some(added.num_items, 'item')} into {target.name} ({added.num_calibration:,} for calibration), "
+                f"each for {some(target.votes_per_item, 'vote')}."
             )
         _say_unmatched(database, target)
     if num_known:
-        terminal.say(f"  {num_known:,} are in it already")
+        terminal.say(f"  {some(num_known, 'is', 'are')} in it already")
     if found.repeats:
-        terminal.say(f"  {found.repeats:,} stand in the file more than once and were taken once")
+        terminal.say(
+            f"  {some(found.repeats, 'stands', 'stand')} in the file more than once and {'was' if found.repeats == 1 else 'were'} taken once"
+        )
     if found.num_uneven:
         terminal.say(
-            f"  {found.num_uneven:,} hold two turns of one speaker in a row; kept, for that is what the models saw"
+            f"  {some(found.num_uneven, 'holds', 'hold')} two turns of one speaker in a row; kept, for that is what the models saw"
         )
     if kept is not None and found.ratings:
         known = f"; {kept.num_known:,} were there already" if kept.num_known else ""
         terminal.say(
-            f"  {kept.num_ratings:,} votes of {kept.num_raters:,} raters of another tool are kept apart{known} (export --outside)"
+            f"  {some(kept.num_ratings, 'vote')} of {some(kept.num_raters, 'rater')} of another tool kept apart{known} (export --outside)"
         )
     _say_left_out(found.left_out, rejects, faults=found.faults)
 
@@ -148,21 +156,21 @@ def import_wanted(db: str, source: Path, *, project: str, with_drafts: bool, is_
         )
         added = transfer.add_wanted(database, target.id, found.wanted)
         terminal.say(
-            f"{added.num_new:,} conversations into {target.name}, {added.num_drafts:,} with a draft; each is written, then reviewed."
+            f"{some(added.num_new, 'conversation')} into {target.name}, {added.num_drafts:,} with a draft; each is written, then reviewed."
         )
-        _say_unmatched(database, target, what="conversations")
+        _say_unmatched(database, target, what="conversation")
     if added.num_known:
-        terminal.say(f"  {added.num_known:,} are in it already")
+        terminal.say(f"  {some(added.num_known, 'is', 'are')} in it already")
     _say_left_out(found.left_out, rejects, faults=found.faults)
 
 
-def _say_unmatched(database: Database, project: Project, *, what: str = "items") -> None:
+def _say_unmatched(database: Database, project: Project, *, what: str = "item") -> None:
     """What no rater can get, for want of a language or skill."""
     with database.read() as rows:
         alone = [row for row in matching.coverage(rows, project) if row.needs and not row.num_raters]
     for row in alone:
         terminal.say(
-            f"  {row.num_items:,} {what} ask for {row.words}, which no rater has yet: write it down on the page People"
+            f"  {some(row.num_items, f'{what} asks', f'{what}s ask')} for {row.words}, which no rater has yet: write it down on the page People"
         )
 
 
@@ -184,18 +192,18 @@ def show_status(db: str, *, as_json: bool) -> None:
     if as_json:
         terminal.say(as_data({"projects": [_with_steering(each, steered) for each in found], "people": members}))
         return
-    terminal.say(
-        "People: "
-        + (", ".join(f"{num} {role}{'s' if num != 1 else ''}" for role, num in sorted(members.items())) or "nobody yet")
-    )
+    terminal.say("People: " + (", ".join(some(num, role) for role, num in sorted(members.items())) or "nobody yet"))
     for each in found:
         num_production = each.num_items - each.num_calibration
+        have = "has" if 1 in (each.num_finished, num_production) else "have"
         if each.kind == "demonstration":
-            terminal.say(f"{each.name} ({each.state}): {each.num_finished:,} of {each.num_items:,} conversations have an accepted reply")  # fmt: skip
+            terminal.say(f"{each.name} ({each.state}): {each.num_finished:,} of "
+                         f"{some(each.num_items, 'conversation')} {have} an accepted reply")  # fmt: skip
             continue
         terminal.say(
-            f"{each.name} ({each.state}): {each.num_finished:,} of {num_production:,} pairs have {each.votes_per_item} votes; "
-            f"{each.num_votes:,} votes and {each.num_skips:,} skips by {each.num_raters} raters, calibration items {each.num_calibration:,}"
+            f"{each.name} ({each.state}): {each.num_finished:,} of {some(num_production, 'pair')} {have} "
+            f"{some(each.votes_per_item, 'vote')}; {some(each.num_votes, 'vote')} and {some(each.num_skips, 'skip')} by "
+            f"{some(each.num_raters, 'rater')}, calibration items {each.num_calibration:,}"
         )
         for line in in_lines(steered[each.name]) if each.name in steered else ():
             terminal.say(f"  {line}")
@@ -240,26 +248,27 @@ def export_votes(db: str, out: Path, *, project: str, is_blind: bool = False, wi
             return
         done = exporting.export_project(database, target, out)
     terminal.say(
-        f"{done.num_votes:,} votes and {done.num_skips:,} skips by {done.num_raters} raters on {done.num_comparisons:,} pairs -> {out}"
+        f"{some(done.num_votes, 'vote')} and {some(done.num_skips, 'skip')} by {some(done.num_raters, 'rater')} on "
+        f"{some(done.num_comparisons, 'pair')} -> {out}"
     )
     terminal.say(
         f"Next: name it in a recipe (feedback.path: {out / 'comparisons.jsonl'}), or fairlead votes agreement {out / 'votes.jsonl'}"
     )
     if done.num_demonstrations:
         path = out / "demonstrations.jsonl"
-        terminal.say(
-            f"      {done.num_demonstrations:,} edited replies are demonstrations: sft.data: [{{path: {path}}}]"
-        )
+        edits = some(done.num_demonstrations, "edited reply is a demonstration", "edited replies are demonstrations")
+        terminal.say(f"      {edits}: sft.data: [{{path: {path}}}]")
     if done.num_overruled:
         terminal.say(
-            f"      {done.num_overruled:,} edits are none: an adjudicator put another reply above the edited one"
+            f"      {some(done.num_overruled, 'edit is', 'edits are')} none: an adjudicator put another reply above the edited one"
         )
 
 
 def _export_demonstrations(database: Database, project: Project, out: Path) -> None:
     done = transfer.export_demonstrations(database, project, out)
     terminal.say(
-        f"{done.num_demonstrations:,} accepted replies by {done.num_authors} people ({done.num_drafted:,} from a draft by a model, "
+        f"{some(done.num_demonstrations, 'accepted reply', 'accepted replies')} by "
+        f"{some(done.num_authors, 'person', 'people')} ({done.num_drafted:,} from a draft by a model, "
         f"{done.num_edited:,} changed by their reviewer) -> {out}"
     )
     terminal.say(f"Next: name it in a recipe (sft.data: [{{path: {out / 'demonstrations.jsonl'}}}])")

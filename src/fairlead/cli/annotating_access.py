@@ -10,6 +10,7 @@ from fairlead.cli import terminal
 from fairlead.cli.annotating import existing
 from fairlead.cli.running import as_data
 from fairlead.core.errors import DataError, explain
+from fairlead.core.gates import some
 from fairlead.store.annotation.database import Database
 from fairlead.store.annotation.outside import Token
 from fairlead.store.annotation.schema import Person
@@ -111,5 +112,6 @@ def erase_named(db: str, *, person: str, is_sure: bool) -> None:
             return
         done = erasing.erase_person(database, found.id, by=None)
     terminal.say(
-        f"Erased: {done.pseudonym}, {done.num_texts:,} texts; {done.num_votes_kept:,} votes stay. Backups made before still hold them."
+        f"Erased: {done.pseudonym}, {some(done.num_texts, 'text')}; "
+        f"{some(done.num_votes_kept, 'vote stays', 'votes stay')}. Backups made before still hold them."
     )

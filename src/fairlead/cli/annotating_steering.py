@@ -9,6 +9,7 @@ import yaml
 from fairlead.cli import terminal
 from fairlead.cli.annotating import check_strict, existing, project_named
 from fairlead.core.errors import ConfigError, explain
+from fairlead.core.gates import some
 from fairlead.web import scoring, steering
 
 
@@ -42,11 +43,15 @@ def import_scores(db: str, source: Path, *, project: str, is_strict: bool) -> No
     with existing(db) as database:
         target = project_named(database, project)
         put = scoring.put_scores(database, target.id, given, by=None)
-    terminal.say(f"{put.num_scores:,} completions of {target.name} have a score.")
+    terminal.say(
+        f"{some(put.num_scores, 'completion')} of {target.name} {'has' if put.num_scores == 1 else 'have'} a score."
+    )
     if put.num_unknown:
-        terminal.say(f"  left out: {put.num_unknown:,} rows that name no completion of the project")
+        terminal.say(
+            f"  left out: {some(put.num_unknown, 'row that names', 'rows that name')} no completion of the project"
+        )
     for fault, num in sorted(faults.items()):
-        terminal.say(f"  left out: {num:,} rows: {fault}")
+        terminal.say(f"  left out: {some(num, 'row')}: {fault}")
     if rejects.exists():
         terminal.say(f"  rows that could not be read: {rejects}")
     terminal.say("Next: fairlead annotate steer --set random_share=0.3")

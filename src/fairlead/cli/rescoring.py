@@ -11,7 +11,7 @@ from fairlead.cli import terminal
 from fairlead.cli.running import as_data, loading
 from fairlead.core.config import parse_config
 from fairlead.core.errors import DataError, explain
-from fairlead.core.gates import figure
+from fairlead.core.gates import figure, some
 from fairlead.core.io import read_json
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def show_scores(home: Path, run: str, *, policy: str, step: int | None, as_json:
             table.add_row(str(one.sample.step), text, one.component, one.active, figure(one.then), figure(one.now))
         terminal.show_table(table)
         if len(found) > 25:
-            terminal.say(f"  and {len(found) - 25} more rows; --json prints all")
+            terminal.say(f"  and {some(len(found) - 25, 'more row')}; --json prints all")
     differing = [one for one in found if not one.is_same]
     if differing:
         one = differing[0]

@@ -6,7 +6,7 @@ from rich.table import Table as RichTable
 
 from fairlead.cli import terminal
 from fairlead.cli.running import as_data
-from fairlead.core.gates import figure
+from fairlead.core.gates import figure, some
 from fairlead.core.summary import StageSummary
 from fairlead.preferences import item_export, shared_rounds, votes, watching
 
@@ -15,7 +15,7 @@ def import_file(file: Path, out: Path, *, item: str, rater: str, label: str) -> 
     """Check and convert."""
     table = votes.import_votes(file, out, item=item, rater=rater, label=label)
     terminal.say(
-        f"{len(table.items):,} votes by {len(table.rater_names)} raters on {len(table.item_names):,} items -> {out}"
+        f"{some(len(table.items), 'vote')} by {some(len(table.rater_names), 'rater')} on {some(len(table.item_names), 'item')} -> {out}"
     )
     terminal.say(f"Next: fairlead votes agreement {out}")
 
@@ -101,4 +101,4 @@ def _print_table(title: str, columns: tuple[str, ...], rows: tuple[tuple[str | f
         table.add_row(*(figure(c) if isinstance(c, float) else "" if c is None else str(c) for c in cells))
     terminal.show_table(table)
     if len(rows) > 25:
-        terminal.say(f"  and {len(rows) - 25} more rows; --json prints all")
+        terminal.say(f"  and {some(len(rows) - 25, 'more row')}; --json prints all")

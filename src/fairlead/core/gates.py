@@ -147,6 +147,11 @@ def percent(value: float, *, is_signed: bool = False) -> str:
     return f"{rounded:{'+' if is_signed and rounded else ''},} %"
 
 
+def some(number: int, one: str, many: str = "") -> str:
+    """A count of things in words: `1 vote`, `1,200 votes`; `many` where it is not `one` with an s, also of more words (`pair has`, `pairs have`)."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def percent_interval(low: float, high: float) -> str:
     """Render the usual interval of a share: `95 % interval 64.6 % to 77.1 %`."""
     return f"95 % interval {percent(low)} to {percent(high)}"

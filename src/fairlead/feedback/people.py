@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fairlead.core.errors import DataError, explain
+from fairlead.core.gates import some
 from fairlead.core.io import write_jsonl
 from fairlead.core.records import Judgment
 from fairlead.core.summary import Figure, StageSummary
@@ -48,11 +49,14 @@ def _summarise(comparisons: Sequence[Comparison], judgments: Sequence[Judgment],
     cost = len(judgments) * cost_per_judgment
     notes = [f"Votes by raters of kind {', '.join(kinds)}, under guideline version {', '.join(versions)}."]
     if num_skips:
-        notes.append(f"{num_skips:,} of {len(judgments):,} are skips, which are no votes.")
+        notes.append(
+            f"{num_skips:,} of {some(len(judgments), 'judgment')} "
+            f"{'is a skip, which is no vote' if num_skips == 1 else 'are skips, which are no votes'}."
+        )
     if len(versions) > 1:
         notes.append("The guideline changed during this round: agreement mixes its versions.")
     return StageSummary(
-        stage="feedback", headline=f"{len(raters):,} raters gave {len(judgments):,} judgments on {len(comparisons):,} pairs.",
+        stage="feedback", headline=f"{some(len(raters), 'rater')} gave {some(len(judgments), 'judgment')} on {some(len(comparisons), 'pair')}.",
         figures=(
             Figure(name="pairs rated", value=len(comparisons), note="a count, exact"),
             Figure(name="judgments", value=len(judgments), note="a count, exact"),

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fairlead.core.gates import Gate, GateResult, percent, percent_interval
+from fairlead.core.gates import Gate, GateResult, percent, percent_interval, some
 from fairlead.core.records import Judgment
 from fairlead.core.summary import Figure, StageSummary, Table
 from fairlead.feedback.simulated import RaterTraits
@@ -89,7 +89,7 @@ def summarise(round_: Collected) -> StageSummary:
     """Say what was collected, at what price, and how far to trust it."""
     num, plan, num_pairs = len(round_.judgments), round_.plan, len(round_.gold)
     accuracy = _accuracy(round_)
-    headline = f"{num:,} judgments of {num_pairs:,} pairs by {len(round_.panel)} simulated raters"
+    headline = f"{some(num, 'judgment')} of {some(num_pairs, 'pair')} by {some(len(round_.panel), 'simulated rater')}"
     if accuracy.n:
         headline += f"; {percent(accuracy.value)} name the better completion by the gold score ({percent_interval(accuracy.low, accuracy.high)})"
     facts = {"num_tasks": num_pairs, "num_judgments": num, "num_prompts": plan.num_prompts, "num_prompts_identical": plan.num_identical,
@@ -136,19 +136,22 @@ def _notes(round_: Collected) -> tuple[str, ...]:
     ]
     if plan.num_identical:
         notes.append(
-            f"{plan.num_identical:,} of {plan.num_prompts:,} prompts had only equal completions and gave no pair."
+            f"{plan.num_identical:,} of {some(plan.num_prompts, 'prompt')} had only equal completions and gave no pair."
         )
     if plan.num_single:
         notes.append(
-            f"{plan.num_single:,} of {plan.num_prompts:,} prompts had fewer than two completions and gave no pair."
+            f"{plan.num_single:,} of {some(plan.num_prompts, 'prompt')} had fewer than two completions and gave no pair."
         )
     if plan.num_repeats:
         notes.append(
-            f"{plan.num_repeats:,} completions repeat the text of another one of their prompt and were left out."
+            f"{some(plan.num_repeats, 'completion repeats', 'completions repeat')} the text of another one of the same prompt "
+            f"and {'was' if plan.num_repeats == 1 else 'were'} left out."
         )
     num_unscored = len(plan.tasks) - len(round_.gold)
     if num_unscored:
-        notes.append(f"{num_unscored:,} pairs were left out because the gold scorer gives them no score.")
+        notes.append(
+            f"{some(num_unscored, 'pair was', 'pairs were')} left out because the gold scorer gives them no score."
+        )
     drifting = [t for t in round_.panel if t.half_life is not None]
     if drifting or any(t.lapse == 1 for t in round_.panel):
         notes.append(f"Built into the panel: {len(drifting)} rater(s) who drift, {sum(t.lapse == 1 for t in round_.panel)} who click at random, "

@@ -12,7 +12,7 @@ Example:
 import math
 from dataclasses import dataclass, replace
 
-from fairlead.core.gates import Gate, GateResult, declared
+from fairlead.core.gates import Gate, GateResult, declared, some
 from fairlead.core.gates import percent as percent_words
 from fairlead.core.summary import Figure, Table
 from fairlead.stats.agreement import (
@@ -126,7 +126,8 @@ class AgreementReading:
         """Size of the measurement, the two scales, and which statistics are undefined."""
         undefined = [f"{_NAMES[n][0]} is {v.note}." for n, v in self.report.items() if not math.isfinite(v.value)]
         size = (
-            f"Agreement was measured on {self.num_rater_pairs:,} pairs of votes by {self.num_raters} raters on {self.num_items:,} items "
+            f"Agreement was measured on {some(self.num_rater_pairs, 'pair')} of votes by "
+            f"{some(self.num_raters, 'rater')} on {some(self.num_items, 'item')} "
             f"({self.policy}); intervals resample items."
         )
         return (size, KAPPA_NOTE, *undefined)

@@ -14,6 +14,7 @@ from typing import Any
 
 from fairlead.core.annotations import INCLUSION, RatedItem, RatedItems
 from fairlead.core.errors import ConfigError, DataError, explain, nearest
+from fairlead.core.gates import some
 from fairlead.core.io import Rejects, write_csv, write_jsonl, write_parquet, write_text
 from fairlead.core.streams import JsonLines, write_json_list
 from fairlead.core.summary import Figure, StageSummary
@@ -97,7 +98,7 @@ def convert(
                                     remedy=f"Fix them ({rejects.path.name} lists all), or leave --strict out to take the rest"))  # fmt: skip
     written = write_rated(out, items, to=to, method=method, is_blind=is_blind)
     return StageSummary(
-        stage="votes", headline=f"{written.what} from {len(items):,} items with {sum(len(i.ratings) for i in items):,} ratings.",
+        stage="votes", headline=f"{written.what} from {some(len(items), 'item')} with {some(sum(len(i.ratings) for i in items), 'rating')}.",
         figures=(Figure(name="items", value=len(items), note="a count, exact"),),
         notes=(*written.notes, *_notes(items, rejects, faults, repeats)),
         facts={"rejects": report.rejects, "left_out": report.left_out, "repeats": list(repeats), "files": [str(p) for p in written.files]},
@@ -154,14 +155,17 @@ def _notes(
 ) -> tuple[str, ...]:
     notes = [f"Not taken: {where}: {reason}" for where, reason in rejects.first(_SHOWN)]
     if rejects.total:
-        notes.append(f"{rejects.total:,} faulty rows are in {rejects.path}")
+        notes.append(f"{some(rejects.total, 'faulty row is', 'faulty rows are')} in {rejects.path}")
     notes += [f"{count:,} x {reason}" for reason, count in faults.items()]
     if repeats:
-        notes.append(f"{len(repeats):,} items repeat an earlier id and were left out: {', '.join(repeats[:_SHOWN])}")
+        notes.append(
+            f"{some(len(repeats), 'item repeats', 'items repeat')} an earlier id "
+            f"and {'was' if len(repeats) == 1 else 'were'} left out: {', '.join(repeats[:_SHOWN])}"
+        )
     odd = sum(not has_alternating_turns(item.prompt) for item in items)
     if odd:
         notes.append(
-            f"{odd:,} prompts hold two turns of one speaker in a row; they are kept as they are, for that is what the models saw"
+            f"{some(odd, 'prompt holds', 'prompts hold')} two turns of one speaker in a row; kept, for that is what the models saw"
         )
     return tuple(notes)
 
@@ -199,7 +203,7 @@ def _write(out: Path, items: RatedItems, *, to: str, method: str) -> Written:
     left = [f"{count:,} not written: {reason}" for reason, count in report.left_out.items()]
     dropped = [f"{found.ledger.reasons()} left out"] if found.ledger.dropped else []
     by = f"Votes added up by {found.method}{' (chosen for these votes: auto)' if method == 'auto' else ''}"
-    return Written(what=f"{report.written:,} rows of {to}", files=files, notes=(by, *beside, *left, *dropped))
+    return Written(what=f"{some(report.written, 'row')} of {to}", files=files, notes=(by, *beside, *left, *dropped))
 
 
 def _write_labels(out: Path, items: RatedItems, *, method: str) -> Written:
@@ -210,12 +214,12 @@ def _write_labels(out: Path, items: RatedItems, *, method: str) -> Written:
         num_rows = write_parquet(out, table.rows())
     else:
         num_rows = write_jsonl(out, table.rows())
-    what = f"{num_rows:,} pairs under {len(table.outcomes)} methods; label and p_a are those of {table.chosen}"
+    what = f"{some(num_rows, 'pair')} under {some(len(table.outcomes), 'method')}; label and p_a are those of {table.chosen}"
     return Written(what=what, files=(out,), notes=table.notes)
 
 
 def _write_items(out: Path, items: RatedItems, to: str) -> Written:
-    what = f"{len(items):,} items as {to}"
+    what = f"{some(len(items), 'item')} as {to}"
     if to == "votes":
         return _write_votes(out, items)
     if to == "fairlead_items":
@@ -243,7 +247,7 @@ def _write_votes(out: Path, items: RatedItems) -> Written:
         )
     found = itertools.chain([first], rows)
     num_rows = write_csv(out, found, columns=_VOTE_COLUMNS) if out.suffix == ".csv" else write_jsonl(out, found)
-    return Written(what=f"{num_rows:,} votes", files=(out,))
+    return Written(what=some(num_rows, "vote"), files=(out,))
 
 
 def _write_some(out: Path, items: RatedItems, to: str) -> Written:

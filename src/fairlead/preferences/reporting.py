@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fairlead.core.gates import GateResult, percent, percent_interval
+from fairlead.core.gates import GateResult, percent, percent_interval, some
 from fairlead.core.records import Preference
 from fairlead.core.sections import Scope
 from fairlead.core.summary import Figure, StageSummary, Table
@@ -67,9 +67,9 @@ def summarise(
 
 def _headline(preferences: Sequence[Preference], votes: VoteReading | None, ledger: Ledger) -> str:
     num_train = sum(p.split == "train" for p in preferences)
-    text = f"{num_train:,} preferences to train on and {len(preferences) - num_train:,} held out"
+    text = f"{some(num_train, 'preference')} to train on and {len(preferences) - num_train:,} held out"
     if ledger.dropped:
-        text += f" of {ledger.total_in:,} pairs ({ledger.reasons()} left out)"
+        text += f" of {some(ledger.total_in, 'pair')} ({ledger.reasons()} left out)"
     if votes is None:
         return f"{text}, read from a file."
     p = votes.agreement.percent
@@ -121,22 +121,23 @@ def _notes(preferences: Sequence[Preference], votes: VoteReading | None) -> list
     notes: list[str] = []
     num_both = count_contradictions(preferences)
     if num_both:
-        notes.append(f"{num_both:,} pairs occur in both directions and pull against each other.")
+        notes.append(f"{some(num_both, 'pair occurs', 'pairs occur')} in both directions and pull against each other.")
     if votes is None:
         return notes
     found = votes.verdicts
     notes += votes.agreement.notes()
     notes.append(
-        f"Aggregated with {votes.outcome.method}; {found.num_votes:,} votes by {', '.join(votes.rater_kinds)} raters."
+        f"Aggregated with {votes.outcome.method}; {some(found.num_votes, 'vote')} by {', '.join(votes.rater_kinds)} raters."
     )
     if found.num_skips:
-        notes.append(f"{found.num_skips:,} skips are no votes.")
+        notes.append(f"{some(found.num_skips, 'skip is no vote', 'skips are no votes')}.")
     if votes.num_decisions:
         notes.append(
-            f"{votes.num_decisions:,} pairs are as an adjudicator decided (rule decide), whatever their votes say."
+            f"{some(votes.num_decisions, 'pair is', 'pairs are')} as an adjudicator decided (rule decide), whatever the votes say."
         )
     if found.num_both_bad:
-        notes.append(f'{found.num_both_bad:,} verdicts "both bad" count as ties: they do not say which is better.')
+        count_as = ('verdict "both bad" counts as a tie: it does', 'verdicts "both bad" count as ties: they do')
+        notes.append(f"{some(found.num_both_bad, *count_as)} not say which is better.")
     flagged: dict[str, list[str]] = {}
     for reading in votes.raters:
         for flag in reading.flags:

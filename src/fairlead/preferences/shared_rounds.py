@@ -7,6 +7,7 @@ Example:
 import math
 from pathlib import Path
 
+from fairlead.core.gates import some
 from fairlead.core.summary import Chart, Series, StageSummary, Table, Threshold
 from fairlead.formats import read_votes
 from fairlead.preferences.agreement import as_figure
@@ -42,7 +43,7 @@ def gate_of(
     passed = sum(reading.decision == "pass" for reading in readings.values())
     return StageSummary(
         stage="votes",
-        headline=f"{passed} of {len(readings)} raters pass; {_says(verdict)}",
+        headline=f"{passed} of {some(len(readings), 'rater')} {'passes' if passed == 1 else 'pass'}; {_says(verdict)}",
         figures=tuple(as_figure(name, "share", found) for name, found in (("percent agreement", verdict.agreement),
                       ("without those who deviate", verdict.agreement_of_rest)) if math.isfinite(found.value)),
         tables=(_rater_table(readings, verdict), curve_table(rule), _scale_table()), charts=(curve_chart(rule),), notes=_notes(rule, verdict),

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fairlead.core.errors import ConfigError, DataError, explain, nearest
+from fairlead.core.gates import some
 from fairlead.core.io import Row, read_rows, write_json, write_jsonl
 from fairlead.core.records import Completion, Prompt, Task, Verdict, from_dict
 from fairlead.core.summary import Figure, StageSummary
@@ -108,7 +109,7 @@ def aggregate_votes(
     write_jsonl(out, _label_rows(votes, found))
     raters = _write_raters(Path(out), votes, rater_outcomes(votes, found))
     num_tied = int(found.is_tied.sum())
-    headline = f"{votes.num_items:,} items labelled by {chosen} from {_size(votes)}; {num_tied:,} tied"
+    headline = f"{some(votes.num_items, 'item')} labelled by {chosen} from {_size(votes)}; {num_tied:,} tied"
     return StageSummary(
         stage="votes", headline=f"{headline}.", notes=(f"Raters: {raters}", *_connection_notes(votes)),
         figures=(
@@ -129,7 +130,7 @@ def _choice(name: str, value: str, options: Any) -> Any:
 
 
 def _size(votes: Votes) -> str:
-    return f"{len(votes.items):,} votes by {votes.num_raters:,} raters on {votes.num_items:,} items"
+    return f"{some(len(votes.items), 'vote')} by {some(votes.num_raters, 'rater')} on {some(votes.num_items, 'item')}"
 
 
 def _with_sides(rows: list[tuple[str, str, str]], sides: list[bool] | None) -> Votes:
@@ -258,8 +259,8 @@ def _aggregate_pairs(
     raters = _write_raters(out, verdicts.votes(), outcome.raters)
     left_out = f" ({ledger.reasons()} left out)" if ledger.dropped else ""
     return StageSummary(
-        stage="votes", headline=f"{len(preferences):,} preferences of {ledger.total_in:,} pairs by {method}{left_out}.",
-        notes=(f"Raters: {raters}", *((f"{verdicts.num_skips:,} skips are no votes.",) if verdicts.num_skips else ())),
+        stage="votes", headline=f"{some(len(preferences), 'preference')} of {some(ledger.total_in, 'pair')} by {method}{left_out}.",
+        notes=(f"Raters: {raters}", *((f"{some(verdicts.num_skips, 'skip is no vote', 'skips are no votes')}.",) if verdicts.num_skips else ())),
         figures=(Figure(name="preferences", value=len(preferences), note="a count, exact"),),
     )  # fmt: skip
 

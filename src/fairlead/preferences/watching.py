@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fairlead.core.errors import DataError, explain
+from fairlead.core.gates import some
 from fairlead.core.io import Row, read_rows, write_jsonl
 from fairlead.core.summary import Figure, StageSummary, Table
 from fairlead.formats import read_votes
@@ -52,7 +53,8 @@ def drift_of(path: Path | str, *, p0: float = 0.80, p1: float = 0.65, h: float =
                      None if run.alarm is None else run.alarm + 1, None if run.change_point is None else run.change_point + 1))  # fmt: skip
     between = bernoulli_run_length(p0, p0=p0, p1=p1, h=h)
     return StageSummary(
-        stage="votes", headline=f"{len(alarms)} of {len(answers)} raters raise an alarm{': ' + ', '.join(alarms) if alarms else ''}.",
+        stage="votes", headline=f"{len(alarms)} of {some(len(answers), 'rater')} {'raises' if len(alarms) == 1 else 'raise'} an alarm"
+        f"{': ' + ', '.join(alarms) if alarms else ''}.",
         figures=(Figure(name="anchors between false alarms", value=between, note="exact, of a rater who stays at p0"),
                  Figure(name="anchors until a fall to p1 is found", value=bernoulli_run_length(p1, p0=p0, p1=p1, h=h), note="exact"),
                  Figure(name="anchors until guessing is found", value=bernoulli_run_length(0.5, p0=p0, p1=p1, h=h), note="exact")),

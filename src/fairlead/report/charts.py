@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fairlead.core.gates import figure
+from fairlead.core.gates import figure, some
 from fairlead.core.summary import Chart, Series, Threshold
 from fairlead.report.scales import Point, Scale, axis_range, spread, thin, tick_labels, ticks
 from fairlead.report.tables import TableView, chart_table
@@ -149,7 +149,7 @@ def _notes(chart: Chart, drawn: Sequence[Series]) -> tuple[str, ...]:
         )
     missing = sum(len(s.points) - len(_finite(s.points)) for s in chart.series)
     if missing:
-        notes.append(f"{missing} {'point is' if missing == 1 else 'points are'} not a finite number and not drawn.")
+        notes.append(f"{some(missing, 'point is', 'points are')} not a finite number and not drawn.")
     empty = [s.label for s in chart.series if s not in drawn]
     if empty and drawn:
         notes.append(f"No points: {', '.join(empty)}.")

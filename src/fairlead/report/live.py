@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.core.errors import DataError
-from fairlead.core.gates import figure
+from fairlead.core.gates import figure, some
 from fairlead.core.summary import Chart, Figure, SamplePair, Series, SeriesRole, StageSummary, Table, Threshold
 from fairlead.report.run import RunReport, StageReport
 from fairlead.report.stages import duration
@@ -103,7 +103,7 @@ def read_live(home: Path, *, run: str = "") -> RunReport | None:
     figures = tuple(_figure(name, label, curves) for name, label in _KEY.items() if name in curves)[:3]
     alerts = _rows(work / ALERTS)
     warned = (
-        f" {len(alerts)} alert{'s' if len(alerts) != 1 else ''}, the last: {alerts[-1]['level']} {alerts[-1]['rule']}."
+        f" {some(len(alerts), 'alert')}, the last: {alerts[-1]['level']} {alerts[-1]['rule']}."
         if alerts
         else " No alert."
     )

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from fairlead.core.gates import GateResult, amount, figure, unit_words
+from fairlead.core.gates import GateResult, amount, figure, some, unit_words
 from fairlead.core.summary import Figure, SamplePair
 from fairlead.report.charts import draw_chart
 from fairlead.report.context import CostRow, FigureView, OverrideView, SampleView, StageView, VerdictView
@@ -137,7 +137,7 @@ def count_gates(results: Sequence[GateResult]) -> str:
     ]
     allowed = sum(bool(r.allowed) for r in results)
     tail = f"; {allowed} passed on record by a person" if allowed else ""
-    return f"{len(results)} gate{'' if len(results) == 1 else 's'}: {', '.join(parts)}{tail}."
+    return f"{some(len(results), 'gate')}: {', '.join(parts)}{tail}."
 
 
 def _count(n: int) -> str:
@@ -205,5 +205,5 @@ def _change(sample: SamplePair) -> float | None:
 def _facts(score: float | None, num_tokens: int | None) -> str:
     parts = ["no score" if score is None else f"score {number(score)}"]
     if num_tokens is not None:
-        parts.append(f"{num_tokens:,} token{'' if num_tokens == 1 else 's'}")
+        parts.append(some(num_tokens, "token"))
     return ", ".join(parts)

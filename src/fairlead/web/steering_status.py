@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from fairlead.core.gates import percent
+from fairlead.core.gates import percent, some
 from fairlead.store.annotation.database import Database, Rows
 from fairlead.store.annotation.schema import Person, Project
 from fairlead.store.annotation.skills import Qualification
@@ -79,22 +79,22 @@ def in_lines(found: SteeringStatus) -> list[str]:
     lines = [f"paused by itself: {found.paused_because}"] if found.paused_because else []
     if found.num_rounds:
         lines.append(
-            f"calibration: {found.num_rounds} {'round' if found.num_rounds == 1 else 'rounds'}, {'passed' if found.has_passed else 'not passed yet'}"
+            f"calibration: {some(found.num_rounds, 'round')}, {'passed' if found.has_passed else 'not passed yet'}"
         )
     lines.append(
-        f"hidden anchors: {found.num_anchors:,} known answers; alarms open for {', '.join(found.drifting) or 'nobody'}"
+        f"hidden anchors: {some(found.num_anchors, 'known answer')}; alarms open for {', '.join(found.drifting) or 'nobody'}"
     )
     names = {"passed": "passed", "failed": "not passed", "open": "begun", "waived": "let in", "again": "may try again"}
     for need, counts in found.tests.items():
         said = ", ".join(f"{num} {names[state]}" for state, num in counts.items()) or "nobody has taken it"
         lines.append(f"test of {need.partition(':')[2]}: {said}")
     if found.num_unmatched:
-        lines.append(f"{found.num_unmatched:,} pairs ask for a language or skill that no rater has")
+        lines.append(f"{some(found.num_unmatched, 'pair asks', 'pairs ask')} for a language or skill that no rater has")
     if found.num_undecidable:
-        lines.append(f"{found.num_undecidable:,} disagreements wait that nobody may decide, for all who may have voted on them: "
-                     "fairlead annotate invite --role adjudicator")  # fmt: skip
+        lines.append(f"{some(found.num_undecidable, 'disagreement waits', 'disagreements wait')} that nobody may decide, for all who may "
+                     "have voted already: fairlead annotate invite --role adjudicator")  # fmt: skip
     if found.num_batches:
-        lines.append(f"choice of pairs: {percent(found.random_share)} at random, {found.num_batches} batches, "
+        lines.append(f"choice of pairs: {percent(found.random_share)} at random, {some(found.num_batches, 'batch', 'batches')}, "
                      f"{found.num_chosen['active']:,} chosen and {found.num_chosen['random']:,} at random")  # fmt: skip
     return lines
 

@@ -79,6 +79,30 @@ def test_from_files_through_people_to_preferences(folder, db):
     assert {row.values["split"] for row in made} == {"train", "heldout"}
 
 
+def test_one_of_a_thing_is_said_in_the_singular(folder, db):
+    (folder / "one.jsonl").write_text('{"prompt": "Why?", "chosen": "good", "rejected": "bad"}\n')
+    (folder / "two.jsonl").write_text(
+        "".join(f'{{"prompt": "Why {i}?", "chosen": "good", "rejected": "bad"}}\n' for i in "ab")
+    )
+    here = ("--project", "trial", "--votes", 1, "--calibration", 0, "--db", db)
+    assert (
+        "1 item into trial (0 for calibration), each for 1 vote."
+        in fairlead("annotate", "import", "one.jsonl", *here).output
+    )
+    before = fairlead("annotate", "status", "--db", db).output
+    assert "0 of 1 pair has 1 vote; 0 votes and 0 skips by 0 raters" in before, before
+    rate_everything(db, "ann", 1)
+    after = fairlead("annotate", "status", "--db", db).output
+    assert "1 rater\n" in after and "1 of 1 pair has 1 vote; 1 vote and 0 skips by 1 rater," in after, after
+    assert "1 is in it already" in fairlead("annotate", "import", "one.jsonl", *here).output
+    assert (
+        "1 vote and 0 skips by 1 rater on 1 pair"
+        in fairlead("annotate", "export", "out", "--project", "trial", "--db", db).output
+    )
+    fairlead("annotate", "import", "two.jsonl", *here)
+    assert "1 of 3 pairs has 1 vote;" in fairlead("annotate", "status", "--db", db).output
+
+
 def test_strict_puts_nothing_in_when_a_row_cannot_be_used(folder):
     with pytest.raises(FairleadError, match="cannot be used whole"):
         raise fairlead("annotate", "import", "pairs.jsonl", "--strict").exception

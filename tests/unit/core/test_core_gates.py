@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fairlead
-from fairlead.core.gates import Gate, allow, declared, figure, measure, percent
+from fairlead.core.gates import Gate, allow, declared, figure, measure, percent, some
 
 VALUES = st.floats(-10, 10)
 
@@ -147,3 +147,11 @@ def test_what_was_declared_keeps_its_digits(value, text):
 @given(st.floats(1e-3, 1e6))
 def test_figure_is_within_half_a_unit_of_the_third_digit(value):
     assert math.isclose(float(figure(value).replace(",", "")), value, rel_tol=0.005001)
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    ((1, "vote"), "1 vote"), ((0, "vote"), "0 votes"), ((1200, "vote"), "1,200 votes"), ((1, "reply", "replies"), "1 reply"),
+    ((2, "pair has", "pairs have"), "2 pairs have"),
+])  # fmt: skip
+def test_things_are_counted_in_words(words, said):
+    assert some(*words) == said

@@ -34,7 +34,7 @@ def test_counts_reconcile(tmp_path):
     assert {j.guideline_version for j in judgments} == {t.guideline_version for t in tasks} == {"v2"}
     assert summary.facts["num_prompts"] == 64
     assert summary.facts["num_prompts_identical"] == summary.facts["num_prompts_single"] == 1
-    assert any("1 pairs were left out because the gold scorer" in note for note in summary.notes)
+    assert any("1 pair was left out because the gold scorer" in note for note in summary.notes)
     assert any("2 completions repeat" in note for note in summary.notes)
     assert sum(row[1] for row in summary.tables[0].rows) == sum(row[1] for row in summary.tables[1].rows) == 305
     assert summary_from_dict(summary.to_dict()) == summary

@@ -159,7 +159,7 @@ def test_bad_rows_are_listed_and_the_rest_goes_in(tmp_path):
     summary = convert(_faulty(tmp_path), tmp_path / "out.jsonl", to="trl")
     assert summary.headline.startswith("4 rows of trl from 4 items with 12 ratings")
     assert f"Not taken: {tmp_path / 'tasks.jsonl'}:5: empty reply" in summary.notes
-    assert any("repeat an earlier id" in note and "p0" in note for note in summary.notes)
+    assert any("1 item repeats an earlier id and was left out" in note and "p0" in note for note in summary.notes)
     assert [r.values["reason"] for r in read_rows(tmp_path / "out.jsonl.rejects.jsonl")] == ["empty reply"]
 
 

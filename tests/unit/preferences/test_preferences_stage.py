@@ -63,7 +63,7 @@ def test_counts_reconcile(tmp_path):
     assert left_out["tied"] > 0
     assert summary.facts["num_pairs_in"] == 41 == len(rows) + sum(left_out.values())
     assert summary.facts["num_train"] + summary.facts["num_heldout"] == len(rows)
-    assert any("1 skips are no votes" in note for note in summary.notes)
+    assert any("1 skip is no vote" in note for note in summary.notes)
     assert "labels a, b, tie" in summary.verdicts[0].note
     kept, _ = stage(tmp_path, write_run(tmp_path / "in", judgments, texts=texts), ties="keep")
     assert kept.facts["num_ties"] == left_out["tied"]

@@ -16,7 +16,7 @@ def test_an_alarm_says_since_when(tmp_path):
     rows = [{"rater": "ann", "correct": "true"}] * 100 + [{"rater": "bob", "correct": i < 50} for i in range(70)]
     write_jsonl(tmp_path / "a.jsonl", rows)
     summary = drift_of(tmp_path / "a.jsonl")
-    assert summary.headline == "1 of 2 raters raise an alarm: bob."
+    assert summary.headline == "1 of 2 raters raises an alarm: bob."
     (table,) = summary.tables
     assert table.rows[0][-2:] == (None, None)
     assert table.rows[1][-3:] == ("alarm", 58, 51)

@@ -69,7 +69,7 @@ def test_from_the_start_page_to_an_accepted_reply_without_scripts(database, writ
     hand_in(ann, writing, "First, second and third.")
     assert review(bob, writing).status_code == 303
     page = lea.get(f"/p/{writing.id}").text
-    assert "1 of 2 conversations have an accepted reply" in page and "Who writes" in page
+    assert "1 of 2 conversations has an accepted reply" in page and "Who writes" in page
     archive = lea.client.get(f"/p/{writing.id}/export.zip")
     assert archive.status_code == 200 and archive.content[:2] == b"PK"
 

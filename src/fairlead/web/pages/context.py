@@ -14,6 +14,7 @@ from anyio.to_thread import run_sync
 from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from fairlead.core.gates import some
 from fairlead.store.annotation.database import Database
 from fairlead.web import people
 from fairlead.web.chats.talker import Talker
@@ -36,7 +37,7 @@ _TEMPLATES = jinja2.Environment(
 )  # fmt: skip
 _TEMPLATES.filters["markdown"] = to_html
 _TEMPLATES.filters["count"] = lambda number: f"{number:,}"
-_TEMPLATES.filters["some"] = lambda number, one, many="": f"{number:,} {one if number == 1 else many or one + 's'}"
+_TEMPLATES.filters["some"] = some
 _TEMPLATES.filters["utc"] = lambda ms: datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC).strftime(
     "%Y-%m-%d %H:%M:%S"
 )

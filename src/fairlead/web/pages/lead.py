@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import Response
 
+from fairlead.core.gates import some
 from fairlead.report.charts import draw_chart
 from fairlead.store.annotation.schema import Person
 from fairlead.store.annotation.totals import Work
@@ -46,8 +47,8 @@ def overview(request: Request, project_id: str) -> Response:
     with database.read() as rows:
         counts, flow = status_of(rows, project), flow_of(rows, project_id)
     kept = quality_of(database, project_id)
-    done = f"{counts.num_finished:,} of {counts.num_items - counts.num_calibration:,} pairs are finished"
-    num_wanted = counts.num_wanted
+    num_wanted, num_all = counts.num_wanted, counts.num_items - counts.num_calibration
+    done = f"{counts.num_finished:,} of {some(num_all, 'pair')} {'is' if 1 in (counts.num_finished, num_all) else 'are'} finished"
     return render(
         request, "overview.html", project=project, counts=counts, headline=f"{project.name}: {done}", figures=kept.value.figures,
         gates=kept.value.gates, notes=kept.value.notes, table=kept.value.raters, age_s=kept.age_s(), flow=flow if flow.chart else None,
