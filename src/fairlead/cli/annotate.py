@@ -108,7 +108,10 @@ def invite(
     db: Db = None,
     role: Annotated[str, typer.Option(help="rater, adjudicator, lead or admin.")] = "rater",
     count: Annotated[int, typer.Option(help="How many links; each lets one person in.", min=1, max=100)] = 1,
-    url: Annotated[str, typer.Option(help="Address of the server.")] = "http://127.0.0.1:8643",
+    url: Annotated[
+        str | None,
+        typer.Option(help="Address that raters type; that of the server that was started last when left out."),
+    ] = None,
     language: Annotated[
         list[str] | None, typer.Option(help="Language that these people have; may be repeated.")
     ] = None,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.cli import terminal
+from fairlead.cli.addresses import last_address, remembered
 from fairlead.cli.running import as_data
 from fairlead.core.errors import ConfigError, DataError, StoreError, explain
 from fairlead.core.gates import some
@@ -45,14 +46,15 @@ def serve_pages(
             secret = people.make_invite(database, role="admin")
             terminal.say(f"You are the first: make your account at {place.url}/invite/{secret}")
         terminal.say("Next: fairlead annotate import SOURCE, fairlead annotate invite; ctrl-C stops the server, votes stay.")  # fmt: skip
-        run_server(
-            database,
-            place=place,
-            secret_file=_secret_file(db),
-            allow_local_webhooks=allow_local_webhooks,
-            sampler=sampler,
-            gives_drafts=gives_drafts,
-        )
+        with remembered(db, place.url):
+            run_server(
+                database,
+                place=place,
+                secret_file=_secret_file(db),
+                allow_local_webhooks=allow_local_webhooks,
+                sampler=sampler,
+                gives_drafts=gives_drafts,
+            )
 
 
 def make_chat_project(db: str, name: str) -> None:
@@ -175,13 +177,23 @@ def _say_unmatched(database: Database, project: Project, *, what: str = "item") 
 
 
 def print_invites(
-    db: str, *, role: str, count: int, url: str, languages: Sequence[str] = (), skills: Sequence[str] = ()
+    db: str, *, role: str, count: int, url: str | None, languages: Sequence[str] = (), skills: Sequence[str] = ()
 ) -> None:
-    """One link a line."""
-    abilities = needs.abilities_from(languages=languages, skills=skills)
+    """One link a line; which address was assumed goes beside them."""
+    from fairlead.web.place import DEFAULT_PORT, Place
+
+    abilities, last = needs.abilities_from(languages=languages, skills=skills), last_address(db)
+    place = Place.of(host="127.0.0.1", port=DEFAULT_PORT, url=url or last)
     with existing(db) as database:
         for _ in range(count):
-            terminal.say(f"{url.rstrip('/')}/invite/{people.make_invite(database, role=role, abilities=abilities)}")
+            terminal.say(f"{place.url}/invite/{people.make_invite(database, role=role, abilities=abilities)}")
+    if url is None:
+        why = (
+            "where the server was started last"
+            if last
+            else "where serve listens when told nothing else; none was started here yet"
+        )
+        terminal.note(f"The address is {place.url}, {why}. For another: --url https://NAME")
 
 
 def show_status(db: str, *, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from fairlead.cli.main import app
 from fairlead.core.errors import FairleadError
 from fairlead.core.io import read_rows
 from fairlead.store.annotation.database import open_database
-from fairlead.web import people, projects, queue, verdicts
+from fairlead.web import people, projects, queue, server, verdicts
 from fairlead.web.answers import texts_on_screen
 
 
@@ -53,8 +53,10 @@ def test_from_files_through_people_to_preferences(folder, db):
     assert done.exit_code == 0 and "30 items into trial" in done.output and "left out: 1 rows: " in done.output, (
         done.output
     )
-    links = fairlead("annotate", "invite", "--count", 2, *here).output.split()
+    invited = fairlead("annotate", "invite", "--count", 2, *here)
+    links = invited.stdout.split()
     assert len(set(links)) == 2 and all(link.startswith("http://127.0.0.1:8643/invite/") for link in links)
+    assert "none was started here yet. For another: --url https://NAME" in invited.stderr
     with pytest.raises(FairleadError, match="no votes yet"):
         raise fairlead("annotate", "export", "votes", "--project", "trial", *here).exception
     for name in ("ann", "bob"):
@@ -101,6 +103,29 @@ def test_one_of_a_thing_is_said_in_the_singular(folder, db):
     )
     fairlead("annotate", "import", "two.jsonl", *here)
     assert "1 of 3 pairs has 1 vote;" in fairlead("annotate", "status", "--db", db).output
+
+
+def test_links_lead_to_where_the_server_was_started_last(folder, db, monkeypatch):
+    def links(*words):
+        done = fairlead("annotate", "invite", "--db", db, *words)
+        return done.stdout.partition("/invite/")[0], done.stderr
+
+    def started(**faults):
+        monkeypatch.setattr(server, "run_server", lambda *_args, **_named: faults.get("then", lambda: None)())
+        return fairlead("annotate", "serve", "--db", db, "--port", faults["port"])
+
+    def cannot_listen():
+        raise SystemExit(1)
+
+    assert started(port=9100).exit_code == 0
+    address, said = links()
+    assert address == "http://127.0.0.1:9100"
+    assert "http://127.0.0.1:9100, where the server was started last" in said
+    assert started(port=9200, then=cannot_listen).exit_code == 1
+    assert links()[0] == "http://127.0.0.1:9100", "a server that could not start is none"
+    assert links("--url", "https://rate.example.org/") == ("https://rate.example.org", "")
+    with pytest.raises(FairleadError, match="no address"):
+        raise fairlead("annotate", "invite", "--db", db, "--url", "ftp://x").exception
 
 
 def test_strict_puts_nothing_in_when_a_row_cannot_be_used(folder):
