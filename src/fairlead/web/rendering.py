@@ -15,6 +15,8 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
+from xml.etree.ElementTree import Element, tostring  # of trees that are made here; nothing is parsed
+from xml.sax.saxutils import unescape
 
 import latex2mathml.converter
 import nh3
@@ -42,6 +44,13 @@ _UNSEEN = re.compile(f"{_HIDDEN.pattern}|\r")
 _MATHML = frozenset(
     "math mrow mi mn mo ms mtext mspace msup msub msubsup mfrac msqrt mroot mover munder munderover mtable mtr mtd mpadded mphantom".split()  # noqa: SIM905
 )
+_MATHML_VALUES = {
+    "mspace": {"width": {"0.167em", "0.222em", "0.278em", "0.333em", "0.5em", "1em", "2em"}},
+    "mfrac": {"linethickness": {"0"}},
+}
+"""Spaces that have a name in LaTeX, of which none is as wide as a line; and no line in a binomial coefficient, which would be a fraction with it."""
+_ROWS = frozenset({"math", "mrow", "mtd", "mstyle", "mpadded", "mphantom", "msqrt"})
+"""Elements whose children stand beside each other."""
 _TAGS = frozenset(
     "p br hr h1 h2 h3 h4 h5 h6 strong em s del code pre blockquote ul ol li table thead tbody tr th td span div".split()  # noqa: SIM905
 )
@@ -76,7 +85,7 @@ def _render(text: str, top: int) -> str:
     return nh3.clean(
         made, tags=set(_TAGS | _MATHML), link_rel=None, url_schemes=set(),
         attributes={**{tag: {"class"} for tag in _CLASSES}, "math": {"display"}, "th": {"align"}, "td": {"align"}, "ol": {"start"}},
-        clean_content_tags={"script", "style"},
+        tag_attribute_values=_MATHML_VALUES, clean_content_tags={"script", "style"},
     )  # fmt: skip
 
 
@@ -153,9 +162,37 @@ def _math(content: str, options: Mapping[str, Any]) -> str:
     if len(content) > MAX_MATH:
         return f"<code>{html.escape(content)}</code>"
     try:
-        return latex2mathml.converter.convert(content, display=mode)
+        made = latex2mathml.converter.convert_to_element(content, display=mode)
+        _set_functions_apart(made)
+        return unescape(tostring(made, encoding="unicode"))
     except Exception:  # a formula that cannot be converted is shown as it was written
         return f"<code>{html.escape(content)}</code>"
+
+
+def _set_functions_apart(formula: Element) -> None:
+    """The thin spaces that TeX puts around log, sin and their like; browsers put none around an <mi>."""
+    for row in [element for element in formula.iter() if element.tag in _ROWS]:
+        children = list(row)
+        for position in range(len(children) - 1, 0, -1):
+            before, after = children[position - 1 : position + 1]
+            if (_is_function(before) and after.tag not in ("mo", "mspace")) or (
+                _is_function(after) and _ends_a_term(before)
+            ):
+                row.insert(position, Element("mspace", width="0.167em"))
+
+
+def _is_function(element: Element) -> bool:
+    """Is it a name of several letters, alone or with an index or exponent?"""
+    if element.tag in ("msub", "msup", "msubsup"):
+        return _is_function(element[0])
+    text = element.text or ""
+    return element.tag == "mi" and len(text) > 1 and text.isalpha()
+
+
+def _ends_a_term(element: Element) -> bool:
+    if element.tag == "mo":
+        return html.unescape(element.text or "") in (")", "]", "}", "!")
+    return element.tag != "mspace"
 
 
 def _image(_self: RendererHTML, tokens: Sequence[Token], index: int, _options: Any, _env: Any) -> str:

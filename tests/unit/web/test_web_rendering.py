@@ -9,7 +9,7 @@ from web_payloads import PAYLOADS
 
 from fairlead.web.rendering import marked_differences, show_hidden, to_html
 
-ALLOWED = re.compile(r"</?([a-z0-9]+)((?: (?:class|display|align|start)=\"[^\"<>]*\")*)>")
+ALLOWED = re.compile(r"</?([a-z0-9]+)((?: (?:class|display|align|start|width|linethickness)=\"[^\"<>]*\")*)>")
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
@@ -44,6 +44,24 @@ def test_no_payload_leaves_a_tag_that_is_not_allowed(payload):
 ])  # fmt: skip
 def test_text_is_rendered(text, words):
     assert words in str(to_html(text))
+
+
+@pytest.mark.parametrize(("formula", "drawn"), [
+    (r"n \log n", "n_log_n"), (r"O(\log n)", "O(log_n)"), (r"\log(n)", "log(n)"), (r"(n+1)\log_2 n", "(n+1)_log2_n"), (r"2\sin^2 x", "2_sin2_x"),
+    (r"\log\log n", "log_log_n"), (r"x + \ln x", "x+ln_x"), (r"\frac{\log n}{n \log n}", "log_nn_log_n"), (r"n!\exp x", "n!_exp_x"),
+    (r"a\,b", "a_b"), (r"a \mod b", "a_mod_b"), (r"\sqrt{n \log n}", "n_log_n"), (r"xyz", "xyz"),
+])  # fmt: skip
+def test_functions_and_spaces_of_a_formula_stand_as_in_tex(formula, drawn):
+    """Thin spaces around the name of a function, none before its bracket, after an opening one or beside an operator, which has its own."""
+    made = re.sub(r'<mspace width="[\d.]+em"></mspace>', "_", str(to_html(f"${formula}$")))
+    assert re.sub("<[^>]*>", "", made).strip() == drawn
+
+
+def test_a_binomial_coefficient_has_no_line_and_a_space_is_never_as_wide_as_a_line():
+    assert '<mfrac linethickness="0">' in str(to_html(r"$\binom{n}{k}$"))
+    assert "linethickness" not in str(to_html(r"$\frac{n}{k}$"))
+    assert '<mspace width="1em">' in str(to_html(r"$a \quad b$"))
+    assert "400" not in str(to_html(r"$a \hspace{400em} b$"))
 
 
 def test_headings_nest_below_those_of_the_page():
