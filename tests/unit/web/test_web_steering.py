@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from web_example import pairs, take, vote
 
-from fairlead.store.annotation.schema import Event, Item, Progress, Project
+from fairlead.store.annotation.schema import Event, Progress, Project
 from fairlead.store.annotation.steering import Look, Rater, Round, RoundItem
 from fairlead.web import calibration, importing, looking, projects, queue, rounds, steering, verdicts
 from fairlead.web.errors import Refused
@@ -200,15 +200,18 @@ def test_settings_that_cannot_be_are_refused(database, project, changes, words):
         assert steering.steering_of(rows.get(Project, project.id)) == Steering()
 
 
-def rate_at_odds(database, project, actors, num):
-    """Two raters who agree on every other pair: kappa is about 0."""
+def rate_at_odds(database, project, actors, num, *, seen):
+    """Two raters who agree on every other pair: kappa is 0.
+
+    Args:
+        seen: numbers of the items in the order in which they were met, which goes on from call to call.
+    """
     for number, actor in enumerate(actors):
         for _ in range(num):
             found = queue.next_assignment(database, actor, project.id)
             if isinstance(found, queue.Nothing):
                 return
-            with database.read() as rows:
-                odd = rows.get(Item, found.item_id).rank % 4
+            odd = seen.setdefault(found.item_id, len(seen)) % 4
             is_b = odd in ((0, 1) if number == 0 else (1, 2))
             verdicts.submit(database, actor, found.id, vote(side_of(found, is_contrary=is_b)))
 
@@ -218,9 +221,10 @@ def test_a_low_rolling_kappa_pauses_the_project_and_opening_it_again_needs_a_rea
     importing.add_items(database, made.id, pairs(200))
     settings(database, made, anchor_share=0)
     actors = [join("ann"), join("bob")]
-    rate_at_odds(database, made, actors, 49)
+    seen = {}
+    rate_at_odds(database, made, actors, 49, seen=seen)
     assert looking.look(database, made.id).kappa is None  # too few to say
-    rate_at_odds(database, made, actors, 51)
+    rate_at_odds(database, made, actors, 51, seen=seen)
     found = looking.look(database, made.id).kappa
     assert found["n"] == 100 and found["high"] < 0.4
     assert queue.next_assignment(database, actors[0], made.id) == queue.Nothing(reason="paused")
@@ -243,7 +247,7 @@ def test_the_newest_pairs_make_the_rolling_kappa(database, join):
     importing.add_items(database, made.id, pairs(200))
     settings(database, made, anchor_share=0)
     actors = [join("ann"), join("bob")]
-    rate_at_odds(database, made, actors, 100)
+    rate_at_odds(database, made, actors, 100, seen={})
     for actor in actors:
         rate(database, made, actor, 100, contrary=lambda found: sum(found.item_id.encode()) % 2 == 0)
     found = looking.look(database, made.id).kappa
