@@ -32,7 +32,7 @@ class Client:
 
     def get(self, path):
         request = urllib.request.Request(self.url + path, headers={"cookie": self.cookie})
-        return urllib.request.urlopen(request, timeout=5).read().decode()
+        return urllib.request.urlopen(request, timeout=60).read().decode()
 
     def rate(self, project_id, pending):
         """Send what is pending again with its key, else the next item; remember what the server says is saved."""
@@ -45,7 +45,7 @@ class Client:
         path, fields = pending[0]
         body = urllib.parse.urlencode(fields).encode()
         headers = {"cookie": self.cookie, "origin": self.url, "accept": "application/json"}
-        urllib.request.urlopen(urllib.request.Request(self.url + path, data=body, headers=headers), timeout=5).read()
+        urllib.request.urlopen(urllib.request.Request(self.url + path, data=body, headers=headers), timeout=60).read()
         self.acknowledged.append(fields["key"])
         pending.clear()
 

@@ -86,7 +86,7 @@ def try_out(tmp_path, *more):
     """Run the smallest cells; return the rows of results by work."""
     results = tmp_path / "gpu.json"
     run.main(["--tiny", "--device", "cpu", "--place", str(tmp_path), "--results", str(results), "--repeats", "1", "--seconds", "0.05",
-              "--max-tokens", "64", *more])  # fmt: skip
+              "--max-tokens", "64", "--minutes", "1000", *more])  # fmt: skip
     return {row["work"]: row for row in json.loads(results.read_text())} if results.exists() else {}
 
 
