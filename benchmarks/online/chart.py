@@ -15,7 +15,7 @@ from fairlead.core.io import read_json
 RESULTS = ROOT / "benchmarks" / "results" / "online.json"
 CHART = ROOT / "docs" / "screens" / "online.svg"
 WIDTH, LEFT, RIGHT, TOP = 880, 330, 150, 72
-BAR, BETWEEN, GROUP = 17, 3, 76
+BAR, BETWEEN, GROUP, HEADING = 17, 3, 76, 40
 MORE = """
 .ours { fill: #0072b2; } .ours.rest { opacity: 0.55; } .peer { fill: #444b53; } .peer.rest { opacity: 0.45; }
 .what { fill: #1a1d21; font-weight: 600; }
@@ -34,13 +34,20 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Seconds of a step on a common axis from 0, the ratio of the rates beside them."""
     longest = max(max(row["steps"][side]["median_s"] for side in ("ours", "peer")) for row in rows)
     scale = (WIDTH - LEFT - RIGHT) / longest
-    height = TOP + GROUP * len(rows)
+    devices = list(dict.fromkeys(row["device"] for row in rows))
+    height = TOP + GROUP * len(rows) + HEADING * len(devices)
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">',
              f'<style>{STYLE}{MORE}</style><rect class="ground" width="{WIDTH}" height="{height}"/>',
              '<text class="question" x="24" y="28">Seconds of an online step beside TRL, 2 cores</text>',
              text(24, 46, "dark: sampling, light: the rest; shorter is better")]  # fmt: skip
-    for i, row in enumerate(rows):
-        parts += drawn(row, TOP + GROUP * i, scale)
+    y = TOP
+    for device in devices:
+        own = [row for row in rows if row["device"] == device]
+        peak = max(row["peak_gflops"]["bf16"] for row in own)
+        parts.append(text(24, y + HEADING / 2, f"{device}: {peak:,} GFLOP/s in bf16", kind="question"))
+        for i, row in enumerate(own):
+            parts += drawn(row, y + HEADING + GROUP * i, scale)
+        y += HEADING + GROUP * len(own)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(parts) + "\n</svg>\n", encoding="utf-8")
 
