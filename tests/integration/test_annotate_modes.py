@@ -65,7 +65,7 @@ def test_demonstrations_from_import_to_a_trained_policy(tmp_path):
                     )
     assert "12 of 12 conversations" in fairlead("annotate", "status", home=home).out
     outcome = fairlead("annotate", "export", tmp_path / "out", "--project", "cats", home=home)
-    assert outcome.code == 0 and "12 accepted replies by 1 people" in outcome.out, outcome.err
+    assert outcome.code == 0 and "12 accepted replies by 1 person" in outcome.out, outcome.err
     path = str(tmp_path / "out" / "demonstrations.jsonl")
     recipe = write_recipe(tmp_path, {"sft": {"data": [{"path": path}], "heldout_share": 0.25}}, keep=("prompts", "sft"))
     outcome = fairlead("run", recipe, home=home)
