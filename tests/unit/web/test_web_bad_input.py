@@ -131,7 +131,7 @@ def test_duplicates_and_turns_that_do_not_alternate_are_said_and_kept(db, put, t
     said, is_refused = put[way](tmp_path / "in.jsonl", strict=True)
     assert not is_refused and stored(db) == [4, 4, 8, 0]
     expected = (
-        ("2 stand in the file more than once", "1 hold two turns")
+        ("2 stand in the file more than once", "1 holds two turns")
         if way == "cli"
         else ('"num_repeats":2', '"num_uneven":1')
     )
