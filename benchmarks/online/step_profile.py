@@ -28,7 +28,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.offline import flops
 from benchmarks.offline.cell_plan import provenance
-from benchmarks.offline.cells import device_name, versions
+from benchmarks.offline.cells import versions
 from benchmarks.offline.run import PLACE
 from benchmarks.offline.step_profile import ancestry, labelled, needed_flops, part_of
 from benchmarks.offline.summary import keep_results
@@ -118,8 +118,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         / 1e9
     )
     return {
-        "work": f"online profile {args.method} {args.size} {args.prompts}x8x{args.new} {precision}", "setting": about, "device": device_name(),
-        "unit": "s a round", "mean_round_s": round(mean, 4), "num_rounds": len(times), "profiler_slowdown": round(found / args.steps / mean, 3),
+        "work": f"online profile {args.method} {args.size} {args.prompts}x8x{args.new} {precision}", "setting": about, "unit": "s a round",
+        "mean_round_s": round(mean, 4), "num_rounds": len(times), "profiler_slowdown": round(found / args.steps / mean, 3),
         "parts": {name: round(value, 5) for name, value in parts.items()},
         "shares": {name: round(value / mean, 4) for name, value in parts.items()},
         "gflop": {name: round(value, 2) for name, value in needed.items()},
