@@ -4,6 +4,7 @@ import gc
 import itertools
 import os
 import random
+import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -44,6 +45,15 @@ def pytest_collection_finish() -> None:
 _DRAWN = random.Random()
 random._urandom = _DRAWN.randbytes  # type: ignore[attr-defined]  # what `secrets` and SystemRandom read
 """Ids, orders and sides of the rating application are drawn from the system's generator: in a test, from one that can be begun again."""
+
+
+def pytest_configure() -> None:
+    """Another Python may draw elsewhere: then say so, rather than test with ids that nobody can draw again."""
+    drawn = []
+    for _ in range(2):
+        _DRAWN.seed(0)
+        drawn.append((secrets.token_hex(), secrets.choice(range(2**32)), secrets.SystemRandom().random()))
+    assert drawn[0] == drawn[1]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -25,7 +25,6 @@ from pathlib import Path
 
 from benchmarks import comparison
 from benchmarks.offline.cell_plan import ROOT, find, keep, provenance
-from benchmarks.offline.cells import device_name
 from benchmarks.offline.run import PLACE
 from benchmarks.offline.summary import keep_results, spread
 from benchmarks.offline.work import SHAPES, make, read_rows
@@ -265,11 +264,11 @@ def row_of(size: str, work: str, side: str, ours: dict[int, dict], peer: dict[in
     )
     return {
         "work": f"online engine {work} {size}", "setting": f"ours {own}, temperature 1; {name}; {os.cpu_count()} cores",
-        "device": device_name(), "unit": "tokens/s", **{name: spread(some) for name, some in rates.items()}, "peer_version": version,
+        "unit": "tokens/s", **{name: spread(some) for name, some in rates.items()}, "peer_version": version,
         "ratio": spread([a / b for a, b in zip(rates["ours"], rates["peer"], strict=True)]),
         "memory_mb": {name: round(max(c["memory_mb"] for c in some)) for name, some in sides.items()},
         "roofline": sides["ours"][len(both) // 2]["roofline"], "repeats": len(both), "command": "python -m benchmarks.online.engine",
-        **{name: sides["ours"][-1][name] for name in ("commit", "date")},
+        **{name: sides["ours"][-1][name] for name in ("commit", "date", "device")},
     }  # fmt: skip
 
 

@@ -17,6 +17,9 @@ from urllib.parse import urlsplit
 
 from fairlead.core.io import write_text
 
+DEFAULT_PORT = 8643
+"""Where a server listens that is told nothing else."""
+
 
 def last_address(db: str) -> str | None:
     """What raters typed when a server was started here last; None when none was."""

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fairlead.cli import terminal
+from fairlead.cli.addresses import DEFAULT_PORT
 from fairlead.core.errors import ConfigError, explain
 
 annotate_app = typer.Typer(
@@ -28,7 +29,7 @@ def place_of(db: str | None) -> str:
 def serve(
     db: Db = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8643,
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = DEFAULT_PORT,
     url: Annotated[str | None, typer.Option(help="Address that raters type, where it is another (https://rate.example.org behind TLS).")] = None,
     policy: Annotated[Path | None, typer.Option(help="Folder of a policy that raters talk to, two replies a turn.", metavar="FOLDER")] = None,
     chat: Annotated[str, typer.Option(help="With --policy: project of the conversations, made when it is not there.")] = "chat",

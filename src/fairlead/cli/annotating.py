@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.cli import terminal
-from fairlead.cli.addresses import last_address, remembered
+from fairlead.cli.addresses import DEFAULT_PORT, last_address, remembered
 from fairlead.cli.running import as_data
 from fairlead.core.errors import ConfigError, DataError, StoreError, explain
 from fairlead.core.gates import some
@@ -180,7 +180,7 @@ def print_invites(
     db: str, *, role: str, count: int, url: str | None, languages: Sequence[str] = (), skills: Sequence[str] = ()
 ) -> None:
     """One link a line; which address was assumed goes beside them."""
-    from fairlead.web.place import DEFAULT_PORT, Place
+    from fairlead.web.place import Place
 
     abilities, last = needs.abilities_from(languages=languages, skills=skills), last_address(db)
     place = Place.of(host="127.0.0.1", port=DEFAULT_PORT, url=url or last)

@@ -6,7 +6,6 @@ from urllib.parse import urlsplit
 
 from fairlead.core.errors import ConfigError, explain
 
-DEFAULT_PORT = 8643
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 

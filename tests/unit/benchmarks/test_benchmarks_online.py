@@ -167,7 +167,14 @@ def test_the_fastest_way_of_each_peer_makes_a_row(tmp_path, monkeypatch):
         "vllm-fp32": 40.0,
         "vllm-bf16": 50.0,
     }
-    about = {"memory_mb": 10.0, "roofline": {}, "commit": "abc", "date": "2026-01-01", "versions": {"vllm": "1.0"}}
+    about = {
+        "memory_mb": 10.0,
+        "roofline": {},
+        "commit": "abc",
+        "date": "2026-01-01",
+        "device": "a CPU",
+        "versions": {"vllm": "1.0"},
+    }
     rows = [
         {"size": "S", "work": "mixed", "side": side, "repeat": 0, "tokens_per_s": speed, **about}
         for side, speed in speeds.items()
